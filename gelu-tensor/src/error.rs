@@ -1,0 +1,39 @@
+use crate::Shape;
+
+/// What can go wrong with numbers, keys, ciphertexts and encrypted tensors.
+///
+/// Every variant carries what was expected and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor or kernel has another shape than the operation takes.
+    #[error("{what}: expected shape {expected}, found {found}")]
+    Shape {
+        /// Which operand.
+        what: &'static str,
+        /// The shape the operation takes.
+        expected: Shape,
+        /// The shape it was given.
+        found: Shape,
+    },
+    /// A window (kernel, stride, padding) that does not fit its input.
+    #[error("window {window} does not fit input {input}: {why}")]
+    Window {
+        /// The window, as text.
+        window: String,
+        /// The input's shape.
+        input: Shape,
+        /// The rule that is broken.
+        why: &'static str,
+    },
+    /// A count (elements, images, ciphertexts) is not what it must be.
+    #[error("{what}: expected {expected}, found {found}")]
+    Count {
+        /// What was counted.
+        what: &'static str,
+        /// The count that is needed.
+        expected: usize,
+        /// The count that was found.
+        found: usize,
+    },
+}

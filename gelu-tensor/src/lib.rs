@@ -1,0 +1,10 @@
+//! Numbers and ciphertexts: fixed-point tensors, Paillier keys and ciphertexts, slot layouts and the ciphertext
+//! matrix product that every linear layer of gelu-net is lowered to.
+
+mod error;
+mod shape;
+mod window;
+
+pub use error::Error;
+pub use shape::Shape;
+pub use window::{Window, WindowTap, Windows};

@@ -1,0 +1,3 @@
+//! The `gelu` command.
+
+fn main() {}
