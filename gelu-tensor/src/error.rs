@@ -36,4 +36,12 @@ pub enum Error {
         /// The count that was found.
         found: usize,
     },
+    /// A modulus the engine is not built for.
+    #[error("a modulus must be odd and have 512, 1024, 1536, 2048, 3072 or 4096 bits; found {bits} bits, {}", if *.odd { "odd" } else { "even" })]
+    Modulus {
+        /// Its bits.
+        bits: usize,
+        /// Whether it is odd.
+        odd: bool,
+    },
 }

@@ -1,6 +1,7 @@
 //! Numbers and ciphertexts: fixed-point tensors, Paillier keys and ciphertexts, slot layouts and the ciphertext
 //! matrix product that every linear layer of gelu-net is lowered to.
 
+pub mod arith;
 mod error;
 mod shape;
 mod window;

@@ -1,0 +1,20 @@
+//! The big-integer engine: arithmetic in Z_{n^2} on batches of residues in Montgomery n-adic form (DESIGN
+//! section 4).
+//!
+//! A residue c is held as the pair (a, b) with `c R = a + b n mod n^2`, both below n. Products keep that form, so
+//! a ciphertext is converted only when it is decoded and encoded. Everything is constant-time in the values of the
+//! residues unless its name says `_vartime`.
+
+mod comb;
+pub(crate) mod limbs;
+mod portable;
+mod power;
+mod residues;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+pub use comb::Comb;
+pub use power::Exponent;
+pub use residues::Residues;
+pub use ring::{Operations, Ring};

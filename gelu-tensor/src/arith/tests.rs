@@ -1,0 +1,213 @@
+//! The engine against num-bigint, with random and extreme values, for every size of modulus.
+
+use num_bigint::{BigUint, RandomBits};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
+
+use super::limbs::{from_biguint, to_biguint};
+use super::ring::MODULUS_BITS;
+use super::{Comb, Exponent, Residues, Ring};
+
+fn random_modulus(rng: &mut ChaCha20Rng, bits: usize) -> BigUint {
+    let mut n: BigUint = rng.sample(RandomBits::new(bits as u64));
+    n.set_bit(0, true);
+    n.set_bit(bits as u64 - 1, true);
+    n
+}
+
+/// The smallest, the largest and random moduli of every size.
+fn moduli(rng: &mut ChaCha20Rng) -> Vec<BigUint> {
+    let one = BigUint::from(1u8);
+    MODULUS_BITS
+        .iter()
+        .flat_map(|&bits| [(&one << (bits - 1)) + &one, (&one << bits) - &one, random_modulus(rng, bits)])
+        .collect()
+}
+
+fn ring_of(n: &BigUint) -> Ring {
+    Ring::new(&from_biguint(n, n.bits().div_ceil(64) as usize)).unwrap()
+}
+
+/// 0, 1, n - 1, n, n + 1, n^2 - n, n^2 - 1 and random values below n^2.
+fn values(rng: &mut ChaCha20Rng, n: &BigUint) -> Vec<BigUint> {
+    let one = BigUint::from(1u8);
+    let square = n * n;
+    let mut values =
+        vec![BigUint::ZERO, one.clone(), n - &one, n.clone(), n + &one, &square - n, &square - &one];
+    for _ in 0..5 {
+        let value: BigUint = rng.sample(RandomBits::new(square.bits()));
+        values.push(value % &square);
+    }
+    values
+}
+
+fn lift(ring: &Ring, values: &[BigUint]) -> Residues {
+    let limbs: Vec<u64> = values.iter().flat_map(|v| from_biguint(v, 2 * ring.limbs())).collect();
+    ring.lift(&limbs, values.len())
+}
+
+fn lower(ring: &Ring, residues: &Residues) -> Vec<BigUint> {
+    ring.lower(residues).chunks_exact(2 * ring.limbs()).map(to_biguint).collect()
+}
+
+#[test]
+fn every_operation_equals_num_bigint() {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    for n in moduli(&mut rng) {
+        let ring = ring_of(&n);
+        let square = &n * &n;
+        let x = values(&mut rng, &n);
+        let residues = lift(&ring, &x);
+        assert_eq!(lower(&ring, &residues), x, "decoding and encoding mod {n:x}^2");
+        for shift in 0..x.len() {
+            let mut y = x.clone();
+            y.rotate_left(shift);
+            let other = lift(&ring, &y);
+            let check = |operation: fn(&Ring, &mut Residues, &Residues),
+                         oracle: fn(&BigUint, &BigUint, &BigUint) -> BigUint| {
+                let mut out = residues.clone();
+                operation(&ring, &mut out, &other);
+                let expected: Vec<_> = x.iter().zip(&y).map(|(x, y)| oracle(x, y, &square)).collect();
+                assert_eq!(lower(&ring, &out), expected, "mod {n:x}^2");
+            };
+            check(Ring::mul_assign, |x, y, m| x * y % m);
+            check(Ring::add_assign, |x, y, m| (x + y) % m);
+            check(Ring::sub_assign, |x, y, m| (m + x - y) % m);
+            check(|ring, x, _| ring.square_assign(x, 1), |x, _, m| x * x % m);
+        }
+        assert_eq!(lower(&ring, &ring.ones(2)), vec![BigUint::from(1u8); 2]);
+    }
+}
+
+#[test]
+fn one_plus_multiples_of_n() {
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    for n in moduli(&mut rng) {
+        let ring = ring_of(&n);
+        let x = values(&mut rng, &n);
+        let one = BigUint::from(1u8);
+        let mut m: Vec<BigUint> =
+            (0..x.len()).map(|_| rng.sample::<BigUint, _>(RandomBits::new(n.bits())) % &n).collect();
+        m[0] = BigUint::ZERO;
+        m[1] = &n - &one;
+        m[6] = &n - &one;
+        let limbs: Vec<u64> = m.iter().flat_map(|m| from_biguint(m, ring.limbs())).collect();
+        let mut residues = lift(&ring, &x);
+        ring.mul_assign_one_plus(&mut residues, &limbs);
+        let expected: Vec<_> = x.iter().zip(&m).map(|(x, m)| x * (&one + m * &n) % (&n * &n)).collect();
+        assert_eq!(lower(&ring, &residues), expected);
+    }
+}
+
+#[test]
+fn integers_of_four_runs_are_reduced() {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    for bits in [512, 1024] {
+        let n = random_modulus(&mut rng, bits);
+        let ring = ring_of(&n);
+        for value in [(BigUint::from(1u8) << (4 * bits)) - 1u8, rng.sample(RandomBits::new(4 * bits as u64))]
+        {
+            let residue = ring.lift(&from_biguint(&value, 4 * ring.limbs()), 1);
+            assert_eq!(lower(&ring, &residue)[0], value % (&n * &n));
+        }
+    }
+}
+
+#[test]
+fn powers_equal_num_bigint() {
+    let mut rng = ChaCha20Rng::seed_from_u64(4);
+    for bits in [512, 1024] {
+        let n = random_modulus(&mut rng, bits);
+        let ring = ring_of(&n);
+        let square = &n * &n;
+        let x = values(&mut rng, &n);
+        let residues = lift(&ring, &x);
+        for exponent in [
+            BigUint::ZERO,
+            BigUint::from(1u8),
+            (BigUint::from(1u8) << 192) - 1u8,
+            rng.sample(RandomBits::new(192)),
+        ] {
+            let limbs = from_biguint(&exponent, 3);
+            let expected: Vec<_> = x.iter().map(|x| x.modpow(&exponent, &square)).collect();
+            assert_eq!(lower(&ring, &ring.power(&residues, &Exponent::new(limbs.clone()))), expected);
+            let last = residues.gather([x.len() - 1]);
+            let comb = Comb::new(&ring, &last, 192);
+            let exponents = [Exponent::new(limbs.clone()), Exponent::new(limbs)];
+            let expected = vec![expected[x.len() - 1].clone(); 2];
+            assert_eq!(lower(&ring, &comb.power(&ring, &exponents)), expected);
+        }
+    }
+}
+
+#[test]
+fn inverses_and_units() {
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    // n = p q with small p: residues that share p with n are easy to make.
+    let p = BigUint::from(65_537u32);
+    let n = loop {
+        let n = &p * rng.sample::<BigUint, _>(RandomBits::new(496));
+        if n.bits() == 512 && n.bit(0) {
+            break n;
+        }
+    };
+    let ring = ring_of(&n);
+    let square = &n * &n;
+    let mut x: Vec<BigUint> = (0..9)
+        .map(|_| {
+            loop {
+                let value: BigUint = rng.sample::<BigUint, _>(RandomBits::new(1024)) % &square;
+                if num_integer::Integer::gcd(&value, &n) == BigUint::from(1u8) {
+                    break value;
+                }
+            }
+        })
+        .collect();
+    let inverses = ring.invert_vartime(&lift(&ring, &x)).unwrap();
+    for (inverse, x) in lower(&ring, &inverses).iter().zip(&x) {
+        assert_eq!(inverse * x % &square, BigUint::from(1u8));
+    }
+    assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &x)), None);
+    x[7] = &p * 12_345u32;
+    assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &x)), Some(7));
+    assert!(ring.invert_vartime(&lift(&ring, &x)).is_none());
+    assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &[BigUint::ZERO])), Some(0));
+}
+
+#[test]
+fn moduli_of_other_forms_are_refused() {
+    assert!(Ring::new(&[1; 5]).is_err());
+    assert!(Ring::new(&[]).is_err());
+    let mut even = vec![u64::MAX; 16];
+    even[0] -= 1;
+    assert!(Ring::new(&even).is_err());
+    let mut short = vec![u64::MAX; 16];
+    short[15] >>= 1;
+    assert!(Ring::new(&short).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Limbs of all ones and all zeros are where carries go wrong.
+    #[test]
+    fn products_of_patterned_limbs(
+        n in prop::collection::vec(prop_oneof![Just(0u64), Just(u64::MAX), any::<u64>()], 16),
+        x in prop::collection::vec(prop_oneof![Just(0u64), Just(u64::MAX), any::<u64>()], 32),
+        y in prop::collection::vec(prop_oneof![Just(0u64), Just(u64::MAX), any::<u64>()], 32),
+    ) {
+        let mut n = n;
+        n[0] |= 1;
+        n[15] |= 1 << 63;
+        let n = to_biguint(&n);
+        let ring = ring_of(&n);
+        let square = &n * &n;
+        let (x, y) = (to_biguint(&x) % &square, to_biguint(&y) % &square);
+        let mut product = lift(&ring, std::slice::from_ref(&x));
+        ring.mul_assign(&mut product, &lift(&ring, std::slice::from_ref(&y)));
+        prop_assert_eq!(&lower(&ring, &product)[0], &(&x * &y % &square));
+        let mut residue = lift(&ring, std::slice::from_ref(&x));
+        ring.square_assign(&mut residue, 2);
+        prop_assert_eq!(&lower(&ring, &residue)[0], &x.modpow(&BigUint::from(4u8), &square));
+    }
+}
