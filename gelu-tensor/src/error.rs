@@ -44,4 +44,26 @@ pub enum Error {
         /// Whether it is odd.
         odd: bool,
     },
+    /// A key that breaks a rule.
+    #[error("bad key: {rule}; found {found}")]
+    Key {
+        /// The rule.
+        rule: &'static str,
+        /// What breaks it.
+        found: String,
+    },
+    /// Two primes that do not make a key together.
+    #[error("bad key: {rule}")]
+    PrimePair {
+        /// The rule.
+        rule: &'static str,
+    },
+    /// A number that is no ciphertext.
+    #[error("ciphertext {index} {rule}")]
+    Ciphertext {
+        /// Which one.
+        index: usize,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
 }

@@ -3,6 +3,7 @@
 
 pub mod arith;
 mod error;
+pub mod paillier;
 mod shape;
 mod window;
 

@@ -17,4 +17,4 @@ mod tests;
 pub use comb::Comb;
 pub use power::Exponent;
 pub use residues::Residues;
-pub use ring::{Operations, Ring};
+pub use ring::{MODULUS_BITS, Operations, Ring};

@@ -56,10 +56,6 @@ impl Residues {
     pub(super) fn residue(&self, index: usize) -> &[u64] {
         &self.limbs[index * self.width..][..self.width]
     }
-
-    pub(super) fn residue_mut(&mut self, index: usize) -> &mut [u64] {
-        &mut self.limbs[index * self.width..][..self.width]
-    }
 }
 
 impl Drop for Residues {

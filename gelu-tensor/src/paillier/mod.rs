@@ -1,0 +1,26 @@
+//! Paillier's cryptosystem (EUROCRYPT '99) with the keys and the encryption of Damgård, Jurik and Nielsen
+//! ("A generalization of Paillier's public-key system with applications to electronic voting", 2010, section 4).
+//!
+//! A ciphertext of m is `(1 + m n) h^rho mod n^2` with `h = (-x^2)^n` and rho of half as many bits as n.
+
+mod public;
+mod secret;
+mod side;
+#[cfg(test)]
+mod tests;
+
+use rand::CryptoRng;
+
+use crate::arith::Residues;
+
+pub use public::{KeyBits, PublicKey};
+pub use secret::SecretKey;
+
+/// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes.
+pub trait Randomizer: Sync {
+    /// The key under which it encrypts.
+    fn public_key(&self) -> &PublicKey;
+
+    /// `count` fresh encryptions of zero. Never hand one out twice.
+    fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues;
+}

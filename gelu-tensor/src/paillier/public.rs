@@ -1,0 +1,274 @@
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use num_bigint::BigUint;
+use num_integer::Integer;
+use rand::CryptoRng;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::Randomizer;
+use crate::Error;
+use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
+use crate::arith::{Comb, Exponent, Residues, Ring};
+
+/// Encryptions that share one pass over the comb's table, so that its rows stay in the cache.
+const BATCH: usize = 8;
+
+/// The sizes of n that keys come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyBits {
+    /// 80-bit security: for tests and for comparison with the paper only.
+    Bits1024,
+    /// 112-bit security.
+    Bits2048,
+    /// 128-bit security.
+    Bits3072,
+    /// More than 128-bit security.
+    Bits4096,
+}
+
+impl KeyBits {
+    /// All of them, smallest first.
+    pub const ALL: [Self; 4] = [Self::Bits1024, Self::Bits2048, Self::Bits3072, Self::Bits4096];
+
+    /// The size in bits.
+    pub fn bits(self) -> usize {
+        match self {
+            Self::Bits1024 => 1024,
+            Self::Bits2048 => 2048,
+            Self::Bits3072 => 3072,
+            Self::Bits4096 => 4096,
+        }
+    }
+
+    /// Limbs of n.
+    pub(crate) fn limbs(self) -> usize {
+        self.bits() / 64
+    }
+
+    /// Bits that the slots of one plaintext may fill together: two fewer than n has, so that every sum of slots
+    /// and its negative stay below n.
+    pub fn slot_capacity_bits(self) -> usize {
+        self.bits() - 2
+    }
+}
+
+impl TryFrom<usize> for KeyBits {
+    type Error = Error;
+
+    fn try_from(bits: usize) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|size| size.bits() == bits).ok_or_else(|| Error::Key {
+            rule: "n must have 1024, 2048, 3072 or 4096 bits",
+            found: format!("{bits} bits"),
+        })
+    }
+}
+
+/// A checked public key: n, h, and the tables that encryption needs. Cheap to clone.
+#[derive(Clone)]
+pub struct PublicKey(Arc<Inner>);
+
+struct Inner {
+    size: KeyBits,
+    ring: Ring,
+    h: Residues,
+    fingerprint: [u8; 32],
+    comb: OnceLock<Comb>,
+}
+
+impl PublicKey {
+    /// The key of n and h, each in little-endian bytes (h in twice as many as n), with every check that can be made
+    /// without the primes.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when n has another size than [`KeyBits`] allows, is even, has a factor below 1,000 or is a
+    /// perfect power; when h is not below n^2, no unit, or 1.
+    pub fn from_le_bytes(n: &[u8], h: &[u8]) -> Result<Self, Error> {
+        Self::check(n, h, Trust::Peer)
+    }
+
+    /// The key whose n is the product of known primes: the slow checks would tell nothing.
+    pub(super) fn from_owner(n: &[u8], h: &[u8]) -> Result<Self, Error> {
+        Self::check(n, h, Trust::Owner)
+    }
+
+    fn check(n: &[u8], h: &[u8], trust: Trust) -> Result<Self, Error> {
+        let key_error = |rule, found: String| Error::Key { rule, found };
+        let modulus = BigUint::from_bytes_le(n);
+        let size = KeyBits::try_from(modulus.bits() as usize)?;
+        if !modulus.bit(0) {
+            return Err(key_error("n must be odd", "an even n".into()));
+        }
+        if trust == Trust::Peer {
+            if let Some(factor) = (3u32..1000).step_by(2).find(|&factor| (&modulus % factor) == BigUint::ZERO)
+            {
+                return Err(key_error("n must have no small factor", format!("a multiple of {factor}")));
+            }
+            if let Some(root) = perfect_power(&modulus) {
+                return Err(key_error(
+                    "n must not be a perfect power",
+                    format!("a power of exponent {root}"),
+                ));
+            }
+        }
+        let value = BigUint::from_bytes_le(h);
+        let square = &modulus * &modulus;
+        if value >= square {
+            return Err(key_error("h must be below n^2", format!("{} bits", value.bits())));
+        }
+        if value.gcd(&modulus) != BigUint::from(1u8) || value == BigUint::from(1u8) {
+            return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
+        }
+        let ring = Ring::new(&from_biguint(&modulus, size.limbs()))?;
+        let h = ring.lift(&from_biguint(&value, 2 * size.limbs()), 1);
+        let mut digest = Sha256::new();
+        digest.update(b"gelu-net paillier public key v1");
+        digest.update(modulus.to_bytes_le());
+        digest.update(value.to_bytes_le());
+        Ok(Self(Arc::new(Inner {
+            size,
+            ring,
+            h,
+            fingerprint: digest.finalize().into(),
+            comb: OnceLock::new(),
+        })))
+    }
+
+    /// The size of n.
+    pub fn size(&self) -> KeyBits {
+        self.0.size
+    }
+
+    /// The ring of its ciphertexts.
+    pub fn ring(&self) -> &Ring {
+        &self.0.ring
+    }
+
+    /// n in little-endian bytes.
+    pub fn n_le_bytes(&self) -> Vec<u8> {
+        self.0.ring.modulus().iter().flat_map(|limb| limb.to_le_bytes()).collect()
+    }
+
+    /// h in little-endian bytes, twice as many as n's.
+    pub fn h_le_bytes(&self) -> Vec<u8> {
+        self.0.ring.lower(&self.0.h).iter().flat_map(|limb| limb.to_le_bytes()).collect()
+    }
+
+    /// A SHA-256 over n and h: what ciphertexts carry to say whose they are.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.0.fingerprint
+    }
+
+    /// Bytes of one encoded ciphertext: a number below n^2, little-endian.
+    pub fn ciphertext_bytes(&self) -> usize {
+        2 * self.0.size.bits() / 8
+    }
+
+    /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
+    pub fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
+        self.0.ring.lower(ciphertexts).iter().flat_map(|limb| limb.to_le_bytes()).collect()
+    }
+
+    /// Decodes and checks ciphertexts.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the bytes are not a whole number of ciphertexts; [`Error::Ciphertext`] when one is not
+    /// below n^2, or shares a factor with n (zero does).
+    pub fn decode(&self, bytes: &[u8]) -> Result<Residues, Error> {
+        let width = self.ciphertext_bytes();
+        if !bytes.len().is_multiple_of(width) {
+            return Err(Error::Count {
+                what: "bytes of whole ciphertexts",
+                expected: bytes.len().next_multiple_of(width),
+                found: bytes.len(),
+            });
+        }
+        let n = to_biguint(self.0.ring.modulus());
+        let square = from_biguint(&(&n * &n), 2 * self.0.size.limbs());
+        let limbs = from_le_bytes(bytes);
+        for (index, value) in limbs.chunks_exact(square.len()).enumerate() {
+            if value.iter().rev().ge(square.iter().rev()) {
+                return Err(Error::Ciphertext { index, rule: "must be below n^2" });
+            }
+        }
+        let count = bytes.len() / width;
+        let residues = self.in_parallel(count, |range| {
+            let limbs = &limbs[range.start * square.len()..range.end * square.len()];
+            self.0.ring.lift(limbs, range.len())
+        });
+        match self.0.ring.find_non_unit_vartime(&residues) {
+            Some(index) => Err(Error::Ciphertext { index, rule: "must be a unit mod n^2, so not zero" }),
+            None => Ok(residues),
+        }
+    }
+
+    /// Runs `work` on runs of a few indices in parallel and joins the residues it makes, in order.
+    pub(crate) fn in_parallel(
+        &self,
+        count: usize,
+        work: impl Fn(std::ops::Range<usize>) -> Residues + Sync,
+    ) -> Residues {
+        let parts: Vec<Residues> = (0..count.div_ceil(BATCH))
+            .into_par_iter()
+            .map(|batch| work(batch * BATCH..count.min((batch + 1) * BATCH)))
+            .collect();
+        let mut out = self.0.ring.empty(count);
+        parts.iter().for_each(|part| out.append(part));
+        out
+    }
+
+    /// `count` secret exponents rho.
+    pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> Vec<Exponent> {
+        let limbs = self.0.size.limbs() / 2;
+        (0..count).map(|_| Exponent::new((0..limbs).map(|_| rng.next_u64()).collect())).collect()
+    }
+}
+
+/// Makes `h^rho` by a fixed-base comb mod n^2, whose table is made at the first call.
+impl Randomizer for PublicKey {
+    fn public_key(&self) -> &PublicKey {
+        self
+    }
+
+    fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues {
+        let exponents = self.exponents(rng, count);
+        let ring = &self.0.ring;
+        let comb = self.0.comb.get_or_init(|| Comb::new(ring, &self.0.h, self.0.size.bits() / 2));
+        self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Peer,
+    Owner,
+}
+
+/// The exponent k > 1 for which n is a k-th power, if there is one. n has no factor below 1,000 (10 bits).
+fn perfect_power(n: &BigUint) -> Option<u32> {
+    (2..=(n.bits() / 9) as u32).find(|&k| n.nth_root(k).pow(k) == *n)
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.fingerprint == other.0.fingerprint
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({} bits, {})", self.0.size.bits(), Fingerprint(&self.0.fingerprint))
+    }
+}
+
+/// Prints the first eight bytes in hexadecimal.
+pub(crate) struct Fingerprint<'a>(pub(crate) &'a [u8; 32]);
+
+impl fmt::Display for Fingerprint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
