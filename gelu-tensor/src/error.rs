@@ -66,4 +66,66 @@ pub enum Error {
         /// The rule it breaks.
         rule: &'static str,
     },
+    /// Values that need more bits than there are.
+    #[error(
+        "overflow: values need {needed_bits} bits, but only {available_bits} are available; use fewer bits for weights or activations, or a larger key"
+    )]
+    Overflow {
+        /// Bits that every possible value fits in.
+        needed_bits: usize,
+        /// Bits that a slot (or an integer) has.
+        available_bits: usize,
+    },
+    /// Two tensors of different scales that cannot be added.
+    #[error("scale: expected {expected} fractional bits, found {found}")]
+    Scale {
+        /// The scale of the first.
+        expected: i32,
+        /// The scale of the second.
+        found: i32,
+    },
+    /// An integer weight outside the range that was declared for it.
+    #[error("weight {index} is {found}, which does not fit {bits} bits ({})", if *.signed { "signed" } else { "unsigned" })]
+    Weight {
+        /// Which one.
+        index: usize,
+        /// Its value.
+        found: i32,
+        /// The declared bits.
+        bits: u32,
+        /// Whether they include a sign.
+        signed: bool,
+    },
+    /// A value outside the bound of its format.
+    #[error("value {index} is outside the bound {bound}")]
+    Value {
+        /// Which one.
+        index: usize,
+        /// The bound.
+        bound: u64,
+    },
+    /// A tensor whose slots are not laid out as an operation needs them.
+    #[error("{operation} needs ciphertexts laid out as {expected}, found {found}")]
+    Layout {
+        /// The operation.
+        operation: &'static str,
+        /// What it needs.
+        expected: &'static str,
+        /// What it was given.
+        found: String,
+    },
+    /// A tensor encrypted under another key.
+    #[error("ciphertexts under key {expected} expected, found some under key {found}")]
+    ForeignKey {
+        /// The first bytes of the expected key's fingerprint, in hexadecimal.
+        expected: String,
+        /// Those of the key that was found.
+        found: String,
+    },
+    /// A decrypted plaintext that no honest computation gives.
+    #[error("ciphertext {index} decrypts to a value outside the range that its format allows")]
+    Plaintext {
+        /// Which one.
+        index: usize,
+    },
 }

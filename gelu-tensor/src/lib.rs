@@ -2,11 +2,23 @@
 //! matrix product that every linear layer of gelu-net is lowered to.
 
 pub mod arith;
+mod enc_tensor;
 mod error;
+mod fixed_tensor;
+mod format;
+mod layout;
+mod matmul;
 pub mod paillier;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod window;
 
+pub use enc_tensor::{EncTensor, EncTensorHeader};
 pub use error::Error;
+pub use fixed_tensor::FixedTensor;
+pub use format::{Format, IntMatrix, MAX_BOUND, WeightRange};
+pub use layout::{Arrangement, SlotLayout};
+pub use matmul::{MatmulShape, Strategy};
 pub use shape::Shape;
 pub use window::{Window, WindowTap, Windows};

@@ -36,8 +36,8 @@ impl Window {
     /// The window over an image of `[channels, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Window`] when an extent or a stride is zero, the padding is not below the kernel's extent,
-    /// or the kernel is larger than the padded image.
+    /// [`Error::Window`] when an extent or a stride is zero, the padding is not below the kernel's extent
+    /// or larger than the input, or the kernel is larger than the padded image.
     pub fn over(self, input: [usize; 3]) -> Result<Windows, Error> {
         let fail = |why| Error::Window { window: self.to_string(), input: Shape::from(input), why };
         if input.contains(&0) {
@@ -50,6 +50,9 @@ impl Window {
         for axis in 0..2 {
             if self.padding[axis] >= self.kernel[axis] {
                 return Err(fail("the padding must be smaller than the kernel"));
+            }
+            if self.padding[axis] > input[axis + 1] {
+                return Err(fail("the padding must not be larger than the input"));
             }
             let padded = input[axis + 1]
                 .checked_add(2 * self.padding[axis])

@@ -13,6 +13,7 @@ use rand::CryptoRng;
 
 use crate::arith::Residues;
 
+pub(crate) use public::Fingerprint;
 pub use public::{KeyBits, PublicKey};
 pub use secret::SecretKey;
 

@@ -1,0 +1,449 @@
+use rand::CryptoRng;
+use rayon::prelude::*;
+
+use crate::arith::Residues;
+use crate::fixed_tensor::{check_addend, pool_windows};
+use crate::layout::{Arrangement, Extent};
+use crate::matmul::{self, Columns, MatmulShape};
+use crate::paillier::{Fingerprint, PublicKey, Randomizer, SecretKey};
+use crate::{Error, FixedTensor, Format, IntMatrix, Shape, SlotLayout, Window, WindowTap};
+
+/// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
+#[derive(Clone, Debug)]
+pub struct EncTensor {
+    key: PublicKey,
+    shape: Shape,
+    batch: usize,
+    format: Format,
+    layout: SlotLayout,
+    ciphertexts: Residues,
+}
+
+/// What is public of an encrypted tensor: all but the ciphertexts.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncTensorHeader {
+    /// The shape of one image.
+    pub shape: Shape,
+    /// How many images.
+    pub batch: usize,
+    /// Scale and bound of the values.
+    pub format: Format,
+    /// Where they lie.
+    pub layout: SlotLayout,
+}
+
+impl EncTensorHeader {
+    /// Checks the sizes against a key and each other and returns the number of ciphertexts, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Count`], [`Error::Overflow`] or [`Error::Layout`] that says what does not fit.
+    pub fn check(&self, key: &PublicKey, limit: usize) -> Result<usize, Error> {
+        self.layout.check(key.size(), &self.shape)?;
+        let values = self.shape.elements().saturating_mul(self.batch);
+        let most = limit.saturating_mul(key.size().slot_capacity_bits());
+        if values == 0 || values > most {
+            return Err(Error::Count {
+                what: "values of an encrypted tensor",
+                expected: most,
+                found: values,
+            });
+        }
+        let count = self.layout.ciphertexts(self.batch, &self.shape);
+        if count > limit {
+            return Err(Error::Count {
+                what: "ciphertexts of a tensor, at most",
+                expected: limit,
+                found: count,
+            });
+        }
+        Ok(count)
+    }
+}
+
+impl EncTensor {
+    pub(crate) fn new(
+        key: PublicKey,
+        shape: Shape,
+        batch: usize,
+        format: Format,
+        layout: SlotLayout,
+        ciphertexts: Residues,
+    ) -> Result<Self, Error> {
+        if format.slot_bits() > layout.slot_bits {
+            return Err(Error::Overflow {
+                needed_bits: format.slot_bits(),
+                available_bits: layout.slot_bits,
+            });
+        }
+        Ok(Self { key, shape, batch, format, layout, ciphertexts })
+    }
+
+    /// The tensor of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
+    ///
+    /// # Errors
+    /// When header and ciphertexts do not fit each other or the key, or a ciphertext is none.
+    pub fn decode(key: &PublicKey, header: EncTensorHeader, ciphertexts: &[u8]) -> Result<Self, Error> {
+        let found = ciphertexts.len() / key.ciphertext_bytes();
+        let expected = header.check(key, found)?;
+        if expected != found {
+            return Err(Error::Count { what: "ciphertexts of a tensor", expected, found });
+        }
+        let EncTensorHeader { shape, batch, format, layout } = header;
+        Self::new(key.clone(), shape, batch, format, layout, key.decode(ciphertexts)?)
+    }
+
+    /// The ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
+    pub fn encode_ciphertexts(&self) -> Vec<u8> {
+        let parts: Vec<Vec<u8>> = (0..self.ciphertexts.len())
+            .into_par_iter()
+            .map(|index| self.key.encode(&self.ciphertexts.gather([index])))
+            .collect();
+        parts.concat()
+    }
+
+    /// What is public of it.
+    pub fn header(&self) -> EncTensorHeader {
+        EncTensorHeader {
+            shape: self.shape.clone(),
+            batch: self.batch,
+            format: self.format,
+            layout: self.layout,
+        }
+    }
+
+    /// The key it is encrypted under.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// The shape of one image.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// How many images.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The scale and the bound of its values.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Where its values lie.
+    pub fn layout(&self) -> SlotLayout {
+        self.layout
+    }
+
+    /// How many ciphertexts it has.
+    pub fn ciphertext_count(&self) -> usize {
+        self.ciphertexts.len()
+    }
+
+    /// Decrypts and unpacks.
+    ///
+    /// # Errors
+    /// [`Error::ForeignKey`] when the key is another one; [`Error::Layout`] for im2col, which holds values more than
+    /// once; [`Error::Plaintext`] when a value is outside the format's bound.
+    pub fn decrypt(&self, key: &SecretKey) -> Result<FixedTensor, Error> {
+        self.check_key(key.public_key())?;
+        if let Arrangement::Patches(_) = self.layout.arrangement {
+            return Err(self.layout_error("decryption", "one value, a batch or positions"));
+        }
+        let plaintexts = key.decrypt(&self.ciphertexts);
+        let modulus = self.key.ring().modulus();
+        let values = self.layout.unpack(&plaintexts, self.extent(), modulus, self.format)?;
+        FixedTensor::new(self.shape.clone(), self.format, values)
+    }
+
+    /// Convolution with one kernel per row of `kernels`.
+    ///
+    /// Takes slots of images (one value or a batch), or the im2col layout of the same window, which becomes
+    /// positions.
+    ///
+    /// # Errors
+    /// When shapes or the layout do not fit or the result could overflow its slots.
+    pub fn conv2d(&self, kernels: &IntMatrix, window: Window) -> Result<Self, Error> {
+        let (product, shape, arrangement) =
+            self.layout.conv2d(self.extent(), &self.shape, kernels.rows(), window)?;
+        let out = self.product(kernels, &product)?;
+        let out = match arrangement {
+            // The product's order is group, position, channel; the tensor's is group, channel, position.
+            Arrangement::Images => {
+                let (channels, positions) = (kernels.rows(), shape.elements() / kernels.rows());
+                out.gather((0..out.len()).map(|unit| {
+                    let (group, element) = (unit / (channels * positions), unit % (channels * positions));
+                    (group * positions + element % positions) * channels + element / positions
+                }))
+            }
+            _ => out,
+        };
+        let format = self.format.weighted_sum(kernels.range(), kernels.columns())?;
+        let layout = SlotLayout { arrangement, ..self.layout };
+        Self::new(self.key.clone(), shape, self.batch, format, layout, out)
+    }
+
+    /// The mean over each window, channel by channel, of slots of images.
+    ///
+    /// # Errors
+    /// When shapes or the layout do not fit or the result could overflow its slots.
+    pub fn mean_pool(&self, window: Window) -> Result<Self, Error> {
+        let (product, shape) = self.layout.mean_pool(self.extent(), &self.shape, window)?;
+        let weights = IntMatrix::mean(product.taps)?;
+        let out = self.product(&weights, &product)?;
+        let format = self.format.weighted_sum(weights.range(), weights.columns())?;
+        Self::new(self.key.clone(), shape, self.batch, format, self.layout, out)
+    }
+
+    /// Every row of `matrix` times the (flattened) image, of slots of images.
+    ///
+    /// # Errors
+    /// When shapes or the layout do not fit or the result could overflow its slots.
+    pub fn dense(&self, matrix: &IntMatrix) -> Result<Self, Error> {
+        let product = self.layout.dense(self.extent())?;
+        let out = self.product(matrix, &product)?;
+        let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
+        let shape = Shape::from([matrix.rows()]);
+        Self::new(self.key.clone(), shape, self.batch, format, self.layout, out)
+    }
+
+    /// The same values in one row of features.
+    pub fn flatten(mut self) -> Self {
+        self.shape = Shape::from([self.shape.elements()]);
+        self
+    }
+
+    /// The sum with another tensor of the same key, shape and layout.
+    ///
+    /// # Errors
+    /// When they differ or the result could overflow its slots.
+    pub fn add(&self, other: &Self) -> Result<Self, Error> {
+        self.check_key(&other.key)?;
+        if self.shape != other.shape {
+            return Err(Error::Shape {
+                what: "addend",
+                expected: self.shape.clone(),
+                found: other.shape.clone(),
+            });
+        }
+        if self.batch != other.batch {
+            return Err(Error::Count {
+                what: "images of an addend",
+                expected: self.batch,
+                found: other.batch,
+            });
+        }
+        if self.layout != other.layout {
+            return Err(other.layout_error("addition", "its addend is"));
+        }
+        let mut ciphertexts = self.ciphertexts.clone();
+        self.key.ring().mul_assign(&mut ciphertexts, &other.ciphertexts);
+        let format = self.format.sum(other.format)?;
+        Self::new(self.key.clone(), self.shape.clone(), self.batch, format, self.layout, ciphertexts)
+    }
+
+    /// The sum with a tensor in the clear; one image is added to each of a batch. Unused slots stay zero.
+    ///
+    /// # Errors
+    /// When shapes or scales differ or the result could overflow its slots.
+    pub fn add_plain(&self, plain: &FixedTensor) -> Result<Self, Error> {
+        check_addend(&self.shape, self.batch, plain)?;
+        let format = self.format.sum(plain.format())?;
+        let values: Vec<i64> =
+            plain.values().iter().copied().cycle().take(self.batch * self.shape.elements()).collect();
+        let plaintexts = self.layout.pack(&values, self.extent(), self.key.ring().modulus());
+        let mut ciphertexts = self.ciphertexts.clone();
+        self.key.ring().mul_assign_one_plus(&mut ciphertexts, &plaintexts);
+        Self::new(self.key.clone(), self.shape.clone(), self.batch, format, self.layout, ciphertexts)
+    }
+
+    /// The same values in as few ciphertexts as they fit: units are moved next to each other by multiplying with
+    /// powers of two (Horner's rule).
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when units are stacked already.
+    pub fn repack(&self) -> Result<Self, Error> {
+        let layout = self.layout.stacked(self.key.size())?;
+        if self.layout.stacked != 1 {
+            return Err(self.layout_error("repacking", "one unit a ciphertext"));
+        }
+        let ring = self.key.ring();
+        let units = self.ciphertexts.len();
+        let shift = layout.width * layout.slot_bits;
+        let parts: Vec<Residues> = (0..units.div_ceil(layout.stacked))
+            .into_par_iter()
+            .map(|pack| {
+                let first = pack * layout.stacked;
+                let last = units.min(first + layout.stacked) - 1;
+                let mut sum = self.ciphertexts.gather([last]);
+                for unit in (first..last).rev() {
+                    ring.square_assign(&mut sum, shift);
+                    ring.mul_assign_gather(&mut sum, &self.ciphertexts, &[unit as u32]);
+                }
+                sum
+            })
+            .collect();
+        let mut ciphertexts = ring.empty(parts.len());
+        parts.iter().for_each(|part| ciphertexts.append(part));
+        Self::new(self.key.clone(), self.shape.clone(), self.batch, self.format, layout, ciphertexts)
+    }
+
+    /// The same values in fresh ciphertexts: each is multiplied with a new encryption of zero, so that not even the
+    /// key's owner learns from them how they were computed.
+    pub fn rerandomize(mut self, rng: &mut dyn CryptoRng) -> Self {
+        let fresh = self.key.randomizers(rng, self.ciphertexts.len());
+        self.key.ring().mul_assign(&mut self.ciphertexts, &fresh);
+        self
+    }
+
+    fn extent(&self) -> Extent {
+        Extent::new(self.batch, &self.shape)
+    }
+
+    fn product(&self, matrix: &IntMatrix, product: &ColumnPlan) -> Result<Residues, Error> {
+        let ring = self.key.ring();
+        if self.layout.stacked != 1 {
+            return Err(self.layout_error("a linear layer", "one unit a ciphertext"));
+        }
+        // Checked before the work, and so that nothing is multiplied that could overflow its slot.
+        let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
+        if format.slot_bits() > self.layout.slot_bits {
+            return Err(Error::Overflow {
+                needed_bits: format.slot_bits(),
+                available_bits: self.layout.slot_bits,
+            });
+        }
+        let columns = Columns::new(ring, &self.ciphertexts, product.taps, product.indices.iter().copied());
+        let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest();
+        matmul::multiply(ring, matrix, &columns, strategy)
+    }
+
+    fn check_key(&self, other: &PublicKey) -> Result<(), Error> {
+        if self.key == *other {
+            return Ok(());
+        }
+        Err(Error::ForeignKey {
+            expected: Fingerprint(self.key.fingerprint()).to_string(),
+            found: Fingerprint(other.fingerprint()).to_string(),
+        })
+    }
+
+    fn layout_error(&self, operation: &'static str, expected: &'static str) -> Error {
+        Error::Layout { operation, expected, found: self.layout.to_string() }
+    }
+}
+
+/// The columns of ciphertexts that an operation multiplies: indices, `None` for padding.
+pub(crate) struct ColumnPlan {
+    taps: usize,
+    indices: Vec<Option<usize>>,
+}
+
+impl ColumnPlan {
+    fn shape(&self, matrix: &IntMatrix, ciphertexts: usize) -> MatmulShape {
+        MatmulShape {
+            outputs: matrix.rows(),
+            taps: self.taps,
+            columns: self.indices.len() / self.taps,
+            ciphertexts: ciphertexts + usize::from(self.indices.contains(&None)),
+            weights: matrix.range(),
+        }
+    }
+}
+
+impl SlotLayout {
+    /// The columns, the output's shape and its arrangement.
+    fn conv2d(
+        self,
+        extent: Extent,
+        shape: &Shape,
+        kernels: usize,
+        window: Window,
+    ) -> Result<(ColumnPlan, Shape, Arrangement), Error> {
+        let windows = window.over(shape.as_image("a convolution's input")?)?;
+        let [height, width] = windows.output();
+        let (groups, taps) = (self.groups(extent), windows.taps());
+        let shape = Shape::from([kernels, height, width]);
+        match self.arrangement {
+            Arrangement::Images => {
+                let mut indices = Vec::with_capacity(groups * windows.positions() * taps);
+                for group in 0..groups {
+                    for position in 0..windows.positions() {
+                        indices.extend((0..taps).map(|tap| {
+                            let element = windows.element(WindowTap { position, tap })?;
+                            Some(group * extent.elements + element)
+                        }));
+                    }
+                }
+                Ok((ColumnPlan { taps, indices }, shape, Arrangement::Images))
+            }
+            Arrangement::Patches(packed) if packed == windows => {
+                let indices = (0..groups * taps).map(Some).collect();
+                let arrangement = Arrangement::Positions { count: windows.positions() };
+                Ok((ColumnPlan { taps, indices }, shape, arrangement))
+            }
+            _ => Err(Error::Layout {
+                operation: "a convolution",
+                expected: "one value, a batch, or im2col of the same window",
+                found: self.to_string(),
+            }),
+        }
+    }
+
+    fn mean_pool(self, extent: Extent, shape: &Shape, window: Window) -> Result<(ColumnPlan, Shape), Error> {
+        let [all, plane] = pool_windows(shape, window)?;
+        self.needs_images("mean pooling")?;
+        let channels = all.input()[0];
+        let plane_elements = extent.elements / channels;
+        let taps = plane.taps();
+        let mut indices = Vec::new();
+        for channel in 0..self.groups(extent) * channels {
+            for position in 0..plane.positions() {
+                let element = |tap| plane.element(WindowTap { position, tap });
+                indices.extend((0..taps).map(|tap| Some(channel * plane_elements + element(tap)?)));
+            }
+        }
+        let [height, width] = plane.output();
+        Ok((ColumnPlan { taps, indices }, Shape::from([channels, height, width])))
+    }
+
+    fn dense(self, extent: Extent) -> Result<ColumnPlan, Error> {
+        self.needs_images("a dense layer")?;
+        let indices = (0..self.groups(extent) * extent.elements).map(Some).collect();
+        Ok(ColumnPlan { taps: extent.elements, indices })
+    }
+
+    fn needs_images(self, operation: &'static str) -> Result<(), Error> {
+        match self.arrangement {
+            Arrangement::Images => Ok(()),
+            _ => Err(Error::Layout { operation, expected: "one value or a batch", found: self.to_string() }),
+        }
+    }
+
+    /// The size of the product that a convolution of this layout is lowered to.
+    ///
+    /// # Errors
+    /// As the convolution itself.
+    pub fn conv2d_cost(
+        self,
+        batch: usize,
+        shape: &Shape,
+        kernels: &IntMatrix,
+        window: Window,
+    ) -> Result<MatmulShape, Error> {
+        let extent = Extent::new(batch, shape);
+        let (plan, _, _) = self.conv2d(extent, shape, kernels.rows(), window)?;
+        Ok(plan.shape(kernels, self.count(extent)))
+    }
+
+    /// The size of the product that a dense layer of this layout is lowered to.
+    ///
+    /// # Errors
+    /// As the layer itself.
+    pub fn dense_cost(self, batch: usize, shape: &Shape, matrix: &IntMatrix) -> Result<MatmulShape, Error> {
+        let extent = Extent::new(batch, shape);
+        Ok(self.dense(extent)?.shape(matrix, self.count(extent)))
+    }
+}

@@ -1,0 +1,211 @@
+use rand::CryptoRng;
+use zeroize::Zeroize;
+
+use crate::layout::Extent;
+use crate::paillier::Randomizer;
+use crate::{EncTensor, Error, Format, IntMatrix, Shape, SlotLayout, Window, WindowTap, Windows};
+
+/// A batch of fixed-point images in the clear: what an [`EncTensor`] decrypts to, with the same operations.
+///
+/// The encrypted operations give the very same integers. Wiped when dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedTensor {
+    shape: Shape,
+    batch: usize,
+    format: Format,
+    values: Vec<i64>,
+}
+
+impl FixedTensor {
+    /// A batch of images of `shape`, image after image.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the values are no whole number of images, or there is none; [`Error::Value`] when one
+    /// is outside the format's bound.
+    pub fn new(shape: Shape, format: Format, values: Vec<i64>) -> Result<Self, Error> {
+        let elements = shape.elements();
+        if elements == 0 || values.is_empty() || !values.len().is_multiple_of(elements) {
+            return Err(Error::Count {
+                what: "values of whole images",
+                expected: values.len().next_multiple_of(elements.max(1)).max(1),
+                found: values.len(),
+            });
+        }
+        if let Some(index) = values.iter().position(|value| value.unsigned_abs() > format.bound()) {
+            return Err(Error::Value { index, bound: format.bound() });
+        }
+        Ok(Self { batch: values.len() / elements, shape, format, values })
+    }
+
+    /// The shape of one image.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// How many images.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The scale and the bound.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// All integers, image after image.
+    pub fn values(&self) -> &[i64] {
+        &self.values
+    }
+
+    /// The integers of one image.
+    pub fn image(&self, index: usize) -> &[i64] {
+        let elements = self.shape.elements();
+        &self.values[index * elements..][..elements]
+    }
+
+    /// The same values in one row of features.
+    pub fn flatten(mut self) -> Self {
+        self.shape = Shape::from([self.shape.elements()]);
+        self
+    }
+
+    /// Convolution with one kernel per row of `kernels` (taps ordered as in [`Windows::element`]).
+    ///
+    /// # Errors
+    /// When shapes do not fit or the result could overflow.
+    pub fn conv2d(&self, kernels: &IntMatrix, window: Window) -> Result<Self, Error> {
+        let windows = window.over(self.shape.as_image("a convolution's input")?)?;
+        check_taps(kernels, windows.taps())?;
+        let [height, width] = windows.output();
+        self.map(kernels, Shape::from([kernels.rows(), height, width]), |image, row, out| {
+            for (position, out) in out.iter_mut().enumerate() {
+                *out = dot(row, |tap| windows.element(WindowTap { position, tap }).map_or(0, |e| image[e]));
+            }
+        })
+    }
+
+    /// The mean over each window, channel by channel; windows must not be padded.
+    ///
+    /// The sum where the window's area is a power of two (only the scale moves), else with weights of 16 bits.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the result could overflow.
+    pub fn mean_pool(&self, window: Window) -> Result<Self, Error> {
+        let [channels, windows] = pool_windows(&self.shape, window)?;
+        let (channels, windows) = (channels.input()[0], windows);
+        let weights = IntMatrix::mean(windows.taps())?;
+        let format = self.format.weighted_sum(weights.range(), weights.columns())?;
+        let [height, width] = windows.output();
+        let shape = Shape::from([channels, height, width]);
+        let plane = self.shape.elements() / channels;
+        let values = (0..self.batch * channels)
+            .flat_map(|channel| {
+                let image = &self.values[channel * plane..][..plane];
+                let row = weights.row(0);
+                (0..windows.positions()).map(move |position| {
+                    dot(row, |tap| windows.element(WindowTap { position, tap }).map_or(0, |e| image[e]))
+                })
+            })
+            .collect();
+        Self::new(shape, format, values)
+    }
+
+    /// Every row of `matrix` times the (flattened) image.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the result could overflow.
+    pub fn dense(&self, matrix: &IntMatrix) -> Result<Self, Error> {
+        check_taps(matrix, self.shape.elements())?;
+        self.map(matrix, Shape::from([matrix.rows()]), |image, row, out| out[0] = dot(row, |tap| image[tap]))
+    }
+
+    /// The sum of two tensors; one image is added to each of a batch.
+    ///
+    /// # Errors
+    /// When shapes or scales differ or the result could overflow.
+    pub fn add(&self, other: &Self) -> Result<Self, Error> {
+        check_addend(&self.shape, self.batch, other)?;
+        let format = self.format.sum(other.format)?;
+        let values = self.values.iter().zip(other.values.iter().cycle()).map(|(x, y)| x + y).collect();
+        Self::new(self.shape.clone(), format, values)
+    }
+
+    /// Packs and encrypts.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when a value does not fit a slot or the slots do not fit the key;
+    /// [`Error::Layout`] when the layout is not one of this shape.
+    pub fn encrypt(
+        &self,
+        layout: SlotLayout,
+        randomizer: &dyn Randomizer,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<EncTensor, Error> {
+        let key = randomizer.public_key();
+        layout.check(key.size(), &self.shape)?;
+        let extent = Extent::new(self.batch, &self.shape);
+        let mut ciphertexts = randomizer.randomizers(rng, layout.count(extent));
+        let plaintexts = layout.pack(&self.values, extent, key.ring().modulus());
+        key.ring().mul_assign_one_plus(&mut ciphertexts, &plaintexts);
+        EncTensor::new(key.clone(), self.shape.clone(), self.batch, self.format, layout, ciphertexts)
+    }
+
+    /// Applies `row_of` to each image and row of weights; it fills the row's part of the output.
+    fn map(
+        &self,
+        matrix: &IntMatrix,
+        shape: Shape,
+        row_of: impl Fn(&[i64], &[i32], &mut [i64]),
+    ) -> Result<Self, Error> {
+        let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
+        let part = shape.elements() / matrix.rows();
+        let mut values = vec![0; self.batch * shape.elements()];
+        for (image, out) in values.chunks_exact_mut(shape.elements()).enumerate() {
+            for (row, out) in out.chunks_exact_mut(part).enumerate() {
+                row_of(self.image(image), matrix.row(row), out);
+            }
+        }
+        Self::new(shape, format, values)
+    }
+}
+
+impl Drop for FixedTensor {
+    fn drop(&mut self) {
+        self.values.zeroize();
+    }
+}
+
+fn dot(row: &[i32], input: impl Fn(usize) -> i64) -> i64 {
+    row.iter().enumerate().map(|(tap, &weight)| i64::from(weight) * input(tap)).sum()
+}
+
+fn check_taps(matrix: &IntMatrix, taps: usize) -> Result<(), Error> {
+    if matrix.columns() == taps {
+        Ok(())
+    } else {
+        Err(Error::Count { what: "inputs of a matrix row", expected: matrix.columns(), found: taps })
+    }
+}
+
+/// The windows of a pooling over all channels, and over one.
+pub(crate) fn pool_windows(shape: &Shape, window: Window) -> Result<[Windows; 2], Error> {
+    let [channels, height, width] = shape.as_image("a pooling's input")?;
+    if window.padding != [0, 0] {
+        return Err(Error::Window {
+            window: window.to_string(),
+            input: shape.clone(),
+            why: "mean pooling takes no padding",
+        });
+    }
+    Ok([window.over([channels, height, width])?, window.over([1, height, width])?])
+}
+
+pub(crate) fn check_addend(shape: &Shape, batch: usize, addend: &FixedTensor) -> Result<(), Error> {
+    if shape != addend.shape() {
+        return Err(Error::Shape { what: "addend", expected: shape.clone(), found: addend.shape().clone() });
+    }
+    if addend.batch() != 1 && addend.batch() != batch {
+        return Err(Error::Count { what: "images of an addend", expected: batch, found: addend.batch() });
+    }
+    Ok(())
+}

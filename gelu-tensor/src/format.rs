@@ -1,0 +1,231 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The largest bound a tensor may have: sums of such values still fit an `i64`.
+pub const MAX_BOUND: u64 = 1 << 61;
+
+/// How integers stand for reals: x is `round(x 2^scale_bits)`, and no integer is larger than `bound` in absolute
+/// value.
+///
+/// Both are public facts that travel through the graph, so that an overflow is refused when a plan is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RawFormat", into = "RawFormat")]
+pub struct Format {
+    scale_bits: i32,
+    bound: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFormat {
+    scale_bits: i32,
+    bound: u64,
+}
+
+impl TryFrom<RawFormat> for Format {
+    type Error = Error;
+
+    fn try_from(raw: RawFormat) -> Result<Self, Error> {
+        Self::new(raw.bound, raw.scale_bits)
+    }
+}
+
+impl From<Format> for RawFormat {
+    fn from(format: Format) -> Self {
+        Self { scale_bits: format.scale_bits, bound: format.bound }
+    }
+}
+
+impl Format {
+    /// Scales beyond this are no use: the reals would leave the range of an `f64`.
+    const MAX_SCALE_BITS: i32 = 256;
+
+    /// Integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the bound is above [`MAX_BOUND`] or the scale beyond 256 bits.
+    pub fn new(bound: u64, scale_bits: i32) -> Result<Self, Error> {
+        if bound > MAX_BOUND || scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
+            return Err(Error::Overflow { needed_bits: bit_length(bound) + 1, available_bits: 62 });
+        }
+        Ok(Self { scale_bits, bound })
+    }
+
+    /// Fractional bits.
+    pub fn scale_bits(self) -> i32 {
+        self.scale_bits
+    }
+
+    /// The largest absolute value.
+    pub fn bound(self) -> u64 {
+        self.bound
+    }
+
+    /// Bits of the narrowest slot that holds every such integer: one for the sign.
+    pub fn slot_bits(self) -> usize {
+        bit_length(self.bound) + 1
+    }
+
+    /// The real that an integer stands for.
+    pub fn real(self, integer: i64) -> f64 {
+        integer as f64 * f64::from(-self.scale_bits).exp2()
+    }
+
+    /// The format of a sum of `terms` products of such integers with weights.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when it is too large.
+    pub fn weighted_sum(self, weights: WeightRange, terms: usize) -> Result<Self, Error> {
+        let bound = u128::from(self.bound) * u128::from(weights.bound()) * terms as u128;
+        match u64::try_from(bound) {
+            Ok(bound) => Self::new(bound, self.scale_bits + weights.scale_bits),
+            Err(_) => {
+                Err(Error::Overflow { needed_bits: 129 - bound.leading_zeros() as usize, available_bits: 62 })
+            }
+        }
+    }
+
+    /// The format of a sum of one integer of each format.
+    ///
+    /// # Errors
+    /// [`Error::Scale`] when the scales differ, [`Error::Overflow`] when the sum is too large.
+    pub fn sum(self, other: Self) -> Result<Self, Error> {
+        if self.scale_bits != other.scale_bits {
+            return Err(Error::Scale { expected: self.scale_bits, found: other.scale_bits });
+        }
+        Self::new(self.bound + other.bound, self.scale_bits)
+    }
+}
+
+fn bit_length(value: u64) -> usize {
+    (64 - value.leading_zeros()) as usize
+}
+
+/// What is public about the integer weights of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightRange {
+    /// Bits of a weight, with its sign if it has one: 1 to 24.
+    pub bits: u32,
+    /// Whether weights may be negative: in `[-2^(bits-1), 2^(bits-1))`, otherwise in `[0, 2^bits)`.
+    pub signed: bool,
+    /// Fractional bits.
+    pub scale_bits: i32,
+}
+
+impl WeightRange {
+    /// The most bits a weight may have.
+    pub const MAX_BITS: u32 = 24;
+
+    /// Signed weights of `bits` bits and the given scale.
+    pub fn signed(bits: u32, scale_bits: i32) -> Self {
+        Self { bits, signed: true, scale_bits }
+    }
+
+    /// The largest absolute value.
+    pub fn bound(self) -> u64 {
+        if self.signed { 1 << (self.bits - 1) } else { (1 << self.bits) - 1 }
+    }
+
+    /// Whether a weight is in range.
+    pub fn contains(self, weight: i32) -> bool {
+        let weight = i64::from(weight);
+        if self.signed {
+            let half = 1 << (self.bits - 1);
+            (-half..half).contains(&weight)
+        } else {
+            (0..1 << self.bits).contains(&weight)
+        }
+    }
+
+    /// Checks the bits.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when they are not 1 to [`MAX_BITS`](Self::MAX_BITS) (2 at least with a sign).
+    pub fn check(self) -> Result<Self, Error> {
+        let least = if self.signed { 2 } else { 1 };
+        if (least..=Self::MAX_BITS).contains(&self.bits) {
+            Ok(self)
+        } else {
+            Err(Error::Count {
+                what: "bits of a weight (2 to 24 with a sign, 1 to 24 without)",
+                expected: self.bits.clamp(least, Self::MAX_BITS) as usize,
+                found: self.bits as usize,
+            })
+        }
+    }
+}
+
+/// A matrix of integer weights, row-major: rows are outputs, columns the inputs (taps) they weigh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntMatrix {
+    columns: usize,
+    range: WeightRange,
+    weights: Vec<i32>,
+}
+
+impl IntMatrix {
+    /// A matrix whose rows have `columns` weights each.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the weights do not fill rows or there are none, or the range's bits are out of bounds;
+    /// [`Error::Weight`] when a weight is outside the range.
+    pub fn new(columns: usize, range: WeightRange, weights: Vec<i32>) -> Result<Self, Error> {
+        range.check()?;
+        if columns == 0 || weights.is_empty() || !weights.len().is_multiple_of(columns) {
+            return Err(Error::Count {
+                what: "weights that fill the rows of a matrix",
+                expected: weights.len().next_multiple_of(columns.max(1)).max(1),
+                found: weights.len(),
+            });
+        }
+        if let Some(index) = weights.iter().position(|&weight| !range.contains(weight)) {
+            return Err(Error::Weight {
+                index,
+                found: weights[index],
+                bits: range.bits,
+                signed: range.signed,
+            });
+        }
+        Ok(Self { columns, range, weights })
+    }
+
+    /// A row of equal weights that computes the mean of `area` values: ones where the area is a power of two (the
+    /// division then only moves the scale), else 1/area rounded to 16 fractional bits.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the area is zero or above 65,536.
+    pub fn mean(area: usize) -> Result<Self, Error> {
+        if area == 0 || area > 1 << 16 {
+            return Err(Error::Count { what: "values under a mean (1 to 65,536)", expected: 1, found: area });
+        }
+        if area.is_power_of_two() {
+            let range = WeightRange { bits: 1, signed: false, scale_bits: area.ilog2() as i32 };
+            return Self::new(area, range, vec![1; area]);
+        }
+        let weight = ((1usize << 16) + area / 2) / area;
+        let range = WeightRange { bits: weight.ilog2() + 1, signed: false, scale_bits: 16 };
+        Self::new(area, range, vec![weight as i32; area])
+    }
+
+    /// How many rows: outputs.
+    pub fn rows(&self) -> usize {
+        self.weights.len() / self.columns
+    }
+
+    /// How many columns: inputs of one output.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The public range of its weights.
+    pub fn range(&self) -> WeightRange {
+        self.range
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &[i32] {
+        &self.weights[row * self.columns..][..self.columns]
+    }
+}
