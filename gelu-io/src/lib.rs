@@ -1,1 +1,11 @@
-//! gelu-io
+//! Bytes outside: weights, data sets, images, sample digits, reports.
+//!
+//! Everything here treats its input as hostile: sizes from headers are checked against the file before memory is
+//! taken, and a bad file is a typed [`Error`] that names the file, what was expected and what was found.
+
+pub mod data;
+mod error;
+pub mod files;
+pub mod weights;
+
+pub use error::Error;

@@ -1,5 +1,36 @@
 //! Graphs and conversations: the model builder, training in the clear, plans and private sessions without I/O.
+//!
+//! ```
+//! use gelu_layers::Conv2dConfig;
+//! use gelu_models::ModelBuilder;
+//!
+//! let model = ModelBuilder::new([1, 28, 28])
+//!     .conv2d("conv1", Conv2dConfig::new(6, [5, 5]))
+//!     .mean_pool2d("pool1", [2, 2])
+//!     .relu()
+//!     .flatten()
+//!     .dense("fc1", 10)
+//!     .softmax()
+//!     .build()?;
+//! assert_eq!(model.output_shape().dims(), [10]);
+//! # Ok::<(), gelu_models::BuildError>(())
+//! ```
 
+mod builder;
+mod calibrate;
+mod load;
+mod model;
+mod normalize;
+pub mod train;
 mod weights;
+pub mod zoo;
 
+pub use builder::{BuildError, ModelBuilder};
+pub use calibrate::Ranges;
+pub use load::{LoadError, LoadProblem, LoadReport};
+pub use model::{Model, Node};
+pub use normalize::{FoldError, Normalization};
 pub use weights::{WeightTensor, Weights};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+use std::{io, path::PathBuf};
+
+/// What can go wrong with files, data sets, pictures and downloads.
+///
+/// Every variant names the file, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, for instance `read`.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file ends before the length its header declares.
+    #[error("{}: truncated: expected {expected} bytes, found {found}", .path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes the header asks for (after unpacking).
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// A file goes on after the length its header declares.
+    #[error("{}: expected {expected} bytes, found more behind them", .path.display())]
+    Trailing {
+        /// The file.
+        path: PathBuf,
+        /// Bytes the header asks for (after unpacking).
+        expected: u64,
+    },
+    /// Something is larger than gelu-net accepts.
+    #[error("{}: {what}: expected at most {limit}, found {found}", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What was measured, with its unit.
+        what: &'static str,
+        /// The most that is accepted.
+        limit: u64,
+        /// What was found, or a lower bound of it.
+        found: u64,
+    },
+    /// A file is not what it should be.
+    #[error("{}: expected {expected}, found {found}", .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A tensor has an element type that gelu-net does not read.
+    #[error("{}: tensor `{tensor}`: expected elements of type {expected}, found {found}", .path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The types that are read.
+        expected: &'static str,
+        /// The type in the file.
+        found: String,
+    },
+    /// A tensor holds a NaN, an infinity, or a number that `f32` cannot hold.
+    #[error("{}: tensor `{tensor}`, element {index}: expected {expected}, found {found}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// Where in the tensor, row-major.
+        index: usize,
+        /// What an element must be.
+        expected: &'static str,
+        /// What it is.
+        found: f64,
+    },
+    /// Images and labels do not belong together.
+    #[error("{}: expected {expected} labels, one for each image, found {found}", .path.display())]
+    LabelCount {
+        /// The file of labels.
+        path: PathBuf,
+        /// How many images there are.
+        expected: usize,
+        /// How many labels there are.
+        found: usize,
+    },
+    /// A label is not a class.
+    #[error("{}: label {index}: expected a class below {classes}, found {found}", .path.display())]
+    Label {
+        /// The file of labels.
+        path: PathBuf,
+        /// Which label, counted from 0.
+        index: usize,
+        /// The number of classes.
+        classes: usize,
+        /// The label.
+        found: u8,
+    },
+    /// A data set is in none of the places where it is looked for.
+    #[error(
+        "{what}: expected {}, found none of them; {advice}",
+        .looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
+    )]
+    DataNotFound {
+        /// The data set.
+        what: &'static str,
+        /// The files that would have done, in order of preference.
+        looked: Vec<PathBuf>,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] on `path` while doing `action`.
+    pub(crate) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+
+    /// An [`Error::Format`] on `path`.
+    pub(crate) fn format(
+        path: &std::path::Path,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Format { path: path.to_owned(), expected: expected.into(), found: found.into() }
+    }
+}

@@ -1,0 +1,46 @@
+use gelu_tensor::Error;
+use ndarray::{Array2, ArrayView2};
+
+use crate::Activation;
+
+/// Softmax and cross-entropy of a batch, with their gradient.
+#[derive(Clone, Debug)]
+pub struct CrossEntropy {
+    /// Sum over the images of `-ln(probability of the right class)`, in nats.
+    pub loss: f64,
+    /// Gradient of that sum with respect to the logits: the probabilities minus the one-hot labels, `[images, classes]`.
+    pub gradient: Array2<f32>,
+    /// How many images have their largest logit at their label.
+    pub correct: usize,
+}
+
+/// Cross-entropy between the softmax of `logits` (`[images, classes]`) and the labels, one an image.
+///
+/// # Errors
+/// [`Error::Count`] when there is not one label an image, or a label is no class.
+pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<CrossEntropy, Error> {
+    let (images, classes) = logits.dim();
+    if labels.len() != images {
+        return Err(Error::Count { what: "labels", expected: images, found: labels.len() });
+    }
+    if let Some(&label) = labels.iter().find(|&&label| label >= classes) {
+        return Err(Error::Count { what: "classes (for the largest label)", expected: label + 1, found: classes });
+    }
+    let mut gradient = Activation::Softmax.forward(logits);
+    let mut loss = 0.0;
+    let mut correct = 0;
+    for ((row, mut gradient), &label) in logits.outer_iter().zip(gradient.outer_iter_mut()).zip(labels) {
+        // From the logits rather than the probability, which may have underflowed to zero.
+        let largest = row.fold(f64::NEG_INFINITY, |largest, &x| largest.max(f64::from(x)));
+        let sum: f64 = row.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
+        loss += sum.ln() + largest - f64::from(row[label]);
+        gradient[label] -= 1.0;
+        correct += usize::from(argmax(row) == label);
+    }
+    Ok(CrossEntropy { loss, gradient, correct })
+}
+
+/// The first of the largest elements.
+fn argmax(row: ndarray::ArrayView1<'_, f32>) -> usize {
+    row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &x)| if x > best.1 { (i, x) } else { best }).0
+}

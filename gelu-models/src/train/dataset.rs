@@ -1,0 +1,125 @@
+use gelu_tensor::Shape;
+use ndarray::{Array2, ArrayView2, Axis};
+use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
+
+/// Why inputs and labels make no [`Dataset`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// Inputs are not rows of the shape.
+    #[error("inputs: expected {expected} elements a row, found {found}")]
+    Columns {
+        /// Elements of the shape.
+        expected: usize,
+        /// Columns of the inputs.
+        found: usize,
+    },
+    /// Not one label an input.
+    #[error("labels: expected {expected}, one for each input, found {found}")]
+    Labels {
+        /// Rows of the inputs.
+        expected: usize,
+        /// Labels given.
+        found: usize,
+    },
+    /// A label is no class.
+    #[error("label of input {index}: expected one below {classes}, found {found}")]
+    Label {
+        /// Which input, from 0.
+        index: usize,
+        /// The number of classes.
+        classes: usize,
+        /// The label.
+        found: usize,
+    },
+    /// An input is NaN or infinite.
+    #[error("input {index}: expected finite numbers, found one that is not")]
+    NotFinite {
+        /// Which input, from 0.
+        index: usize,
+    },
+}
+
+/// Labelled inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    shape: Shape,
+    inputs: Array2<f32>,
+    labels: Vec<usize>,
+    classes: usize,
+}
+
+impl Dataset {
+    /// `inputs` of `[images, elements of shape]` with one label each, from 0 up to `classes` - 1.
+    ///
+    /// # Errors
+    /// See [`DatasetError`].
+    pub fn new(
+        shape: Shape,
+        inputs: Array2<f32>,
+        labels: Vec<usize>,
+        classes: usize,
+    ) -> Result<Self, DatasetError> {
+        if inputs.ncols() != shape.elements() {
+            return Err(DatasetError::Columns { expected: shape.elements(), found: inputs.ncols() });
+        }
+        if inputs.nrows() != labels.len() {
+            return Err(DatasetError::Labels { expected: inputs.nrows(), found: labels.len() });
+        }
+        if let Some(index) = labels.iter().position(|&label| label >= classes) {
+            return Err(DatasetError::Label { index, classes, found: labels[index] });
+        }
+        if let Some(index) = inputs.outer_iter().position(|row| row.iter().any(|x| !x.is_finite())) {
+            return Err(DatasetError::NotFinite { index });
+        }
+        Ok(Self { shape, inputs, labels, classes })
+    }
+
+    /// Shape of one input.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// `[images, elements]`.
+    pub fn inputs(&self) -> ArrayView2<'_, f32> {
+        self.inputs.view()
+    }
+
+    /// One label an input.
+    pub fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    /// How many classes there are.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// How many inputs there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The same inputs, shuffled by `seed` and divided: `held_out` of them, from 0 to 1, in the second part.
+    pub fn split(&self, held_out: f64, seed: u64) -> [Self; 2] {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let kept = self.len() - (self.len() as f64 * held_out.clamp(0.0, 1.0)).round() as usize;
+        let (first, second) = order.split_at(kept);
+        [self.select(first), self.select(second)]
+    }
+
+    fn select(&self, indices: &[usize]) -> Self {
+        Self {
+            shape: self.shape.clone(),
+            inputs: self.inputs.select(Axis(0), indices),
+            labels: indices.iter().map(|&index| self.labels[index]).collect(),
+            classes: self.classes,
+        }
+    }
+}

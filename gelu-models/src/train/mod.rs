@@ -1,0 +1,22 @@
+//! Training in the clear, without files, clock or hidden randomness.
+//!
+//! A run is determined by the model's first weights, the [`TrainConfig`] and the [`Dataset`]: the number of threads,
+//! and whether it was interrupted and resumed, change no bit of the result.
+
+mod augmentation;
+mod backprop;
+mod config;
+mod dataset;
+mod evaluate;
+mod state;
+mod trainer;
+
+pub use augmentation::Augmentation;
+pub use config::{Schedule, TrainConfig, UnknownSchedule};
+pub use dataset::{Dataset, DatasetError};
+pub use evaluate::{Evaluation, evaluate};
+pub use state::{StateError, TrainState};
+pub use trainer::{EpochStats, Progress, TrainError, Trainer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use gelu_layers::Parameters;
+use gelu_tensor::Shape;
+use ndarray::{Array2, Axis};
+use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::backprop::{BatchGradients, gradients};
+use super::{Dataset, StateError, TrainConfig, TrainState};
+use crate::Model;
+
+/// Why training cannot start or go on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting is out of its range.
+    #[error("{what}: expected {expected}, found {found}")]
+    Config {
+        /// The setting.
+        what: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// Its value.
+        found: f64,
+    },
+    /// The model does not end in a softmax, so that cross-entropy is not its loss.
+    #[error("expected a model that ends in a softmax, found one that ends with {found}")]
+    NoSoftmax {
+        /// Shape of its output.
+        found: Shape,
+    },
+    /// The data set has another number of classes than the model has outputs.
+    #[error("classes of the data set: expected {expected}, as the model has outputs, found {found}")]
+    Classes {
+        /// Outputs of the model.
+        expected: usize,
+        /// Classes of the data set.
+        found: usize,
+    },
+    /// The data set has no inputs.
+    #[error("data set: expected at least one input, found none")]
+    Empty,
+    /// Augmentation moves pixels, and the inputs are no images.
+    #[error("augmentation: expected images of [channels, height, width], found {found}")]
+    NoImages {
+        /// Shape of the inputs.
+        found: Shape,
+    },
+    /// The loss is no longer a finite number. Polynomial activations tend to this (IJCAI 2018 paper, figure 3).
+    #[error("training diverged in epoch {epoch}, batch {batch}: the loss is {loss}; a lower learning rate may help")]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: u32,
+        /// The batch within it, from 1.
+        batch: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// The state to resume from is not of this model.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The data set's inputs do not fit the model.
+    #[error(transparent)]
+    Tensor(#[from] gelu_tensor::Error),
+}
+
+/// How far an epoch is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Inputs done.
+    pub done: usize,
+    /// Inputs in the epoch.
+    pub of: usize,
+    /// Mean loss so far, in nats.
+    pub loss: f64,
+}
+
+/// What one epoch did. Loss and accuracy are those met while training, on augmented inputs if there is augmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochStats {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Learning rate at its end.
+    pub learning_rate: f64,
+    /// Mean loss, in nats.
+    pub loss: f64,
+    /// Share of inputs with the right label, from 0 to 1.
+    pub accuracy: f64,
+}
+
+/// A training run: a model, its optimiser and how far it has come.
+#[derive(Debug)]
+pub struct Trainer {
+    model: Model,
+    config: TrainConfig,
+    /// In the order of [`Model::parameters`].
+    velocity: Vec<Parameters>,
+    epochs_done: u32,
+}
+
+/// Inputs that one task takes through the model. It is fixed, so that sums are formed in the same order whatever the
+/// number of threads.
+const CHUNK: usize = 16;
+
+impl Trainer {
+    /// A run from the model's present weights.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] and [`TrainError::NoSoftmax`].
+    pub fn new(model: Model, config: TrainConfig) -> Result<Self, TrainError> {
+        if let Some((what, expected, found)) = config.fault() {
+            return Err(TrainError::Config { what, expected, found });
+        }
+        if !model.ends_in_softmax() {
+            return Err(TrainError::NoSoftmax { found: model.output_shape().clone() });
+        }
+        let velocity = model.parameters().map(Parameters::zeros_like).collect();
+        Ok(Self { model, config, velocity, epochs_done: 0 })
+    }
+
+    /// A run from where `state` was taken, which goes on as if it had not been interrupted.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`TrainError::State`] when the state is not of this model.
+    pub fn resume(mut model: Model, state: &TrainState) -> Result<Self, TrainError> {
+        // The model carries the velocity for a moment, since it knows the names and checks the shapes.
+        model.load(&state.velocity).map_err(StateError::Velocity)?;
+        let velocity = model.parameters().cloned().collect();
+        model.load(&state.weights).map_err(StateError::Weights)?;
+        Ok(Self { velocity, epochs_done: state.epochs_done, ..Self::new(model, state.config.clone())? })
+    }
+
+    /// Everything that is needed to [`resume`](Self::resume).
+    pub fn state(&self) -> TrainState {
+        TrainState {
+            config: self.config.clone(),
+            epochs_done: self.epochs_done,
+            weights: self.model.weights(),
+            velocity: self.model.named(&self.velocity),
+        }
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Ends the run.
+    pub fn into_model(self) -> Model {
+        self.model
+    }
+
+    /// What determines the run.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// How many epochs are done.
+    pub fn epochs_done(&self) -> u32 {
+        self.epochs_done
+    }
+
+    /// One pass over `dataset`, in an order drawn from the seed and the epoch. `progress` is called after every update.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the data set does not fit the model, or the loss is no longer finite.
+    pub fn train_epoch(
+        &mut self,
+        dataset: &Dataset,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<EpochStats, TrainError> {
+        self.check(dataset)?;
+        let mut order: Vec<usize> = (0..dataset.len()).collect();
+        order.shuffle(&mut self.rng(0));
+
+        let epoch = self.epochs_done + 1;
+        let (mut loss, mut correct, mut done, mut learning_rate) = (0.0, 0, 0, 0.0);
+        for (batch, indices) in order.chunks(self.config.batch_size).enumerate() {
+            let sum = self.batch_gradients(dataset, indices)?;
+            if !sum.loss.is_finite() {
+                return Err(TrainError::Diverged { epoch, batch: batch + 1, loss: sum.loss });
+            }
+            done += indices.len();
+            let position = f64::from(self.epochs_done) + done as f64 / dataset.len() as f64;
+            learning_rate = self.config.learning_rate_at(position);
+            self.update(&sum, indices.len(), learning_rate);
+            loss += sum.loss;
+            correct += sum.correct;
+            progress(Progress { done, of: dataset.len(), loss: loss / done as f64 });
+        }
+        self.epochs_done = epoch;
+        let images = dataset.len() as f64;
+        Ok(EpochStats { epoch, learning_rate, loss: loss / images, accuracy: correct as f64 / images })
+    }
+
+    fn check(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        let expected = self.model.output_shape().elements();
+        if dataset.classes() != expected {
+            return Err(TrainError::Classes { expected, found: dataset.classes() });
+        }
+        if dataset.is_empty() {
+            return Err(TrainError::Empty);
+        }
+        if self.config.augmentation.is_some() && dataset.shape().dims().len() != 3 {
+            return Err(TrainError::NoImages { found: dataset.shape().clone() });
+        }
+        Ok(())
+    }
+
+    /// Gradients summed over the inputs at `indices`.
+    fn batch_gradients(&self, dataset: &Dataset, indices: &[usize]) -> Result<BatchGradients, TrainError> {
+        let chunk = |indices: &[usize]| {
+            let labels: Vec<usize> = indices.iter().map(|&index| dataset.labels()[index]).collect();
+            gradients(&self.model, self.inputs(dataset, indices)?.view(), &labels)
+        };
+        let parts: Vec<_> = indices.par_chunks(CHUNK).map(chunk).collect::<Result<_, _>>()?;
+        let mut parts = parts.into_iter();
+        let first = parts.next().ok_or(TrainError::Empty)?;
+        Ok(parts.fold(first, |mut sum, part| {
+            sum.add(&part);
+            sum
+        }))
+    }
+
+    /// The inputs at `indices`, augmented if the run says so.
+    fn inputs(&self, dataset: &Dataset, indices: &[usize]) -> Result<Array2<f32>, gelu_tensor::Error> {
+        let Some(augmentation) = self.config.augmentation else {
+            return Ok(dataset.inputs().select(Axis(0), indices));
+        };
+        let image = dataset.shape().as_image("dimensions of an augmented input")?;
+        let mut x = Array2::zeros((indices.len(), dataset.shape().elements()));
+        for (&index, target) in indices.iter().zip(x.outer_iter_mut()) {
+            let source = dataset.inputs();
+            augmentation.apply(source.row(index), target, image, &mut self.rng(index as u64 + 1));
+        }
+        Ok(x)
+    }
+
+    /// The randomness of one purpose in this epoch, independent of what was drawn before it.
+    fn rng(&self, purpose: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream((u64::from(self.epochs_done) << 32) ^ purpose);
+        rng
+    }
+
+    fn update(&mut self, sum: &BatchGradients, images: usize, learning_rate: f64) {
+        let [momentum, decay, rate] =
+            [self.config.momentum, self.config.weight_decay, learning_rate].map(|value| value as f32);
+        let scale = 1.0 / images as f32;
+        let parts = self.model.parameters_mut().zip(&mut self.velocity).zip(&sum.parameters);
+        for ((parameters, velocity), gradient) in parts {
+            ndarray::Zip::from(&mut parameters.weight).and(&mut velocity.weight).and(&gradient.weight).for_each(
+                |w, v, &g| {
+                    *v = momentum * *v + scale * g + decay * *w;
+                    *w -= rate * *v;
+                },
+            );
+            ndarray::Zip::from(&mut parameters.bias).and(&mut velocity.bias).and(&gradient.bias).for_each(
+                |b, v, &g| {
+                    *v = momentum * *v + scale * g;
+                    *b -= rate * *v;
+                },
+            );
+        }
+    }
+}
