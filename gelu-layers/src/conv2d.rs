@@ -3,7 +3,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::im2col::Im2col;
 use crate::linear::{check_backward, check_batch, new_parameters};
-use crate::{Gradients, InputGradient, Linear, Parameters};
+use crate::{Affine, AffineForm, Gradients, InputGradient, Linear, Parameters};
 
 /// What a [`Conv2d`] is made from: filters and window, without the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,12 @@ impl Linear for Conv2d {
 
     fn output_shape(&self) -> &Shape {
         &self.output
+    }
+
+    fn affine(&self) -> Affine {
+        let Parameters { weight, bias } = &self.parameters;
+        let form = AffineForm::Convolution(self.windows.window());
+        Affine::new([&self.input, &self.output], form, weight.mapv(f64::from), bias.mapv(f64::from))
     }
 
     fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {

@@ -2,7 +2,7 @@ use gelu_tensor::{Error, Shape};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::linear::{check_backward, check_batch, new_parameters};
-use crate::{Gradients, InputGradient, Linear, Parameters};
+use crate::{Affine, AffineForm, Gradients, InputGradient, Linear, Parameters};
 
 /// A fully connected layer: `y = W x + b`.
 #[derive(Clone, Debug)]
@@ -48,6 +48,12 @@ impl Linear for Dense {
 
     fn output_shape(&self) -> &Shape {
         &self.output
+    }
+
+    fn affine(&self) -> Affine {
+        let Parameters { weight, bias } = &self.parameters;
+        let shapes = [&self.input, &self.output];
+        Affine::new(shapes, AffineForm::Dense, weight.mapv(f64::from), bias.mapv(f64::from))
     }
 
     fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {

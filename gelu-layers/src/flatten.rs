@@ -1,8 +1,8 @@
 use gelu_tensor::{Error, Shape};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::linear::{check_backward, check_batch};
-use crate::{Gradients, InputGradient, Linear};
+use crate::{Affine, AffineForm, Gradients, InputGradient, Linear};
 
 /// Reads an image as one feature vector, in storage order. No number changes.
 #[derive(Clone, Debug)]
@@ -25,6 +25,11 @@ impl Linear for Flatten {
 
     fn output_shape(&self) -> &Shape {
         &self.output
+    }
+
+    fn affine(&self) -> Affine {
+        let shapes = [&self.input, &self.output];
+        Affine::new(shapes, AffineForm::Reshape, Array2::zeros((0, 0)), Array1::zeros(0))
     }
 
     fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {

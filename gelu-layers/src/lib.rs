@@ -5,20 +5,24 @@
 //! a nonlinear step can never be placed where only linear algebra on ciphertexts is possible.
 
 mod activation;
+mod affine;
 mod conv2d;
 mod dense;
 mod flatten;
 mod im2col;
 mod init;
+mod integer;
 mod linear;
 mod loss;
 mod mean_pool;
 
 pub use activation::{Activation, UnknownActivation};
+pub use affine::{Affine, AffineForm};
 pub use conv2d::{Conv2d, Conv2dConfig};
 pub use dense::Dense;
 pub use flatten::Flatten;
 pub use init::Initializer;
+pub use integer::{IntegerLinear, LinearRange};
 pub use linear::{Gradients, InputGradient, Linear, Parameters};
 pub use loss::{CrossEntropy, cross_entropy};
 pub use mean_pool::MeanPool2d;

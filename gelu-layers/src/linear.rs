@@ -1,7 +1,9 @@
 use std::fmt;
 
-use gelu_tensor::{Error, Shape, Windows};
+use gelu_tensor::{EncTensor, Error, FixedTensor, Shape, Windows};
 use ndarray::{Array1, Array2, ArrayView2};
+
+use crate::Affine;
 
 /// Weights and biases of one layer; also their gradients and their momentum.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +66,25 @@ pub trait Linear: Send + Sync + fmt::Debug {
         grad_output: ArrayView2<'_, f32>,
         input_gradient: InputGradient,
     ) -> Result<Gradients, Error>;
+
+    /// The layer as one affine map, which can be composed with others and quantised.
+    fn affine(&self) -> Affine;
+
+    /// The layer's output on fixed-point integers in the clear, with weights of `weight_bits` bits.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the output could overflow.
+    fn forward_fixed(&self, x: &FixedTensor, weight_bits: u32) -> Result<FixedTensor, Error> {
+        self.affine().quantise(weight_bits)?.forward_fixed(x)
+    }
+
+    /// The layer's output on ciphertexts: the very integers of [`forward_fixed`](Self::forward_fixed), encrypted.
+    ///
+    /// # Errors
+    /// When shapes or the slot layout do not fit or the output could overflow its slots.
+    fn forward_encrypted(&self, x: &EncTensor, weight_bits: u32) -> Result<EncTensor, Error> {
+        self.affine().quantise(weight_bits)?.forward_encrypted(x)
+    }
 
     /// The trained numbers; `None` for a layer that has none.
     fn parameters(&self) -> Option<&Parameters> {

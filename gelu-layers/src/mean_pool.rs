@@ -1,8 +1,8 @@
 use gelu_tensor::{Error, Shape, Window, WindowTap, Windows};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::linear::{check_backward, check_batch, check_size};
-use crate::{Gradients, InputGradient, Linear};
+use crate::{Affine, AffineForm, Gradients, InputGradient, Linear};
 
 /// Mean pooling: every channel of the output holds the means of a window sliding over the same channel of the input.
 ///
@@ -60,6 +60,12 @@ impl Linear for MeanPool2d {
 
     fn output_shape(&self) -> &Shape {
         &self.output
+    }
+
+    fn affine(&self) -> Affine {
+        let weight = Array2::from_elem((1, self.sources.ncols()), self.weight());
+        let form = AffineForm::Pooling(self.windows.window());
+        Affine::new([&self.input, &self.output], form, weight, Array1::zeros(0))
     }
 
     fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {

@@ -18,9 +18,11 @@
 
 mod builder;
 mod calibrate;
+pub mod infer;
 mod load;
 mod model;
 mod normalize;
+pub mod plan;
 pub mod train;
 mod weights;
 pub mod zoo;

@@ -185,13 +185,17 @@ impl EncTensor {
         Self::new(self.key.clone(), shape, self.batch, format, layout, out)
     }
 
-    /// The mean over each window, channel by channel, of slots of images.
+    /// The mean over each window, channel by channel, of slots of images, or of images of one channel in the im2col
+    /// layout of the same window. Padding counts as zeros.
     ///
     /// # Errors
     /// When shapes or the layout do not fit or the result could overflow its slots.
     pub fn mean_pool(&self, window: Window) -> Result<Self, Error> {
+        let weights = IntMatrix::mean(window.kernel[0].saturating_mul(window.kernel[1]))?;
+        if self.shape.dims().first() == Some(&1) {
+            return self.conv2d(&weights, window);
+        }
         let (product, shape) = self.layout.mean_pool(self.extent(), &self.shape, window)?;
-        let weights = IntMatrix::mean(product.taps)?;
         let out = self.product(&weights, &product)?;
         let format = self.format.weighted_sum(weights.range(), weights.columns())?;
         Self::new(self.key.clone(), shape, self.batch, format, self.layout, out)
@@ -209,10 +213,20 @@ impl EncTensor {
         Self::new(self.key.clone(), shape, self.batch, format, self.layout, out)
     }
 
-    /// The same values in one row of features.
-    pub fn flatten(mut self) -> Self {
-        self.shape = Shape::from([self.shape.elements()]);
-        self
+    /// The same slots of images under another shape of as many elements.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it has another number of elements; [`Error::Layout`] for im2col and positions.
+    pub fn reshape(mut self, shape: Shape) -> Result<Self, Error> {
+        if shape.elements() != self.shape.elements() {
+            return Err(Error::Shape { what: "reshaped tensor", expected: self.shape, found: shape });
+        }
+        // Positions are ordered by channel, so only their shape as an image says where a value lies.
+        if shape != self.shape && self.layout.arrangement != Arrangement::Images {
+            return Err(self.layout_error("reshaping", "one value or a batch"));
+        }
+        self.shape = shape;
+        Ok(self)
     }
 
     /// The sum with another tensor of the same key, shape and layout.
@@ -401,8 +415,9 @@ impl SlotLayout {
         let mut indices = Vec::new();
         for channel in 0..self.groups(extent) * channels {
             for position in 0..plane.positions() {
-                let element = |tap| plane.element(WindowTap { position, tap });
-                indices.extend((0..taps).map(|tap| Some(channel * plane_elements + element(tap)?)));
+                let element =
+                    |tap| Some(channel * plane_elements + plane.element(WindowTap { position, tap })?);
+                indices.extend((0..taps).map(element));
             }
         }
         let [height, width] = plane.output();
@@ -436,6 +451,20 @@ impl SlotLayout {
         let extent = Extent::new(batch, shape);
         let (plan, _, _) = self.conv2d(extent, shape, kernels.rows(), window)?;
         Ok(plan.shape(kernels, self.count(extent)))
+    }
+
+    /// The size of the product that mean pooling of this layout is lowered to.
+    ///
+    /// # Errors
+    /// As the pooling itself.
+    pub fn mean_pool_cost(self, batch: usize, shape: &Shape, window: Window) -> Result<MatmulShape, Error> {
+        let weights = IntMatrix::mean(window.kernel[0].saturating_mul(window.kernel[1]))?;
+        if shape.dims().first() == Some(&1) {
+            return self.conv2d_cost(batch, shape, &weights, window);
+        }
+        let extent = Extent::new(batch, shape);
+        let (plan, _) = self.mean_pool(extent, shape, window)?;
+        Ok(plan.shape(&weights, self.count(extent)))
     }
 
     /// The size of the product that a dense layer of this layout is lowered to.

@@ -1,4 +1,5 @@
 use rand::CryptoRng;
+use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::layout::Extent;
@@ -63,10 +64,34 @@ impl FixedTensor {
         &self.values[index * elements..][..elements]
     }
 
-    /// The same values in one row of features.
-    pub fn flatten(mut self) -> Self {
-        self.shape = Shape::from([self.shape.elements()]);
-        self
+    /// The same values with every channel as an image of its own: `[channels, h, w]` becomes `channels` times as many
+    /// `[1, h, w]`. Pooling works on either.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the shape is not an image's.
+    pub fn split_channels(mut self) -> Result<Self, Error> {
+        let [channels, height, width] = self.shape.as_image("an image")?;
+        self.shape = Shape::from([1, height, width]);
+        self.batch *= channels;
+        Ok(self)
+    }
+
+    /// The same values with every `shape.elements()` of them as one image.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when they are no whole number of images.
+    pub fn reshape(mut self, shape: Shape) -> Result<Self, Error> {
+        let elements = shape.elements().max(1);
+        if !self.values.len().is_multiple_of(elements) {
+            return Err(Error::Count {
+                what: "values of whole images",
+                expected: self.values.len().next_multiple_of(elements),
+                found: self.values.len(),
+            });
+        }
+        self.batch = self.values.len() / elements;
+        self.shape = shape;
+        Ok(self)
     }
 
     /// Convolution with one kernel per row of `kernels` (taps ordered as in [`Windows::element`]).
@@ -77,14 +102,18 @@ impl FixedTensor {
         let windows = window.over(self.shape.as_image("a convolution's input")?)?;
         check_taps(kernels, windows.taps())?;
         let [height, width] = windows.output();
+        let elements: Vec<Option<usize>> = (0..windows.positions())
+            .flat_map(|position| (0..windows.taps()).map(move |tap| WindowTap { position, tap }))
+            .map(|at| windows.element(at))
+            .collect();
         self.map(kernels, Shape::from([kernels.rows(), height, width]), |image, row, out| {
-            for (position, out) in out.iter_mut().enumerate() {
-                *out = dot(row, |tap| windows.element(WindowTap { position, tap }).map_or(0, |e| image[e]));
+            for (out, elements) in out.iter_mut().zip(elements.chunks_exact(windows.taps())) {
+                *out = dot(row, |tap| elements[tap].map_or(0, |element| image[element]));
             }
         })
     }
 
-    /// The mean over each window, channel by channel; windows must not be padded.
+    /// The mean over each window, channel by channel; padding counts as zeros.
     ///
     /// The sum where the window's area is a power of two (only the scale moves), else with weights of 16 bits.
     ///
@@ -92,7 +121,7 @@ impl FixedTensor {
     /// When shapes do not fit or the result could overflow.
     pub fn mean_pool(&self, window: Window) -> Result<Self, Error> {
         let [channels, windows] = pool_windows(&self.shape, window)?;
-        let (channels, windows) = (channels.input()[0], windows);
+        let channels = channels.input()[0];
         let weights = IntMatrix::mean(windows.taps())?;
         let format = self.format.weighted_sum(weights.range(), weights.columns())?;
         let [height, width] = windows.output();
@@ -155,16 +184,16 @@ impl FixedTensor {
         &self,
         matrix: &IntMatrix,
         shape: Shape,
-        row_of: impl Fn(&[i64], &[i32], &mut [i64]),
+        row_of: impl Fn(&[i64], &[i32], &mut [i64]) + Sync,
     ) -> Result<Self, Error> {
         let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
         let part = shape.elements() / matrix.rows();
         let mut values = vec![0; self.batch * shape.elements()];
-        for (image, out) in values.chunks_exact_mut(shape.elements()).enumerate() {
+        values.par_chunks_exact_mut(shape.elements()).enumerate().for_each(|(image, out)| {
             for (row, out) in out.chunks_exact_mut(part).enumerate() {
                 row_of(self.image(image), matrix.row(row), out);
             }
-        }
+        });
         Self::new(shape, format, values)
     }
 }
@@ -190,13 +219,6 @@ fn check_taps(matrix: &IntMatrix, taps: usize) -> Result<(), Error> {
 /// The windows of a pooling over all channels, and over one.
 pub(crate) fn pool_windows(shape: &Shape, window: Window) -> Result<[Windows; 2], Error> {
     let [channels, height, width] = shape.as_image("a pooling's input")?;
-    if window.padding != [0, 0] {
-        return Err(Error::Window {
-            window: window.to_string(),
-            input: shape.clone(),
-            why: "mean pooling takes no padding",
-        });
-    }
     Ok([window.over([channels, height, width])?, window.over([1, height, width])?])
 }
 

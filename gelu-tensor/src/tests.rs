@@ -112,9 +112,11 @@ proptest! {
     #[test]
     fn mean_pool_equals_clear(
         seed: u64, channels in 1usize..3, size in [3usize..7, 3usize..7],
-        kernel in [1usize..4, 1usize..4], stride in [1usize..3, 1usize..3], bound in 1u64..5000, batch in 0usize..4,
+        kernel in [1usize..4, 1usize..4], stride in [1usize..3, 1usize..3], padding in [0usize..2, 0usize..2],
+        bound in 1u64..5000, batch in 0usize..4,
     ) {
-        let window = Window::new(kernel).with_stride(stride);
+        let padding = [padding[0].min(kernel[0] - 1), padding[1].min(kernel[1] - 1)];
+        let window = Window { kernel, stride, padding };
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let shape = Shape::from([channels, size[0], size[1]]);
         let probe = random_tensor(&mut rng, &shape, 1, bound).mean_pool(window).unwrap();
@@ -130,6 +132,11 @@ proptest! {
             let encrypted = input.encrypt(layout, public(), &mut rng).unwrap();
             finish(&mut rng, &clear, encrypted.mean_pool(window).unwrap());
         }
+        let windows = window.over([1, size[0], size[1]]).unwrap();
+        let split = input.clone().split_channels().unwrap();
+        let layout = SlotLayout::im2col(windows, slot_bits, split.batch(), public().size()).unwrap();
+        let encrypted = split.encrypt(layout, &*KEY, &mut rng).unwrap();
+        finish(&mut rng, &clear.split_channels().unwrap(), encrypted.mean_pool(window).unwrap());
     }
 
     #[test]
@@ -199,8 +206,10 @@ fn operands_that_do_not_fit_are_refused() {
     let matrix = random_matrix(&mut rng, 2, 31, 4);
     assert!(matches!(encrypted.dense(&matrix), Err(Error::Count { expected: 31, found: 32, .. })));
     assert!(encrypted.conv2d(&matrix, Window::new([5, 5])).is_err());
-    assert!(encrypted.mean_pool(Window::new([2, 2]).with_padding([1, 1])).is_err());
-    assert!(matches!(encrypted.add(&encrypted.clone().flatten()), Err(Error::Shape { .. })));
+    assert!(encrypted.mean_pool(Window::new([2, 2]).with_padding([2, 1])).is_err());
+    let flat = encrypted.clone().reshape(Shape::from([32])).unwrap();
+    assert!(matches!(encrypted.add(&flat), Err(Error::Shape { .. })));
+    assert!(matches!(encrypted.clone().reshape(Shape::from([31])), Err(Error::Shape { .. })));
     let other = SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap();
     let foreign = input.encrypt(SlotLayout::one_value(30), &other, &mut rng).unwrap();
     assert!(matches!(encrypted.add(&foreign), Err(Error::ForeignKey { .. })));

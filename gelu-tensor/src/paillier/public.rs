@@ -5,6 +5,7 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Randomizer;
@@ -16,7 +17,8 @@ use crate::arith::{Comb, Exponent, Residues, Ring};
 const BATCH: usize = 8;
 
 /// The sizes of n that keys come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "usize", into = "usize")]
 pub enum KeyBits {
     /// 80-bit security: for tests and for comparison with the paper only.
     Bits1024,
@@ -51,6 +53,12 @@ impl KeyBits {
     /// and its negative stay below n.
     pub fn slot_capacity_bits(self) -> usize {
         self.bits() - 2
+    }
+}
+
+impl From<KeyBits> for usize {
+    fn from(size: KeyBits) -> Self {
+        size.bits()
     }
 }
 

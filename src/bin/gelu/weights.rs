@@ -1,5 +1,9 @@
 //! `gelu weights`
 
-pub(crate) fn run(_: &Command) -> anyhow::Result<()> { Ok(()) }
+pub(crate) fn run(_: &Command) -> anyhow::Result<()> {
+    Ok(())
+}
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Command { Inspect }
+pub(crate) enum Command {
+    Inspect,
+}

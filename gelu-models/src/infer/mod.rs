@@ -1,0 +1,92 @@
+//! Private inference (the forward part of Algorithm 1 of the IJCAI 2018 paper): a client and a server as state
+//! machines without I/O, clock or randomness of their own.
+//!
+//! ```text
+//! client                                server
+//! Hello {key, batch}          ->
+//!                             <-        Accept {session, plan}
+//! Activations {step 0}        ->
+//!                             <-        Sums {step 0}
+//! ...                                   ...
+//! Finish                      ->
+//! ```
+//!
+//! Every step consumes the state it starts from, so that a message that comes twice, early or late ends the session.
+
+mod client;
+mod message;
+mod server;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Event};
+pub use message::{AbortReason, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
+pub use server::{Server, ServerModel};
+pub use step::{Outcome, Step, StepFn};
+
+/// Why a session ended before its end. The session is closed then.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The peer sent another message than the protocol allows now: one that is replayed, early, late or out of order.
+    #[error("unexpected message: expected {expected}, received {found}")]
+    Unexpected {
+        /// What the state allows.
+        expected: &'static str,
+        /// What came.
+        found: String,
+    },
+    /// The peer speaks another version of the protocol.
+    #[error("protocol version: expected {expected}, received {found}")]
+    Version {
+        /// Ours.
+        expected: u16,
+        /// The peer's.
+        found: u16,
+    },
+    /// The peer sent a tensor that is not what the plan says.
+    #[error("tensor of step {step}: expected {expected}, received {found}")]
+    Tensor {
+        /// The step.
+        step: u32,
+        /// The header by the plan.
+        expected: String,
+        /// The header that came.
+        found: String,
+    },
+    /// The peer sent a plan that does not hold together.
+    #[error("the server's plan: {0}")]
+    Plan(#[source] crate::plan::PlanError),
+    /// The server has no plan for what the client asks.
+    #[error("no plan for this client: {0}")]
+    Refused(#[source] crate::plan::PlanError),
+    /// A computation failed.
+    #[error("step {step}: {source}")]
+    Numbers {
+        /// The step.
+        step: u32,
+        /// What failed.
+        source: gelu_tensor::Error,
+    },
+    /// The peer ended the session.
+    #[error("the peer ended the session: {0}")]
+    Aborted(AbortReason),
+    /// The session had ended already.
+    #[error("the session has ended; open a new one")]
+    Closed,
+}
+
+impl SessionError {
+    /// What the peer is told: enough to know who is to blame, nothing about our values.
+    pub fn reason(&self) -> AbortReason {
+        match self {
+            Self::Unexpected { .. } | Self::Aborted(_) => AbortReason::UnexpectedMessage,
+            Self::Version { .. } => AbortReason::Version,
+            Self::Tensor { .. } | Self::Numbers { .. } => AbortReason::BadTensor,
+            Self::Plan(_) => AbortReason::BadPlan,
+            Self::Refused(_) => AbortReason::Refused,
+            Self::Closed => AbortReason::Closed,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+use gelu_tensor::arith::Operations;
+use gelu_tensor::paillier::KeyBits;
+use gelu_tensor::{Shape, SlotLayout};
+
+/// Bits of an exponent that one product of a comb takes.
+const COMB_WINDOW: usize = 5;
+
+/// Products mod n^2 that one re-randomisation takes: a comb over half as many bits as n has, and one product.
+fn rerandomisation(key: KeyBits) -> u64 {
+    (key.bits() / 2).div_ceil(COMB_WINDOW) as u64 + 1
+}
+
+/// The client's work in units of a product mod n^2. A product mod p^2 costs a quarter of one; an encryption takes a
+/// comb product per 5 bits of half of n's bits mod p^2 and q^2; a decryption a squaring (0.7) per bit and a product
+/// per 5 bits of p and of q.
+pub(super) fn client(key: KeyBits, encryptions: usize, decryptions: usize) -> u64 {
+    let bits = key.bits() as u64;
+    encryptions as u64 * bits / 20 + decryptions as u64 * bits * 9 / 40
+}
+
+/// The server's work on what comes down: stacking units into ciphertexts and re-randomising those.
+pub(super) fn reply(key: KeyBits, down: SlotLayout, batch: usize, shape: &Shape) -> Operations {
+    let units = SlotLayout { stacked: 1, ..down }.ciphertexts(batch, shape);
+    let ciphertexts = down.ciphertexts(batch, shape);
+    let moved = (units - ciphertexts) as u64;
+    Operations {
+        products: moved + ciphertexts as u64 * rerandomisation(key),
+        squarings: moved * (down.width * down.slot_bits) as u64,
+    }
+}
+
+/// Operations in units of hundredths of a product.
+pub(super) fn weight(operations: Operations) -> u64 {
+    100 * operations.products + 70 * operations.squarings
+}
