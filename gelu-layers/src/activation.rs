@@ -99,7 +99,9 @@ impl Activation {
             }
         }
         Ok(match self {
-            Self::Relu => Zip::from(x).and(grad_output).map_collect(|&x, &grad| if x > 0.0 { grad } else { 0.0 }),
+            Self::Relu => {
+                Zip::from(x).and(grad_output).map_collect(|&x, &grad| if x > 0.0 { grad } else { 0.0 })
+            }
             Self::Softmax => softmax_backward(softmax(x), grad_output),
             _ => Zip::from(x).and(grad_output).map_collect(|&x, &grad| {
                 (self.derivative(f64::from(x)).unwrap_or(f64::NAN) * f64::from(grad)) as f32

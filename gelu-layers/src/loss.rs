@@ -24,7 +24,11 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<Cr
         return Err(Error::Count { what: "labels", expected: images, found: labels.len() });
     }
     if let Some(&label) = labels.iter().find(|&&label| label >= classes) {
-        return Err(Error::Count { what: "classes (for the largest label)", expected: label + 1, found: classes });
+        return Err(Error::Count {
+            what: "classes (for the largest label)",
+            expected: label + 1,
+            found: classes,
+        });
     }
     let mut gradient = Activation::Softmax.forward(logits);
     let mut loss = 0.0;
@@ -42,5 +46,8 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<Cr
 
 /// The first of the largest elements.
 fn argmax(row: ndarray::ArrayView1<'_, f32>) -> usize {
-    row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &x)| if x > best.1 { (i, x) } else { best }).0
+    row.iter()
+        .enumerate()
+        .fold((0, f32::NEG_INFINITY), |best, (i, &x)| if x > best.1 { (i, x) } else { best })
+        .0
 }

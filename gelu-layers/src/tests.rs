@@ -15,7 +15,10 @@ fn along(y: &Array2<f32>, direction: &Array2<f32>) -> f64 {
 }
 
 fn assert_close(found: f64, expected: f64, tolerance: f64) {
-    assert!((found - expected).abs() <= tolerance * (1.0 + expected.abs()), "expected {expected}, found {found}");
+    assert!(
+        (found - expected).abs() <= tolerance * (1.0 + expected.abs()),
+        "expected {expected}, found {found}"
+    );
 }
 
 /// Every partial derivative against a central difference. A linear layer has no error of truncation, so that the

@@ -8,7 +8,9 @@ use crate::{Model, Node};
 #[non_exhaustive]
 pub enum BuildError {
     /// The input is neither `[channels, height, width]` nor `[features]`, or has no elements.
-    #[error("model input: expected [channels, height, width] or [features], none of them zero, found {found}")]
+    #[error(
+        "model input: expected [channels, height, width] or [features], none of them zero, found {found}"
+    )]
     Input {
         /// The shape that was given.
         found: Shape,

@@ -46,7 +46,9 @@ pub enum LoadProblem {
 impl fmt::Display for LoadProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { name, expected } => write!(f, "{name}: expected {expected}, found no such tensor"),
+            Self::Missing { name, expected } => {
+                write!(f, "{name}: expected {expected}, found no such tensor")
+            }
             Self::Unused { name, found } => write!(f, "{name}: the model has no such tensor, found {found}"),
             Self::Shape { name, expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
             Self::NotFinite { name, found, elements } => {
@@ -144,7 +146,8 @@ impl Model {
                 report.applied.push((name.clone(), shape.clone()));
             }
         }
-        let unused = weights.tensors.iter().filter(|(name, _)| expected.iter().all(|(known, _)| known != *name));
+        let unused =
+            weights.tensors.iter().filter(|(name, _)| expected.iter().all(|(known, _)| known != *name));
         report.unused = unused.map(|(name, tensor)| (name.clone(), tensor.shape().clone())).collect();
         (report, problems)
     }

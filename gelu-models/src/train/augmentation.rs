@@ -56,7 +56,8 @@ impl Augmentation {
                         let inside =
                             row >= 0.0 && row < height as f32 && column >= 0.0 && column < width as f32;
                         if inside {
-                            value += weight * source[(channel * height + row as usize) * width + column as usize];
+                            value +=
+                                weight * source[(channel * height + row as usize) * width + column as usize];
                         }
                     }
                     target[(channel * height + y) * width + x] = value;

@@ -35,7 +35,9 @@ impl fmt::Display for Schedule {
 
 /// A text that is no [`Schedule`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("schedule: expected `constant`, `cosine` or `step:EPOCHS:FACTOR` (for instance step:10:0.1), found `{found}`")]
+#[error(
+    "schedule: expected `constant`, `cosine` or `step:EPOCHS:FACTOR` (for instance step:10:0.1), found `{found}`"
+)]
 pub struct UnknownSchedule {
     /// The text that was given.
     pub found: String,

@@ -47,7 +47,9 @@ pub enum TrainError {
         found: Shape,
     },
     /// The loss is no longer a finite number. Polynomial activations tend to this (IJCAI 2018 paper, figure 3).
-    #[error("training diverged in epoch {epoch}, batch {batch}: the loss is {loss}; a lower learning rate may help")]
+    #[error(
+        "training diverged in epoch {epoch}, batch {batch}: the loss is {loss}; a lower learning rate may help"
+    )]
     Diverged {
         /// The epoch, from 1.
         epoch: u32,
@@ -249,12 +251,13 @@ impl Trainer {
         let scale = 1.0 / images as f32;
         let parts = self.model.parameters_mut().zip(&mut self.velocity).zip(&sum.parameters);
         for ((parameters, velocity), gradient) in parts {
-            ndarray::Zip::from(&mut parameters.weight).and(&mut velocity.weight).and(&gradient.weight).for_each(
-                |w, v, &g| {
+            ndarray::Zip::from(&mut parameters.weight)
+                .and(&mut velocity.weight)
+                .and(&gradient.weight)
+                .for_each(|w, v, &g| {
                     *v = momentum * *v + scale * g + decay * *w;
                     *w -= rate * *v;
-                },
-            );
+                });
             ndarray::Zip::from(&mut parameters.bias).and(&mut velocity.bias).and(&gradient.bias).for_each(
                 |b, v, &g| {
                     *v = momentum * *v + scale * g;

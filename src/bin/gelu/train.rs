@@ -16,7 +16,9 @@ use gelu_io::{
 use gelu_layers::{Activation, Initializer};
 use gelu_models::{
     Model, Ranges, Weights,
-    train::{Augmentation, Dataset, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate},
+    train::{
+        Augmentation, Dataset, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate,
+    },
     zoo,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -261,19 +263,15 @@ fn checkpoint(folder: &Path) -> PathBuf {
 }
 
 fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let mut weights = trainer.state().to_weights();
     weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
     Ok(write_safetensors(&checkpoint(folder), &weights, Dtype::F32)?)
 }
 
 /// The trained weights with what a user needs to know about them.
-fn finished(
-    args: &Args,
-    trainer: &Trainer,
-    train: &Dataset,
-    test: Evaluation,
-) -> anyhow::Result<Weights> {
+fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
     let mut weights = trainer.model().weights();
     let ranges = trainer.model().calibrate(train.inputs())?;
     let metadata = [
