@@ -4,8 +4,10 @@
 //! taken, and a bad file is a typed [`Error`] that names the file, what was expected and what was found.
 
 pub mod data;
+pub mod digits;
 mod error;
 pub mod files;
+pub mod images;
 pub mod weights;
 
 pub use error::Error;

@@ -20,7 +20,7 @@ impl Images {
     /// extent is 0.
     pub fn new(size: [usize; 2], pixels: Vec<u8>) -> Option<Self> {
         let area = size[0].checked_mul(size[1])?;
-        (area > 0 && pixels.len() % area == 0).then_some(Self { size, pixels })
+        (area > 0 && pixels.len().is_multiple_of(area)).then_some(Self { size, pixels })
     }
 
     /// `[height, width]` of each, in pixels.
@@ -59,6 +59,18 @@ impl LabelledImages {
     /// Pairs `images` with `labels`; `None` when their numbers differ.
     pub fn new(images: Images, labels: Vec<u8>) -> Option<Self> {
         (images.count() == labels.len()).then_some(Self { images, labels })
+    }
+
+    /// None yet, of `[height, width]` each.
+    pub(crate) fn empty(size: [usize; 2]) -> Self {
+        Self { images: Images { size, pixels: Vec::new() }, labels: Vec::new() }
+    }
+
+    /// Adds one image of the right size.
+    pub(crate) fn push(&mut self, image: &[u8], label: u8) {
+        debug_assert_eq!(image.len(), self.images.area());
+        self.images.pixels.extend_from_slice(image);
+        self.labels.push(label);
     }
 
     /// The images.
