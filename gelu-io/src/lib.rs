@@ -8,6 +8,7 @@ pub mod digits;
 mod error;
 pub mod files;
 pub mod images;
+pub mod report;
 pub mod weights;
 
 pub use error::Error;
