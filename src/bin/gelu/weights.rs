@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use gelu_io::{
     data::DataDir,
+    report::TextTable,
     weights::{Dtype, Listing, list_safetensors, read_safetensors, write_safetensors},
 };
 use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
@@ -139,20 +140,13 @@ fn inspect(args: &Inspect) -> anyhow::Result<()> {
 }
 
 fn print_table(listing: &Listing) {
-    let width =
-        listing.tensors.iter().map(|tensor| tensor.name.chars().count()).fold("tensor".len(), usize::max);
-    println!("{:width$}  {:5} {:>14} {:>12} {:>12} {:>12}", "tensor", "type", "shape", "min", "max", "mean");
+    let mut table = TextTable::new(["tensor", "type", "shape", "min", "max", "mean"]);
     for tensor in &listing.tensors {
-        println!(
-            "{:width$}  {:5} {:>14} {:>12.6} {:>12.6} {:>12.6}",
-            tensor.name,
-            tensor.dtype,
-            tensor.shape.to_string(),
-            tensor.min,
-            tensor.max,
-            tensor.mean,
-        );
+        let numbers = [tensor.min, tensor.max, tensor.mean].map(|number| format!("{number:.6}"));
+        let cells = [tensor.name.clone(), tensor.dtype.clone(), tensor.shape.to_string()];
+        table.row(cells.into_iter().chain(numbers));
     }
+    print!("{table}");
     let elements: usize = listing.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
     println!("{} tensors, {elements} numbers", listing.tensors.len());
     for (key, value) in &listing.metadata {
