@@ -144,7 +144,8 @@ impl Client {
                     Some(values) => {
                         let saturations = steps.saturations();
                         let position = Position { step: step + 1, ..position };
-                        self.send(plan, position, values, saturations, rng).map(|message| Event::Send(Box::new(message)))
+                        self.send(plan, position, values, saturations, rng)
+                            .map(|message| Event::Send(Box::new(message)))
                     }
                     None => {
                         let outcome = Box::new(steps.finish().map_err(in_step)?);

@@ -11,6 +11,8 @@ use anyhow::{Context, ensure};
 use clap::{CommandFactory, ValueEnum, error::ErrorKind};
 use gelu_io::{
     data::DataDir,
+    files::write_atomic,
+    report::{EpochPoint, training_curves_svg},
     weights::{Dtype, read_safetensors, write_safetensors},
 };
 use gelu_layers::{Activation, Initializer};
@@ -29,6 +31,7 @@ use crate::datasets::{self, DatasetName};
 
 /// Train a model on a data set.
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 #[command(after_help = "\
 Examples:
   LeNet-5 on MNIST, from the folder that holds mnist/*-ubyte.gz:
@@ -95,6 +98,9 @@ pub(crate) struct Args {
     /// Write the trained weights here, with the ranges of their activations.
     #[arg(long, value_name = "FILE.safetensors")]
     out: Option<PathBuf>,
+    /// Draw the learning curves into this file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -153,6 +159,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.out {
         let weights = finished(args, &trainer, &train, test_result)?;
         write_safetensors(path, &weights, Dtype::F32)?;
+        eprintln!("wrote {}", path.display());
+    }
+    if let Some(path) = &args.plot {
+        write_atomic(path, training_curves_svg(&curves(&history))?.as_bytes())?;
         eprintln!("wrote {}", path.display());
     }
     let report = Report {
@@ -268,6 +278,17 @@ fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<(
     let mut weights = trainer.state().to_weights();
     weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
     Ok(write_safetensors(&checkpoint(folder), &weights, Dtype::F32)?)
+}
+
+fn curves(history: &[Epoch]) -> Vec<EpochPoint> {
+    let point = |epoch: &Epoch| EpochPoint {
+        epoch: f64::from(epoch.train.epoch),
+        train_loss: epoch.train.loss,
+        test_loss: epoch.test.loss,
+        train_accuracy: epoch.train.accuracy,
+        test_accuracy: epoch.test.accuracy,
+    };
+    history.iter().map(point).collect()
 }
 
 /// The trained weights with what a user needs to know about them.
