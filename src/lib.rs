@@ -1,1 +1,56 @@
-//! gelu-net
+//! Convolutional networks on encrypted data: a server that owns the model computes every linear layer on Paillier
+//! ciphertexts, a client that owns the data and the key decrypts the weighted sums, applies the exact activation and
+//! encrypts again (GELU-Net, IJCAI 2018).
+//!
+//! Define a model, run it in the clear and on ciphertexts, and get the same integers:
+//!
+//! ```
+//! use gelu_net::prelude::*;
+//! use rand::{SeedableRng, rngs::ChaCha20Rng};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut model = ModelBuilder::new([1, 12, 12])
+//!     .conv2d("conv1", Conv2dConfig::new(2, [5, 5]))
+//!     .mean_pool2d("pool1", [2, 2])
+//!     .relu()
+//!     .flatten()
+//!     .dense("fc1", 10)
+//!     .softmax()
+//!     .build()?;
+//! let mut rng = ChaCha20Rng::seed_from_u64(7);
+//! model.initialise(Initializer::KaimingUniform, &mut rng);
+//!
+//! let images = ndarray::Array2::from_elem((1, 144), 0.5);
+//! let key = SecretKey::generate(KeyBits::Bits1024, &mut rng)?; // 1,024 bits: for tests only
+//! let server = ServerModel::new(model, PlanOptions::default());
+//! let clear = server.program(KeyBits::Bits1024, 1)?.run_clear(images.view())?;
+//! let report = LocalInference::new(server, key, 1).run(images.view(), |_| ())?;
+//! assert_eq!(report.integers, clear.integers.values());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The crates, each of which knows only those before it: [`tensor`] (numbers and ciphertexts), [`layers`] (what one
+//! node does), [`models`] (graphs, plans, sessions), [`io`] (bytes).
+
+mod local;
+
+pub use gelu_io as io;
+pub use gelu_layers as layers;
+pub use gelu_models as models;
+pub use gelu_tensor as tensor;
+pub use local::{ClientTotals, LocalInference, LocalReport, ServerTotals};
+
+/// What most programs need.
+pub mod prelude {
+    pub use gelu_layers::{Activation, Conv2dConfig, Initializer, Linear};
+    pub use gelu_models::infer::{Client, Event, Message, Outcome, Server, ServerModel};
+    pub use gelu_models::plan::{Plan, PlanOptions, Program};
+    pub use gelu_models::{Model, ModelBuilder, Ranges, Weights, zoo};
+    pub use gelu_tensor::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+    pub use gelu_tensor::{
+        EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window,
+    };
+
+    pub use crate::{LocalInference, LocalReport};
+}

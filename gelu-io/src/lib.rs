@@ -9,6 +9,9 @@ mod error;
 pub mod files;
 pub mod images;
 pub mod report;
+pub mod session;
+pub mod transport;
 pub mod weights;
+pub mod wire;
 
 pub use error::Error;

@@ -5,6 +5,7 @@ use plotters::{
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
+use serde::Serialize;
 
 use crate::Error;
 
@@ -35,7 +36,8 @@ pub struct EpochPoint {
 }
 
 /// Who spends the time of a bar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Party {
     /// Holds the data and the key.
     Client,
@@ -48,7 +50,8 @@ pub enum Party {
 impl Party {
     const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Network];
 
-    fn name(self) -> &'static str {
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Server => "server",

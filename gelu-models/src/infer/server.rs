@@ -69,6 +69,16 @@ impl Server {
         }
     }
 
+    /// The name of a segment of the session's plan.
+    pub fn segment_name(&self, step: u32) -> Option<&str> {
+        match &self.state {
+            State::Computing { program, .. } => {
+                program.plan().segments.get(step as usize).map(|segment| segment.name.as_str())
+            }
+            State::Listening | State::Closed => None,
+        }
+    }
+
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)

@@ -1,6 +1,12 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+mod data;
 mod datasets;
+mod demo;
+mod infer;
+mod keygen;
+mod model_args;
+mod plan;
 mod train;
 mod weights;
 
@@ -18,6 +24,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: sample digits, classified by LeNet-5 on ciphertexts. Needs nothing.
+    Demo(demo::DemoArgs),
+    /// Classify images on ciphertexts.
+    Infer(infer::InferArgs),
+    /// Show how a model is run on ciphertexts.
+    Plan(plan::PlanArgs),
+    /// Make a key pair.
+    Keygen(keygen::KeygenArgs),
+    /// Show where data sets are looked for; download MNIST.
+    Data(data::DataArgs),
     /// Train a model.
     Train(train::Args),
     /// Look into weight files, check them against a model, convert them.
@@ -27,6 +43,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Infer(args) => infer::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args),
         Command::Weights(command) => weights::run(&command),
     };

@@ -201,7 +201,7 @@ fn export(args: &Export) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_normalization(text: &str) -> anyhow::Result<Normalization> {
+pub(crate) fn parse_normalization(text: &str) -> anyhow::Result<Normalization> {
     let numbers = text
         .split_once(',')
         .and_then(|(mean, std)| Some((mean.trim().parse::<f32>().ok()?, std.trim().parse::<f32>().ok()?)));

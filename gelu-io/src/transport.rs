@@ -1,0 +1,43 @@
+//! How encoded messages travel. So far within one process; both ends hold bytes only.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// One end of a pipe between two threads that carries encoded messages.
+#[derive(Debug)]
+pub struct InProcess {
+    outgoing: Sender<Vec<u8>>,
+    incoming: Receiver<Vec<u8>>,
+}
+
+/// The other end is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is closed")]
+pub struct Disconnected;
+
+impl InProcess {
+    /// Both ends of a new pipe.
+    pub fn pair() -> (Self, Self) {
+        let (to_second, from_first) = channel();
+        let (to_first, from_second) = channel();
+        (
+            Self { outgoing: to_second, incoming: from_second },
+            Self { outgoing: to_first, incoming: from_first },
+        )
+    }
+
+    /// Sends one encoded message.
+    ///
+    /// # Errors
+    /// [`Disconnected`] when the other end is gone.
+    pub fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
+        self.outgoing.send(message).map_err(|_| Disconnected)
+    }
+
+    /// Waits for one encoded message.
+    ///
+    /// # Errors
+    /// [`Disconnected`] when the other end is gone and nothing is left.
+    pub fn receive(&self) -> Result<Vec<u8>, Disconnected> {
+        self.incoming.recv().map_err(|_| Disconnected)
+    }
+}

@@ -1,0 +1,211 @@
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const MAGIC: [u8; 4] = *b"GELU";
+const VERSION: u8 = 1;
+const PREFIX: usize = 18;
+
+/// The most bytes that are taken from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a header. Default: 1 MiB.
+    pub header: usize,
+    /// Bytes of a payload. Default: 1 GiB.
+    pub payload: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header: 1 << 20, payload: 1 << 30 }
+    }
+}
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A client's request for a session.
+    Hello = 1,
+    /// A server's consent.
+    Accept = 2,
+    /// A client's encrypted activations.
+    Activations = 3,
+    /// A server's encrypted sums.
+    Sums = 4,
+    /// The end of a session.
+    Finish = 5,
+    /// The end of a session by an error.
+    Abort = 6,
+    /// A public key.
+    PublicKey = 16,
+    /// A secret key.
+    SecretKey = 17,
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Hello,
+        Self::Accept,
+        Self::Activations,
+        Self::Sums,
+        Self::Finish,
+        Self::Abort,
+        Self::PublicKey,
+        Self::SecretKey,
+    ];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hello => "a Hello message",
+            Self::Accept => "an Accept message",
+            Self::Activations => "an Activations message",
+            Self::Sums => "a Sums message",
+            Self::Finish => "a Finish message",
+            Self::Abort => "an Abort message",
+            Self::PublicKey => "a public key",
+            Self::SecretKey => "a secret key",
+        })
+    }
+}
+
+/// Bytes that are no message, tensor or key of gelu-net.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The bytes end before the lengths that they declare, or go on after them.
+    #[error("length: expected {expected} bytes, found {found}")]
+    Length {
+        /// The declared length.
+        expected: usize,
+        /// The bytes there are.
+        found: usize,
+    },
+    /// A declared length is above the limit.
+    #[error("{what}: expected at most {limit} bytes, found {found}")]
+    TooLarge {
+        /// Header or payload.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+        /// The declared length.
+        found: u64,
+    },
+    /// The bytes are of something else altogether.
+    #[error("expected bytes that begin with \"GELU\", found {found:02x?}")]
+    Magic {
+        /// The first bytes.
+        found: Vec<u8>,
+    },
+    /// Another version of the format.
+    #[error("format version: expected {VERSION}, found {found}; use the same release on both sides")]
+    Version {
+        /// The version.
+        found: u8,
+    },
+    /// A frame of another kind than is needed.
+    #[error("expected {expected}, found {found}")]
+    Kind {
+        /// What is needed.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// A header that does not describe what it should.
+    #[error("header of {kind}: {problem}")]
+    Header {
+        /// The frame's kind.
+        kind: Kind,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Ciphertexts before a key has been agreed on.
+    #[error("ciphertexts came before a key was agreed on")]
+    NoKey,
+    /// Ciphertexts under another key.
+    #[error("ciphertexts under key {expected} expected, found some under key {found}")]
+    ForeignKey {
+        /// The fingerprint of the session's key.
+        expected: String,
+        /// That of the ciphertexts.
+        found: String,
+    },
+    /// A key or a tensor that breaks a rule.
+    #[error("{0}")]
+    Content(#[from] gelu_tensor::Error),
+}
+
+/// One frame, its header still encoded.
+pub(super) struct Frame<'a> {
+    pub(super) kind: Kind,
+    header: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    pub(super) fn parse(bytes: &'a [u8], limits: Limits) -> Result<Self, WireError> {
+        let truncated = WireError::Length { expected: PREFIX, found: bytes.len() };
+        let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Err(truncated) };
+        if *magic != MAGIC {
+            return Err(WireError::Magic { found: magic.to_vec() });
+        }
+        let Some((&[version, kind], rest)) = rest.split_first_chunk::<2>() else { return Err(truncated) };
+        if version != VERSION {
+            return Err(WireError::Version { found: version });
+        }
+        let kind =
+            Kind::ALL.into_iter().find(|&known| known as u8 == kind).ok_or_else(|| WireError::Kind {
+                expected: "a kind of frame that is known".into(),
+                found: format!("kind {kind}"),
+            })?;
+        let Some((header, rest)) = rest.split_first_chunk::<4>() else { return Err(truncated) };
+        let Some((payload, rest)) = rest.split_first_chunk::<8>() else { return Err(truncated) };
+        let header = within("header", u64::from(u32::from_le_bytes(*header)), limits.header)?;
+        let payload = within("payload", u64::from_le_bytes(*payload), limits.payload)?;
+        if rest.len() != header + payload {
+            return Err(WireError::Length { expected: PREFIX + header + payload, found: bytes.len() });
+        }
+        let (header, payload) = rest.split_at(header);
+        Ok(Self { kind, header, payload })
+    }
+
+    pub(super) fn header<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        serde_json::from_slice(self.header)
+            .map_err(|error| WireError::Header { kind: self.kind, problem: error.to_string() })
+    }
+
+    /// Refuses a payload where none belongs.
+    pub(super) fn no_payload(&self) -> Result<(), WireError> {
+        match self.payload.len() {
+            0 => Ok(()),
+            found => Err(WireError::Length { expected: 0, found }),
+        }
+    }
+}
+
+fn within(what: &'static str, found: u64, limit: usize) -> Result<usize, WireError> {
+    usize::try_from(found).ok().filter(|&length| length <= limit).ok_or(WireError::TooLarge {
+        what,
+        limit,
+        found,
+    })
+}
+
+/// Builds a frame.
+pub(super) fn build(kind: Kind, header: &impl Serialize, payload: &[u8]) -> Result<Vec<u8>, WireError> {
+    let header =
+        serde_json::to_vec(header).map_err(|error| WireError::Header { kind, problem: error.to_string() })?;
+    let length = u32::try_from(header.len())
+        .map_err(|error| WireError::Header { kind, problem: error.to_string() })?;
+    let mut bytes = Vec::with_capacity(PREFIX + header.len() + payload.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&[VERSION, kind as u8]);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(payload);
+    Ok(bytes)
+}

@@ -1,0 +1,122 @@
+use gelu_models::infer::{AbortReason, Message, Position, SessionId};
+use gelu_models::plan::Plan;
+use gelu_tensor::paillier::{KeyBits, PublicKey};
+use gelu_tensor::{EncTensor, EncTensorHeader};
+use serde::{Deserialize, Serialize};
+
+use super::frame::{Frame, Kind, Limits, WireError, build};
+use super::keys::{public_key_of, public_key_payload};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HelloHeader {
+    version: u16,
+    key_bits: KeyBits,
+    batch: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcceptHeader {
+    session: SessionId,
+    plan: Box<Plan>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TensorHeader {
+    position: Position,
+    key: String,
+    tensor: EncTensorHeader,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FinishHeader {
+    session: SessionId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AbortHeader {
+    reason: AbortReason,
+}
+
+/// A message as bytes.
+///
+/// # Errors
+/// [`WireError::Header`] when the header is longer than 4 GiB.
+pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
+    match message {
+        Message::Hello { version, key, batch } => {
+            let header = HelloHeader { version: *version, key_bits: key.size(), batch: *batch };
+            build(Kind::Hello, &header, &public_key_payload(key))
+        }
+        Message::Accept { session, plan } => {
+            build(Kind::Accept, &AcceptHeader { session: *session, plan: plan.clone() }, &[])
+        }
+        Message::Activations { position, tensor } => build_tensor(Kind::Activations, *position, tensor),
+        Message::Sums { position, tensor } => build_tensor(Kind::Sums, *position, tensor),
+        Message::Finish { session } => build(Kind::Finish, &FinishHeader { session: *session }, &[]),
+        Message::Abort { reason } => build(Kind::Abort, &AbortHeader { reason: *reason }, &[]),
+    }
+}
+
+fn build_tensor(kind: Kind, position: Position, tensor: &EncTensor) -> Result<Vec<u8>, WireError> {
+    let header = TensorHeader { position, key: fingerprint(tensor.key()), tensor: tensor.header() };
+    build(kind, &header, &tensor.encode_ciphertexts())
+}
+
+fn fingerprint(key: &PublicKey) -> String {
+    key.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The message in `bytes`, whose tensors must be under `key`.
+///
+/// # Errors
+/// [`WireError`] that says what was expected and found.
+pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> Result<Message, WireError> {
+    let frame = Frame::parse(bytes, limits)?;
+    match frame.kind {
+        Kind::Hello => {
+            let HelloHeader { version, key_bits, batch } = frame.header()?;
+            Ok(Message::Hello { version, key: public_key_of(key_bits, frame.payload)?, batch })
+        }
+        Kind::Accept => {
+            frame.no_payload()?;
+            let AcceptHeader { session, plan } = frame.header()?;
+            Ok(Message::Accept { session, plan })
+        }
+        Kind::Activations => {
+            let (position, tensor) = decode_tensor(&frame, key)?;
+            Ok(Message::Activations { position, tensor })
+        }
+        Kind::Sums => {
+            let (position, tensor) = decode_tensor(&frame, key)?;
+            Ok(Message::Sums { position, tensor })
+        }
+        Kind::Finish => {
+            frame.no_payload()?;
+            let FinishHeader { session } = frame.header()?;
+            Ok(Message::Finish { session })
+        }
+        Kind::Abort => {
+            frame.no_payload()?;
+            let AbortHeader { reason } = frame.header()?;
+            Ok(Message::Abort { reason })
+        }
+        Kind::PublicKey | Kind::SecretKey => {
+            Err(WireError::Kind { expected: "a message".into(), found: frame.kind.to_string() })
+        }
+    }
+}
+
+fn decode_tensor(frame: &Frame<'_>, key: Option<&PublicKey>) -> Result<(Position, EncTensor), WireError> {
+    let key = key.ok_or(WireError::NoKey)?;
+    let header: TensorHeader = frame.header()?;
+    let expected = fingerprint(key);
+    if header.key != expected {
+        return Err(WireError::ForeignKey { expected, found: header.key });
+    }
+    Ok((header.position, EncTensor::decode(key, header.tensor, frame.payload)?))
+}

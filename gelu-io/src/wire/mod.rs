@@ -1,0 +1,26 @@
+//! The wire format: messages, tensors and key files as bytes.
+//!
+//! ```text
+//! offset  bytes  what
+//! 0       4      "GELU"
+//! 4       1      version of the format, 1
+//! 5       1      kind
+//! 6       4      length H of the header, little-endian
+//! 10      8      length P of the payload, little-endian
+//! 18      H      header, JSON
+//! 18 + H  P      payload: keys, or ciphertexts of fixed width, little-endian
+//! ```
+//!
+//! The lengths must be those of the bytes exactly, and within the [`Limits`]. A ciphertext is one number below n^2 in
+//! as many bytes as n^2 has, so that there is one encoding of it. Ciphertexts are decoded only with the key at hand
+//! under which they must be, and checked against it.
+
+mod frame;
+mod keys;
+mod message;
+#[cfg(test)]
+mod tests;
+
+pub use frame::{Kind, Limits, WireError};
+pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
+pub use message::{decode_message, encode_message};

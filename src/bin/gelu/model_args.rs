@@ -1,0 +1,169 @@
+//! Options that several commands share: which network, which weights, which numbers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::files::read_limited;
+use gelu_io::weights::read_safetensors;
+use gelu_io::wire::decode_secret_key;
+use gelu_models::plan::PlanOptions;
+use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
+use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
+
+use crate::datasets;
+
+/// The bits of integers.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Numbers {
+    /// Bits of an integer weight, its sign included (2 to 24). More bits cost the server more products.
+    #[arg(long, default_value_t = 12, value_name = "BITS")]
+    weight_bits: u32,
+    /// Other weight bits for single layers, for instance fc1=8,fc2=10.
+    #[arg(long, value_delimiter = ',', value_name = "LAYER=BITS", value_parser = parse_layer_bits)]
+    layer_bits: Vec<(String, u32)>,
+    /// Bits of an activation (2 to 24).
+    #[arg(long, default_value_t = 12, value_name = "BITS")]
+    activation_bits: u32,
+    /// Bits of an input pixel (2 to 24).
+    #[arg(long, default_value_t = 8, value_name = "BITS")]
+    input_bits: u32,
+}
+
+impl Numbers {
+    /// The options of a plan with these bits.
+    pub(crate) fn options(&self, ranges: Option<Ranges>) -> PlanOptions {
+        PlanOptions {
+            weight_bits: self.weight_bits,
+            layer_bits: self.layer_bits.iter().cloned().collect(),
+            activation_bits: self.activation_bits,
+            input_bits: self.input_bits,
+            ranges,
+            ..PlanOptions::default()
+        }
+    }
+}
+
+fn parse_layer_bits(text: &str) -> Result<(String, u32), String> {
+    let (layer, bits) = text.split_once('=').ok_or("expected LAYER=BITS, for instance fc1=8")?;
+    let bits = bits.parse().map_err(|_| format!("expected a number of bits, found `{bits}`"))?;
+    Ok((layer.to_owned(), bits))
+}
+
+/// Sizes of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeySize {
+    /// 80-bit security: for tests and comparison with the paper only.
+    #[value(name = "1024")]
+    Bits1024,
+    /// 112-bit security.
+    #[value(name = "2048")]
+    Bits2048,
+    /// 128-bit security.
+    #[value(name = "3072")]
+    Bits3072,
+    /// More than 128-bit security.
+    #[value(name = "4096")]
+    Bits4096,
+}
+
+impl From<KeySize> for KeyBits {
+    fn from(size: KeySize) -> Self {
+        match size {
+            KeySize::Bits1024 => Self::Bits1024,
+            KeySize::Bits2048 => Self::Bits2048,
+            KeySize::Bits3072 => Self::Bits3072,
+            KeySize::Bits4096 => Self::Bits4096,
+        }
+    }
+}
+
+/// Ways to make keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyType {
+    /// Damgård, Jurik and Nielsen's.
+    Djn,
+    /// Subgroup keys, which this release does not have yet.
+    Subgroup,
+}
+
+impl KeyType {
+    /// Refuses what is not there yet.
+    pub(crate) fn check(self) -> anyhow::Result<Self> {
+        match self {
+            Self::Djn => Ok(self),
+            Self::Subgroup => {
+                bail!(
+                    "key type: expected djn, found subgroup, which this release does not have; use --key-type djn"
+                )
+            }
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Djn => "djn",
+            Self::Subgroup => "subgroup",
+        }
+    }
+}
+
+/// Says on standard error when a key is for tests only.
+pub(crate) fn warn_of_short_key(size: KeyBits) {
+    if size == KeyBits::Bits1024 {
+        eprintln!(
+            "note: keys of 1024 bits are for tests and comparison only; use 2048 bits or more for real data"
+        );
+    }
+}
+
+/// A network by name, with the weights of a file. The ranges are the file's own.
+pub(crate) fn load_model(
+    name: &str,
+    weights: &Path,
+    normalization: Option<&Normalization>,
+) -> anyhow::Result<(Model, Ranges)> {
+    with_weights(name, &read_safetensors(weights)?, normalization)
+        .with_context(|| format!("weights in {}", weights.display()))
+}
+
+/// A network by name with `weights`. Without calibrated ranges in the file, they are measured on the sample digits
+/// that this program draws, and doubled.
+pub(crate) fn with_weights(
+    name: &str,
+    weights: &Weights,
+    normalization: Option<&Normalization>,
+) -> anyhow::Result<(Model, Ranges)> {
+    let mut model = zoo::by_name(name)?;
+    model.load(weights)?;
+    if let Some(normalization) = normalization {
+        model.fold_normalization(normalization)?;
+    }
+    let ranges = match weights.metadata.get(Ranges::METADATA_KEY) {
+        Some(json) => serde_json::from_str(json).context("calibrated ranges in the weights' metadata")?,
+        None => {
+            let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
+            let mut ranges = model.calibrate(datasets::from_images(&digits)?.inputs())?;
+            ranges.activations.iter_mut().for_each(|range| *range *= 2.0);
+            ranges
+        }
+    };
+    Ok((model, ranges))
+}
+
+/// Reads a secret key file.
+pub(crate) fn read_secret_key(path: &Path) -> anyhow::Result<SecretKey> {
+    let bytes = zeroize::Zeroizing::new(read_limited(path, 1 << 16)?);
+    decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))
+}
+
+/// The key of a file, or a new one of `size`.
+pub(crate) fn key_for(file: Option<&PathBuf>, size: KeyBits) -> anyhow::Result<SecretKey> {
+    let key = match file {
+        Some(path) => read_secret_key(path)?,
+        None => SecretKey::generate(size, &mut rand::rng())?,
+    };
+    warn_of_short_key(key.public_key().size());
+    Ok(key)
+}

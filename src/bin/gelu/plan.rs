@@ -1,0 +1,164 @@
+//! `gelu plan`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use gelu_io::report::TextTable;
+use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
+use gelu_models::zoo;
+use gelu_tensor::arith::Operations;
+use gelu_tensor::paillier::KeyBits;
+use serde_json::{Value, json};
+
+use crate::model_args::{KeySize, Numbers, load_model, warn_of_short_key};
+
+/// Show how a model is run on ciphertexts: segments, slots, ciphertexts, products, bytes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gelu plan --model lenet5 --key-bits 2048
+  gelu plan --model lenet5 --key-bits 2048 --batch 60 --weights models/lenet5.safetensors
+
+The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for
+their scales, and to state how far the logits can be from the real network's.")]
+pub(crate) struct PlanArgs {
+    /// The network: conv1, lenet5, dense12 or dense300.
+    #[arg(long, default_value = "lenet5")]
+    model: String,
+    /// Weights; without them, scales are those of a network whose largest weight in each layer is below 1.
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: Option<PathBuf>,
+    /// Bits of the client's key.
+    #[arg(long, value_enum, default_value = "3072")]
+    key_bits: KeySize,
+    /// Images that go through together.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    #[command(flatten)]
+    numbers: Numbers,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    let key = KeyBits::from(args.key_bits);
+    warn_of_short_key(key);
+    let (model, ranges) = match &args.weights {
+        Some(path) => {
+            let (model, ranges) = load_model(&args.model, path, None)?;
+            (model, Some(ranges))
+        }
+        None => (zoo::by_name(&args.model)?, None),
+    };
+    let options = PlanOptions { key, batch: args.batch, ..args.numbers.options(ranges) };
+    let program = model.plan(&options)?;
+    let bound = args.weights.as_ref().map(|_| program.error_bound());
+    if args.json {
+        println!("{}", to_json(&program, &args.model, bound));
+    } else {
+        print!("{}", to_text(program.plan(), &args.model, bound));
+    }
+    Ok(())
+}
+
+/// Bytes of the ciphertexts of a tensor.
+fn bytes(plan: &Plan, ciphertexts: usize) -> usize {
+    ciphertexts * plan.key.bits() / 4
+}
+
+fn totals(plan: &Plan) -> (usize, usize, Operations) {
+    plan.segments.iter().fold((0, 0, Operations::default()), |(up, down, operations), segment| {
+        let sum = Operations {
+            products: operations.products + segment.operations.products,
+            squarings: operations.squarings + segment.operations.squarings,
+        };
+        (up + segment.ciphertexts_up(plan.batch), down + segment.ciphertexts_down(plan.batch), sum)
+    })
+}
+
+fn to_json(program: &Program, model: &str, bound: Option<f64>) -> Value {
+    let plan = program.plan();
+    let segments: Vec<Value> = plan
+        .segments
+        .iter()
+        .map(|segment| {
+            let (up, down) = (segment.ciphertexts_up(plan.batch), segment.ciphertexts_down(plan.batch));
+            json!({
+                "name": segment.name, "form": segment.form, "input": segment.input, "output": segment.output,
+                "weight_bits": segment.range.weights.bits, "slot_bits": segment.up.slot_bits,
+                "layout_up": segment.up, "layout_down": segment.down, "strategy": segment.strategy,
+                "input_format": segment.input_format, "output_format": segment.output_format,
+                "ciphertexts_up": up, "ciphertexts_down": down,
+                "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
+                "products": segment.operations.products, "squarings": segment.operations.squarings,
+                "activations": segment.activations,
+            })
+        })
+        .collect();
+    let (up, down, operations) = totals(plan);
+    json!({
+        "model": model, "key_bits": plan.key.bits(), "batch": plan.batch, "segments": segments,
+        "ciphertexts_up": up, "ciphertexts_down": down, "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
+        "products": operations.products, "squarings": operations.squarings, "logit_error_bound": bound,
+    })
+}
+
+fn to_text(plan: &Plan, model: &str, bound: Option<f64>) -> String {
+    let mut table = TextTable::new([
+        "segment",
+        "shape",
+        "layout",
+        "weights",
+        "product by",
+        "ct up",
+        "ct down",
+        "kB up",
+        "kB down",
+        "products",
+        "then",
+    ]);
+    let kilobytes = |ciphertexts| format!("{:.1}", bytes(plan, ciphertexts) as f64 / 1000.0);
+    for segment in &plan.segments {
+        let (up, down) = (segment.ciphertexts_up(plan.batch), segment.ciphertexts_down(plan.batch));
+        table.row([
+            segment.name.clone(),
+            format!("{} -> {}", segment.input, segment.output),
+            segment.up.to_string(),
+            format!("{} bits", segment.range.weights.bits),
+            segment.strategy.map_or_else(String::new, |strategy| strategy.to_string()),
+            up.to_string(),
+            down.to_string(),
+            kilobytes(up),
+            kilobytes(down),
+            segment.operations.total().to_string(),
+            steps(segment),
+        ]);
+    }
+    let (up, down, operations) = totals(plan);
+    table.row([
+        "all".to_owned(),
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+        up.to_string(),
+        down.to_string(),
+        kilobytes(up),
+        kilobytes(down),
+        operations.total().to_string(),
+        String::new(),
+    ]);
+    let mut text = format!("{model}, key of {} bits, batch of {}\n\n{table}\n", plan.key.bits(), plan.batch);
+    text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomisation\n";
+    if let Some(bound) = bound {
+        text += &format!(
+            "logits are within {bound:.3} of the real network's while no activation leaves its range\n"
+        );
+    }
+    text
+}
+
+fn steps(segment: &Segment) -> String {
+    segment.activations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,222 @@
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use gelu_io::report::Party;
+use gelu_io::session::{ClientSession, RunError, StepRecord, serve};
+use gelu_io::transport::InProcess;
+use gelu_models::infer::{Client, Server, ServerModel};
+use gelu_models::plan::Plan;
+use gelu_tensor::paillier::SecretKey;
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use serde::Serialize;
+
+/// Private inference with both sides on this machine, joined by a pipe of bytes: for demonstrations, tests and
+/// measurements. Client and server are the same state machines as over a network.
+#[derive(Debug)]
+pub struct LocalInference {
+    model: Arc<ServerModel>,
+    key: Arc<SecretKey>,
+    batch: usize,
+}
+
+/// What came out of a run, and what it took.
+#[derive(Clone, Debug)]
+pub struct LocalReport {
+    /// The plan of the first session.
+    pub plan: Plan,
+    /// The last segment's sums as integers, image after image.
+    pub integers: Vec<i64>,
+    /// The same as reals, `[images, outputs]`.
+    pub logits: Array2<f64>,
+    /// After the final activations, `[images, outputs]`.
+    pub outputs: Array2<f64>,
+    /// The class of the largest logit of each image.
+    pub predictions: Vec<usize>,
+    /// Inputs and activations that were clamped to their declared range.
+    pub saturations: u64,
+    /// Every step of both sides, in order.
+    pub steps: Vec<StepRecord>,
+    /// Seconds from the first hello to the last reply.
+    pub seconds: f64,
+    /// The server's work.
+    pub server: ServerTotals,
+    /// The client's work.
+    pub client: ClientTotals,
+    /// Bytes from client to server.
+    pub bytes_up: usize,
+    /// Bytes from server to client.
+    pub bytes_down: usize,
+}
+
+/// The server's work in all.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ServerTotals {
+    /// Seconds by the clock.
+    pub seconds: f64,
+    /// Products and squarings mod n^2.
+    pub products: u64,
+    /// Nanoseconds by the clock for one of them, with all cores at work.
+    pub ns_per_product: f64,
+}
+
+/// The client's work in all.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ClientTotals {
+    /// Seconds by the clock.
+    pub seconds: f64,
+    /// Ciphertexts encrypted.
+    pub encryptions: usize,
+    /// Ciphertexts decrypted.
+    pub decryptions: usize,
+}
+
+impl LocalInference {
+    /// Runs of `model` on batches of up to `batch` images under `key`.
+    pub fn new(model: ServerModel, key: SecretKey, batch: usize) -> Self {
+        Self { model: Arc::new(model), key: Arc::new(key), batch: batch.max(1) }
+    }
+
+    /// The model that the server offers.
+    pub fn model(&self) -> &ServerModel {
+        &self.model
+    }
+
+    /// Runs images, `[images, elements]`; `progress` hears after each batch how many are through.
+    ///
+    /// # Errors
+    /// [`RunError`] of the side that failed first.
+    pub fn run(
+        &self,
+        images: ArrayView2<'_, f32>,
+        mut progress: impl FnMut(usize),
+    ) -> Result<LocalReport, RunError> {
+        let start = Instant::now();
+        let full = images.nrows() / self.batch * self.batch;
+        let mut report: Option<LocalReport> = None;
+        // The last images may not fill a batch: they get a session of their own size.
+        let (whole, rest) = images.split_at(Axis(0), full);
+        for (images, batch) in [(whole, self.batch), (rest, images.nrows() - full)] {
+            if !images.is_empty() {
+                let done = report.as_ref().map_or(0, |report| report.predictions.len());
+                let part = self.session(images, batch, |count| progress(done + count))?;
+                report = Some(match report {
+                    Some(report) => report.join(part),
+                    None => part,
+                });
+            }
+        }
+        let mut report = match report {
+            Some(report) => report,
+            // No image: the client's own check names what is wrong.
+            None => self.session(images, 1, progress)?,
+        };
+        report.seconds = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// One session with batches of `batch` images.
+    fn session(
+        &self,
+        images: ArrayView2<'_, f32>,
+        batch: usize,
+        mut progress: impl FnMut(usize),
+    ) -> Result<LocalReport, RunError> {
+        let (client_end, server_end) = InProcess::pair();
+        thread::scope(|scope| {
+            let server = Server::new(Arc::clone(&self.model));
+            let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()));
+            let mut client_side = || {
+                let rng = &mut rand::rng();
+                let client = Client::new(Arc::clone(&self.key), batch as u32);
+                let mut session = ClientSession::open(&client_end, client, rng)?;
+                let plan = session.client().plan().cloned();
+                let mut outcomes = vec![];
+                let mut done = 0;
+                for images in images.axis_chunks_iter(Axis(0), batch) {
+                    outcomes.push(session.infer(images, rng)?);
+                    done += images.nrows();
+                    progress(done);
+                }
+                if outcomes.is_empty() {
+                    outcomes.push(session.infer(images, rng)?);
+                }
+                Ok((plan, outcomes, session.finish()?))
+            };
+            let client_result: Result<_, RunError> = client_side();
+            drop(client_end);
+            let served = serving.join();
+            let (plan, outcomes, client_steps) = client_result?;
+            // A thread that panicked hung up; the client then saw the broken pipe, unless it was done.
+            let (server_steps, result) = served.map_err(|_| gelu_io::transport::Disconnected)?;
+            result?;
+            let plan = plan.ok_or(gelu_io::transport::Disconnected)?;
+            Ok(LocalReport::new(plan, outcomes, interleave(client_steps, server_steps)))
+        })
+    }
+}
+
+/// The two sides take turns, the client first.
+fn interleave(client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecord> {
+    let mut server = server.into_iter();
+    client.into_iter().flat_map(|record| [Some(record), server.next()]).flatten().collect()
+}
+
+impl LocalReport {
+    fn new(plan: Plan, outcomes: Vec<gelu_models::infer::Outcome>, steps: Vec<StepRecord>) -> Self {
+        let of = |party| steps.iter().filter(move |step| step.party == party);
+        let seconds = |party| of(party).map(|step| step.seconds).sum::<f64>();
+        let bytes = |party| of(party).map(|step| step.bytes_out).sum::<usize>();
+        let products: u64 = of(Party::Server).map(|step| step.products).sum();
+        let server = ServerTotals {
+            seconds: seconds(Party::Server),
+            products,
+            ns_per_product: seconds(Party::Server) * 1e9 / products.max(1) as f64,
+        };
+        let client = ClientTotals {
+            seconds: seconds(Party::Client),
+            encryptions: of(Party::Client).map(|step| step.ciphertexts_out).sum(),
+            decryptions: of(Party::Client).map(|step| step.ciphertexts_in).sum(),
+        };
+        let stack = |pick: fn(&gelu_models::infer::Outcome) -> ArrayView2<'_, f64>| {
+            let parts: Vec<_> = outcomes.iter().map(pick).collect();
+            concatenate(Axis(0), &parts).unwrap_or_default()
+        };
+        Self {
+            integers: outcomes.iter().flat_map(|outcome| outcome.integers.values()).copied().collect(),
+            logits: stack(|outcome| outcome.logits.view()),
+            outputs: stack(|outcome| outcome.outputs.view()),
+            predictions: outcomes.iter().flat_map(|outcome| outcome.predictions()).collect(),
+            saturations: outcomes.iter().map(|outcome| outcome.saturations).sum(),
+            seconds: 0.0,
+            server,
+            client,
+            bytes_up: bytes(Party::Client),
+            bytes_down: bytes(Party::Server),
+            plan,
+            steps,
+        }
+    }
+
+    /// This run and then another of the same model.
+    fn join(mut self, other: Self) -> Self {
+        let stack = |a: &Array2<f64>, b: &Array2<f64>| {
+            concatenate(Axis(0), &[a.view(), b.view()]).unwrap_or_default()
+        };
+        self.logits = stack(&self.logits, &other.logits);
+        self.outputs = stack(&self.outputs, &other.outputs);
+        self.integers.extend(other.integers);
+        self.predictions.extend(other.predictions);
+        self.saturations += other.saturations;
+        self.steps.extend(other.steps);
+        self.server.seconds += other.server.seconds;
+        self.server.products += other.server.products;
+        self.server.ns_per_product = self.server.seconds * 1e9 / self.server.products.max(1) as f64;
+        self.client.seconds += other.client.seconds;
+        self.client.encryptions += other.client.encryptions;
+        self.client.decryptions += other.client.decryptions;
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self
+    }
+}
