@@ -135,7 +135,7 @@ fn ink(grey: &GrayImage, invert: Invert) -> GrayImage {
         Invert::No => false,
         Invert::Auto => {
             let (darkest, lightest) = range(grey);
-            u16::from(paper(grey)) * 2 > u16::from(darkest) + u16::from(lightest)
+            Paper::of(grey).centre * 2.0 > f32::from(darkest) + f32::from(lightest)
         }
     };
     let mut ink = grey.clone();
@@ -150,29 +150,55 @@ fn range(grey: &GrayImage) -> (u8, u8) {
     grey.iter().fold((255, 0), |(low, high), &pixel| (low.min(pixel), high.max(pixel)))
 }
 
-/// The paper's brightness: the median along the border.
-fn paper(grey: &GrayImage) -> u8 {
-    let (width, height) = grey.dimensions();
-    let mut border: Vec<u8> = grey
-        .enumerate_pixels()
-        .filter(|&(x, y, _)| x == 0 || y == 0 || x + 1 == width || y + 1 == height)
-        .map(|(_, _, pixel)| pixel.0[0])
-        .collect();
-    border.sort_unstable();
-    border.get(border.len() / 2).copied().unwrap_or(0)
+/// The paper's brightness: a plane through the medians along the four sides, since light often falls from one side.
+struct Paper {
+    /// At the picture's centre.
+    centre: f32,
+    /// From the left side to the right, and from the top to the bottom.
+    slope: [f32; 2],
+}
+
+impl Paper {
+    fn of(grey: &GrayImage) -> Self {
+        let (width, height) = grey.dimensions();
+        let column = |x: u32| median((0..height).map(|y| grey.get_pixel(x, y).0[0]).collect());
+        let row = |y: u32| median((0..width).map(|x| grey.get_pixel(x, y).0[0]).collect());
+        let [left, right] = [column(0), column(width - 1)];
+        let [top, bottom] = [row(0), row(height - 1)];
+        Self { centre: (left + right + top + bottom) / 4.0, slope: [right - left, bottom - top] }
+    }
+
+    /// At a place given as parts of the width and of the height.
+    fn at(&self, [x, y]: [f32; 2]) -> f32 {
+        self.centre + self.slope[0] * (x - 0.5) + self.slope[1] * (y - 0.5)
+    }
+}
+
+fn median(mut pixels: Vec<u8>) -> f32 {
+    pixels.sort_unstable();
+    pixels.get(pixels.len() / 2).copied().unwrap_or(0).into()
 }
 
 /// `ink` with paper at 0 and the brightest ink at 255; `None` when the two hardly differ.
 fn stretched(ink: &GrayImage) -> Option<GrayImage> {
-    let paper = paper(ink);
-    let (_, brightest) = range(ink);
-    let contrast = brightest.checked_sub(paper).filter(|&contrast| contrast >= MIN_CONTRAST)?;
-    let mut stretched = ink.clone();
-    for pixel in stretched.iter_mut() {
-        let part = f32::from(pixel.saturating_sub(paper)) / f32::from(contrast);
-        *pixel = if part < PAPER { 0 } else { (part * 255.0).round() as u8 };
+    let (width, height) = ink.dimensions();
+    let paper = Paper::of(ink);
+    let above_paper: Vec<f32> = ink
+        .enumerate_pixels()
+        .map(|(x, y, pixel)| {
+            let place = [(x as f32 + 0.5) / width as f32, (y as f32 + 0.5) / height as f32];
+            f32::from(pixel.0[0]) - paper.at(place)
+        })
+        .collect();
+    let contrast = above_paper.iter().copied().fold(0.0, f32::max);
+    if contrast < f32::from(MIN_CONTRAST) {
+        return None;
     }
-    Some(stretched)
+    let stretch = |above: f32| {
+        let part = above / contrast;
+        if part < PAPER { 0 } else { (part * 255.0).round() as u8 }
+    };
+    GrayImage::from_raw(width, height, above_paper.into_iter().map(stretch).collect())
 }
 
 /// Bright ink on black, cut out, scaled and centred as MNIST's digits are; `None` when there is no ink.

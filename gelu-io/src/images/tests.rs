@@ -56,6 +56,19 @@ fn paper_and_ink_may_have_any_shade() {
 }
 
 #[test]
+fn light_may_fall_from_one_side() {
+    let expected = parse_digit(&png(letter(0, 255)), name(), Invert::Auto).unwrap();
+    let ink = letter(0, 255);
+    let shaded = GrayImage::from_fn(200, 150, |x, y| {
+        let paper = 235.0 - 70.0 * x as f32 / 200.0 - 30.0 * y as f32 / 150.0;
+        Luma([if ink.get_pixel(x, y).0[0] == 0 { paper - 130.0 } else { paper } as u8])
+    });
+    let digit = parse_digit(&png(shaded), name(), Invert::Auto).unwrap();
+    let furthest = digit.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(furthest < Some(10), "{furthest:?}");
+}
+
+#[test]
 fn colours_and_transparency_count_by_their_brightness() {
     let grey = letter(0, 255);
     let expected = parse_digit(&png(grey.clone()), name(), Invert::Auto).unwrap();
