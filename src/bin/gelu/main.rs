@@ -1,5 +1,6 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+mod data;
 mod datasets;
 mod train;
 mod weights;
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show where data sets are looked for and what is there.
+    Data(data::DataArgs),
     /// Train a model.
     Train(train::Args),
     /// Look into weight files, check them against a model, convert them.
@@ -27,6 +30,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args),
         Command::Weights(command) => weights::run(&command),
     };
