@@ -10,6 +10,9 @@ use std::{
     time::Duration,
 };
 
+use gelu_io::data::{DataDir, Split};
+use gelu_models::Ranges;
+
 fn gelu(arguments: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gelu")).args(arguments).env("GELU_DATA", data).output().unwrap()
 }
@@ -141,4 +144,46 @@ fn shipped_weights_can_be_inspected_exported_and_imported() {
     let message = fail(&wrong, folder.path(), 1);
     assert!(message.contains("conv2.weight: expected 16x6x5x5, found no such tensor"), "{message}");
     assert!(message.contains("fc1.weight: expected 120x256, found 10x180"), "{message}");
+}
+
+/// Needs MNIST in one of the folders where `gelu` looks for data sets.
+#[test]
+fn shipped_weights_are_as_good_as_they_say() {
+    let folder = DataDir::locate(None);
+    let files = [Split::Train, Split::Test].map(Split::file_names).concat();
+    if let Some(missing) = files.into_iter().find(|name| folder.mnist_file(name).is_err()) {
+        eprintln!("skipped: no MNIST ({missing}); set GELU_DATA");
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("out.safetensors");
+    for (model, least) in [("lenet5", 0.989), ("conv1", 0.975)] {
+        let shipped = format!("{}/models/{model}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let listing = Command::new(env!("CARGO_BIN_EXE_gelu"))
+            .args(["weights", "inspect", "--json", &shipped])
+            .output()
+            .unwrap();
+        let listing: serde_json::Value = serde_json::from_slice(&listing.stdout).unwrap();
+        let import =
+            ["weights", "import", &shipped, "--model", model, "--calibrate", "mnist", "--json", "--out"];
+        let imported = Command::new(env!("CARGO_BIN_EXE_gelu")).args(import).arg(&out).output().unwrap();
+        let imported: serde_json::Value = serde_json::from_slice(&imported.stdout).unwrap();
+
+        let accuracy = imported["test_accuracy"].as_f64().unwrap();
+        let stated: f64 = listing["metadata"]["gelu.test_accuracy"].as_str().unwrap().parse().unwrap();
+        // Another processor adds in another order, which may turn an image or two.
+        assert!(
+            accuracy >= least && (accuracy - stated).abs() < 5e-4,
+            "{model}: {accuracy}, stated {stated}"
+        );
+        let stated: Ranges =
+            serde_json::from_str(listing["metadata"]["gelu.ranges"].as_str().unwrap()).unwrap();
+        let found: Ranges = serde_json::from_value(imported["ranges"].clone()).unwrap();
+        let ranges = found.activations.iter().zip(&stated.activations);
+        assert_eq!(found.activations.len(), stated.activations.len());
+        assert!(
+            ranges.into_iter().all(|(f, s)| (f - s).abs() < 1e-3 * s),
+            "{model}: {found:?}, stated {stated:?}"
+        );
+    }
 }

@@ -2,7 +2,7 @@ use gelu_tensor::{Error, Shape, Window, Windows};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::im2col::Im2col;
-use crate::linear::{check_backward, check_batch, new_parameters};
+use crate::linear::{check_backward, check_batch, check_size, new_parameters};
 use crate::{Affine, AffineForm, Gradients, InputGradient, Linear, Parameters};
 
 /// What a [`Conv2d`] is made from: filters and window, without the input.
@@ -51,6 +51,7 @@ impl Conv2d {
         let windows = config.window.over(input.as_image("dimensions of a convolution's input")?)?;
         let im2col = Im2col::new(&windows)?;
         let parameters = new_parameters([config.out_channels, windows.taps()])?;
+        check_size("elements of an output image (at most)", [config.out_channels, windows.positions()])?;
         let [rows, columns] = windows.output();
         let output = Shape::from([config.out_channels, rows, columns]);
         Ok(Self { input: input.clone(), output, windows, im2col, parameters })

@@ -1,7 +1,7 @@
 use gelu_tensor::{Error, WindowTap, Windows};
 use ndarray::{Array2, ArrayView2, Axis};
 
-use crate::linear::check_size;
+use crate::linear::check_windows;
 
 /// Where every tap of every window position reads, as a table.
 #[derive(Clone, Debug)]
@@ -15,10 +15,9 @@ pub(crate) struct Im2col {
 
 impl Im2col {
     pub(crate) fn new(windows: &Windows) -> Result<Self, Error> {
+        check_windows(windows)?;
         let [taps, positions] = [windows.taps(), windows.positions()];
-        let elements = windows.input().iter().fold(1usize, |product, &extent| product.saturating_mul(extent));
-        check_size("elements of an image (at most)", [elements, 1])?;
-        check_size("taps x positions of a window (at most)", [taps, positions])?;
+        let elements = windows.input().iter().product();
         let index = Array2::from_shape_fn((taps, positions), |(tap, position)| {
             windows.element(WindowTap { position, tap }).unwrap_or(elements) as u32
         });

@@ -132,6 +132,16 @@ pub(crate) fn new_parameters([outputs, taps]: [usize; 2]) -> Result<Parameters, 
     Ok(Parameters { weight: Array2::zeros((outputs, taps)), bias: Array1::zeros(outputs) })
 }
 
+/// Refuses windows whose tables would be too large. Comes before [`Windows::taps`] and [`Windows::positions`], which
+/// take it for granted that their products fit.
+pub(crate) fn check_windows(windows: &Windows) -> Result<(), Error> {
+    let product = |extents: &[usize]| Shape::from(extents).elements();
+    let [channels, ..] = windows.input();
+    let taps = channels.saturating_mul(product(&windows.window().kernel));
+    check_size("elements of an image (at most)", [product(&windows.input()), 1])?;
+    check_size("taps x positions of a window (at most)", [taps, product(&windows.output())])
+}
+
 /// Refuses a table of more than 2^28 entries: a slip in a configuration, and more memory than any of our layers needs.
 pub(crate) fn check_size(what: &'static str, [rows, columns]: [usize; 2]) -> Result<(), Error> {
     const LARGEST: usize = 1 << 28;

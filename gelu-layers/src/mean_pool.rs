@@ -1,7 +1,7 @@
 use gelu_tensor::{Error, Shape, Window, WindowTap, Windows};
 use ndarray::{Array1, Array2, ArrayView2};
 
-use crate::linear::{check_backward, check_batch, check_size};
+use crate::linear::{check_backward, check_batch, check_windows};
 use crate::{Affine, AffineForm, Gradients, InputGradient, Linear};
 
 /// Mean pooling: every channel of the output holds the means of a window sliding over the same channel of the input.
@@ -27,12 +27,11 @@ impl MeanPool2d {
     pub fn new(window: Window, input: &Shape) -> Result<Self, Error> {
         let [channels, height, width] = input.as_image("dimensions of a pooling layer's input")?;
         let windows = window.over([channels, height, width])?;
-        let area = window.kernel[0].saturating_mul(window.kernel[1]);
+        check_windows(&windows)?;
+        let area = window.kernel[0] * window.kernel[1];
         let positions = windows.positions();
         let [rows, columns] = windows.output();
         let output = Shape::from([channels, rows, columns]);
-        check_size("elements of an image (at most)", [input.elements(), 1])?;
-        check_size("taps x positions of a pooling window (at most)", [output.elements(), area])?;
         let sources = Array2::from_shape_fn((output.elements(), area), |(element, tap)| {
             let channel = element / positions;
             let at = WindowTap { position: element % positions, tap: channel * area + tap };

@@ -249,6 +249,22 @@ fn wrong_shapes_are_errors() {
 }
 
 #[test]
+fn layers_beyond_all_bounds_are_errors() {
+    let huge = 1 << 40;
+    for (input, kernel, padding) in [
+        ([huge, 3, 3], [1, 1], [0, 0]),
+        ([1, huge, huge], [1, 1], [0, 0]),
+        ([1, 3, 3], [huge, huge], [huge - 1, huge - 1]),
+        ([usize::MAX, 1, 1], [2, 2], [1, 1]),
+    ] {
+        let (input, window) = (Shape::from(input), Window::new(kernel).with_padding(padding));
+        assert!(Conv2d::new(Conv2dConfig { out_channels: 1, window }, &input).is_err());
+        assert!(MeanPool2d::new(window, &input).is_err());
+    }
+    assert!(Dense::new(usize::MAX, &Shape::from([usize::MAX])).is_err());
+}
+
+#[test]
 fn initial_values_stay_within_their_bounds() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut layer = Conv2d::new(Conv2dConfig::new(8, [3, 3]), &Shape::from([4, 6, 6])).unwrap();
