@@ -11,11 +11,11 @@ pub struct PlanOptions {
     pub key: KeyBits,
     /// Images that go through together. Default: 1.
     pub batch: usize,
-    /// Bits of an integer weight, its sign included, 2 to 24. Default: 12.
+    /// Bits of an integer weight, its sign included, 2 to 24. Default: 9.
     pub weight_bits: u32,
     /// Other bits for some segments, by the name of one of their layers.
     pub layer_bits: BTreeMap<String, u32>,
-    /// Bits of an activation, 2 to 24. Default: 12.
+    /// Bits of an activation, 2 to 24. Default: 10.
     pub activation_bits: u32,
     /// Bits of an input element, 2 to 24. Default: 8, which pixels have.
     pub input_bits: u32,
@@ -30,9 +30,9 @@ impl Default for PlanOptions {
         Self {
             key: KeyBits::Bits3072,
             batch: 1,
-            weight_bits: 12,
+            weight_bits: 9,
             layer_bits: BTreeMap::new(),
-            activation_bits: 12,
+            activation_bits: 10,
             input_bits: 8,
             ranges: None,
             range_margin: 1.25,

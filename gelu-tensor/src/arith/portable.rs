@@ -17,14 +17,40 @@ pub(super) struct Modulus<'a, const L: usize> {
 /// One residue: the two halves of its n-adic form.
 pub(super) type Residue<const L: usize> = [[u64; L]; 2];
 
-/// `accumulator += x * y`, returning the carry.
+/// Limbs of a row that are worked on together: enough to hide the latency of a product, few enough to stay in
+/// registers.
+const CHUNK: usize = 4;
+
+/// `accumulator += x y` over as many limbs as both have, returning the carry.
+///
+/// In every chunk first `x y` with its own carries, then the sum: two chains of additions that need not wait for
+/// each other. (About a sixth faster than one multiply-add after another.)
 #[inline(always)]
-fn multiply_add_row<const L: usize>(accumulator: &mut [u64], y: &[u64; L], x: u64) -> u64 {
-    let mut carry = 0;
-    for (t, &y) in accumulator[..L].iter_mut().zip(y) {
-        (*t, carry) = x.carrying_mul_add(y, *t, carry);
+fn multiply_add_row(accumulator: &mut [u64], y: &[u64], x: u64) -> u64 {
+    let (chunks, rest) = accumulator.as_chunks_mut::<CHUNK>();
+    let (y_chunks, y_rest) = y.as_chunks::<CHUNK>();
+    let mut high = 0;
+    for (t, y) in chunks.iter_mut().zip(y_chunks) {
+        let mut product = [0; CHUNK];
+        let mut carry = false;
+        for (product, &y) in product.iter_mut().zip(y) {
+            let (low, next) = x.carrying_mul(y, 0);
+            (*product, carry) = low.carrying_add(high, carry);
+            high = next;
+        }
+        // The high limb of a product is at most 2^64 - 2, so it takes this carry; and the next one, because the
+        // limbs and what is added to them stay below 2^(64 (CHUNK + 1)) together.
+        high = high.wrapping_add(u64::from(carry));
+        let mut carry = false;
+        for (t, product) in t.iter_mut().zip(product) {
+            (*t, carry) = t.carrying_add(product, carry);
+        }
+        high = high.wrapping_add(u64::from(carry));
     }
-    carry
+    for (t, &y) in rest.iter_mut().zip(y_rest) {
+        (*t, high) = x.carrying_mul_add(y, *t, high);
+    }
+    high
 }
 
 /// Stores `carries + pending` at `limb` and returns what does not fit.
@@ -45,7 +71,7 @@ fn reduce<const L: usize>(modulus: &Modulus<L>, t: &mut Residue<L>) -> ([u64; L]
     for i in 0..L {
         let digit = t[i].wrapping_mul(modulus.negative_inverse);
         quotient[i] = digit;
-        let carry = multiply_add_row(&mut t[i..], modulus.n, digit);
+        let carry = multiply_add_row(&mut t[i..i + L], modulus.n, digit);
         pending = settle(&mut t[i + L], &[carry, pending]);
     }
     (quotient, pending)
@@ -73,10 +99,10 @@ pub(super) fn mul<const L: usize>(modulus: &Modulus<L>, x: &Residue<L>, y: &Resi
     {
         let t = low.as_flattened_mut();
         for i in 0..L {
-            let first = multiply_add_row(&mut t[i..], c, a[i]);
+            let first = multiply_add_row(&mut t[i..i + L], c, a[i]);
             let digit = t[i].wrapping_mul(modulus.negative_inverse);
             quotient[i] = digit;
-            let second = multiply_add_row(&mut t[i..], modulus.n, digit);
+            let second = multiply_add_row(&mut t[i..i + L], modulus.n, digit);
             pending = settle(&mut t[i + L], &[first, second, pending]);
         }
     }
@@ -90,10 +116,10 @@ pub(super) fn mul<const L: usize>(modulus: &Modulus<L>, x: &Residue<L>, y: &Resi
         let t = high.as_flattened_mut();
         t[L] = top;
         for i in 0..L {
-            let first = multiply_add_row(&mut t[i..], d, a[i]);
-            let second = multiply_add_row(&mut t[i..], c, b[i]);
+            let first = multiply_add_row(&mut t[i..i + L], d, a[i]);
+            let second = multiply_add_row(&mut t[i..i + L], c, b[i]);
             let digit = t[i].wrapping_mul(modulus.negative_inverse);
-            let third = multiply_add_row(&mut t[i..], modulus.n, digit);
+            let third = multiply_add_row(&mut t[i..i + L], modulus.n, digit);
             pending = settle(&mut t[i + L], &[first, second, third, pending]);
         }
     }
@@ -128,7 +154,7 @@ pub(super) fn square<const L: usize>(modulus: &Modulus<L>, x: &Residue<L>) -> Re
     {
         let t = high.as_flattened_mut();
         for i in 0..L {
-            t[i + L] = multiply_add_row(&mut t[i..], b, a[i]);
+            t[i + L] = multiply_add_row(&mut t[i..i + L], b, a[i]);
         }
     }
     // 2 a b + 2 n - m < 2 n^2 + 2 n: one bit more than 2 L limbs hold.
@@ -158,11 +184,7 @@ fn square_wide<const L: usize>(a: &[u64; L]) -> Residue<L> {
     let mut wide = [[0; L]; 2];
     let t = wide.as_flattened_mut();
     for i in 0..L {
-        let mut carry = 0;
-        for (t, &y) in t[2 * i + 1..i + L].iter_mut().zip(&a[i + 1..]) {
-            (*t, carry) = a[i].carrying_mul_add(y, *t, carry);
-        }
-        t[i + L] = carry;
+        t[i + L] = multiply_add_row(&mut t[2 * i + 1..i + L], &a[i + 1..], a[i]);
     }
     double_in_place(t);
     let mut carry = false;
@@ -180,7 +202,7 @@ pub(super) fn mul_mod_n<const L: usize>(modulus: &Modulus<L>, x: &[u64; L], y: &
     {
         let t = wide.as_flattened_mut();
         for i in 0..L {
-            t[i + L] = multiply_add_row(&mut t[i..], y, x[i]);
+            t[i + L] = multiply_add_row(&mut t[i..i + L], y, x[i]);
         }
     }
     let (_, carry) = reduce(modulus, &mut wide);

@@ -18,13 +18,13 @@ use crate::datasets;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Numbers {
     /// Bits of an integer weight, its sign included (2 to 24). More bits cost the server more products.
-    #[arg(long, default_value_t = 12, value_name = "BITS")]
+    #[arg(long, default_value_t = 9, value_name = "BITS")]
     weight_bits: u32,
     /// Other weight bits for single layers, for instance fc1=8,fc2=10.
     #[arg(long, value_delimiter = ',', value_name = "LAYER=BITS", value_parser = parse_layer_bits)]
     layer_bits: Vec<(String, u32)>,
     /// Bits of an activation (2 to 24).
-    #[arg(long, default_value_t = 12, value_name = "BITS")]
+    #[arg(long, default_value_t = 10, value_name = "BITS")]
     activation_bits: u32,
     /// Bits of an input pixel (2 to 24).
     #[arg(long, default_value_t = 8, value_name = "BITS")]
