@@ -54,3 +54,8 @@ pub mod prelude {
 
     pub use crate::{LocalInference, LocalReport};
 }
+
+/// Compiles and runs the Rust code of README.md with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

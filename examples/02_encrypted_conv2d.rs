@@ -1,0 +1,59 @@
+//! Lesson 2: a convolution on ciphertexts. The image is packed tap by tap (im2col), so that one product on a
+//! ciphertext serves every position of the window.
+//!
+//!     cargo run --release --example 02_encrypted_conv2d
+
+use gelu_net::prelude::*;
+
+const SIDE: usize = 10;
+const OUTPUT: usize = SIDE - 2;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let rng = &mut rand::rng();
+    let key = SecretKey::generate(KeyBits::Bits2048, rng)?;
+
+    // The client's image: a bright square on black, 4 bits a pixel.
+    let inside = |x: usize| (3..7).contains(&x);
+    let pixels = (0..SIDE * SIDE).map(|i| if inside(i / SIDE) && inside(i % SIDE) { 9 } else { 0 }).collect();
+    let image = FixedTensor::new(Shape::from([1, SIDE, SIDE]), Format::new(15, 0)?, pixels)?;
+
+    // The server's kernels: Sobel's edge detectors, one kernel a row. Public of them is only the range of a weight.
+    let range = WeightRange::signed(3, 0);
+    let kernels = IntMatrix::new(
+        9,
+        range,
+        vec![
+            -1, 0, 1, -2, 0, 2, -1, 0, 1, // left to right
+            -1, -2, -1, 0, 0, 0, 1, 2, 1, // top to bottom
+        ],
+    )?;
+
+    // im2col: ciphertext t holds what tap t of the kernel sees at each of the 8 x 8 positions, one slot a position.
+    let window = Window::new([3, 3]);
+    let windows = window.over([1, SIDE, SIDE])?;
+    let slot_bits = image.format().weighted_sum(range, windows.taps())?.slot_bits();
+    let layout = SlotLayout::im2col(windows, slot_bits, image.batch(), key.public_key().size())?;
+    let encrypted = image.encrypt(layout, &key, rng)?;
+    println!("client sends   {} ciphertexts: {layout}", encrypted.ciphertext_count());
+
+    // The server multiplies, moves both channels next to each other into as few ciphertexts as they fit, and
+    // re-randomises, so that the randomness of the reply says nothing about the kernels either.
+    let sums = encrypted.conv2d(&kernels, window)?;
+    println!("server has     {} ciphertexts of sums", sums.ciphertext_count());
+    let reply = sums.repack()?.rerandomize(rng);
+    println!("server replies {} ciphertexts: {}", reply.ciphertext_count(), reply.layout());
+
+    // The client decrypts. The integers are those of the convolution in the clear.
+    let edges = reply.decrypt(&key)?;
+    assert_eq!(edges, image.conv2d(&kernels, window)?);
+    println!("\nimage, then |left to right| + |top to bottom|, equal to the convolution in the clear:\n");
+    let shade = |value: i64| [' ', '.', ':', '+', '#'][usize::try_from(value / 9).unwrap_or(4).min(4)];
+    let edge = |at: usize| edges.values()[at].abs() + edges.values()[OUTPUT * OUTPUT + at].abs();
+    for row in 0..SIDE {
+        let before: String = (0..SIDE).map(|x| shade(4 * image.values()[row * SIDE + x])).collect();
+        let columns = if row < OUTPUT { OUTPUT } else { 0 };
+        let after: String = (0..columns).map(|x| shade(edge(row * OUTPUT + x))).collect();
+        println!("  {before}   {after}");
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Lesson 4: LeNet-5 from a safetensors file, ten drawn digits at once, and the account of every step.
+//!
+//!     cargo run --release --example 04_lenet5_from_safetensors [FILE.safetensors]
+
+use std::path::{Path, PathBuf};
+
+use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::report::TextTable;
+use gelu_net::io::weights::read_safetensors;
+use gelu_net::prelude::*;
+use ndarray::Array2;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Weights with PyTorch's names and shapes. Loading is strict: a tensor that is missing, unused, of another shape
+    // or not finite is an error that names it, and the report lists what was applied.
+    let shipped = || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lenet5.safetensors");
+    let path = std::env::args().nth(1).map_or_else(shipped, PathBuf::from);
+    let weights = read_safetensors(&path)?;
+    let mut model = zoo::lenet5()?;
+    println!("{}\n", model.load(&weights)?);
+
+    let digits = sample_digits(SampleOptions { seed: 4, per_digit: 1 });
+    let pixels = digits.images().pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+    let images = Array2::from_shape_vec((digits.len(), 784), pixels)?;
+
+    // How large activations get decides where their binary point goes. `gelu train` and `gelu weights import` write
+    // the ranges into the file; without them, measure on data that may be seen.
+    let ranges: Ranges = match weights.metadata.get(Ranges::METADATA_KEY) {
+        Some(json) => serde_json::from_str(json)?,
+        None => model.calibrate(images.view())?,
+    };
+    let options = PlanOptions { ranges: Some(ranges), ..PlanOptions::default() };
+
+    // Both sides on this machine, joined by a pipe that carries encoded bytes.
+    let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;
+    let server = ServerModel::new(model, options);
+    let clear = server.program(KeyBits::Bits2048, digits.len())?.run_clear(images.view())?;
+    let report = LocalInference::new(server, key, digits.len()).run(images.view(), |_| ())?;
+
+    // The same network on integers in the clear gives the same logits, bit for bit.
+    assert_eq!(report.integers, clear.integers.values());
+
+    let mut table = TextTable::new(["digit", "prediction", "confidence"]);
+    for (image, (&label, &prediction)) in digits.labels().iter().zip(&report.predictions).enumerate() {
+        let confidence = format!("{:.1}%", 100.0 * report.outputs[[image, prediction]]);
+        table.row([label.to_string(), prediction.to_string(), confidence]);
+    }
+    println!("{table}");
+
+    let mut table = TextTable::new(["step", "at", "ct in", "ct out", "kB sent", "products", "ms"]);
+    for step in &report.steps {
+        table.row([
+            step.step.clone(),
+            step.party.name().to_owned(),
+            step.ciphertexts_in.to_string(),
+            step.ciphertexts_out.to_string(),
+            format!("{:.1}", step.bytes_out as f64 / 1e3),
+            step.products.to_string(),
+            format!("{:.1}", 1e3 * step.seconds),
+        ]);
+    }
+    println!("{table}");
+    println!("{:.2} s in all, {} values clamped", report.seconds, report.saturations);
+    Ok(())
+}
