@@ -33,6 +33,8 @@
 //! The crates, each of which knows only those before it: [`tensor`] (numbers and ciphertexts), [`layers`] (what one
 //! node does), [`models`] (graphs, plans, sessions), [`io`] (bytes).
 
+#![forbid(unsafe_code)]
+
 mod local;
 
 pub use gelu_io as io;

@@ -4,6 +4,8 @@
 //! channel first, as in PyTorch). Linear layers implement [`Linear`]; activations are [`Activation`] and do not, so
 //! a nonlinear step can never be placed where only linear algebra on ciphertexts is possible.
 
+#![forbid(unsafe_code)]
+
 mod activation;
 mod affine;
 mod conv2d;

@@ -16,6 +16,8 @@
 //! # Ok::<(), gelu_models::BuildError>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod builder;
 mod calibrate;
 pub mod infer;

@@ -44,6 +44,12 @@ pub enum Error {
         /// Whether it is odd.
         odd: bool,
     },
+    /// A backend that this machine does not have.
+    #[error("backend: expected one that this machine has, found {wanted}")]
+    Backend {
+        /// Its name.
+        wanted: &'static str,
+    },
     /// A key that breaks a rule.
     #[error("bad key: {rule}; found {found}")]
     Key {

@@ -34,7 +34,7 @@ impl Comb {
     /// Constant-time: every entry of every row is read.
     pub fn power(&self, ring: &Ring, exponents: &[Exponent]) -> Residues {
         debug_assert!(exponents.iter().all(|exponent| exponent.bits() <= self.rows.len() * WINDOW));
-        let width = 2 * ring.limbs();
+        let width = ring.width();
         let mut out = ring.ones(exponents.len());
         let mut factor = out.clone();
         for (index, row) in self.rows.iter().enumerate() {

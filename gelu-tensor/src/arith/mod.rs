@@ -5,7 +5,11 @@
 //! a ciphertext is converted only when it is decoded and encoded. Everything is constant-time in the values of the
 //! residues unless its name says `_vartime`.
 
+mod backend;
 mod comb;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // the one place for it: see its documentation
+mod ifma;
 pub(crate) mod limbs;
 mod portable;
 mod power;
@@ -14,6 +18,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use backend::Backend;
 pub use comb::Comb;
 pub use power::Exponent;
 pub use residues::Residues;

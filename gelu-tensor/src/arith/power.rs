@@ -33,7 +33,7 @@ impl Ring {
     /// `x[i]^exponent`, by fixed windows. The time depends on the exponent's bit count, not on its value, and no
     /// address depends on either.
     pub fn power(&self, x: &Residues, exponent: &Exponent) -> Residues {
-        let width = 2 * self.limbs();
+        let width = self.width();
         let tables: Vec<Residues> = (0..x.len())
             .map(|i| {
                 let mut table = self.ones(1);

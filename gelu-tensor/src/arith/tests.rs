@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::limbs::{from_biguint, to_biguint};
 use super::ring::MODULUS_BITS;
-use super::{Comb, Exponent, Residues, Ring};
+use super::{Backend, Comb, Exponent, Residues, Ring};
 
 fn random_modulus(rng: &mut ChaCha20Rng, bits: usize) -> BigUint {
     let mut n: BigUint = rng.sample(RandomBits::new(bits as u64));
@@ -24,8 +24,19 @@ fn moduli(rng: &mut ChaCha20Rng) -> Vec<BigUint> {
         .collect()
 }
 
-fn ring_of(n: &BigUint) -> Ring {
-    Ring::new(&from_biguint(n, n.bits().div_ceil(64) as usize)).unwrap()
+/// Each modulus with every backend that this machine has.
+fn rings(moduli: impl IntoIterator<Item = BigUint>) -> Vec<(BigUint, Ring)> {
+    let backends = [Backend::Portable, Backend::Ifma].into_iter().filter(|backend| backend.is_available());
+    moduli
+        .into_iter()
+        .flat_map(|n| backends.clone().map(move |backend| (n.clone(), backend)))
+        .map(|(n, backend)| {
+            let limbs = from_biguint(&n, n.bits().div_ceil(64) as usize);
+            let ring = Ring::with_backend(&limbs, backend).unwrap();
+            assert_eq!(ring.backend(), backend);
+            (n, ring)
+        })
+        .collect()
 }
 
 /// 0, 1, n - 1, n, n + 1, n^2 - n, n^2 - 1 and random values below n^2.
@@ -53,8 +64,7 @@ fn lower(ring: &Ring, residues: &Residues) -> Vec<BigUint> {
 #[test]
 fn every_operation_equals_num_bigint() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    for n in moduli(&mut rng) {
-        let ring = ring_of(&n);
+    for (n, ring) in rings(moduli(&mut rng)) {
         let square = &n * &n;
         let x = values(&mut rng, &n);
         let residues = lift(&ring, &x);
@@ -82,8 +92,7 @@ fn every_operation_equals_num_bigint() {
 #[test]
 fn one_plus_multiples_of_n() {
     let mut rng = ChaCha20Rng::seed_from_u64(2);
-    for n in moduli(&mut rng) {
-        let ring = ring_of(&n);
+    for (n, ring) in rings(moduli(&mut rng)) {
         let x = values(&mut rng, &n);
         let one = BigUint::from(1u8);
         let mut m: Vec<BigUint> =
@@ -102,10 +111,8 @@ fn one_plus_multiples_of_n() {
 #[test]
 fn integers_of_four_runs_are_reduced() {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
-    for bits in [512, 1024] {
-        let n = random_modulus(&mut rng, bits);
-        let ring = ring_of(&n);
-        for value in [(BigUint::from(1u8) << (4 * bits)) - 1u8, rng.sample(RandomBits::new(4 * bits as u64))]
+    for (n, ring) in rings([512, 1024].map(|bits| random_modulus(&mut rng, bits))) {
+        for value in [(BigUint::from(1u8) << (4 * n.bits())) - 1u8, rng.sample(RandomBits::new(4 * n.bits()))]
         {
             let residue = ring.lift(&from_biguint(&value, 4 * ring.limbs()), 1);
             assert_eq!(lower(&ring, &residue)[0], value % (&n * &n));
@@ -116,9 +123,7 @@ fn integers_of_four_runs_are_reduced() {
 #[test]
 fn powers_equal_num_bigint() {
     let mut rng = ChaCha20Rng::seed_from_u64(4);
-    for bits in [512, 1024] {
-        let n = random_modulus(&mut rng, bits);
-        let ring = ring_of(&n);
+    for (n, ring) in rings([512, 1024].map(|bits| random_modulus(&mut rng, bits))) {
         let square = &n * &n;
         let x = values(&mut rng, &n);
         let residues = lift(&ring, &x);
@@ -151,9 +156,8 @@ fn inverses_and_units() {
             break n;
         }
     };
-    let ring = ring_of(&n);
     let square = &n * &n;
-    let mut x: Vec<BigUint> = (0..9)
+    let units: Vec<BigUint> = (0..9)
         .map(|_| {
             loop {
                 let value: BigUint = rng.sample::<BigUint, _>(RandomBits::new(1024)) % &square;
@@ -163,15 +167,18 @@ fn inverses_and_units() {
             }
         })
         .collect();
-    let inverses = ring.invert_vartime(&lift(&ring, &x)).unwrap();
-    for (inverse, x) in lower(&ring, &inverses).iter().zip(&x) {
-        assert_eq!(inverse * x % &square, BigUint::from(1u8));
+    for (_, ring) in rings([n]) {
+        let mut x = units.clone();
+        let inverses = ring.invert_vartime(&lift(&ring, &x)).unwrap();
+        for (inverse, x) in lower(&ring, &inverses).iter().zip(&x) {
+            assert_eq!(inverse * x % &square, BigUint::from(1u8));
+        }
+        assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &x)), None);
+        x[7] = &p * 12_345u32;
+        assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &x)), Some(7));
+        assert!(ring.invert_vartime(&lift(&ring, &x)).is_none());
+        assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &[BigUint::ZERO])), Some(0));
     }
-    assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &x)), None);
-    x[7] = &p * 12_345u32;
-    assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &x)), Some(7));
-    assert!(ring.invert_vartime(&lift(&ring, &x)).is_none());
-    assert_eq!(ring.find_non_unit_vartime(&lift(&ring, &[BigUint::ZERO])), Some(0));
 }
 
 #[test]
@@ -200,14 +207,15 @@ proptest! {
         n[0] |= 1;
         n[15] |= 1 << 63;
         let n = to_biguint(&n);
-        let ring = ring_of(&n);
         let square = &n * &n;
         let (x, y) = (to_biguint(&x) % &square, to_biguint(&y) % &square);
-        let mut product = lift(&ring, std::slice::from_ref(&x));
-        ring.mul_assign(&mut product, &lift(&ring, std::slice::from_ref(&y)));
-        prop_assert_eq!(&lower(&ring, &product)[0], &(&x * &y % &square));
-        let mut residue = lift(&ring, std::slice::from_ref(&x));
-        ring.square_assign(&mut residue, 2);
-        prop_assert_eq!(&lower(&ring, &residue)[0], &x.modpow(&BigUint::from(4u8), &square));
+        for (_, ring) in rings([n]) {
+            let mut product = lift(&ring, std::slice::from_ref(&x));
+            ring.mul_assign(&mut product, &lift(&ring, std::slice::from_ref(&y)));
+            prop_assert_eq!(&lower(&ring, &product)[0], &(&x * &y % &square));
+            let mut residue = lift(&ring, std::slice::from_ref(&x));
+            ring.square_assign(&mut residue, 2);
+            prop_assert_eq!(&lower(&ring, &residue)[0], &x.modpow(&BigUint::from(4u8), &square));
+        }
     }
 }

@@ -130,7 +130,7 @@ impl SecretKey {
         let width = 2 * self.public.size().limbs();
         let wide = self.public.ring().lower(ciphertexts);
         let parts: Vec<_> = wide
-            .par_chunks(4 * width)
+            .par_chunks(8 * width)
             .map(|wide| {
                 let count = wide.len() / width;
                 let (m_p, m_q) = rayon::join(|| self.p.decrypt(wide, count), || self.q.decrypt(wide, count));

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let key = SecretKey::generate(size, &mut rand::rng())?;
     let seconds_key = start.elapsed().as_secs_f64();
-    let backend = key.public_key().ring().backend();
+    let backend = key.public_key().ring().backend().name();
     if !args.json {
         println!(
             "{count} digits that this program drew, classified by LeNet-5 on ciphertexts.\n\

@@ -111,7 +111,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let inputs = pixels(&images)?;
     let key = key_for(args.key.as_ref(), args.key_bits.into())?;
     let size = key.public_key().size();
-    let backend = key.public_key().ring().backend();
+    let backend = key.public_key().ring().backend().name();
     let batch = (args.batch as usize).min(images.count());
     let options = args.numbers.options(Some(ranges));
     let program = model.plan(&PlanOptions { key: size, batch, ..options.clone() })?;

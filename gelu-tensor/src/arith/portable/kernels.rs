@@ -1,11 +1,8 @@
-//! The portable backend: 64-bit limbs, 128-bit partial products, one residue at a time.
-//!
-//! A residue is a pair `[a, b]` of numbers below n that stands for `(a + b n) / R mod n^2` with `R = 2^(64 L)`.
-//! The modulus has its top bit set, so `R / 2 < n < R`; every bound below rests on that.
+//! The portable kernels, one residue at a time, with L limbs a half.
 
 use std::array;
 
-use super::limbs::{add_assign, conditional_subtract, double, sub_into};
+use crate::arith::limbs::{add_assign, conditional_subtract, double, sub_into};
 
 /// What the kernels need to know of a modulus.
 pub(super) struct Modulus<'a, const L: usize> {

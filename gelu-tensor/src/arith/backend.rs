@@ -1,0 +1,193 @@
+use std::fmt;
+use std::sync::OnceLock;
+
+use zeroize::Zeroizing;
+
+#[cfg(target_arch = "x86_64")]
+use super::ifma;
+use super::portable;
+use crate::Error;
+
+/// Who does the arithmetic. Both give the same results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// 64-bit limbs and 128-bit products, on any machine.
+    Portable,
+    /// AVX-512 IFMA: eight residues at a time in limbs of 52 bits, on x86-64 processors that have it.
+    Ifma,
+}
+
+impl Backend {
+    /// The environment variable that names the backend: `portable` or `ifma`.
+    pub const VARIABLE: &str = "GELU_BACKEND";
+
+    /// The one that rings are made with: what [`VARIABLE`](Self::VARIABLE) names if this machine has it, else the
+    /// fastest there is. Decided once in a process.
+    pub fn preferred() -> Self {
+        static PREFERRED: OnceLock<Backend> = OnceLock::new();
+        *PREFERRED.get_or_init(|| match std::env::var(Self::VARIABLE).as_deref() {
+            Ok("portable") => Self::Portable,
+            _ if Self::Ifma.is_available() => Self::Ifma,
+            _ => Self::Portable,
+        })
+    }
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma => ifma::Ifma::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Ifma => false,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Ifma => "ifma",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The factors of a batch of products.
+#[derive(Clone, Copy)]
+pub(super) enum Factors<'a> {
+    /// One for each residue.
+    Each(&'a [u64]),
+    /// One for each residue, out of a table.
+    Gather {
+        /// All residues of the table.
+        table: &'a [u64],
+        /// Which one each residue is multiplied with.
+        indices: &'a [u32],
+    },
+    /// The same for all.
+    One(&'a [u64]),
+}
+
+/// A backend with the constants of one modulus.
+pub(super) enum Engine {
+    Portable(portable::Context),
+    #[cfg(target_arch = "x86_64")]
+    Ifma(ifma::Context),
+}
+
+impl Engine {
+    pub(super) fn new(n: &[u64], backend: Backend) -> Result<Self, Error> {
+        match backend {
+            Backend::Portable => Ok(Self::Portable(portable::Context::new(n))),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Ifma => {
+                let ifma = ifma::Ifma::detect().ok_or(Error::Backend { wanted: backend.name() })?;
+                Ok(Self::Ifma(ifma::Context::new(ifma, n)))
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Backend::Ifma => Err(Error::Backend { wanted: backend.name() }),
+        }
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        match self {
+            Self::Portable(_) => Backend::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(_) => Backend::Ifma,
+        }
+    }
+
+    /// Arithmetic on digits, which all backends share.
+    pub(super) fn portable(&self) -> &portable::Context {
+        match self {
+            Self::Portable(context) => context,
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.portable(),
+        }
+    }
+
+    /// Limbs of one residue.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Portable(context) => 2 * context.modulus().len(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.width(),
+        }
+    }
+
+    /// log2 R.
+    pub(super) fn radix_bits(&self) -> usize {
+        match self {
+            Self::Portable(context) => 64 * context.modulus().len(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.radix_bits(),
+        }
+    }
+
+    /// Digits `a + b n` of 64-bit limbs as the limbs of a residue. The value does not change: Montgomery form is the
+    /// caller's.
+    pub(super) fn encode_digits(&self, digits: &[u64]) -> Zeroizing<Vec<u64>> {
+        match self {
+            Self::Portable(_) => Zeroizing::new(digits.to_vec()),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.encode_digits(digits),
+        }
+    }
+
+    /// The other way round; both digits are below n then.
+    pub(super) fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
+        match self {
+            Self::Portable(_) => Zeroizing::new(residue.to_vec()),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.decode_digits(residue),
+        }
+    }
+
+    pub(super) fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
+        match self {
+            Self::Portable(context) => context.mul(x, factors),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.mul(x, factors),
+        }
+    }
+
+    pub(super) fn square(&self, x: &mut [u64], times: usize) {
+        match self {
+            Self::Portable(context) => context.square(x, times),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.square(x, times),
+        }
+    }
+
+    pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
+        match self {
+            Self::Portable(context) => context.add(x, y),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.add(x, y),
+        }
+    }
+
+    pub(super) fn sub(&self, x: &mut [u64], y: &[u64]) {
+        match self {
+            Self::Portable(context) => context.sub(x, y),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.sub(x, y),
+        }
+    }
+
+    /// `x[i] *= 1 + m[i] n`, given the residues of 1 and of R (that is, R in Montgomery form).
+    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], [one, r]: [&[u64]; 2]) {
+        match self {
+            Self::Portable(context) => context.mul_one_plus(x, m),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.mul_one_plus(x, m, [one, r]),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Eight rows of limbs to vectors of eight lanes and back.
+
+use core::arch::x86_64::*;
+
+/// Residues in a vector.
+pub(super) const LANES: usize = 8;
+
+/// `out[k]` takes limb k of each row, for as many limbs as `out` has. Rows must have that many, rounded up to eight.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn load<'a>(out: &mut [__m512i], row: impl Fn(usize) -> &'a [u64]) {
+    let rows: [&[u64]; LANES] = core::array::from_fn(row);
+    for (block, out) in out.chunks_mut(LANES).enumerate() {
+        let vectors = rows.map(|row| {
+            let limbs: &[u64] = &row[block * LANES..][..LANES];
+            // SAFETY: the slice has eight limbs of eight bytes, and the load needs no alignment.
+            unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) }
+        });
+        let columns = transpose(vectors);
+        out.copy_from_slice(&columns[..out.len()]);
+    }
+}
+
+/// The reverse of [`load`] for the first `rows.len() / width` lanes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn store(rows: &mut [u64], width: usize, vectors: &[__m512i]) {
+    for (block, vectors) in vectors.chunks(LANES).enumerate() {
+        let mut columns = [_mm512_setzero_si512(); LANES];
+        columns[..vectors.len()].copy_from_slice(vectors);
+        for (row, vector) in rows.chunks_exact_mut(width).zip(transpose(columns)) {
+            let limbs: &mut [u64] = &mut row[block * LANES..][..LANES];
+            // SAFETY: the slice has eight limbs of eight bytes, and the store needs no alignment.
+            unsafe { _mm512_storeu_si512(limbs.as_mut_ptr().cast(), vector) };
+        }
+    }
+}
+
+/// Transposes an 8x8 matrix of 64-bit numbers.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(r: [__m512i; LANES]) -> [__m512i; LANES] {
+    // Pairs of rows: [r0.0 r1.0 r0.2 r1.2 ...] and [r0.1 r1.1 r0.3 r1.3 ...].
+    let low = |a, b| _mm512_unpacklo_epi64(a, b);
+    let high = |a, b| _mm512_unpackhi_epi64(a, b);
+    let pairs = [
+        low(r[0], r[1]),
+        high(r[0], r[1]),
+        low(r[2], r[3]),
+        high(r[2], r[3]),
+        low(r[4], r[5]),
+        high(r[4], r[5]),
+        low(r[6], r[7]),
+        high(r[6], r[7]),
+    ];
+    // Quarters of 128 bits: even ones of two pairs, then odd ones.
+    let even = |a, b| _mm512_shuffle_i64x2::<0b10_00_10_00>(a, b);
+    let odd = |a, b| _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b);
+    let quads = [
+        even(pairs[0], pairs[2]),
+        even(pairs[1], pairs[3]),
+        odd(pairs[0], pairs[2]),
+        odd(pairs[1], pairs[3]),
+        even(pairs[4], pairs[6]),
+        even(pairs[5], pairs[7]),
+        odd(pairs[4], pairs[6]),
+        odd(pairs[5], pairs[7]),
+    ];
+    [
+        even(quads[0], quads[4]),
+        even(quads[1], quads[5]),
+        even(quads[2], quads[6]),
+        even(quads[3], quads[7]),
+        odd(quads[0], quads[4]),
+        odd(quads[1], quads[5]),
+        odd(quads[2], quads[6]),
+        odd(quads[3], quads[7]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arith::ifma::Ifma;
+
+    #[test]
+    fn load_then_store_gives_the_rows_back() {
+        if Ifma::detect().is_none() {
+            eprintln!("skipped: this processor has no AVX-512 IFMA");
+            return;
+        }
+        let width = 24;
+        let rows: Vec<u64> = (0..8 * width as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+        let mut back = vec![0; 5 * width];
+        // SAFETY: the processor has AVX-512 F.
+        let columns: Vec<[u64; 8]> = unsafe {
+            let mut vectors = vec![_mm512_setzero_si512(); 20];
+            load(&mut vectors, |lane| &rows[lane * width..][..width]);
+            store(&mut back, width, &vectors);
+            vectors.iter().map(|&vector| core::mem::transmute(vector)).collect()
+        };
+        for (k, column) in columns.iter().enumerate() {
+            assert_eq!(*column, core::array::from_fn(|lane| rows[lane * width + k]));
+        }
+        for (lane, row) in back.chunks(width).enumerate() {
+            assert_eq!(row[..20], rows[lane * width..][..20]);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The AVX-512 IFMA backend: eight residues at a time, limbs of 52 bits.
+//!
+//! Lane j of a vector belongs to residue j. With `R = 2^(52 L) >= 16 n`, a product of halves below 2 n is again below
+//! 2 n without any final subtraction:
+//!
+//! - low half: `a c / R + n < 4 n^2 / R + n <= n / 4 + n`;
+//! - high half: `(a d + b c + V - m) / R + n < (8 n^2 + V) / R + n < n / 2 + 3 + n`, for `V < 2 R + n` a multiple of
+//!   n that keeps the difference positive.
+//!
+//! The limbs of V are stored redundantly, each at least 2^52 - 1, so that `V - m` needs no borrow. A 64-bit
+//! accumulator takes `6 L <= 480` halves of limb products, each below 2^52, without a carry in between.
+//!
+//! This folder is the only place in the project with `unsafe` code. It does two things: it calls functions compiled
+//! for AVX-512 IFMA, after [`Ifma::detect`] has found it, and it loads and stores vectors from slices whose lengths it
+//! has checked.
+
+mod kernels;
+mod lanes;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use self::kernels::{TILE, Tables};
+use super::backend::Factors;
+use super::portable;
+
+/// Proof that this processor has AVX-512 F and IFMA, made only by detection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ifma(());
+
+impl Ifma {
+    pub(super) fn detect() -> Option<Self> {
+        let found = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512ifma");
+        found.then_some(Self(()))
+    }
+}
+
+const LIMB_BITS: usize = 52;
+const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+
+/// Runs a const-generic function for the context's number of tiles.
+macro_rules! for_tiles {
+    ($context:expr, $function:ident ( $($argument:expr),* )) => {
+        match $context.tiles {
+            2 => $function::<2>($context, $($argument),*),
+            4 => $function::<4>($context, $($argument),*),
+            6 => $function::<6>($context, $($argument),*),
+            8 => $function::<8>($context, $($argument),*),
+            12 => $function::<12>($context, $($argument),*),
+            _ => $function::<16>($context, $($argument),*),
+        }
+    };
+}
+
+/// The constants of a modulus.
+pub(super) struct Context {
+    /// The token stands for every call of a kernel below.
+    ifma: Ifma,
+    portable: portable::Context,
+    tiles: usize,
+    n: Vec<u64>,
+    /// The redundant limbs of V.
+    lift: Vec<u64>,
+    negative_inverse: u64,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.n.zeroize();
+        self.lift.zeroize();
+        self.negative_inverse.zeroize();
+    }
+}
+
+impl Context {
+    pub(super) fn new(ifma: Ifma, n: &[u64]) -> Self {
+        // Four bits more than n has, in whole tiles: 10, 20, 30, 40, 60 or 80 limbs.
+        let tiles = (64 * n.len() + 4).div_ceil(LIMB_BITS).div_ceil(TILE);
+        let limbs = tiles * TILE;
+        let mut narrow = vec![0; limbs];
+        narrow_limbs(&mut narrow, n);
+        let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
+        let lift = redundant_multiple(n, limbs);
+        let negative_inverse = inverse.wrapping_neg() & LIMB_MASK;
+        Self { ifma, portable: portable::Context::new(n), tiles, n: narrow, lift, negative_inverse }
+    }
+
+    pub(super) fn portable(&self) -> &portable::Context {
+        &self.portable
+    }
+
+    /// Limbs of one half.
+    fn limbs(&self) -> usize {
+        self.tiles * TILE
+    }
+
+    /// Limbs of one residue, in whole runs of eight, which transposing needs.
+    pub(super) fn width(&self) -> usize {
+        (2 * self.limbs()).next_multiple_of(lanes::LANES)
+    }
+
+    pub(super) fn radix_bits(&self) -> usize {
+        LIMB_BITS * self.limbs()
+    }
+
+    pub(super) fn encode_digits(&self, digits: &[u64]) -> Zeroizing<Vec<u64>> {
+        let mut residue = Zeroizing::new(vec![0; self.width()]);
+        let (a, b) = digits.split_at(digits.len() / 2);
+        narrow_limbs(&mut residue[..self.limbs()], a);
+        narrow_limbs(&mut residue[self.limbs()..2 * self.limbs()], b);
+        residue
+    }
+
+    pub(super) fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
+        let limbs = self.portable.modulus().len();
+        let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
+        let (a, b) = digits.split_at_mut(limbs);
+        let tops = [
+            widen_limbs(a, &residue[..self.limbs()]),
+            widen_limbs(b, &residue[self.limbs()..2 * self.limbs()]),
+        ];
+        self.portable.canonical(&mut digits, tops);
+        digits
+    }
+
+    pub(super) fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
+        for_tiles!(self, mul(x, factors));
+    }
+
+    pub(super) fn square(&self, x: &mut [u64], times: usize) {
+        for_tiles!(self, square(x, times));
+    }
+
+    pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
+        self.by_digits(x, y, portable::Context::add);
+    }
+
+    pub(super) fn sub(&self, x: &mut [u64], y: &[u64]) {
+        self.by_digits(x, y, portable::Context::sub);
+    }
+
+    /// Sums are rare, so they take the way over canonical digits.
+    fn by_digits(&self, x: &mut [u64], y: &[u64], operation: fn(&portable::Context, &mut [u64], &[u64])) {
+        for (x, y) in x.chunks_exact_mut(self.width()).zip(y.chunks_exact(self.width())) {
+            let mut digits = self.decode_digits(x);
+            operation(&self.portable, &mut digits, &self.decode_digits(y));
+            x.copy_from_slice(&self.encode_digits(&digits));
+        }
+    }
+
+    /// `x[i] *= 1 + m[i] n`: the residue of the factor is `one + (m R mod n) n`, whose high half stays below 3 n.
+    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], [one, r]: [&[u64]; 2]) {
+        let (width, limbs) = (self.width(), self.limbs());
+        let mut factors = Zeroizing::new(vec![0; x.len()]);
+        for (factor, m) in factors.chunks_exact_mut(width).zip(m.chunks_exact(self.portable.modulus().len()))
+        {
+            narrow_limbs(&mut factor[..limbs], m);
+        }
+        self.mul(&mut factors, Factors::One(r));
+        for factor in factors.chunks_exact_mut(width) {
+            let mut carry = 0;
+            for i in 0..limbs {
+                let sum = one[limbs + i] + factor[i] + carry;
+                factor[limbs + i] = sum & LIMB_MASK;
+                carry = sum >> LIMB_BITS;
+            }
+            factor[..limbs].copy_from_slice(&one[..limbs]);
+        }
+        self.mul(x, Factors::Each(&factors));
+    }
+
+    fn tables<const N: usize>(&self) -> Tables<'_, N> {
+        Tables {
+            n: &self.n.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
+            lift: &self.lift.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
+            negative_inverse: self.negative_inverse,
+        }
+    }
+}
+
+fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    for (group, x) in x.chunks_mut(lanes::LANES * width).enumerate() {
+        let first = group * lanes::LANES;
+        let factor = |lane: usize| match factors {
+            Factors::Each(y) => &y[(first + lane) * width..][..width],
+            Factors::Gather { table, indices } => &table[indices[first + lane] as usize * width..][..width],
+            Factors::One(y) => &y[..width],
+        };
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        unsafe { kernels::mul_rows(&tables, x, factor, width) };
+    }
+}
+
+fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    for x in x.chunks_mut(lanes::LANES * width) {
+        // SAFETY: as above.
+        unsafe { kernels::square_rows(&tables, x, times, width) };
+    }
+}
+
+/// 64-bit limbs to limbs of 52 bits; what does not fit `narrow` must be zero.
+fn narrow_limbs(narrow: &mut [u64], wide: &[u64]) {
+    for (i, limb) in narrow.iter_mut().enumerate() {
+        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
+        let low = wide.get(index).copied().unwrap_or(0) >> shift;
+        let high = if shift > 12 { wide.get(index + 1).copied().unwrap_or(0) << (64 - shift) } else { 0 };
+        *limb = (low | high) & LIMB_MASK;
+    }
+}
+
+/// Limbs of 52 bits to 64-bit limbs, returning the bits above them.
+fn widen_limbs(wide: &mut [u64], narrow: &[u64]) -> u64 {
+    wide.fill(0);
+    let mut top = 0;
+    for (i, &limb) in narrow.iter().enumerate() {
+        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
+        let spread = u128::from(limb) << shift;
+        for (offset, part) in [spread as u64, (spread >> 64) as u64].into_iter().enumerate() {
+            match wide.get_mut(index + offset) {
+                Some(wide) => *wide |= part,
+                // The value is below 2^(64 limbs + 1): only its top bit can land here.
+                None => top |= part,
+            }
+        }
+    }
+    top
+}
+
+/// A multiple of n from `2 R` up, below `2 R + n`, in `limbs` limbs that are each at least 2^52 - 1.
+fn redundant_multiple(n: &[u64], limbs: usize) -> Vec<u64> {
+    use num_bigint::BigUint;
+    use num_integer::Integer;
+
+    use crate::arith::limbs::to_biguint;
+
+    // Division by a secret prime takes a time that depends on it; this runs once when a key is made or loaded, among
+    // the other checks of it (see SECURITY.md).
+    let n = to_biguint(n);
+    let twice_r = BigUint::from(2u8) << (LIMB_BITS * limbs);
+    let multiple = twice_r.next_multiple_of(&n);
+    // 2^52 in every limb, which carries 1 into the limb above.
+    let spread = (0..limbs).fold(BigUint::ZERO, |sum, i| sum + (BigUint::from(1u8) << (LIMB_BITS * (i + 1))));
+    let rest = multiple - spread;
+    let digits: Vec<u64> = rest
+        .to_radix_le(2)
+        .chunks(LIMB_BITS)
+        .map(|bits| bits.iter().rev().fold(0, |limb, &bit| (limb << 1) | u64::from(bit)))
+        .collect();
+    let mut out: Vec<u64> =
+        (0..limbs).map(|i| digits.get(i).copied().unwrap_or(0) + (1 << LIMB_BITS)).collect();
+    // What is left above the highest limb stays there redundantly: it is at most 1.
+    out[limbs - 1] += digits.get(limbs).copied().unwrap_or(0) << LIMB_BITS;
+    out
+}

@@ -1,0 +1,221 @@
+//! The portable backend: 64-bit limbs, 128-bit partial products, one residue at a time.
+//!
+//! A residue is a pair `[a, b]` of numbers below n that stands for `(a + b n) / R mod n^2` with `R = 2^(64 L)`.
+//! The modulus has its top bit set, so `R / 2 < n < R`; every bound of the kernels rests on that.
+
+mod kernels;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use self::kernels::{Modulus, Residue};
+use super::backend::Factors;
+use super::limbs::{add_assign, conditional_subtract, sub_into};
+
+/// Runs a const-generic function for the context's limb count, which the ring has checked.
+macro_rules! for_limbs {
+    ($context:expr, $function:ident ( $($argument:expr),* )) => {
+        match $context.n.len() {
+            8 => $function::<8>($context, $($argument),*),
+            16 => $function::<16>($context, $($argument),*),
+            24 => $function::<24>($context, $($argument),*),
+            32 => $function::<32>($context, $($argument),*),
+            48 => $function::<48>($context, $($argument),*),
+            _ => $function::<64>($context, $($argument),*),
+        }
+    };
+}
+
+/// The constants of a modulus.
+pub(super) struct Context {
+    n: Vec<u64>,
+    negative_inverse: u64,
+    /// `R^2 mod n`.
+    r_squared: Vec<u64>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.n.zeroize();
+        self.negative_inverse.zeroize();
+        self.r_squared.zeroize();
+    }
+}
+
+impl Context {
+    pub(super) fn new(n: &[u64]) -> Self {
+        // Newton: every step doubles the correct bits of 1 / n mod 2^64, from 3.
+        let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
+        let mut context = Self { n: n.to_vec(), negative_inverse: inverse.wrapping_neg(), r_squared: vec![] };
+        let square = context.powers_of_two(&[2 * 64 * n.len()]);
+        context.r_squared = square[0][..n.len()].to_vec();
+        context
+    }
+
+    pub(super) fn modulus(&self) -> &[u64] {
+        &self.n
+    }
+
+    /// `2^e mod n^2` for ascending exponents e, as digits `a + b n`.
+    pub(super) fn powers_of_two(&self, exponents: &[usize]) -> Vec<Zeroizing<Vec<u64>>> {
+        for_limbs!(self, powers_of_two(exponents))
+    }
+
+    /// A number of n's limbs as digits: `c = (c - k n) + k n` with `k = [c >= n]`.
+    pub(super) fn split(&self, c: &[u64]) -> Zeroizing<Vec<u64>> {
+        let limbs = self.n.len();
+        let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
+        let borrow = sub_into(&mut digits[..limbs], c, &self.n);
+        let keep = borrow.wrapping_neg();
+        for (digit, &c) in digits.iter_mut().zip(c) {
+            *digit = (*digit & !keep) | (c & keep);
+        }
+        digits[limbs] = 1 - borrow;
+        digits
+    }
+
+    /// `x[i] *= factor`.
+    pub(super) fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
+        for_limbs!(self, mul(x, factors));
+    }
+
+    /// `x[i] = x[i]^(2^times)`.
+    pub(super) fn square(&self, x: &mut [u64], times: usize) {
+        for_limbs!(self, square(x, times));
+    }
+
+    /// `x[i] += y[i]`, which also holds for digits.
+    pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
+        for_limbs!(self, add_zip(x, y));
+    }
+
+    /// `x[i] -= y[i]`, which also holds for digits.
+    pub(super) fn sub(&self, x: &mut [u64], y: &[u64]) {
+        for_limbs!(self, sub_zip(x, y));
+    }
+
+    /// `x[i] *= 1 + m[i] n`: since `(a + b n)(1 + m n) = a + (b + a m) n`, two half-size products.
+    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64]) {
+        for_limbs!(self, one_plus(x, m));
+    }
+
+    /// Digits that may each be up to `2 n - 1`, with the bits that do not fit their limbs in `tops`, as digits below n.
+    pub(super) fn canonical(&self, digits: &mut [u64], tops: [u64; 2]) {
+        for_limbs!(self, canonical(digits, tops));
+    }
+}
+
+/// Views limbs as residues of L limbs a half.
+fn view<const L: usize>(limbs: &[u64]) -> &[Residue<L>] {
+    limbs.as_chunks::<L>().0.as_chunks::<2>().0
+}
+
+fn view_mut<const L: usize>(limbs: &mut [u64]) -> &mut [Residue<L>] {
+    limbs.as_chunks_mut::<L>().0.as_chunks_mut::<2>().0
+}
+
+fn modulus<const L: usize>(context: &Context) -> Modulus<'_, L> {
+    Modulus { n: &context.n.as_chunks::<L>().0[0], negative_inverse: context.negative_inverse }
+}
+
+fn powers_of_two<const L: usize>(context: &Context, exponents: &[usize]) -> Vec<Zeroizing<Vec<u64>>> {
+    let modulus = modulus::<L>(context);
+    let mut power = [[0; L]; 2];
+    power[0][0] = 1;
+    let mut reached = 0;
+    exponents
+        .iter()
+        .map(|&exponent| {
+            while reached < exponent {
+                power = add(&modulus, &power, &power);
+                reached += 1;
+            }
+            Zeroizing::new(power.as_flattened().to_vec())
+        })
+        .collect()
+}
+
+fn mul<const L: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
+    let modulus = modulus::<L>(context);
+    let x = view_mut::<L>(x).iter_mut();
+    match factors {
+        Factors::Each(y) => x.zip(view::<L>(y)).for_each(|(x, y)| *x = kernels::mul(&modulus, x, y)),
+        Factors::Gather { table, indices } => {
+            let table = view::<L>(table);
+            x.zip(indices).for_each(|(x, &index)| *x = kernels::mul(&modulus, x, &table[index as usize]));
+        }
+        Factors::One(y) => x.for_each(|x| *x = kernels::mul(&modulus, x, &view::<L>(y)[0])),
+    }
+}
+
+fn square<const L: usize>(context: &Context, x: &mut [u64], times: usize) {
+    let modulus = modulus::<L>(context);
+    for x in view_mut::<L>(x) {
+        for _ in 0..times {
+            *x = kernels::square(&modulus, x);
+        }
+    }
+}
+
+fn one_plus<const L: usize>(context: &Context, x: &mut [u64], m: &[u64]) {
+    let modulus = modulus::<L>(context);
+    let r_squared = &context.r_squared.as_chunks::<L>().0[0];
+    for ([a, b], m) in view_mut::<L>(x).iter_mut().zip(m.as_chunks::<L>().0) {
+        let montgomery = kernels::mul_mod_n(&modulus, m, r_squared);
+        let product = kernels::mul_mod_n(&modulus, a, &montgomery);
+        *b = add_mod_n(&modulus, b, &product).0;
+    }
+}
+
+fn canonical<const L: usize>(context: &Context, digits: &mut [u64], tops: [u64; 2]) {
+    let modulus = modulus::<L>(context);
+    for [a, b] in view_mut::<L>(digits) {
+        let excess;
+        (*a, excess) = conditional_subtract(*a, tops[0], modulus.n);
+        let mut carry = [0; L];
+        carry[0] = excess;
+        // Below n first, so that the carry cannot overflow.
+        *b = conditional_subtract(*b, tops[1], modulus.n).0;
+        *b = add_mod_n(&modulus, b, &carry).0;
+    }
+}
+
+/// `x + y mod n` for x, y below n (or one of them n), and whether n was subtracted.
+fn add_mod_n<const L: usize>(modulus: &Modulus<L>, x: &[u64; L], y: &[u64; L]) -> ([u64; L], u64) {
+    let mut sum = *x;
+    let top = u64::from(add_assign(&mut sum, y));
+    conditional_subtract(sum, top, modulus.n)
+}
+
+fn add<const L: usize>(modulus: &Modulus<L>, x: &Residue<L>, y: &Residue<L>) -> Residue<L> {
+    let (low, carry) = add_mod_n(modulus, &x[0], &y[0]);
+    let (high, _) = add_mod_n(modulus, &x[1], &y[1]);
+    let mut one = [0; L];
+    one[0] = carry;
+    [low, add_mod_n(modulus, &high, &one).0]
+}
+
+fn add_zip<const L: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
+    let modulus = modulus::<L>(context);
+    for (x, y) in view_mut::<L>(x).iter_mut().zip(view::<L>(y)) {
+        *x = add(&modulus, x, y);
+    }
+}
+
+fn sub_zip<const L: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
+    let modulus = modulus::<L>(context);
+    for (x, y) in view_mut::<L>(x).iter_mut().zip(view::<L>(y)) {
+        // n^2 - (c + d n) = (n - c) + (n - 1 - d) n, where n - c may be n itself and is then made 0 with a carry,
+        // which the 1 that is taken from the high half makes up for.
+        let mut low = [0; L];
+        sub_into(&mut low, modulus.n, &y[0]);
+        let (low, zero) = add_mod_n(&modulus, &[0; L], &low);
+        let mut high = [0; L];
+        sub_into(&mut high, modulus.n, &y[1]);
+        let mut one = [0; L];
+        one[0] = 1 - zero;
+        let mut less_one = [0; L];
+        sub_into(&mut less_one, &high, &one);
+        let (high, _) = add_mod_n(&modulus, &[0; L], &less_one);
+        *x = add(&modulus, x, &[low, high]);
+    }
+}
