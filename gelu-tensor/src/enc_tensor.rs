@@ -2,11 +2,12 @@ use rand::CryptoRng;
 use rayon::prelude::*;
 
 use crate::arith::Residues;
-use crate::fixed_tensor::{check_addend, pool_windows};
+use crate::fixed_tensor::check_addend;
 use crate::layout::{Arrangement, Extent};
-use crate::matmul::{self, Columns, MatmulShape};
+use crate::lowering::ColumnPlan;
+use crate::matmul::{self, Columns};
 use crate::paillier::{Fingerprint, PublicKey, Randomizer, SecretKey};
-use crate::{Error, FixedTensor, Format, IntMatrix, Shape, SlotLayout, Window, WindowTap};
+use crate::{Error, FixedTensor, Format, IntMatrix, Shape, SlotLayout, Window};
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
 #[derive(Clone, Debug)]
@@ -17,6 +18,9 @@ pub struct EncTensor {
     format: Format,
     layout: SlotLayout,
     ciphertexts: Residues,
+    /// Bits that the exponents of h in its ciphertexts may have. A fresh encryption's are the key owner's own; every
+    /// operation makes them longer, and tells how by them until they are hidden again.
+    randomness_bits: usize,
 }
 
 /// What is public of an encrypted tensor: all but the ciphertexts.
@@ -70,13 +74,25 @@ impl EncTensor {
         layout: SlotLayout,
         ciphertexts: Residues,
     ) -> Result<Self, Error> {
+        let randomness_bits = key.size().encryption_exponent();
         if format.slot_bits() > layout.slot_bits {
             return Err(Error::Overflow {
                 needed_bits: format.slot_bits(),
                 available_bits: layout.slot_bits,
             });
         }
-        Ok(Self { key, shape, batch, format, layout, ciphertexts })
+        Ok(Self { key, shape, batch, format, layout, ciphertexts, randomness_bits })
+    }
+
+    /// The result of an operation on this tensor, which made its exponents longer by `grown_bits`.
+    fn derive(
+        &self,
+        ciphertexts: Residues,
+        grown_bits: usize,
+        (shape, format, layout): (Shape, Format, SlotLayout),
+    ) -> Result<Self, Error> {
+        let out = Self::new(self.key.clone(), shape, self.batch, format, layout, ciphertexts)?;
+        Ok(Self { randomness_bits: self.randomness_bits + grown_bits, ..out })
     }
 
     /// The tensor of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
@@ -182,7 +198,7 @@ impl EncTensor {
         };
         let format = self.format.weighted_sum(kernels.range(), kernels.columns())?;
         let layout = SlotLayout { arrangement, ..self.layout };
-        Self::new(self.key.clone(), shape, self.batch, format, layout, out)
+        self.derive(out, growth(kernels), (shape, format, layout))
     }
 
     /// The mean over each window, channel by channel, of slots of images, or of images of one channel in the im2col
@@ -198,7 +214,7 @@ impl EncTensor {
         let (product, shape) = self.layout.mean_pool(self.extent(), &self.shape, window)?;
         let out = self.product(&weights, &product)?;
         let format = self.format.weighted_sum(weights.range(), weights.columns())?;
-        Self::new(self.key.clone(), shape, self.batch, format, self.layout, out)
+        self.derive(out, growth(&weights), (shape, format, self.layout))
     }
 
     /// Every row of `matrix` times the (flattened) image, of slots of images.
@@ -210,7 +226,7 @@ impl EncTensor {
         let out = self.product(matrix, &product)?;
         let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
         let shape = Shape::from([matrix.rows()]);
-        Self::new(self.key.clone(), shape, self.batch, format, self.layout, out)
+        self.derive(out, growth(matrix), (shape, format, self.layout))
     }
 
     /// The same slots of images under another shape of as many elements.
@@ -255,7 +271,9 @@ impl EncTensor {
         let mut ciphertexts = self.ciphertexts.clone();
         self.key.ring().mul_assign(&mut ciphertexts, &other.ciphertexts);
         let format = self.format.sum(other.format)?;
-        Self::new(self.key.clone(), self.shape.clone(), self.batch, format, self.layout, ciphertexts)
+        let longest = self.randomness_bits.max(other.randomness_bits);
+        let sum = self.derive(ciphertexts, 1, (self.shape.clone(), format, self.layout))?;
+        Ok(Self { randomness_bits: longest + 1, ..sum })
     }
 
     /// The sum with a tensor in the clear; one image is added to each of a batch. Unused slots stay zero.
@@ -270,7 +288,7 @@ impl EncTensor {
         let plaintexts = self.layout.pack(&values, self.extent(), self.key.ring().modulus());
         let mut ciphertexts = self.ciphertexts.clone();
         self.key.ring().mul_assign_one_plus(&mut ciphertexts, &plaintexts);
-        Self::new(self.key.clone(), self.shape.clone(), self.batch, format, self.layout, ciphertexts)
+        self.derive(ciphertexts, 0, (self.shape.clone(), format, self.layout))
     }
 
     /// The same values in as few ciphertexts as they fit: units are moved next to each other by multiplying with
@@ -301,14 +319,17 @@ impl EncTensor {
             .collect();
         let mut ciphertexts = ring.empty(parts.len());
         parts.iter().for_each(|part| ciphertexts.append(part));
-        Self::new(self.key.clone(), self.shape.clone(), self.batch, self.format, layout, ciphertexts)
+        let moved = layout.stacked.min(units).saturating_sub(1) * shift;
+        self.derive(ciphertexts, moved + 1, (self.shape.clone(), self.format, layout))
     }
 
-    /// The same values in fresh ciphertexts: each is multiplied with a new encryption of zero, so that not even the
-    /// key's owner learns from them how they were computed.
+    /// The same values in fresh ciphertexts: each is multiplied with a random power of h that hides, to a statistical
+    /// distance of 2^-64, how its own exponent came from those of the client's encryptions, even from the key's
+    /// owner, who knows these and the group.
     pub fn rerandomize(mut self, rng: &mut dyn CryptoRng) -> Self {
-        let fresh = self.key.randomizers(rng, self.ciphertexts.len());
+        let fresh = self.key.hiding_randomizers(rng, self.ciphertexts.len(), self.randomness_bits);
         self.key.ring().mul_assign(&mut self.ciphertexts, &fresh);
+        self.randomness_bits = self.key.size().hiding_exponent(self.randomness_bits);
         self
     }
 
@@ -349,130 +370,7 @@ impl EncTensor {
     }
 }
 
-/// The columns of ciphertexts that an operation multiplies: indices, `None` for padding.
-pub(crate) struct ColumnPlan {
-    taps: usize,
-    indices: Vec<Option<usize>>,
-}
-
-impl ColumnPlan {
-    fn shape(&self, matrix: &IntMatrix, ciphertexts: usize) -> MatmulShape {
-        MatmulShape {
-            outputs: matrix.rows(),
-            taps: self.taps,
-            columns: self.indices.len() / self.taps,
-            ciphertexts: ciphertexts + usize::from(self.indices.contains(&None)),
-            weights: matrix.range(),
-        }
-    }
-}
-
-impl SlotLayout {
-    /// The columns, the output's shape and its arrangement.
-    fn conv2d(
-        self,
-        extent: Extent,
-        shape: &Shape,
-        kernels: usize,
-        window: Window,
-    ) -> Result<(ColumnPlan, Shape, Arrangement), Error> {
-        let windows = window.over(shape.as_image("a convolution's input")?)?;
-        let [height, width] = windows.output();
-        let (groups, taps) = (self.groups(extent), windows.taps());
-        let shape = Shape::from([kernels, height, width]);
-        match self.arrangement {
-            Arrangement::Images => {
-                let mut indices = Vec::with_capacity(groups * windows.positions() * taps);
-                for group in 0..groups {
-                    for position in 0..windows.positions() {
-                        indices.extend((0..taps).map(|tap| {
-                            let element = windows.element(WindowTap { position, tap })?;
-                            Some(group * extent.elements + element)
-                        }));
-                    }
-                }
-                Ok((ColumnPlan { taps, indices }, shape, Arrangement::Images))
-            }
-            Arrangement::Patches(packed) if packed == windows => {
-                let indices = (0..groups * taps).map(Some).collect();
-                let arrangement = Arrangement::Positions { count: windows.positions() };
-                Ok((ColumnPlan { taps, indices }, shape, arrangement))
-            }
-            _ => Err(Error::Layout {
-                operation: "a convolution",
-                expected: "one value, a batch, or im2col of the same window",
-                found: self.to_string(),
-            }),
-        }
-    }
-
-    fn mean_pool(self, extent: Extent, shape: &Shape, window: Window) -> Result<(ColumnPlan, Shape), Error> {
-        let [all, plane] = pool_windows(shape, window)?;
-        self.needs_images("mean pooling")?;
-        let channels = all.input()[0];
-        let plane_elements = extent.elements / channels;
-        let taps = plane.taps();
-        let mut indices = Vec::new();
-        for channel in 0..self.groups(extent) * channels {
-            for position in 0..plane.positions() {
-                let element =
-                    |tap| Some(channel * plane_elements + plane.element(WindowTap { position, tap })?);
-                indices.extend((0..taps).map(element));
-            }
-        }
-        let [height, width] = plane.output();
-        Ok((ColumnPlan { taps, indices }, Shape::from([channels, height, width])))
-    }
-
-    fn dense(self, extent: Extent) -> Result<ColumnPlan, Error> {
-        self.needs_images("a dense layer")?;
-        let indices = (0..self.groups(extent) * extent.elements).map(Some).collect();
-        Ok(ColumnPlan { taps: extent.elements, indices })
-    }
-
-    fn needs_images(self, operation: &'static str) -> Result<(), Error> {
-        match self.arrangement {
-            Arrangement::Images => Ok(()),
-            _ => Err(Error::Layout { operation, expected: "one value or a batch", found: self.to_string() }),
-        }
-    }
-
-    /// The size of the product that a convolution of this layout is lowered to.
-    ///
-    /// # Errors
-    /// As the convolution itself.
-    pub fn conv2d_cost(
-        self,
-        batch: usize,
-        shape: &Shape,
-        kernels: &IntMatrix,
-        window: Window,
-    ) -> Result<MatmulShape, Error> {
-        let extent = Extent::new(batch, shape);
-        let (plan, _, _) = self.conv2d(extent, shape, kernels.rows(), window)?;
-        Ok(plan.shape(kernels, self.count(extent)))
-    }
-
-    /// The size of the product that mean pooling of this layout is lowered to.
-    ///
-    /// # Errors
-    /// As the pooling itself.
-    pub fn mean_pool_cost(self, batch: usize, shape: &Shape, window: Window) -> Result<MatmulShape, Error> {
-        let weights = IntMatrix::mean(window.kernel[0].saturating_mul(window.kernel[1]))?;
-        if shape.dims().first() == Some(&1) {
-            return self.conv2d_cost(batch, shape, &weights, window);
-        }
-        let extent = Extent::new(batch, shape);
-        let (plan, _) = self.mean_pool(extent, shape, window)?;
-        Ok(plan.shape(&weights, self.count(extent)))
-    }
-
-    /// The size of the product that a dense layer of this layout is lowered to.
-    ///
-    /// # Errors
-    /// As the layer itself.
-    pub fn dense_cost(self, batch: usize, shape: &Shape, matrix: &IntMatrix) -> Result<MatmulShape, Error> {
-        let extent = Extent::new(batch, shape);
-        Ok(self.dense(extent)?.shape(matrix, self.count(extent)))
-    }
+/// Bits by which a product with a matrix makes exponents longer.
+fn growth(matrix: &IntMatrix) -> usize {
+    matrix.range().bits as usize + matrix.columns().ilog2() as usize + 1
 }

@@ -7,7 +7,7 @@ use crate::arith::limbs::{BitRange, add_assign, bits, conditional_assign, less_t
 use crate::paillier::KeyBits;
 use crate::{Error, Format, Shape, WindowTap, Windows};
 
-/// What the slots of one unit of ciphertext run over (DESIGN section 6).
+/// What the slots of one unit of ciphertext run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Arrangement {

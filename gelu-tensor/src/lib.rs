@@ -7,6 +7,7 @@ mod error;
 mod fixed_tensor;
 mod format;
 mod layout;
+mod lowering;
 mod matmul;
 pub mod paillier;
 mod shape;

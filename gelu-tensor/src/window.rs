@@ -8,6 +8,7 @@ use crate::{Error, Shape};
 ///
 /// All fields are `[vertical, horizontal]`, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Window {
     /// Extent of the window.
     pub kernel: [usize; 2],
@@ -78,6 +79,7 @@ impl fmt::Display for Window {
 
 /// All positions of a [`Window`] over one image: the index arithmetic of im2col.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Windows {
     window: Window,
     input: [usize; 3],

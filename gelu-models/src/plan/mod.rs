@@ -1,5 +1,5 @@
 //! How a model is run on ciphertexts: cut at each nonlinear node into segments, each one integer matrix for the
-//! server and one step for the client (DESIGN sections 3, 6 and 8).
+//! server and one step for the client.
 //!
 //! A [`Plan`] is public: it holds shapes, scales, bounds and slot layouts, and follows from the architecture, the
 //! declared bits and ranges, and the power of two above each layer's largest weight. A [`Program`] is the server's:

@@ -17,7 +17,8 @@ pub struct PlanOptions {
     pub layer_bits: BTreeMap<String, u32>,
     /// Bits of an activation, 2 to 24. Default: 10.
     pub activation_bits: u32,
-    /// Bits of an input element, 2 to 24. Default: 8, which pixels have.
+    /// Bits of an input element, 2 to 24. Default: 8; a pixel p / 255 is rounded to the
+    /// nearest of 256 steps.
     pub input_bits: u32,
     /// Calibrated magnitudes of inputs and activations; `None` takes the worst case, which costs precision.
     pub ranges: Option<Ranges>,

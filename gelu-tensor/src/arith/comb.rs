@@ -1,9 +1,14 @@
+use rayon::prelude::*;
+
 use super::limbs::{BitRange, select_row};
 use super::{Exponent, Residues, Ring};
 
 /// Bits of an exponent that one table row takes: larger rows save products and cost reads, because every entry of
 /// a row is read to hide which one is used.
 const WINDOW: usize = 5;
+
+/// Rows of a table that one task makes.
+const ROWS_TOGETHER: usize = 8;
 
 /// Powers of one base, `base^(digit 2^(5 i))`, so that a power of it costs one product for five bits of exponent
 /// and no squaring (Brickell, Gordon, McCurley and Wilson, EUROCRYPT '92).
@@ -16,14 +21,28 @@ impl Comb {
     /// The table for exponents of up to `exponent_bits` bits of the one residue in `base`.
     pub fn new(ring: &Ring, base: &Residues, exponent_bits: usize) -> Self {
         let mut base = base.gather([0]);
-        let rows = (0..exponent_bits.div_ceil(WINDOW))
+        let bases: Vec<Residues> = (0..exponent_bits.div_ceil(WINDOW))
             .map(|_| {
-                let mut row = ring.ones(1);
-                for digit in 0..(1 << WINDOW) - 1 {
-                    ring.push_multiples(&mut row, digit..digit + 1, (&base, 0));
-                }
+                let row_base = base.clone();
                 ring.square_assign(&mut base, WINDOW);
-                row
+                row_base
+            })
+            .collect();
+        // Rows grow side by side, so that a batch is never a single residue.
+        let rows = bases
+            .par_chunks(ROWS_TOGETHER)
+            .flat_map_iter(|bases| {
+                let mut factors = ring.empty(bases.len());
+                bases.iter().for_each(|base| factors.append(base));
+                let mut powers = ring.ones(bases.len());
+                let mut rows = vec![ring.ones(1); bases.len()];
+                for _ in 1..1 << WINDOW {
+                    ring.mul_assign(&mut powers, &factors);
+                    for (index, row) in rows.iter_mut().enumerate() {
+                        row.append(&powers.gather([index]));
+                    }
+                }
+                rows
             })
             .collect();
         Self { rows }
@@ -37,7 +56,8 @@ impl Comb {
         let width = ring.width();
         let mut out = ring.ones(exponents.len());
         let mut factor = out.clone();
-        for (index, row) in self.rows.iter().enumerate() {
+        let bits = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
+        for (index, row) in self.rows.iter().enumerate().take(bits.div_ceil(WINDOW)) {
             let range = BitRange { start: index * WINDOW, width: WINDOW };
             for (factor, exponent) in factor.limbs_mut().chunks_exact_mut(width).zip(exponents) {
                 select_row(factor, row.limbs(), exponent.window(range));

@@ -33,6 +33,7 @@ struct Constants {
 
 /// How many operations mod n^2 a ring has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Operations {
     /// Products of two residues.
     pub products: u64,

@@ -1,4 +1,4 @@
-//! The one primitive of the server: an integer matrix times a matrix of ciphertexts (DESIGN section 7).
+//! The one primitive of the server: an integer matrix times a matrix of ciphertexts.
 //!
 //! A column of the ciphertext matrix is a list of ciphertexts out of a pool, so that im2col copies nothing. Negative
 //! weights: with k bits, `sum w c = sum u c - 2^(k-1) sum c` for `u = w + 2^(k-1) >= 0`, and Horner's rule over the

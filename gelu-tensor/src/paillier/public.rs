@@ -16,6 +16,9 @@ use crate::arith::{Comb, Exponent, Residues, Ring};
 /// Encryptions that share one pass over the comb's table, so that its rows stay in the cache.
 const BATCH: usize = 8;
 
+/// log2 of the statistical distance at which an exponent hides another.
+const HIDING_BITS: usize = 64;
+
 /// The sizes of n that keys come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "usize", into = "usize")]
@@ -47,6 +50,29 @@ impl KeyBits {
     /// Limbs of n.
     pub(crate) fn limbs(self) -> usize {
         self.bits() / 64
+    }
+
+    /// Bits of rho, the exponent of a fresh encryption.
+    pub fn encryption_exponent(self) -> usize {
+        self.bits() / 2
+    }
+
+    /// Bits of a random exponent that hides any exponent of up to `hidden_bits` bits from somebody who knows the
+    /// group, to a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h.
+    pub fn hiding_exponent(self, hidden_bits: usize) -> usize {
+        if hidden_bits + HIDING_BITS <= self.short_exponent() {
+            self.short_exponent()
+        } else {
+            self.long_exponent()
+        }
+    }
+
+    fn short_exponent(self) -> usize {
+        self.encryption_exponent() + 2 * HIDING_BITS
+    }
+
+    fn long_exponent(self) -> usize {
+        self.bits() + HIDING_BITS
     }
 
     /// Bits that the slots of one plaintext may fill together: two fewer than n has, so that every sum of slots
@@ -82,7 +108,8 @@ struct Inner {
     ring: Ring,
     h: Residues,
     fingerprint: [u8; 32],
-    comb: OnceLock<Comb>,
+    /// Tables for exponents of [`KeyBits::short_exponent`] and of [`KeyBits::long_exponent`] bits.
+    combs: [OnceLock<Comb>; 2],
 }
 
 impl PublicKey {
@@ -139,7 +166,7 @@ impl PublicKey {
             ring,
             h,
             fingerprint: digest.finalize().into(),
-            comb: OnceLock::new(),
+            combs: Default::default(),
         })))
     }
 
@@ -226,11 +253,37 @@ impl PublicKey {
         out
     }
 
-    /// `count` secret exponents rho.
+    /// `count` secret exponents rho of fresh encryptions.
     pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> Vec<Exponent> {
-        let limbs = self.0.size.limbs() / 2;
-        (0..count).map(|_| Exponent::new((0..limbs).map(|_| rng.next_u64()).collect())).collect()
+        random_exponents(rng, count, self.0.size.encryption_exponent())
     }
+
+    /// `count` powers of h whose exponents hide exponents of up to `hidden_bits` bits, even from the key's owner.
+    pub(crate) fn hiding_randomizers(
+        &self,
+        rng: &mut dyn CryptoRng,
+        count: usize,
+        hidden_bits: usize,
+    ) -> Residues {
+        self.powers_of_h(&random_exponents(rng, count, self.0.size.hiding_exponent(hidden_bits)))
+    }
+
+    fn powers_of_h(&self, exponents: &[Exponent]) -> Residues {
+        let (ring, size) = (&self.0.ring, self.0.size);
+        let bits = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
+        let [short, long] = &self.0.combs;
+        let (comb, most) = if bits <= size.short_exponent() {
+            (short, size.short_exponent())
+        } else {
+            (long, size.long_exponent())
+        };
+        let comb = comb.get_or_init(|| Comb::new(ring, &self.0.h, most));
+        self.in_parallel(exponents.len(), |range| comb.power(ring, &exponents[range]))
+    }
+}
+
+fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {
+    (0..count).map(|_| Exponent::new((0..bits / 64).map(|_| rng.next_u64()).collect())).collect()
 }
 
 /// Makes `h^rho` by a fixed-base comb mod n^2, whose table is made at the first call.
@@ -240,10 +293,7 @@ impl Randomizer for PublicKey {
     }
 
     fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues {
-        let exponents = self.exponents(rng, count);
-        let ring = &self.0.ring;
-        let comb = self.0.comb.get_or_init(|| Comb::new(ring, &self.0.h, self.0.size.bits() / 2));
-        self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
+        self.powers_of_h(&self.exponents(rng, count))
     }
 }
 

@@ -119,7 +119,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         1e3 * report.seconds / count as f64,
         size.bits()
     );
-    println!("The server saw ciphertexts only; the client saw every layer's sums, but no weights.");
+    println!(
+        "The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md)."
+    );
     println!("Pictures: {} and {}", sheet.display(), chart.display());
     Ok(())
 }
