@@ -1,13 +1,14 @@
 use std::sync::{Arc, LazyLock, Mutex};
 
 use gelu_layers::Initializer;
+use gelu_tensor::Shape;
 use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
 use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
 use crate::plan::{PlanError, PlanOptions};
-use crate::{Model, ModelBuilder};
+use crate::{Model, ModelBuilder, WeightTensor};
 
 static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| {
     Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(3)).unwrap())
@@ -93,6 +94,34 @@ fn a_model_may_begin_with_an_activation() {
     let float = build().forward(images.view()).unwrap();
     let close = |(found, expected): (&f64, &f32)| (found - f64::from(*expected)).abs() < 5e-3;
     assert!(outcome.outputs.iter().zip(&float).all(close), "{} {float}", outcome.outputs);
+}
+
+/// The prediction is that of the outputs, not of the sums before an activation that changes their order.
+#[test]
+fn activations_before_the_end_count_for_the_prediction() {
+    for softmax in [false, true] {
+        let builder = ModelBuilder::new([4]).dense("fc1", 6).square();
+        let mut model = model(if softmax { builder.softmax() } else { builder });
+        // The third output is the lowest sum and the largest square.
+        let mut weights = model.weights();
+        let rows = (0..24).map(|i| if i / 4 == 2 { -1.0 } else { 0.1 }).collect();
+        let tensor = WeightTensor::new(Shape::from([6, 4]), rows).unwrap();
+        weights.tensors.insert("fc1.weight".to_owned(), tensor);
+        model.load(&weights).unwrap();
+        let images = images(5);
+        let program = model.plan(&PlanOptions::default()).unwrap();
+        let outcome = program.run_clear(images.view()).unwrap();
+        let float = model.logits(images.view()).unwrap();
+        let error =
+            outcome.logits.iter().zip(&float).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        assert!(error <= program.error_bound() && error < 0.01, "{error}");
+        let largest =
+            |row: ndarray::ArrayView1<'_, f32>| (0..6).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+        assert_eq!(outcome.predictions(), float.outer_iter().map(largest).collect::<Vec<_>>());
+        let sums = outcome.integers.values().chunks(6);
+        let of_sums: Vec<_> = sums.map(|sums| (0..6).max_by_key(|&i| sums[i]).unwrap()).collect();
+        assert_ne!(outcome.predictions(), of_sums, "the test tells the two apart");
+    }
 }
 
 #[test]
