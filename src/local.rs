@@ -27,7 +27,7 @@ pub struct LocalReport {
     pub plan: Plan,
     /// The last segment's sums as integers, image after image.
     pub integers: Vec<i64>,
-    /// The same as reals, `[images, outputs]`.
+    /// The outputs before the final softmax, `[images, outputs]`.
     pub logits: Array2<f64>,
     /// After the final activations, `[images, outputs]`.
     pub outputs: Array2<f64>,

@@ -277,3 +277,5 @@ fn initial_values_stay_within_their_bounds() {
     Initializer::Zeros.fill(&mut layer, &mut rng);
     assert_eq!(largest(&layer), 0.0);
 }
+
+mod fixed;

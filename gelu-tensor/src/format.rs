@@ -77,9 +77,10 @@ impl Format {
     /// # Errors
     /// [`Error::Overflow`] when it is too large.
     pub fn weighted_sum(self, weights: WeightRange, terms: usize) -> Result<Self, Error> {
-        let bound = u128::from(self.bound) * u128::from(weights.bound()) * terms as u128;
+        // All three may come from a peer.
+        let bound = (u128::from(self.bound) * u128::from(weights.bound())).saturating_mul(terms as u128);
         match u64::try_from(bound) {
-            Ok(bound) => Self::new(bound, self.scale_bits + weights.scale_bits),
+            Ok(bound) => Self::new(bound, self.scale_bits.saturating_add(weights.scale_bits)),
             Err(_) => {
                 Err(Error::Overflow { needed_bits: 129 - bound.leading_zeros() as usize, available_bits: 62 })
             }

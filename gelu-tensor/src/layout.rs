@@ -147,15 +147,15 @@ impl SlotLayout {
     }
 
     pub(crate) fn count(self, extent: Extent) -> usize {
-        (self.groups(extent) * self.units_per_group(extent)).div_ceil(self.stacked)
+        self.groups(extent).saturating_mul(self.units_per_group(extent)).div_ceil(self.stacked)
     }
 
     /// Images times positions.
     fn run(self, batch: usize) -> usize {
         match self.arrangement {
             Arrangement::Images => batch,
-            Arrangement::Patches(windows) => batch * windows.positions(),
-            Arrangement::Positions { count } => batch * count,
+            Arrangement::Patches(windows) => batch.saturating_mul(windows.positions()),
+            Arrangement::Positions { count } => batch.saturating_mul(count),
         }
     }
 

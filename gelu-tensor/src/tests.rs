@@ -287,6 +287,12 @@ fn plaintexts_out_of_bounds_are_refused() {
 fn formats_are_checked() {
     assert!(Format::new(MAX_BOUND + 1, 0).is_err());
     assert!(Format::new(1, 1000).is_err());
+    // Numbers of a peer's plan: neither the scale nor the bound may overflow on the way to being refused.
+    let largest = Format::new(MAX_BOUND, 256).unwrap();
+    for (scale_bits, terms) in [(i32::MAX, 1), (i32::MIN, 1), (0, usize::MAX)] {
+        let weights = WeightRange::signed(24, scale_bits);
+        assert!(matches!(largest.weighted_sum(weights, terms), Err(Error::Overflow { .. })));
+    }
     let format = Format::new(255, 8).unwrap();
     assert_eq!((format.slot_bits(), format.real(128)), (9, 0.5));
     assert!(matches!(format.sum(Format::new(1, 7).unwrap()), Err(Error::Scale { expected: 8, found: 7 })));

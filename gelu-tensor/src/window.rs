@@ -55,8 +55,9 @@ impl Window {
             if self.padding[axis] > input[axis + 1] {
                 return Err(fail("the padding must not be larger than the input"));
             }
-            let padded = input[axis + 1]
-                .checked_add(2 * self.padding[axis])
+            let padded = self.padding[axis]
+                .checked_mul(2)
+                .and_then(|padding| padding.checked_add(input[axis + 1]))
                 .ok_or_else(|| fail("the padded input is too large"))?;
             let room = padded
                 .checked_sub(self.kernel[axis])
@@ -104,12 +105,12 @@ impl Windows {
 
     /// How many positions.
     pub fn positions(&self) -> usize {
-        self.output[0] * self.output[1]
+        self.output[0].saturating_mul(self.output[1])
     }
 
     /// How many taps one position has: channels x kernel height x kernel width.
     pub fn taps(&self) -> usize {
-        self.input[0] * self.window.kernel[0] * self.window.kernel[1]
+        self.input[0].saturating_mul(self.window.kernel[0]).saturating_mul(self.window.kernel[1])
     }
 
     /// The element of the (row-major, channel-first) input that `tap` of `position` reads;
@@ -158,5 +159,9 @@ mod tests {
         assert!(Window::new([2, 2]).with_stride([0, 1]).over([1, 9, 9]).is_err());
         assert!(Window::new([2, 2]).with_padding([2, 0]).over([1, 9, 9]).is_err());
         assert!(Window::new([1, 1]).over([0, 9, 9]).is_err());
+        // Twice this padding is no number of 64 bits.
+        let most = usize::MAX;
+        let window = Window::new([most, 1]).with_padding([most / 2 + 1, 0]);
+        assert!(matches!(window.over([1, most, 1]), Err(Error::Window { .. })));
     }
 }

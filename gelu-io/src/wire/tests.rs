@@ -1,1 +1,339 @@
+use std::sync::{Arc, LazyLock};
 
+use gelu_layers::Initializer;
+use gelu_models::ModelBuilder;
+use gelu_models::infer::{AbortReason, Client, Event, Message, Server, ServerModel};
+use gelu_models::plan::PlanOptions;
+use gelu_tensor::Error;
+use gelu_tensor::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use ndarray::Array2;
+use num_bigint::BigUint;
+use proptest::prelude::*;
+use rand::{SeedableRng, rngs::ChaCha20Rng};
+use serde_json::{Value, json};
+
+use super::frame::build;
+use super::*;
+
+const PREFIX: usize = 18;
+
+static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| key(5));
+
+/// Every message of one session, as bytes.
+static MESSAGES: LazyLock<Vec<(Kind, Vec<u8>)>> = LazyLock::new(|| {
+    let rng = &mut ChaCha20Rng::seed_from_u64(3);
+    let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
+    model.initialise(Initializer::KaimingUniform, rng);
+    let mut server = Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())));
+    let (mut client, hello) = Client::new(Arc::clone(&KEY), 2);
+    let mut messages = vec![];
+    let mut up = hello;
+    loop {
+        let down = server.handle(up.clone(), rng).unwrap().unwrap();
+        messages.extend([up, down.clone()]);
+        match client.handle(down, rng).unwrap() {
+            Event::Ready => up = client.start(Array2::from_elem((2, 4), 0.5).view(), rng).unwrap(),
+            Event::Send(message) => up = *message,
+            Event::Done(_) => break,
+        }
+    }
+    messages.truncate(4);
+    messages.push(client.finish().unwrap());
+    messages.push(Message::Abort { reason: AbortReason::BadPlan });
+    let kinds =
+        [Kind::Hello, Kind::Accept, Kind::Activations, Kind::Sums, Kind::Finish, Kind::Abort].into_iter();
+    kinds.zip(messages.iter().map(|message| encode_message(message).unwrap())).collect()
+});
+
+fn key(seed: u64) -> Arc<SecretKey> {
+    Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
+}
+
+fn public() -> &'static PublicKey {
+    KEY.public_key()
+}
+
+fn message(kind: Kind) -> &'static [u8] {
+    &MESSAGES.iter().find(|(found, _)| *found == kind).unwrap().1
+}
+
+fn decode(bytes: &[u8]) -> Result<Message, WireError> {
+    decode_message(bytes, Some(public()), Limits::default())
+}
+
+fn error(bytes: &[u8]) -> WireError {
+    decode(bytes).unwrap_err()
+}
+
+/// A frame with another header or payload, whose lengths are right again.
+fn edited(kind: Kind, bytes: &[u8], edit: impl FnOnce(&mut Value, &mut Vec<u8>)) -> Vec<u8> {
+    let length = u32::from_le_bytes(bytes[6..10].try_into().unwrap()) as usize;
+    let (header, payload) = bytes[PREFIX..].split_at(length);
+    let (mut header, mut payload) = (serde_json::from_slice(header).unwrap(), payload.to_vec());
+    edit(&mut header, &mut payload);
+    build(kind, &header, &payload).unwrap()
+}
+
+fn patched(bytes: &[u8], at: usize, patch: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + patch.len()].copy_from_slice(patch);
+    bytes
+}
+
+fn secret_file() -> Vec<u8> {
+    encode_secret_key(&KEY).unwrap().to_vec()
+}
+
+#[test]
+fn every_message_comes_back() {
+    assert_eq!(MESSAGES.len(), 6);
+    for (kind, bytes) in MESSAGES.iter() {
+        let again = decode(bytes).unwrap();
+        assert_eq!(format!("{kind:?}"), format!("{:?}", again.kind()));
+        assert_eq!(&encode_message(&again).unwrap(), bytes, "{kind}");
+    }
+}
+
+#[test]
+fn every_key_comes_back() {
+    for size in [KeyBits::Bits1024, KeyBits::Bits2048] {
+        let key = SecretKey::generate(size, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+        let secret = decode_secret_key(&encode_secret_key(&key).unwrap()).unwrap();
+        assert_eq!(secret.to_le_bytes(), key.to_le_bytes());
+        let public = decode_public_key(&encode_public_key(key.public_key()).unwrap()).unwrap();
+        assert_eq!((&public, public.size()), (key.public_key(), size));
+    }
+}
+
+#[test]
+fn truncation_at_every_length_is_found() {
+    for (kind, bytes) in MESSAGES.iter() {
+        for length in 0..bytes.len() {
+            let found = error(&bytes[..length]);
+            assert!(matches!(found, WireError::Length { .. }), "{kind} cut at {length}: {found}");
+        }
+        let longer = [bytes, &[0][..]].concat();
+        let expected = WireError::Length { expected: bytes.len(), found: bytes.len() + 1 };
+        assert_eq!(error(&longer), expected);
+    }
+    let file = secret_file();
+    for length in 0..file.len() {
+        assert!(matches!(decode_secret_key(&file[..length]), Err(WireError::Length { .. })));
+    }
+}
+
+#[test]
+fn bytes_of_something_else_are_named() {
+    let hello = message(Kind::Hello);
+    assert_eq!(error(b"PK\x03\x04 and so on"), WireError::Magic { found: b"PK\x03\x04".to_vec() });
+    assert_eq!(error(&patched(hello, 4, &[2])), WireError::Version { found: 2 });
+    assert!(matches!(error(&patched(hello, 5, &[99])), WireError::Kind { found, .. } if found == "kind 99"));
+    for other in [encode_public_key(public()).unwrap(), secret_file()] {
+        assert!(matches!(error(&other), WireError::Kind { expected, .. } if expected == "a message"));
+    }
+}
+
+/// Both lengths are compared with the limits before anything else: no memory is taken for what is only declared.
+#[test]
+fn oversize_lengths_are_refused() {
+    let hello = message(Kind::Hello);
+    let limit = Limits::default();
+    let found = error(&patched(hello, 6, &u32::MAX.to_le_bytes()));
+    let found_header = u64::from(u32::MAX);
+    assert_eq!(found, WireError::TooLarge { what: "header", limit: limit.header, found: found_header });
+    for declared in [u64::MAX, 1 << 63, (1 << 30) + 1] {
+        let found = error(&patched(hello, 10, &declared.to_le_bytes()));
+        assert_eq!(found, WireError::TooLarge { what: "payload", limit: limit.payload, found: declared });
+    }
+    let within = Limits { header: 1 << 10, payload: 383 };
+    let expected = WireError::TooLarge { what: "payload", limit: 383, found: 384 };
+    assert_eq!(decode_message(hello, Some(public()), within).unwrap_err(), expected);
+    let file = patched(&secret_file(), 10, &(1u64 << 15).to_le_bytes());
+    assert!(matches!(decode_secret_key(&file), Err(WireError::TooLarge { what: "payload", .. })));
+}
+
+#[test]
+fn headers_that_describe_something_else_are_refused() {
+    for (kind, bytes) in MESSAGES.iter() {
+        let unknown = edited(*kind, bytes, |header, _| header["surprise"] = json!(1));
+        assert!(matches!(error(&unknown), WireError::Header { kind: found, .. } if found == *kind));
+        let empty = edited(*kind, bytes, |header, _| *header = json!({}));
+        assert!(matches!(error(&empty), WireError::Header { kind: found, .. } if found == *kind));
+    }
+    let session = |header: &mut Value, _: &mut Vec<u8>| header["session"] = json!([1, 2, 3]);
+    assert!(matches!(error(&edited(Kind::Finish, message(Kind::Finish), session)), WireError::Header { .. }));
+    for kind in [Kind::Accept, Kind::Finish, Kind::Abort] {
+        let loaded = edited(kind, message(kind), |_, payload| payload.push(1));
+        assert_eq!(error(&loaded), WireError::Length { expected: 0, found: 1 });
+    }
+}
+
+/// The numbers of a tensor's header come from a peer: none of them may overflow on the way to being refused.
+#[test]
+fn tensors_with_absurd_headers_are_refused() {
+    let most = usize::MAX;
+    let window = json!({ "kernel": [most, 1], "stride": [1, 1], "padding": [most / 2 + 1, 0] });
+    let patches = |input: Value| json!({ "patches": { "window": window.clone(), "input": input, "output": [most, most] } });
+    let layouts = [
+        (json!([4]), patches(json!([1, most, 1]))),
+        (json!([1, most, 1]), patches(json!([1, most, 1]))),
+        (json!([most]), json!({ "positions": { "count": most } })),
+        (json!([most, most]), json!("images")),
+        (json!([]), json!("images")),
+        (json!([0]), json!("images")),
+    ];
+    for batch in [0, 1, 2, most] {
+        for (shape, arrangement) in &layouts {
+            for (width, stacked) in [(1, 1), (most, 1), (most, most), (0, 1)] {
+                let bytes = edited(Kind::Activations, message(Kind::Activations), |header, _| {
+                    let tensor = &mut header["tensor"];
+                    tensor["shape"] = shape.clone();
+                    tensor["batch"] = json!(batch);
+                    tensor["layout"]["arrangement"] = arrangement.clone();
+                    tensor["layout"]["width"] = json!(width);
+                    tensor["layout"]["stacked"] = json!(stacked);
+                });
+                assert!(matches!(error(&bytes), WireError::Content(_)), "{batch} {shape} {arrangement}");
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_that_are_no_ciphertexts_are_refused() {
+    let width = public().ciphertext_bytes();
+    let n = BigUint::from_bytes_le(&public().n_le_bytes());
+    let (p, _, _) = KEY.to_le_bytes();
+    let good = message(Kind::Activations);
+    let first = BigUint::from_bytes_le(&good[good.len() - width..]);
+    let unit = "must be a unit mod n^2, so not zero";
+    for (number, rule) in [
+        (BigUint::ZERO, unit),
+        (n.clone(), unit),
+        (BigUint::from_bytes_le(&p), unit),
+        (&n * &n, "must be below n^2"),
+        // A second encoding of the same ciphertext, where there is room for it.
+        ((first + &n * &n).min((BigUint::from(1u8) << (8 * width)) - 1u8), "must be below n^2"),
+    ] {
+        let mut bytes = number.to_bytes_le();
+        bytes.resize(width, 0);
+        let bytes = patched(good, good.len() - width, &bytes);
+        let index = 3;
+        assert_eq!(error(&bytes), WireError::Content(Error::Ciphertext { index, rule }), "{number:x}");
+    }
+    for missing in [1, width] {
+        let short = edited(Kind::Activations, good, |_, payload| payload.truncate(payload.len() - missing));
+        assert!(matches!(error(&short), WireError::Content(Error::Count { .. })));
+    }
+}
+
+#[test]
+fn ciphertexts_under_another_key_are_refused() {
+    for kind in [Kind::Activations, Kind::Sums] {
+        let other = key(6);
+        let found = decode_message(message(kind), Some(other.public_key()), Limits::default()).unwrap_err();
+        let hex = |key: &PublicKey| key.fingerprint().iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let [expected, theirs] = [hex(other.public_key()), hex(public())];
+        assert_eq!(found, WireError::ForeignKey { expected, found: theirs });
+        assert_eq!(decode_message(message(kind), None, Limits::default()).unwrap_err(), WireError::NoKey);
+    }
+}
+
+#[test]
+fn keys_of_peers_are_checked() {
+    let hello = message(Kind::Hello);
+    let content =
+        |edit: &dyn Fn(&mut Value, &mut Vec<u8>)| error(&edited(Kind::Hello, hello, edit)).to_string();
+    assert!(content(&|_, payload| payload[0] &= 0xfe).contains("odd"));
+    assert!(content(&|_, payload| payload[127] = 0).contains("1024, 2048, 3072 or 4096 bits"));
+    assert!(content(&|_, payload| payload[128..].fill(0)).contains("unit"));
+    assert!(content(&|_, payload| payload[128..].fill(0xff)).contains("below n^2"));
+    let sized = |header: &mut Value, _: &mut Vec<u8>| header["key_bits"] = json!(2048);
+    assert_eq!(content(&sized), WireError::Length { expected: 768, found: 384 }.to_string());
+    assert!(content(&|header, _| header["key_bits"] = json!(1025)).contains("1025 bits"));
+}
+
+#[test]
+fn secret_key_files_are_checked() {
+    let file = secret_file();
+    let found = |edit: &dyn Fn(&mut Value, &mut Vec<u8>)| {
+        decode_secret_key(&edited(Kind::SecretKey, &file, edit)).unwrap_err()
+    };
+    // p + 4 keeps its residue mod 4 and is no prime (for this seed).
+    let composite = |header: &mut Value, payload: &mut Vec<u8>| {
+        assert_eq!(header["key_bits"], 1024);
+        payload[0] = payload[0].wrapping_add(4);
+    };
+    let rule = "p must be a prime that is 3 mod 4";
+    assert!(
+        matches!(found(&composite), WireError::Content(Error::Key { rule: broken, .. }) if broken == rule)
+    );
+    let twice = |_: &mut Value, payload: &mut Vec<u8>| payload.copy_within(..64, 64);
+    assert!(matches!(found(&twice), WireError::Content(Error::PrimePair { .. })));
+    let small = |_: &mut Value, payload: &mut Vec<u8>| payload[63] = 0;
+    assert!(matches!(found(&small), WireError::Content(Error::Key { .. })));
+    let h = |_: &mut Value, payload: &mut Vec<u8>| payload[200] ^= 1;
+    assert!(matches!(
+        found(&h),
+        WireError::Content(Error::Key { rule: "h must be an n-th residue mod n^2", .. })
+    ));
+    let size = |header: &mut Value, _: &mut Vec<u8>| header["key_bits"] = json!(2048);
+    assert_eq!(found(&size), WireError::Length { expected: 768, found: 384 });
+    let kind = |header: &mut Value, _: &mut Vec<u8>| header["key_type"] = json!("rsa");
+    assert!(matches!(found(&kind), WireError::Header { kind: Kind::SecretKey, .. }));
+
+    let public_file = encode_public_key(public()).unwrap();
+    let swapped =
+        |expected: &str, found: &str| WireError::Kind { expected: expected.into(), found: found.into() };
+    assert_eq!(decode_secret_key(&public_file).unwrap_err(), swapped("a secret key", "a public key"));
+    assert_eq!(decode_public_key(&file).unwrap_err(), swapped("a public key", "a secret key"));
+    assert_eq!(
+        decode_public_key(message(Kind::Hello)).unwrap_err(),
+        swapped("a public key", "a Hello message")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// A changed byte is an error, or changes a message into another valid one; it never panics.
+    #[test]
+    fn a_corrupt_byte_never_panics(which in 0usize..6, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+        let mut bytes = MESSAGES[which].1.clone();
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+        if let Ok(message) = decode(&bytes) {
+            prop_assert!(decode(&encode_message(&message).unwrap()).is_ok());
+        }
+    }
+
+    /// The same in headers alone, where almost every byte matters.
+    #[test]
+    fn a_corrupt_header_never_panics(which in 0usize..6, at in any::<prop::sample::Index>(), digit in 0u8..10) {
+        let mut bytes = MESSAGES[which].1.clone();
+        let length = u32::from_le_bytes(bytes[6..10].try_into().unwrap()) as usize;
+        let digits: Vec<usize> = (PREFIX..PREFIX + length).filter(|&i| bytes[i].is_ascii_digit()).collect();
+        if !digits.is_empty() {
+            bytes[digits[at.index(digits.len())]] = b'0' + digit;
+        }
+        if let Ok(message) = decode(&bytes) {
+            prop_assert!(decode(&encode_message(&message).unwrap()).is_ok());
+        }
+    }
+
+    /// A secret key file with a changed byte is refused, but where the byte is as it was.
+    #[test]
+    fn a_corrupt_secret_key_is_refused(at in any::<prop::sample::Index>(), change in 1u8..=255) {
+        let mut file = secret_file();
+        let at = at.index(file.len());
+        file[at] ^= change;
+        prop_assert!(decode_secret_key(&file).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(decode(&bytes).is_err());
+        prop_assert!(decode(&[&b"GELU\x01\x03"[..], &bytes].concat()).is_err());
+        prop_assert!(decode_public_key(&bytes).is_err());
+    }
+}

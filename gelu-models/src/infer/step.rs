@@ -21,9 +21,10 @@ pub struct Step<'a> {
 /// What comes out at the end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The last segment's sums: the logits as integers.
+    /// The last segment's sums as integers.
     pub integers: FixedTensor,
-    /// The same as reals, `[images, outputs]`.
+    /// What [`Model::logits`](crate::Model::logits) gives: the outputs before the final softmax, `[images, outputs]`.
+    /// Where the client has a step of its own, the sums as reals that it is given.
     pub logits: Array2<f64>,
     /// After the final activations (probabilities, where the model ends in a softmax), `[images, outputs]`.
     pub outputs: Array2<f64>,
@@ -84,10 +85,15 @@ impl<'a> Step<'a> {
         let sums = sums.reshape(segment.output.clone())?;
         let mut reals: Vec<f64> = sums.values().iter().map(|&value| sums.format().real(value)).collect();
         let last = index + 1 == self.plan.segments.len();
+        let softmax = segment.activations.iter().position(|a| *a == Activation::Softmax);
+        let (before, after) = segment.activations.split_at(softmax.unwrap_or(segment.activations.len()));
+        if self.custom.is_none() {
+            activate(before, &mut reals, segment.output.elements());
+        }
         let logits = last.then(|| rows(&sums, reals.clone())).transpose()?;
         match self.custom.as_mut() {
             Some(custom) => custom(segment, &mut reals),
-            None => activate(&segment.activations, &mut reals, segment.output.elements()),
+            None => activate(after, &mut reals, segment.output.elements()),
         }
         match logits {
             None => self.quantise(&reals, index + 1).map(Some),

@@ -8,6 +8,8 @@ mod secret;
 mod side;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 use rand::CryptoRng;
 

@@ -1,0 +1,47 @@
+//! Whole inferences, both sides on this machine and every byte encoded: one image, and a full batch for LeNet-5. Keys of 2,048 bits.
+//!
+//! `cargo bench --bench models`
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
+)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::time::Duration;
+
+use common::{digits, options, shipped};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gelu_net::prelude::*;
+use rand::{SeedableRng, rngs::ChaCha20Rng};
+
+/// As many images as the widest slots leave room for in a ciphertext.
+fn full_batch(model: &Model, options: &PlanOptions) -> usize {
+    let plan = model.plan(&PlanOptions { key: KeyBits::Bits2048, ..options.clone() }).unwrap().plan().clone();
+    let widest = plan.segments.iter().map(|segment| segment.output_format.slot_bits()).max().unwrap();
+    KeyBits::Bits2048.slot_capacity_bits() / widest
+}
+
+fn models(c: &mut Criterion) {
+    let mut group = c.benchmark_group("models");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
+    let (lenet5, ranges) = shipped("lenet5");
+    let full = full_batch(&lenet5, &options(ranges));
+    for (name, images) in [("conv1", 1), ("lenet5", 1), ("lenet5", full)] {
+        let (model, ranges) = shipped(name);
+        let key = SecretKey::generate(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+        let local = LocalInference::new(ServerModel::new(model, options(ranges)), key, images);
+        let inputs = digits(1, images);
+        group.throughput(Throughput::Elements(images as u64));
+        group.bench_function(BenchmarkId::new(name, images), |b| {
+            b.iter(|| local.run(inputs.view(), |_| ()).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, models);
+criterion_main!(benches);

@@ -1,0 +1,53 @@
+//! What a ciphertext costs: encryption by the key's owner and by anyone else, decryption, addition of a plaintext.
+//!
+//! `cargo bench --bench paillier`; times are for a batch of 32 ciphertexts, with all cores at work.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
+)]
+
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gelu_net::prelude::*;
+use rand::{SeedableRng, rngs::ChaCha20Rng};
+
+const BATCH: usize = 32;
+
+fn paillier(c: &mut Criterion) {
+    let mut group = c.benchmark_group("paillier");
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for size in [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072] {
+        let rng = &mut ChaCha20Rng::seed_from_u64(1);
+        let key = SecretKey::generate(size, rng).unwrap();
+        let public = key.public_key();
+        let format = Format::new(1 << 20, 0).unwrap();
+        let values = (0..BATCH as i64).map(|i| i * 1000 - 7777).collect();
+        let plain = FixedTensor::new(Shape::from([BATCH]), format, values).unwrap();
+        let layout = SlotLayout::one_value(24);
+        let encrypted = plain.encrypt(layout, &key, rng).unwrap();
+        let bits = size.bits();
+        group.bench_function(BenchmarkId::new("encrypt/owner", bits), |b| {
+            b.iter(|| plain.encrypt(layout, &key, rng).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("encrypt/public", bits), |b| {
+            b.iter(|| plain.encrypt(layout, public, rng).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("decrypt", bits), |b| {
+            b.iter(|| encrypted.decrypt(&key).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("add_plain", bits), |b| {
+            b.iter(|| encrypted.add_plain(&plain).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("rerandomize", bits), |b| {
+            b.iter(|| encrypted.clone().rerandomize(rng));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, paillier);
+criterion_main!(benches);

@@ -1,0 +1,44 @@
+//! The integers' accuracy on real MNIST, where `GELU_DATA` points to it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{options, pixels, shipped};
+use gelu_net::io::data::{DataDir, Split};
+
+fn classes(logits: impl IntoIterator<Item = Vec<f64>>) -> Vec<usize> {
+    let largest = |row: Vec<f64>| (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    logits.into_iter().map(largest).collect()
+}
+
+/// Over all 10,000 test images: within 0.05 points of the real network, and at least 99.9 % the same predictions.
+#[test]
+fn fixed_point_is_as_accurate_as_the_real_network() {
+    if std::env::var_os("GELU_DATA").is_none() {
+        println!("skipped: GELU_DATA is not set");
+        return;
+    }
+    let test = DataDir::locate(None).mnist(Split::Test).unwrap();
+    assert_eq!(test.len(), 10_000);
+    let images = pixels(test.images());
+    for name in ["conv1", "lenet5"] {
+        let (model, ranges) = shipped(name);
+        let fixed = model.plan(&options(ranges)).unwrap().run_clear(images.view()).unwrap();
+        let float = model.logits(images.view()).unwrap();
+        let float = classes(float.outer_iter().map(|row| row.iter().map(|&x| f64::from(x)).collect()));
+        let predictions = fixed.predictions();
+        let right = |found: &[usize]| {
+            let pairs = found.iter().zip(test.labels());
+            pairs.filter(|(found, label)| **found == usize::from(**label)).count()
+        };
+        let same = predictions.iter().zip(&float).filter(|(a, b)| a == b).count();
+        let (right_fixed, right_float) = (right(&predictions), right(&float));
+        println!(
+            "{name}: {right_fixed} right on integers, {right_float} on reals, {same} the same, {} values clamped",
+            fixed.saturations
+        );
+        assert!(right_fixed.abs_diff(right_float) <= 5, "{name}");
+        assert!(same >= 9_990, "{name}");
+    }
+}
