@@ -151,7 +151,7 @@ fn the_plan_adds_up() {
         json(&["plan", "--model", "lenet5", "--key-bits", "2048", "--weights", text(&weights), "--json"]);
     let segments = plan["segments"].as_array().unwrap();
     let names: Vec<_> = segments.iter().map(|segment| segment["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["conv1+pool1", "conv2+pool2", "flatten+fc1", "fc2", "fc3"]);
+    assert_eq!(names, ["conv1+pool1", "conv2+pool2", "fc1", "fc2", "fc3"]);
     for field in ["ciphertexts_up", "ciphertexts_down", "bytes_up", "bytes_down", "products", "squarings"] {
         let sum: u64 = segments.iter().map(|segment| segment[field].as_u64().unwrap()).sum();
         assert_eq!(plan[field], sum, "{field}");

@@ -56,12 +56,13 @@ fn logits_are_within_the_plans_bound_of_the_real_network() {
         let (model, ranges) = shipped(name);
         let images = digits(4, 100);
         // A wide range, so that nothing is clamped: then the bound holds.
-        let options = PlanOptions { range_margin: 4.0, activation_bits: 14, ..options(ranges) };
+        let options =
+            PlanOptions { range_margin: 4.0, weight_bits: 12, activation_bits: 14, ..options(ranges) };
         let program = model.plan(&options).unwrap();
         let clear = program.run_clear(images.view()).unwrap();
         assert_eq!(clear.saturations, 0, "{name}");
         let error = largest_difference(&clear.logits, &model.logits(images.view()).unwrap());
-        let bound = program.error_bound();
+        let bound = program.error_bound().unwrap();
         println!("{name}: logits are off by {error:.5} at most, the bound is {bound:.3}");
         assert!(error <= bound + 1e-4, "{name}: {error} against {bound}");
         // What is left of the worst case in practice: logits are some tens.
@@ -87,7 +88,7 @@ fn more_bits_come_nearer() {
             let program = model.plan(&options).unwrap();
             let clear = program.run_clear(images.view()).unwrap();
             assert_eq!(clear.saturations, 0);
-            [largest_difference(&clear.logits, &float), program.error_bound()]
+            [largest_difference(&clear.logits, &float), program.error_bound().unwrap()]
         })
         .to_vec();
     for pair in errors.windows(2) {
@@ -204,7 +205,7 @@ proptest! {
 
         let float = build(&description).unwrap().logits(images.view()).unwrap();
         let error = largest_difference(&report.logits, &float);
-        prop_assert!(error <= program.error_bound() + 1e-3, "{} against {}", error, program.error_bound());
+        prop_assert!(error <= program.error_bound().unwrap() + 1e-3, "{} against {}", error, program.error_bound().unwrap());
         for segment in &report.plan.segments {
             let repeated = matches!(segment.down.arrangement, Arrangement::Patches(_));
             prop_assert!(!repeated, "{} comes down as im2col", segment.name);

@@ -1,5 +1,5 @@
 use gelu_tensor::{Error, Shape, Window, WindowTap};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2};
 
 use crate::IntegerLinear;
 
@@ -179,15 +179,47 @@ impl Affine {
         &self.bias
     }
 
-    /// The largest sum of absolute weights of one output: how much an error of its inputs can grow.
-    pub fn gain(&self) -> f64 {
-        match self.form {
-            AffineForm::Reshape | AffineForm::Pooling(_) => 1.0,
-            _ => self
-                .weight
-                .map_axis(Axis(1), |row| row.iter().map(|w| w.abs()).sum())
-                .into_iter()
-                .fold(0.0, f64::max),
+    /// How far each output of one image can be off when each input is off by up to `errors` (one per element): the
+    /// sums of absolute weights times errors.
+    ///
+    /// # Errors
+    /// When the errors are not as many as the input has elements.
+    pub fn spread(&self, errors: &[f64]) -> Result<Vec<f64>, Error> {
+        self.absolute_sums(&self.weight, errors)
+    }
+
+    /// The same for another matrix of this one's shape.
+    pub(crate) fn absolute_sums(&self, weight: &Array2<f64>, x: &[f64]) -> Result<Vec<f64>, Error> {
+        if x.len() != self.input.elements() {
+            let what = "elements of an input image";
+            return Err(Error::Count { what, expected: self.input.elements(), found: x.len() });
         }
+        let sum = |row: usize, element: &dyn Fn(usize) -> Option<usize>| -> f64 {
+            let taps = weight.row(row).into_iter().enumerate();
+            taps.filter_map(|(tap, weight)| Some(weight.abs() * x[element(tap)?])).sum()
+        };
+        Ok(match self.form {
+            AffineForm::Reshape => x.to_vec(),
+            AffineForm::Dense => (0..weight.nrows()).map(|row| sum(row, &Some)).collect(),
+            AffineForm::Convolution(window) => {
+                let windows = window.over(self.input.as_image("a convolution's input")?)?;
+                (0..weight.nrows() * windows.positions())
+                    .map(|output| {
+                        let position = output % windows.positions();
+                        sum(output / windows.positions(), &|tap| windows.element(WindowTap { position, tap }))
+                    })
+                    .collect()
+            }
+            AffineForm::Pooling(window) => {
+                let windows = window.over(self.input.as_image("a pooling's input")?)?;
+                (0..self.output.elements())
+                    .map(|output| {
+                        let position = output % windows.positions();
+                        let first = output / windows.positions() * weight.ncols();
+                        sum(0, &|tap| windows.element(WindowTap { position, tap: first + tap }))
+                    })
+                    .collect()
+            }
+        })
     }
 }

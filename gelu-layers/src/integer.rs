@@ -14,7 +14,6 @@ pub struct IntegerLinear {
     /// Real biases, rounded when the scale of the sums is known. Empty when there is none.
     bias: Vec<f64>,
     bias_bound: f64,
-    rounding: f64,
 }
 
 /// What is public of an [`IntegerLinear`]: what formats and costs depend on.
@@ -55,20 +54,6 @@ impl IntegerLinear {
                 IntMatrix::new(affine.weight().ncols(), WeightRange::signed(bits, scale_bits), weights)?
             }
         };
-        let unit = f64::from(-matrix.range().scale_bits).exp2();
-        let rounding = match affine.form() {
-            AffineForm::Reshape => 0.0,
-            AffineForm::Pooling(_) => {
-                let area = matrix.columns() as f64;
-                area * (f64::from(matrix.row(0)[0]) * unit - 1.0 / area).abs()
-            }
-            _ => (0..matrix.rows())
-                .map(|row| {
-                    let errors = matrix.row(row).iter().zip(affine.weight().row(row));
-                    errors.map(|(&integer, real)| (f64::from(integer) * unit - real).abs()).sum()
-                })
-                .fold(0.0, f64::max),
-        };
         let bias_bound = f64::from(exponent(affine.bias().iter())).exp2();
         Ok(Self {
             input: affine.input_shape().clone(),
@@ -77,7 +62,6 @@ impl IntegerLinear {
             matrix,
             bias: affine.bias().to_vec(),
             bias_bound,
-            rounding,
         })
     }
 
@@ -105,10 +89,19 @@ impl IntegerLinear {
         }
     }
 
-    /// The largest sum of rounding errors of the weights of one output, as a real: what an input of 1 everywhere can
-    /// be off by.
-    pub fn rounding(&self) -> f64 {
-        self.rounding
+    /// How far each output can be off because the weights of `affine`, which this map was made from, were rounded,
+    /// for inputs of up to `largest`.
+    ///
+    /// # Errors
+    /// When `affine` is another map.
+    pub fn rounding(&self, affine: &Affine, largest: f64) -> Result<Vec<f64>, Error> {
+        let unit = f64::from(-self.matrix.range().scale_bits).exp2();
+        let mut errors = affine.weight().clone();
+        for ((row, tap), error) in errors.indexed_iter_mut() {
+            let weight = self.matrix.row(row).get(tap).copied().unwrap_or(0);
+            *error -= f64::from(weight) * unit;
+        }
+        affine.absolute_sums(&errors, &vec![largest; affine.input_shape().elements()])
     }
 
     /// The output on integers in the clear.

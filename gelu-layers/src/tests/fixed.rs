@@ -51,6 +51,10 @@ fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+fn largest_rounding(integer: &IntegerLinear, affine: &Affine) -> f64 {
+    integer.rounding(affine, 1.0).unwrap().into_iter().fold(0.0, f64::max)
+}
+
 /// One layer on reals, on integers and on ciphertexts under every layout that it takes.
 fn check_layer(layer: &dyn Linear, batch: usize, seed: u64) {
     let format = Format::new(255, 8).unwrap();
@@ -60,7 +64,7 @@ fn check_layer(layer: &dyn Linear, batch: usize, seed: u64) {
 
     // Near the reals: every weight is off by at most half its unit, and every input is at most 1.
     let integer = layer.affine().quantise(10).unwrap();
-    let bound = integer.rounding() + 0.5 * fixed.format().real(1) + 1e-4;
+    let bound = largest_rounding(&integer, &layer.affine()) + 0.5 * fixed.format().real(1) + 1e-4;
     let difference = largest_difference(&reals(&fixed), &layer.forward(reals(&x).view()).unwrap());
     assert!(f64::from(difference) <= bound, "{difference} against {bound}");
     assert!(fixed.values().iter().all(|value| value.unsigned_abs() <= fixed.format().bound()));
@@ -156,10 +160,17 @@ proptest! {
             let integer = chain.quantise(24).unwrap();
             let found = reals(&integer.forward_fixed(&x).unwrap());
             let difference = largest_difference(&found, &expected);
-            prop_assert!(f64::from(difference) <= integer.rounding() + 1e-4, "{}", difference);
-            // An output is at most the gain times the largest input, but for its bias.
-            let zero = layer.forward(Array2::zeros((1, layer.input_shape().elements())).view());
-            prop_assert!(zero.is_ok() && chain.gain().is_finite());
+            let bound = largest_rounding(&integer, &chain) + 1e-4;
+            prop_assert!(f64::from(difference) <= bound, "{} against {}", difference, bound);
+            // What an output moves by when every input moves by up to 1 is at most what errors of 1 spread to.
+            let spread = chain.spread(&vec![1.0; input.elements()]).unwrap();
+            let zero = FixedTensor::new(input.clone(), x.format(), vec![0; input.elements()]).unwrap();
+            let at_zero = reals(&integer.forward_fixed(&zero).unwrap());
+            for image in found.outer_iter() {
+                for ((moved, at_zero), spread) in image.iter().zip(&at_zero).zip(&spread) {
+                    prop_assert!(f64::from((moved - at_zero).abs()) <= spread + 1e-3);
+                }
+            }
             affine = Some(chain);
         }
     }
@@ -220,7 +231,7 @@ fn extreme_weights_are_rounded_into_range() {
     layer.parameters_mut().unwrap().weight.assign(&ndarray::array![[1.0, -1.0, 0.0]]);
     let integer = layer.affine().quantise(8).unwrap();
     // 1.0 is 128 units of 2^-7, one more than 8 bits hold.
-    assert!((integer.rounding() - 1.0 / 128.0).abs() < 1e-12);
+    assert!((largest_rounding(&integer, &layer.affine()) - 1.0 / 128.0).abs() < 1e-12);
     let one = FixedTensor::new(Shape::from([3]), Format::new(1, 0).unwrap(), vec![1, 0, 0, 0, 1, 0]).unwrap();
     assert_eq!(integer.forward_fixed(&one).unwrap().values(), [127, -128]);
     let zeros = Dense::new(1, &Shape::from([3])).unwrap().affine().quantise(8).unwrap();

@@ -114,7 +114,7 @@ fn activations_before_the_end_count_for_the_prediction() {
         let float = model.logits(images.view()).unwrap();
         let error =
             outcome.logits.iter().zip(&float).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
-        assert!(error <= program.error_bound() && error < 0.01, "{error}");
+        assert!(error <= program.error_bound().unwrap() && error < 0.01, "{error}");
         let largest =
             |row: ndarray::ArrayView1<'_, f32>| (0..6).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
         assert_eq!(outcome.predictions(), float.outer_iter().map(largest).collect::<Vec<_>>());

@@ -12,7 +12,7 @@ use crate::{Model, Node};
 pub struct Program {
     plan: Plan,
     layers: Vec<IntegerLinear>,
-    error_bound: f64,
+    affines: Vec<Affine>,
 }
 
 impl Model {
@@ -84,7 +84,12 @@ fn chains(model: &Model) -> Result<Chains, PlanError> {
                 let affine = layer.affine();
                 match chains.pop() {
                     Some(Chain { mut names, affine: first, activations }) if activations.is_empty() => {
-                        names.push(name.clone());
+                        // Flattening changes no number, so it adds nothing to the name.
+                        match (first.form(), affine.form()) {
+                            (_, AffineForm::Reshape) => {}
+                            (AffineForm::Reshape, _) => names = vec![name.clone()],
+                            _ => names.push(name.clone()),
+                        }
                         let affine = first
                             .then(&affine)
                             .map_err(|source| PlanError::Numbers { name: names.join("+"), source })?;
@@ -142,9 +147,9 @@ impl<'a> Compiler<'a> {
         let first = &chains.chains[0].names.join("+");
         let start = self.format(self.input_range, self.options.input_bits, first)?;
         let mut format = self.after(&chains.prologue, start, first)?;
-        let mut error = 0.5 * format.real(1);
         let mut segments = vec![];
         let mut layers = vec![];
+        let mut affines = vec![];
         for chain in chains.chains {
             let name = chain.names.join("+");
             let in_segment = |source| PlanError::Numbers { name: name.clone(), source };
@@ -157,19 +162,10 @@ impl<'a> Compiler<'a> {
             let output_format = range.output_format(format).map_err(in_segment)?;
             let segment = self.segment(&name, &layer, [format, output_format], chain.activations)?;
 
-            let largest = format.real(format.bound() as i64);
-            error = chain.affine.gain() * error + layer.rounding() * largest + 0.5 * output_format.real(1);
-            let mut sums = output_format.real(output_format.bound() as i64);
-            for &activation in &segment.activations {
-                error *= steepness(activation, sums);
-                sums = magnitude(activation, sums);
-            }
             format = self.after(&segment.activations, output_format, &name)?;
-            if !ends(&segment.activations) {
-                error += 0.5 * format.real(1);
-            }
             segments.push(segment);
             layers.push(layer);
+            affines.push(chain.affine);
         }
         let plan = Plan {
             key: self.options.key,
@@ -179,7 +175,7 @@ impl<'a> Compiler<'a> {
             segments,
         };
         plan.check(self.options.key, self.options.batch)?;
-        Ok(Program { plan, layers, error_bound: error })
+        Ok(Program { plan, layers, affines })
     }
 
     /// The cheapest layout of a segment, and everything that follows from it.
@@ -305,13 +301,8 @@ fn is_calibrated(node: &Node) -> bool {
     matches!(node, Node::Activation(activation) if *activation != Activation::Softmax)
 }
 
-/// Whether the outputs are final: reals that are not rounded any more.
-fn ends(activations: &[Activation]) -> bool {
-    activations.is_empty() || activations.contains(&Activation::Softmax)
-}
-
 /// The largest |activation(x)| for |x| up to `largest`; all activations are monotonic in |x| at either end.
-fn magnitude(activation: Activation, largest: f64) -> f64 {
+pub(super) fn magnitude(activation: Activation, largest: f64) -> f64 {
     match activation {
         Activation::Sigmoid | Activation::Tanh | Activation::Softmax => 1.0,
         _ => [largest, -largest, 0.0]
@@ -319,18 +310,6 @@ fn magnitude(activation: Activation, largest: f64) -> f64 {
             .filter_map(|&x| activation.apply(x))
             .fold(0.0, |sum: f64, y| sum.max(y.abs()))
             .max(if activation == Activation::Relu { largest } else { 1.0 }),
-    }
-}
-
-/// The largest slope of an activation for |x| up to `largest`; the logits are what counts before a softmax.
-fn steepness(activation: Activation, largest: f64) -> f64 {
-    match activation {
-        Activation::Relu | Activation::Tanh | Activation::Softmax => 1.0,
-        Activation::Sigmoid => 0.25,
-        _ => [largest, -largest, 0.0]
-            .iter()
-            .filter_map(|&x| activation.derivative(x))
-            .fold(0.25, |steepest: f64, slope| steepest.max(slope.abs())),
     }
 }
 
@@ -345,11 +324,9 @@ impl Program {
         &self.layers
     }
 
-    /// How far a logit can be from the real network's, as long as no activation leaves its declared range: the sum of
-    /// all roundings of inputs, weights, biases and activations, each at its worst. It depends on the weights and is
-    /// not part of the plan.
-    pub fn error_bound(&self) -> f64 {
-        self.error_bound
+    /// The same matrices as reals.
+    pub(super) fn affines(&self) -> &[Affine] {
+        &self.affines
     }
 
     /// Runs the plan on integers in the clear, for any number of images `[images, elements]`: what the encrypted run

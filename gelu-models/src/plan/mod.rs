@@ -7,6 +7,7 @@
 
 mod compile;
 mod cost;
+mod error_bound;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use gelu_tensor::{Arrangement, EncTensorHeader, Error, FixedTensor, Format, Shap
 use serde::{Deserialize, Serialize};
 
 pub use compile::Program;
+use compile::magnitude;
 pub use options::{PlanError, PlanOptions};
 
 /// The public part of a run: what client and server agree on before the first ciphertext.
@@ -40,7 +42,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Segment {
-    /// Names of its layers, joined by `+`.
+    /// Names of its layers, joined by `+`; flattening is not among them.
     pub name: String,
     /// What kind of matrix it is.
     pub form: AffineForm,

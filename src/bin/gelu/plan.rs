@@ -81,7 +81,7 @@ impl LogitError {
         let inputs = pixels(digits.images())?;
         let (fixed, real) = (program.run_clear(inputs.view())?.logits, model.logits(inputs.view())?);
         let observed = fixed.iter().zip(&real).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
-        Ok(Self { bound: program.error_bound(), observed, digits: digits.len() })
+        Ok(Self { bound: program.error_bound()?, observed, digits: digits.len() })
     }
 }
 
