@@ -40,7 +40,7 @@ fn segments(c: &mut Criterion) {
             let encrypted = values.encrypt(segment.up, &key, rng).unwrap();
             // Product, bias and repacking; re-randomisation is in the bench `paillier`.
             group.bench_function(format!("{name}/{}", segment.name), |b| {
-                b.iter(|| layer.forward_encrypted(&encrypted).unwrap().repack().unwrap());
+                b.iter(|| layer.forward_encrypted(&encrypted).unwrap().repack(segment.down.stacked).unwrap());
             });
         }
     }

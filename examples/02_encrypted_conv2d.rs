@@ -40,7 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // re-randomises, so that the randomness of the reply says nothing about the kernels either.
     let sums = encrypted.conv2d(&kernels, window)?;
     println!("server has     {} ciphertexts of sums", sums.ciphertext_count());
-    let reply = sums.repack()?.rerandomize(rng);
+    let stacked = sums.layout().most_stacked(key.public_key().size())?;
+    let reply = sums.repack(stacked)?.rerandomize(rng);
     println!("server replies {} ciphertexts: {}", reply.ciphertext_count(), reply.layout());
 
     // The client decrypts. The integers are those of the convolution in the clear.

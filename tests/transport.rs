@@ -163,7 +163,8 @@ fn every_reply_is_randomised_afresh() {
     };
     let (activations, first) = run(None);
     let (_, second) = run(Some(activations.clone()));
-    let bare = program.layers()[0].forward_encrypted(&activations).unwrap().repack().unwrap();
+    let bare = program.layers()[0].forward_encrypted(&activations).unwrap();
+    let bare = bare.repack(program.plan().segments[0].down.stacked).unwrap();
     assert_eq!(first.decrypt(&KEY).unwrap(), bare.decrypt(&KEY).unwrap());
     assert_eq!(first.decrypt(&KEY).unwrap(), second.decrypt(&KEY).unwrap());
     let width = KEY.public_key().ciphertext_bytes();

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use rand::CryptoRng;
 use rayon::prelude::*;
 
@@ -291,35 +293,35 @@ impl EncTensor {
         self.derive(ciphertexts, 0, (self.shape.clone(), format, self.layout))
     }
 
-    /// The same values in as few ciphertexts as they fit: units are moved next to each other by multiplying with
-    /// powers of two (Horner's rule).
+    /// The same values with `stacked` units in a ciphertext: units are moved next to each other by multiplying with
+    /// powers of two (Horner's rule). [`SlotLayout::most_stacked`] says how many fit.
     ///
     /// # Errors
-    /// [`Error::Layout`] when units are stacked already.
-    pub fn repack(&self) -> Result<Self, Error> {
-        let layout = self.layout.stacked(self.key.size())?;
+    /// [`Error::Overflow`] when they do not fit, [`Error::Layout`] when units are stacked already.
+    pub fn repack(&self, stacked: usize) -> Result<Self, Error> {
+        let layout = self.layout.with_stacked(stacked).check(self.key.size(), &self.shape)?;
         if self.layout.stacked != 1 {
             return Err(self.layout_error("repacking", "one unit a ciphertext"));
         }
         let ring = self.key.ring();
         let units = self.ciphertexts.len();
         let shift = layout.width * layout.slot_bits;
-        let parts: Vec<Residues> = (0..units.div_ceil(layout.stacked))
-            .into_par_iter()
-            .map(|pack| {
-                let first = pack * layout.stacked;
-                let last = units.min(first + layout.stacked) - 1;
-                let mut sum = self.ciphertexts.gather([last]);
-                for unit in (first..last).rev() {
-                    ring.square_assign(&mut sum, shift);
-                    ring.mul_assign_gather(&mut sum, &self.ciphertexts, &[unit as u32]);
-                }
-                sum
-            })
-            .collect();
-        let mut ciphertexts = ring.empty(parts.len());
-        parts.iter().for_each(|part| ciphertexts.append(part));
-        let moved = layout.stacked.min(units).saturating_sub(1) * shift;
+        // Ciphertexts of as many units each go together; the last may have fewer.
+        let horner = |packs: Range<usize>, units: usize| {
+            let unit = |index: usize| packs.clone().map(move |pack| pack * stacked + index);
+            let mut sums = self.ciphertexts.gather(unit(units - 1));
+            for index in (0..units - 1).rev() {
+                ring.square_assign(&mut sums, shift);
+                ring.mul_assign(&mut sums, &self.ciphertexts.gather(unit(index)));
+            }
+            sums
+        };
+        let full = units / stacked;
+        let mut ciphertexts = self.key.in_parallel(full, |packs| horner(packs, stacked));
+        if !units.is_multiple_of(stacked) {
+            ciphertexts.append(&horner(full..full + 1, units % stacked));
+        }
+        let moved = stacked.min(units).saturating_sub(1) * shift;
         self.derive(ciphertexts, moved + 1, (self.shape.clone(), self.format, layout))
     }
 

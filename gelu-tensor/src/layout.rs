@@ -84,19 +84,23 @@ impl SlotLayout {
         Ok(Self { arrangement: Arrangement::Patches(windows), slot_bits, width, stacked: 1 })
     }
 
-    /// The same units with as many in each ciphertext as fit.
+    /// The same units with `stacked` of them in each ciphertext.
+    pub fn with_stacked(self, stacked: usize) -> Self {
+        Self { stacked, ..self }
+    }
+
+    /// How many units fit into one ciphertext.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when not even one fits.
-    pub fn stacked(self, key: KeyBits) -> Result<Self, Error> {
-        let stacked = slots(self.slot_bits, key)? / self.width;
-        if stacked == 0 {
-            return Err(Error::Overflow {
+    /// [`Error::Overflow`] when not even one does.
+    pub fn most_stacked(self, key: KeyBits) -> Result<usize, Error> {
+        match slots(self.slot_bits, key)? / self.width.max(1) {
+            0 => Err(Error::Overflow {
                 needed_bits: self.slot_bits * self.width,
                 available_bits: key.slot_capacity_bits(),
-            });
+            }),
+            most => Ok(most),
         }
-        Ok(Self { stacked, ..self })
     }
 
     /// Checks that a layout from outside fits a key and a tensor, so that nothing below can overflow.

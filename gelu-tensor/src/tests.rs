@@ -50,7 +50,9 @@ fn finish(rng: &mut ChaCha20Rng, clear: &FixedTensor, encrypted: EncTensor) {
     let format = clear.format();
     let bias = FixedTensor::new(clear.shape().clone(), format, bias.values().to_vec()).unwrap();
     let (clear, encrypted) = (clear.add(&bias).unwrap(), encrypted.add_plain(&bias).unwrap());
-    let repacked = encrypted.repack().unwrap();
+    let most = encrypted.layout().most_stacked(public().size()).unwrap();
+    let stacked = rng.random_range(1..=most);
+    let repacked = encrypted.repack(stacked).unwrap();
     let before = repacked.encode_ciphertexts();
     let fresh = repacked.rerandomize(rng);
     assert!(fresh.ciphertext_count() <= encrypted.ciphertext_count());
@@ -221,8 +223,10 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(matches!(patches.conv2d(&kernels, Window::new([3, 3])), Err(Error::Layout { .. })));
     assert!(matches!(patches.dense(&random_matrix(&mut rng, 2, 32, 4)), Err(Error::Layout { .. })));
     assert!(matches!(patches.decrypt(&KEY), Err(Error::Layout { .. })));
-    let packed = encrypted.repack().unwrap();
-    assert!(matches!(packed.repack(), Err(Error::Layout { .. })));
+    let packed = encrypted.repack(34).unwrap();
+    assert!(matches!(packed.repack(34), Err(Error::Layout { .. })));
+    assert!(matches!(encrypted.repack(35), Err(Error::Overflow { .. })));
+    assert!(encrypted.repack(0).is_err());
     assert!(matches!(packed.dense(&random_matrix(&mut rng, 2, 32, 4)), Err(Error::Layout { .. })));
     assert!(encrypted.add_plain(&random_tensor(&mut rng, &Shape::from([32]), 1, 5)).is_err());
 }

@@ -160,6 +160,7 @@ fn segment(
         return Err(SessionError::Tensor { step, expected, found });
     }
     let layer = &program.layers()[step as usize];
-    let sums = layer.forward_encrypted(tensor).and_then(|sums| sums.repack());
+    let stacked = plan.segments[step as usize].down.stacked;
+    let sums = layer.forward_encrypted(tensor).and_then(|sums| sums.repack(stacked));
     sums.map(|sums| sums.rerandomize(rng)).map_err(|source| SessionError::Numbers { step, source })
 }

@@ -249,14 +249,18 @@ impl<'a> Compiler<'a> {
             Arrangement::Patches(windows) => Arrangement::Positions { count: windows.positions() },
             other => other,
         };
-        let down = SlotLayout { arrangement, ..up }.stacked(key)?;
-        let reply = cost::reply(key, down, images, &down_shape);
-        let operations = Operations {
-            products: multiply.products + reply.products,
-            squarings: multiply.squarings + reply.squarings,
-        };
-        let client = cost::client(key, up.ciphertexts(images, shape), down.ciphertexts(images, &down_shape));
-        let weight = cost::weight(operations) + 100 * client;
+        let encryptions = up.ciphertexts(images, shape);
+        // Stacking more units costs the server squarings and saves ciphertexts on both sides.
+        let loose = SlotLayout { arrangement, ..up };
+        let candidates = (1..=loose.most_stacked(key)?).map(|stacked| {
+            let down = loose.with_stacked(stacked);
+            let operations = multiply + cost::reply(key, down, images, &down_shape);
+            let decryptions = down.ciphertexts(images, &down_shape);
+            let weight = cost::weight(operations) + 100 * cost::client(key, encryptions, decryptions);
+            (weight, down, operations)
+        });
+        let (weight, down, operations) =
+            candidates.min_by_key(|(weight, ..)| *weight).unwrap_or((0, loose, multiply));
         Ok(Candidate { up, down, down_shape, strategy, operations, weight })
     }
 

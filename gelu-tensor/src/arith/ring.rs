@@ -48,6 +48,14 @@ impl Operations {
     }
 }
 
+impl std::ops::Add for Operations {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { products: self.products + other.products, squarings: self.squarings + other.squarings }
+    }
+}
+
 impl std::ops::Sub for Operations {
     type Output = Self;
 

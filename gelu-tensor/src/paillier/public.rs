@@ -13,7 +13,8 @@ use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
-/// Encryptions that share one pass over the comb's table, so that its rows stay in the cache.
+/// Ciphertexts that one task works on: they share a pass over the comb's table, so that its rows stay in the cache,
+/// and fill the lanes of a vector.
 const BATCH: usize = 8;
 
 /// log2 of the statistical distance at which an exponent hides another.
@@ -244,9 +245,10 @@ impl PublicKey {
         count: usize,
         work: impl Fn(std::ops::Range<usize>) -> Residues + Sync,
     ) -> Residues {
-        let parts: Vec<Residues> = (0..count.div_ceil(BATCH))
+        let batch = count.div_ceil(rayon::current_num_threads()).clamp(1, BATCH);
+        let parts: Vec<Residues> = (0..count.div_ceil(batch))
             .into_par_iter()
-            .map(|batch| work(batch * BATCH..count.min((batch + 1) * BATCH)))
+            .map(|index| work(index * batch..count.min((index + 1) * batch)))
             .collect();
         let mut out = self.0.ring.empty(count);
         parts.iter().for_each(|part| out.append(part));

@@ -18,6 +18,10 @@ use serde::Serialize;
 
 /// Show where data sets are looked for and what is there.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gelu data
+  gelu data --download --data ~/datasets")]
 pub(crate) struct DataArgs {
     /// Folder with `mnist/` and `uci/` [default: $GELU_DATA, then the per-user data folder]
     #[arg(long, value_name = "FOLDER")]

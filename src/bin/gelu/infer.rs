@@ -44,7 +44,7 @@ pub(crate) struct InferArgs {
     /// How many images of the data set.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// The folder with mnist/ [default: the folder named by GELU_DATA].
+    /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Pictures of one digit each, of any size and colour.

@@ -92,10 +92,7 @@ fn bytes(plan: &Plan, ciphertexts: usize) -> usize {
 
 fn totals(plan: &Plan) -> (usize, usize, Operations) {
     plan.segments.iter().fold((0, 0, Operations::default()), |(up, down, operations), segment| {
-        let sum = Operations {
-            products: operations.products + segment.operations.products,
-            squarings: operations.squarings + segment.operations.squarings,
-        };
+        let sum = operations + segment.operations;
         (up + segment.ciphertexts_up(plan.batch), down + segment.ciphertexts_down(plan.batch), sum)
     })
 }

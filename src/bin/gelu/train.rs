@@ -53,7 +53,8 @@ pub(crate) struct Args {
     /// The data.
     #[arg(long, value_enum, default_value = "mnist")]
     dataset: DatasetName,
-    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA].
+    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA, then the
+    /// per-user data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Widths of the mlp's hidden layers.

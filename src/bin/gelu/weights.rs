@@ -68,7 +68,8 @@ pub(crate) struct Import {
     /// Measure the ranges of the activations on the training part of this data set, and the accuracy on the rest.
     #[arg(long, value_enum, value_name = "DATASET")]
     calibrate: Option<DatasetName>,
-    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA].
+    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA, then the
+    /// per-user data folder].
     #[arg(long, value_name = "DIR", requires = "calibrate")]
     data: Option<PathBuf>,
     /// Print the result as one JSON object.
@@ -86,6 +87,9 @@ pub(crate) struct Export {
     /// The numbers to write.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeName,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -196,8 +200,13 @@ fn measure(model: &Model, dataset: DatasetName, folder: Option<PathBuf>) -> anyh
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
-    write_safetensors(&args.out, &read_safetensors(&args.file)?, args.dtype.into())?;
-    println!("wrote {}", args.out.display());
+    let weights = read_safetensors(&args.file)?;
+    write_safetensors(&args.out, &weights, args.dtype.into())?;
+    if args.json {
+        println!("{}", serde_json::json!({ "file": args.out, "tensors": weights.tensors.len() }));
+    } else {
+        println!("wrote {}", args.out.display());
+    }
     Ok(())
 }
 
