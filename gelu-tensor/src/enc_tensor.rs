@@ -113,9 +113,12 @@ impl EncTensor {
 
     /// The ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
     pub fn encode_ciphertexts(&self) -> Vec<u8> {
-        let parts: Vec<Vec<u8>> = (0..self.ciphertexts.len())
+        const TOGETHER: usize = 8;
+        let count = self.ciphertexts.len();
+        let parts: Vec<Vec<u8>> = (0..count.div_ceil(TOGETHER))
             .into_par_iter()
-            .map(|index| self.key.encode(&self.ciphertexts.gather([index])))
+            .map(|part| part * TOGETHER..count.min((part + 1) * TOGETHER))
+            .map(|range| self.key.encode(&self.ciphertexts.gather(range)))
             .collect();
         parts.concat()
     }

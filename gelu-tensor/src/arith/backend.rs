@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 #[cfg(target_arch = "x86_64")]
 use super::ifma;
+use super::limbs::select_row;
 use super::portable;
 use crate::Error;
 
@@ -163,6 +164,15 @@ impl Engine {
             Self::Portable(context) => context.square(x, times),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma(context) => context.square(x, times),
+        }
+    }
+
+    /// Copies residue `digit` of `table` to `out`, reading all of them, so that no address depends on the digit.
+    pub(super) fn select(&self, out: &mut [u64], table: &[u64], digit: u64) {
+        match self {
+            Self::Portable(_) => select_row(out, table, digit),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.select_row(out, table, digit),
         }
     }
 

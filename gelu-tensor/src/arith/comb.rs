@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use super::limbs::{BitRange, select_row};
+use super::limbs::BitRange;
 use super::{Exponent, Residues, Ring};
 
 /// Bits of an exponent that one table row takes: larger rows save products and cost reads, because every entry of
@@ -53,16 +53,12 @@ impl Comb {
     /// Constant-time: every entry of every row is read.
     pub fn power(&self, ring: &Ring, exponents: &[Exponent]) -> Residues {
         debug_assert!(exponents.iter().all(|exponent| exponent.bits() <= self.rows.len() * WINDOW));
-        let width = ring.width();
         let mut out = ring.ones(exponents.len());
-        let mut factor = out.clone();
         let bits = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
         for (index, row) in self.rows.iter().enumerate().take(bits.div_ceil(WINDOW)) {
             let range = BitRange { start: index * WINDOW, width: WINDOW };
-            for (factor, exponent) in factor.limbs_mut().chunks_exact_mut(width).zip(exponents) {
-                select_row(factor, row.limbs(), exponent.window(range));
-            }
-            ring.mul_assign(&mut out, &factor);
+            let digits = exponents.iter().map(|exponent| exponent.window(range));
+            ring.mul_assign_selected(&mut out, std::iter::repeat(row), digits);
         }
         out
     }

@@ -1,6 +1,6 @@
 use zeroize::Zeroizing;
 
-use super::limbs::{BitRange, bits, select_row};
+use super::limbs::{BitRange, bits};
 use super::{Residues, Ring};
 
 /// Bits of an exponent that one table look-up takes.
@@ -33,25 +33,19 @@ impl Ring {
     /// `x[i]^exponent`, by fixed windows. The time depends on the exponent's bit count, not on its value, and no
     /// address depends on either.
     pub fn power(&self, x: &Residues, exponent: &Exponent) -> Residues {
-        let width = self.width();
-        let tables: Vec<Residues> = (0..x.len())
-            .map(|i| {
-                let mut table = self.ones(1);
-                for power in 0..(1 << WINDOW) - 1 {
-                    self.push_multiples(&mut table, power..power + 1, (x, i));
-                }
-                table
-            })
-            .collect();
+        let mut tables = vec![self.ones(1); x.len()];
+        let mut power = self.ones(x.len());
+        for _ in 1..1 << WINDOW {
+            self.mul_assign(&mut power, x);
+            for (index, table) in tables.iter_mut().enumerate() {
+                table.append(&power.gather([index]));
+            }
+        }
         let mut out = self.ones(x.len());
-        let mut factor = self.ones(x.len());
         for window in (0..exponent.bits().div_ceil(WINDOW)).rev() {
             self.square_assign(&mut out, WINDOW);
             let digit = exponent.window(BitRange { start: window * WINDOW, width: WINDOW });
-            for (factor, table) in factor.limbs_mut().chunks_exact_mut(width).zip(&tables) {
-                select_row(factor, table.limbs(), digit);
-            }
-            self.mul_assign(&mut out, &factor);
+            self.mul_assign_selected(&mut out, tables.iter(), std::iter::repeat(digit));
         }
         out
     }

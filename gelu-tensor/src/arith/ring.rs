@@ -170,6 +170,22 @@ impl Ring {
         self.0.engine.mul(limbs, Factors::One(factor.residue(at)));
     }
 
+    /// `x[i] *= tables[i][digits[i]]`, one table for each residue or the same for all. Every entry is read, so that no
+    /// address depends on a digit.
+    pub(super) fn mul_assign_selected<'a>(
+        &self,
+        x: &mut Residues,
+        tables: impl Iterator<Item = &'a Residues>,
+        digits: impl Iterator<Item = u64>,
+    ) {
+        let mut factors = x.clone();
+        let rows = factors.limbs_mut().chunks_exact_mut(self.width());
+        for ((factor, table), digit) in rows.zip(tables).zip(digits) {
+            self.0.engine.select(factor, table.limbs(), digit);
+        }
+        self.mul_assign(x, &factors);
+    }
+
     /// `x[i] += y[i] mod n^2`.
     pub(crate) fn add_assign(&self, x: &mut Residues, y: &Residues) {
         self.0.engine.add(x.limbs_mut(), y.limbs());

@@ -36,6 +36,26 @@ pub(super) fn store(rows: &mut [u64], width: usize, vectors: &[__m512i]) {
     }
 }
 
+/// Copies row `digit` of `table` to `out`, reading every row, so that no address depends on the digit. Rows are whole
+/// runs of eight limbs.
+#[target_feature(enable = "avx512f")]
+pub(super) fn select_row(out: &mut [u64], table: &[u64], digit: u64) {
+    let width = out.len();
+    let digit = _mm512_set1_epi64(digit as i64);
+    for (block, out) in out.chunks_exact_mut(LANES).enumerate() {
+        let mut selected = _mm512_setzero_si512();
+        for (row, entry) in (0i64..).zip(table.chunks_exact(width)) {
+            let limbs: &[u64] = &entry[block * LANES..][..LANES];
+            // SAFETY: the slice has eight limbs of eight bytes, and the load needs no alignment.
+            let limbs = unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) };
+            let here = _mm512_cmpeq_epi64_mask(digit, _mm512_set1_epi64(row));
+            selected = _mm512_mask_mov_epi64(selected, here, limbs);
+        }
+        // SAFETY: the slice has eight limbs of eight bytes, and the store needs no alignment.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), selected) };
+    }
+}
+
 /// Transposes an 8x8 matrix of 64-bit numbers.
 #[target_feature(enable = "avx512f")]
 #[inline]

@@ -131,6 +131,12 @@ impl Context {
         for_tiles!(self, square(x, times));
     }
 
+    pub(super) fn select_row(&self, out: &mut [u64], table: &[u64], digit: u64) {
+        let _: Ifma = self.ifma;
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F.
+        unsafe { lanes::select_row(out, table, digit) };
+    }
+
     pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
         self.by_digits(x, y, portable::Context::add);
     }
