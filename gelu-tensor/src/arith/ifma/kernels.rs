@@ -1,7 +1,8 @@
 //! Products and squares of eight residues, column by column in tiles of 5x5 limbs.
 //!
-//! A tile adds the 25 products of five limbs of one factor and five of the other to ten columns, all in registers;
-//! tiles on one diagonal share their columns, so that accumulators are moved only once a diagonal.
+//! A tile adds the 25 products of five limbs of one factor and five of the other to nine columns, all in registers;
+//! tiles on one diagonal share their columns, so that accumulators are moved only once a diagonal. Low and high halves
+//! of products have accumulators of their own, which halves the chains of dependent instructions.
 
 use core::arch::x86_64::*;
 
@@ -14,8 +15,10 @@ pub(super) const TILE: usize = 5;
 type Tile = [__m512i; TILE];
 type Half<const N: usize> = [Tile; N];
 type Lanes<const N: usize> = [Half<N>; 2];
-/// The columns that a diagonal of tiles adds to.
+/// The columns that a diagonal of tiles adds to, with what is carried from the diagonal before.
 type Columns = [__m512i; 2 * TILE];
+/// Sums of the low and of the high halves of a diagonal's products; the high ones belong one column up.
+type Sums = [[__m512i; 2 * TILE - 1]; 2];
 
 /// The constants of a modulus, the same in all lanes.
 pub(super) struct Tables<'a, const N: usize> {
@@ -75,15 +78,15 @@ fn zero_lanes<const N: usize>() -> Lanes<N> {
 fn mul<const N: usize>(tables: &Tables<'_, N>, x: &Lanes<N>, y: &Lanes<N>, out: &mut Lanes<N>) {
     let [a, b] = x;
     let [c, d] = y;
-    let quotient = reduce(tables, None, &mut out[0], |columns, diagonal| {
+    let quotient = reduce(tables, None, &mut out[0], |sums, diagonal| {
         for i in tiles_on::<N>(diagonal) {
-            multiply_add(columns, &a[i], &c[diagonal - i]);
+            multiply_add(sums, &a[i], &c[diagonal - i]);
         }
     });
-    reduce(tables, Some(&quotient), &mut out[1], |columns, diagonal| {
+    reduce(tables, Some(&quotient), &mut out[1], |sums, diagonal| {
         for i in tiles_on::<N>(diagonal) {
-            multiply_add(columns, &a[i], &d[diagonal - i]);
-            multiply_add(columns, &b[i], &c[diagonal - i]);
+            multiply_add(sums, &a[i], &d[diagonal - i]);
+            multiply_add(sums, &b[i], &c[diagonal - i]);
         }
     });
 }
@@ -93,22 +96,20 @@ fn mul<const N: usize>(tables: &Tables<'_, N>, x: &Lanes<N>, y: &Lanes<N>, out: 
 #[inline]
 fn square<const N: usize>(tables: &Tables<'_, N>, x: &Lanes<N>, out: &mut Lanes<N>) {
     let [a, b] = x;
-    let quotient = reduce(tables, None, &mut out[0], |columns, diagonal| {
-        let mut twice = [_mm512_setzero_si512(); 2 * TILE];
+    let quotient = reduce(tables, None, &mut out[0], |sums, diagonal| {
         for i in tiles_on::<N>(diagonal).take_while(|i| 2 * i < diagonal) {
-            multiply_add(&mut twice, &a[i], &a[diagonal - i]);
+            multiply_add(sums, &a[i], &a[diagonal - i]);
         }
-        add_doubled(columns, &twice);
+        double(sums);
         if diagonal % 2 == 0 {
-            multiply_add(columns, &a[diagonal / 2], &a[diagonal / 2]);
+            multiply_add(sums, &a[diagonal / 2], &a[diagonal / 2]);
         }
     });
-    reduce(tables, Some(&quotient), &mut out[1], |columns, diagonal| {
-        let mut twice = [_mm512_setzero_si512(); 2 * TILE];
+    reduce(tables, Some(&quotient), &mut out[1], |sums, diagonal| {
         for i in tiles_on::<N>(diagonal) {
-            multiply_add(&mut twice, &a[i], &b[diagonal - i]);
+            multiply_add(sums, &a[i], &b[diagonal - i]);
         }
-        add_doubled(columns, &twice);
+        double(sums);
     });
 }
 
@@ -118,7 +119,7 @@ fn tiles_on<const N: usize>(diagonal: usize) -> impl Iterator<Item = usize> {
     diagonal.saturating_sub(N - 1)..=diagonal.min(N - 1)
 }
 
-/// Montgomery-reduces what `product` adds to the columns of each diagonal, into limbs of 52 bits, and returns the
+/// Montgomery-reduces what `product` adds to the sums of each diagonal, into limbs of 52 bits, and returns the
 /// quotient digits. With the `quotient` of the low half, `V - m` is added first.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
@@ -126,14 +127,15 @@ fn reduce<const N: usize>(
     tables: &Tables<'_, N>,
     low_quotient: Option<&Half<N>>,
     out: &mut Half<N>,
-    product: impl Fn(&mut Columns, usize),
+    product: impl Fn(&mut Sums, usize),
 ) -> Half<N> {
     let zero = _mm512_setzero_si512();
     let negative_inverse = _mm512_set1_epi64(tables.negative_inverse as i64);
     let mut quotient = [[zero; TILE]; N];
     let mut columns = [zero; 2 * TILE];
     for diagonal in 0..2 * N - 1 {
-        product(&mut columns, diagonal);
+        let mut sums = [[zero; 2 * TILE - 1]; 2];
+        product(&mut sums, diagonal);
         if diagonal < N {
             if let Some(m) = low_quotient {
                 for i in 0..TILE {
@@ -142,13 +144,15 @@ fn reduce<const N: usize>(
                 }
             }
             for (i, digits) in quotient[..diagonal].iter().enumerate() {
-                multiply_add_modulus(&mut columns, digits, &tables.n[diagonal - i]);
+                multiply_add_modulus(&mut sums, digits, &tables.n[diagonal - i]);
             }
+            collect(&mut columns, &sums);
             quotient[diagonal] = quotient_digits(&mut columns, &tables.n[0], negative_inverse);
         } else {
             for (i, digits) in quotient.iter().enumerate().skip(diagonal - (N - 1)) {
-                multiply_add_modulus(&mut columns, digits, &tables.n[diagonal - i]);
+                multiply_add_modulus(&mut sums, digits, &tables.n[diagonal - i]);
             }
+            collect(&mut columns, &sums);
             out[diagonal - N] = settle(&mut columns);
         }
         for i in 0..TILE {
@@ -160,36 +164,52 @@ fn reduce<const N: usize>(
     quotient
 }
 
-/// Adds the products of two tiles' limbs to the columns they belong to: low halves, and high halves one column up.
+/// Adds the products of two tiles' limbs.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
-fn multiply_add(columns: &mut Columns, x: &Tile, y: &Tile) {
-    for j in 0..TILE {
-        for i in 0..TILE {
-            columns[i + j] = _mm512_madd52lo_epu64(columns[i + j], x[i], y[j]);
-            columns[i + j + 1] = _mm512_madd52hi_epu64(columns[i + j + 1], x[i], y[j]);
-        }
+fn multiply_add(sums: &mut Sums, x: &Tile, y: &Tile) {
+    for (j, &limb) in y.iter().enumerate() {
+        multiply_add_limb(sums, x, limb, j);
     }
 }
 
-/// [`multiply_add`] with limbs of the modulus.
+/// Adds the products of a tile's limbs with limbs of the modulus.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
-fn multiply_add_modulus(columns: &mut Columns, x: &Tile, n: &[u64; TILE]) {
+fn multiply_add_modulus(sums: &mut Sums, x: &Tile, n: &[u64; TILE]) {
     for (j, &limb) in n.iter().enumerate() {
-        let limb = _mm512_set1_epi64(limb as i64);
-        for i in 0..TILE {
-            columns[i + j] = _mm512_madd52lo_epu64(columns[i + j], x[i], limb);
-            columns[i + j + 1] = _mm512_madd52hi_epu64(columns[i + j + 1], x[i], limb);
-        }
+        multiply_add_limb(sums, x, _mm512_set1_epi64(limb as i64), j);
+    }
+}
+
+/// Adds the products of a tile's limbs with the limb `at` of another.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline]
+fn multiply_add_limb(sums: &mut Sums, x: &Tile, limb: __m512i, at: usize) {
+    let [low, high] = sums;
+    for i in 0..TILE {
+        low[i + at] = _mm512_madd52lo_epu64(low[i + at], x[i], limb);
+    }
+    for i in 0..TILE {
+        high[i + at] = _mm512_madd52hi_epu64(high[i + at], x[i], limb);
     }
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn add_doubled(columns: &mut Columns, twice: &Columns) {
-    for (column, twice) in columns.iter_mut().zip(twice) {
-        *column = _mm512_add_epi64(*column, _mm512_slli_epi64::<1>(*twice));
+fn double(sums: &mut Sums) {
+    for sum in sums.as_flattened_mut() {
+        *sum = _mm512_slli_epi64::<1>(*sum);
+    }
+}
+
+/// Adds a diagonal's sums to the columns they belong to.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn collect(columns: &mut Columns, [low, high]: &Sums) {
+    for i in 0..2 * TILE - 1 {
+        columns[i] = _mm512_add_epi64(columns[i], low[i]);
+        columns[i + 1] = _mm512_add_epi64(columns[i + 1], high[i]);
     }
 }
 

@@ -11,11 +11,12 @@ pub(super) const LANES: usize = 8;
 pub(super) fn load<'a>(out: &mut [__m512i], row: impl Fn(usize) -> &'a [u64]) {
     let rows: [&[u64]; LANES] = core::array::from_fn(row);
     for (block, out) in out.chunks_mut(LANES).enumerate() {
-        let vectors = rows.map(|row| {
+        let mut vectors = [_mm512_setzero_si512(); LANES];
+        for (vector, row) in vectors.iter_mut().zip(rows) {
             let limbs: &[u64] = &row[block * LANES..][..LANES];
             // SAFETY: the slice has eight limbs of eight bytes, and the load needs no alignment.
-            unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) }
-        });
+            *vector = unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) };
+        }
         let columns = transpose(vectors);
         out.copy_from_slice(&columns[..out.len()]);
     }
