@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::ifma;
 use super::limbs::select_row;
 use super::portable;
+use super::residues::Residues;
 use crate::Error;
 
 /// Who does the arithmetic. Both give the same results.
@@ -173,6 +174,33 @@ impl Engine {
             Self::Portable(_) => select_row(out, table, digit),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma(context) => context.select_row(out, table, digit),
+        }
+    }
+
+    /// A table of residues in the order that [`mul_rows`](Self::mul_rows) selects from.
+    pub(super) fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
+        match self {
+            Self::Portable(_) => Zeroizing::new(table.to_vec()),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.arrange_for_selection(table),
+        }
+    }
+
+    /// Multiplies `x[i]` with entry `digit(row, i)` of each row, reading all entries.
+    pub(super) fn mul_rows(&self, x: &mut [u64], rows: &[Residues], digit: &dyn Fn(usize, usize) -> u64) {
+        match self {
+            Self::Portable(context) => {
+                let width = self.width();
+                let mut factors = Zeroizing::new(vec![0; x.len()]);
+                for (index, row) in rows.iter().enumerate() {
+                    for (residue, factor) in factors.chunks_exact_mut(width).enumerate() {
+                        select_row(factor, row.limbs(), digit(index, residue));
+                    }
+                    context.mul(x, Factors::Each(&factors));
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.mul_selected(x, rows, digit),
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Exponent, Residues, Ring};
 
 /// Bits of an exponent that one table row takes: larger rows save products and cost reads, because every entry of
 /// a row is read to hide which one is used.
-const WINDOW: usize = 5;
+pub(super) const WINDOW: usize = 5;
 
 /// Rows of a table that one task makes.
 const ROWS_TOGETHER: usize = 8;
@@ -14,6 +14,7 @@ const ROWS_TOGETHER: usize = 8;
 /// and no squaring (Brickell, Gordon, McCurley and Wilson, EUROCRYPT '92).
 #[derive(Debug)]
 pub struct Comb {
+    /// Tables of 32 residues in the order that the backend selects from.
     rows: Vec<Residues>,
 }
 
@@ -42,7 +43,7 @@ impl Comb {
                         row.append(&powers.gather([index]));
                     }
                 }
-                rows
+                rows.into_iter().map(|row| ring.arrange_for_selection(row))
             })
             .collect();
         Self { rows }
@@ -55,11 +56,9 @@ impl Comb {
         debug_assert!(exponents.iter().all(|exponent| exponent.bits() <= self.rows.len() * WINDOW));
         let mut out = ring.ones(exponents.len());
         let bits = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
-        for (index, row) in self.rows.iter().enumerate().take(bits.div_ceil(WINDOW)) {
-            let range = BitRange { start: index * WINDOW, width: WINDOW };
-            let digits = exponents.iter().map(|exponent| exponent.window(range));
-            ring.mul_assign_selected(&mut out, std::iter::repeat(row), digits);
-        }
+        ring.mul_assign_rows(&mut out, &self.rows[..bits.div_ceil(WINDOW)], &|row, residue| {
+            exponents[residue].window(BitRange { start: row * WINDOW, width: WINDOW })
+        });
         out
     }
 }

@@ -186,6 +186,25 @@ impl Ring {
         self.mul_assign(x, &factors);
     }
 
+    /// A table of `2^comb::WINDOW` residues in the order that [`mul_assign_rows`](Self::mul_assign_rows) selects from.
+    pub(super) fn arrange_for_selection(&self, table: Residues) -> Residues {
+        let mut arranged = self.empty(table.len());
+        arranged.push_limbs(&self.0.engine.arrange_for_selection(table.limbs()));
+        arranged
+    }
+
+    /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection. Every entry
+    /// is read, so that no address depends on a digit.
+    pub(super) fn mul_assign_rows(
+        &self,
+        x: &mut Residues,
+        rows: &[Residues],
+        digit: &dyn Fn(usize, usize) -> u64,
+    ) {
+        self.count_products(x.len() * rows.len());
+        self.0.engine.mul_rows(x.limbs_mut(), rows, digit);
+    }
+
     /// `x[i] += y[i] mod n^2`.
     pub(crate) fn add_assign(&self, x: &mut Residues, y: &Residues) {
         self.0.engine.add(x.limbs_mut(), y.limbs());

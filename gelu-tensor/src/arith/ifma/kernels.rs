@@ -6,8 +6,9 @@
 
 use core::arch::x86_64::*;
 
-use super::lanes::{LANES, load, store};
+use super::lanes::{LANES, load, select, store};
 use super::{LIMB_BITS, LIMB_MASK};
+use crate::arith::Residues;
 
 /// Limbs on the side of a tile.
 pub(super) const TILE: usize = 5;
@@ -44,6 +45,29 @@ pub(super) fn mul_rows<'a, const N: usize>(
     let mut out = zero_lanes::<N>();
     mul(tables, &x, &y, &mut out);
     store(rows, width, out.as_flattened().as_flattened());
+}
+
+/// Multiplies each of up to eight residues of `width` limbs with an entry of every table, which hold 32 entries each,
+/// limb by limb.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_selected<const N: usize>(
+    tables: &Tables<'_, N>,
+    residues: &mut [u64],
+    selection: &[Residues],
+    digits: &dyn Fn(usize) -> [u64; LANES],
+    width: usize,
+) {
+    let last = residues.len() / width - 1;
+    let mut x = zero_lanes::<N>();
+    let mut y = zero_lanes::<N>();
+    let mut out = zero_lanes::<N>();
+    load(x.as_flattened_mut().as_flattened_mut(), |lane| &residues[lane.min(last) * width..][..width]);
+    for (index, table) in selection.iter().enumerate() {
+        select(y.as_flattened_mut().as_flattened_mut(), table.limbs(), digits(index));
+        mul(tables, &x, &y, &mut out);
+        std::mem::swap(&mut x, &mut out);
+    }
+    store(residues, width, x.as_flattened().as_flattened());
 }
 
 /// `rows[i] = rows[i]^(2^times)` for up to eight rows of `width` limbs.

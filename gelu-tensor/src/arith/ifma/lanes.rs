@@ -57,6 +57,28 @@ pub(super) fn select_row(out: &mut [u64], table: &[u64], digit: u64) {
     }
 }
 
+/// `out[k]` takes for each lane limb k of entry `digits[lane]`, for a table of 32 entries that holds limb after limb.
+///
+/// All entries are read, and selected by permutations in registers, so that no address depends on a digit.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn select(out: &mut [__m512i], table: &[u64], digits: [u64; LANES]) {
+    // SAFETY: the array has eight limbs of eight bytes, and the load needs no alignment.
+    let digits = unsafe { _mm512_loadu_si512(digits.as_ptr().cast()) };
+    // A permutation takes four bits of the digit, the blend the fifth.
+    let upper = _mm512_test_epi64_mask(digits, _mm512_set1_epi64(16));
+    for (out, limbs) in out.iter_mut().zip(table.as_chunks::<{ 4 * LANES }>().0) {
+        let mut quarters = [_mm512_setzero_si512(); 4];
+        for (quarter, limbs) in quarters.iter_mut().zip(limbs.as_chunks::<LANES>().0) {
+            // SAFETY: the array has eight limbs of eight bytes, and the load needs no alignment.
+            *quarter = unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) };
+        }
+        let low = _mm512_permutex2var_epi64(quarters[0], digits, quarters[1]);
+        let high = _mm512_permutex2var_epi64(quarters[2], digits, quarters[3]);
+        *out = _mm512_mask_blend_epi64(upper, low, high);
+    }
+}
+
 /// Transposes an 8x8 matrix of 64-bit numbers.
 #[target_feature(enable = "avx512f")]
 #[inline]

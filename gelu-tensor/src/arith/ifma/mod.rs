@@ -22,6 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 use self::kernels::{TILE, Tables};
 use super::backend::Factors;
 use super::portable;
+use super::residues::Residues;
 
 /// Proof that this processor has AVX-512 F and IFMA, made only by detection.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +138,22 @@ impl Context {
         unsafe { lanes::select_row(out, table, digit) };
     }
 
+    /// Limb by limb the limbs of all entries, so that a permutation selects one for each lane.
+    pub(super) fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
+        let (width, entries) = (self.width(), table.len() / self.width());
+        let mut arranged = Zeroizing::new(vec![0; table.len()]);
+        for (entry, residue) in table.chunks_exact(width).enumerate() {
+            for (k, &limb) in residue.iter().enumerate() {
+                arranged[k * entries + entry] = limb;
+            }
+        }
+        arranged
+    }
+
+    pub(super) fn mul_selected(&self, x: &mut [u64], rows: &[Residues], digit: &dyn Fn(usize, usize) -> u64) {
+        for_tiles!(self, mul_selected(x, rows, digit));
+    }
+
     pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
         self.by_digits(x, y, portable::Context::add);
     }
@@ -196,6 +213,24 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
         };
         // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
         unsafe { kernels::mul_rows(&tables, x, factor, width) };
+    }
+}
+
+fn mul_selected<const N: usize>(
+    context: &Context,
+    x: &mut [u64],
+    rows: &[Residues],
+    digit: &dyn Fn(usize, usize) -> u64,
+) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    for (group, x) in x.chunks_mut(lanes::LANES * width).enumerate() {
+        let last = group * lanes::LANES + x.len() / width - 1;
+        // Lanes without a residue repeat the last one.
+        let digits =
+            |row: usize| std::array::from_fn(|lane| digit(row, (group * lanes::LANES + lane).min(last)));
+        // SAFETY: as above.
+        unsafe { kernels::mul_selected(&tables, x, rows, &digits, width) };
     }
 }
 
