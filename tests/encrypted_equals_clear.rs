@@ -6,6 +6,7 @@
 mod common;
 
 use common::{KEY, copy, digits, options, shipped};
+use gelu_net::models::WeightTensor;
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Arrangement, Error};
 use ndarray::{Array2, ArrayView2};
@@ -146,6 +147,29 @@ fn activation() -> impl Strategy<Value = Option<Activation>> {
 fn node() -> impl Strategy<Value = Node> {
     (prop::option::weighted(0.7, 1usize..=3), window(), activation())
         .prop_map(|(channels, window, activation)| Node { channels, window, activation })
+}
+
+/// A network whose convolution is dead behind its ReLU: found by the property below.
+#[test]
+fn a_dead_convolution_is_exact() {
+    let mut model = ModelBuilder::new([1, 4, 4])
+        .conv2d("conv0", Conv2dConfig::new(2, [1, 3]))
+        .relu()
+        .flatten()
+        .dense("fc0", 1)
+        .relu()
+        .softmax()
+        .build()
+        .unwrap();
+    model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(11));
+    let mut weights = model.weights();
+    let bias = WeightTensor::new(Shape::from([2]), vec![-100.0; 2]).unwrap();
+    weights.tensors.insert("conv0.bias".into(), bias);
+    model.load(&weights).unwrap();
+    let images = Array2::from_elem((2, 16), 0.5);
+    let ranges = model.calibrate(images.view()).unwrap();
+    assert_eq!(ranges.activations[0], 0.0);
+    assert_eq!(encrypted(model, &options(ranges), 2, images.view()).saturations, 0);
 }
 
 fn description() -> impl Strategy<Value = Description> {

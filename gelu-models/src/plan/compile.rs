@@ -114,6 +114,9 @@ fn chains(model: &Model) -> Result<Chains, PlanError> {
     if kept.is_empty() { Err(PlanError::Empty) } else { Ok(Chains { prologue, chains: kept }) }
 }
 
+/// The smallest range that an activation is given.
+const LEAST_RANGE: f64 = 1.0 / 65_536.0;
+
 struct Compiler<'a> {
     options: &'a PlanOptions,
     input_range: f64,
@@ -285,8 +288,10 @@ impl<'a> Compiler<'a> {
 
     /// The finest power-of-two scale at which `bits` bits hold `largest`.
     fn format(&self, largest: f64, bits: u32, name: &str) -> Result<Format, PlanError> {
-        let largest = largest.max(f64::MIN_POSITIVE);
-        let scale_bits = bits as i32 - largest.log2().ceil().clamp(-60.0, 200.0) as i32;
+        // An activation that calibration never saw alive says nothing of its scale, and one that was hardly alive
+        // would ask for a scale at which biases overflow.
+        let largest = if largest == 0.0 { 1.0 } else { largest.max(LEAST_RANGE) };
+        let scale_bits = bits as i32 - largest.log2().ceil().min(200.0) as i32;
         let bound = (largest * f64::from(scale_bits).exp2()).ceil().max(1.0) as u64;
         Format::new(bound, scale_bits).map_err(|source| PlanError::Numbers { name: name.to_owned(), source })
     }

@@ -125,6 +125,20 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     assert!(narrow.error_bound().unwrap() > wide.error_bound().unwrap());
 }
 
+/// A ReLU that is dead on all calibration images has a range of zero, one that is hardly alive a tiny one.
+#[test]
+fn dead_activations_have_a_plan() {
+    let model = lenet5();
+    for range in [0.0, f32::MIN_POSITIVE, 1e-9, 1e-3] {
+        let ranges = Some(crate::Ranges { input: 1.0, activations: vec![range; 4] });
+        let program = model.plan(&PlanOptions { ranges, ..PlanOptions::default() }).unwrap();
+        assert_eq!(program.plan().segments.len(), 5);
+        for segment in &program.plan().segments[1..] {
+            assert!(segment.input_format.scale_bits() <= 26, "range {range}: {:?}", segment.input_format);
+        }
+    }
+}
+
 #[test]
 fn options_out_of_range_are_named() {
     let model = lenet5();

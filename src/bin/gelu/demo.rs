@@ -28,7 +28,7 @@ const WEIGHTS: &[u8] = include_bytes!("../../../models/lenet5.safetensors");
 #[command(after_help = "\
 Examples:
   gelu demo
-  gelu demo --key-bits 3072 --per-digit 1 --seed 5 --out /tmp/demo")]
+  gelu demo --key-bits 3072 --per-digit 1 --seed 5 --out pictures")]
 pub(crate) struct DemoArgs {
     /// Bits of the client's key, which is made anew.
     #[arg(long, value_enum, default_value = "2048")]
