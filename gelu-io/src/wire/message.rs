@@ -63,12 +63,8 @@ pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
 }
 
 fn build_tensor(kind: Kind, position: Position, tensor: &EncTensor) -> Result<Vec<u8>, WireError> {
-    let header = TensorHeader { position, key: fingerprint(tensor.key()), tensor: tensor.header() };
+    let header = TensorHeader { position, key: tensor.key().fingerprint_hex(), tensor: tensor.header() };
     build(kind, &header, &tensor.encode_ciphertexts())
-}
-
-fn fingerprint(key: &PublicKey) -> String {
-    key.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The message in `bytes`, whose tensors must be under `key`.
@@ -114,7 +110,7 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
 fn decode_tensor(frame: &Frame<'_>, key: Option<&PublicKey>) -> Result<(Position, EncTensor), WireError> {
     let key = key.ok_or(WireError::NoKey)?;
     let header: TensorHeader = frame.header()?;
-    let expected = fingerprint(key);
+    let expected = key.fingerprint_hex();
     if header.key != expected {
         return Err(WireError::ForeignKey { expected, found: header.key });
     }

@@ -259,7 +259,7 @@ impl<'a> Compiler<'a> {
             let down = loose.with_stacked(stacked);
             let operations = multiply + cost::reply(key, down, images, &down_shape);
             let decryptions = down.ciphertexts(images, &down_shape);
-            let weight = cost::weight(operations) + 100 * cost::client(key, encryptions, decryptions);
+            let weight = operations.cost() + 100 * cost::client(key, encryptions, decryptions);
             (weight, down, operations)
         });
         let (weight, down, operations) =

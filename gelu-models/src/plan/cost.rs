@@ -1,15 +1,12 @@
-use gelu_tensor::arith::Operations;
+use gelu_tensor::arith::{Comb, Operations};
 use gelu_tensor::paillier::KeyBits;
 use gelu_tensor::{Shape, SlotLayout};
-
-/// Bits of an exponent that one product of a comb takes.
-const COMB_WINDOW: usize = 5;
 
 /// Products mod n^2 that one re-randomisation takes: a comb over an exponent that hides what the operations before
 /// made of the client's exponents, and one product. Stacking shifts those by a whole plaintext.
 fn rerandomisation(key: KeyBits, stacked: usize) -> u64 {
     let hidden = if stacked == 1 { key.encryption_exponent() } else { key.bits() };
-    key.hiding_exponent(hidden).div_ceil(COMB_WINDOW) as u64 + 1
+    Comb::products(key.hiding_exponent(hidden)) + 1
 }
 
 /// The client's work in units of a product mod n^2. A product mod p^2 costs a quarter of one; an encryption takes a
@@ -29,9 +26,4 @@ pub(super) fn reply(key: KeyBits, down: SlotLayout, batch: usize, shape: &Shape)
         products: moved + ciphertexts as u64 * rerandomisation(key, down.stacked),
         squarings: moved * (down.width * down.slot_bits) as u64,
     }
-}
-
-/// Operations in units of hundredths of a product.
-pub(super) fn weight(operations: Operations) -> u64 {
-    100 * operations.products + 70 * operations.squarings
 }

@@ -49,6 +49,11 @@ impl Comb {
         Self { rows }
     }
 
+    /// Products that one power takes, for an exponent of `exponent_bits` bits.
+    pub fn products(exponent_bits: usize) -> u64 {
+        exponent_bits.div_ceil(WINDOW) as u64
+    }
+
     /// `base^exponents[i]` for each exponent, which must not have more bits than the table was made for.
     ///
     /// Constant-time: every entry of every row is read.

@@ -48,9 +48,6 @@ pub struct MatmulShape {
     pub weights: WeightRange,
 }
 
-/// A squaring as a part of a product, in hundredths: 3.5 L^2 limb products against 5 L^2.
-const SQUARING_PERCENT: u64 = 70;
-
 impl MatmulShape {
     const MAX_SUBSET: usize = 10;
     const MAX_WINDOW: usize = 8;
@@ -59,10 +56,7 @@ impl MatmulShape {
     pub fn cheapest(&self) -> Strategy {
         let subsets = (1..=Self::MAX_SUBSET).map(|inputs| Strategy::Subset { inputs });
         let windows = (1..=Self::MAX_WINDOW).map(|bits| Strategy::Window { bits });
-        let cost = |strategy: &Strategy| {
-            let operations = self.operations(*strategy);
-            100 * operations.products + SQUARING_PERCENT * operations.squarings
-        };
+        let cost = |strategy: &Strategy| self.operations(*strategy).cost();
         subsets.chain(windows).min_by_key(cost).unwrap_or(Strategy::Subset { inputs: 1 })
     }
 

@@ -196,6 +196,11 @@ impl PublicKey {
         &self.0.fingerprint
     }
 
+    /// The fingerprint in hexadecimal.
+    pub fn fingerprint_hex(&self) -> String {
+        self.0.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Bytes of one encoded ciphertext: a number below n^2, little-endian.
     pub fn ciphertext_bytes(&self) -> usize {
         2 * self.0.size.bits() / 8

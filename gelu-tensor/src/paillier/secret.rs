@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::side::Side;
 use super::{KeyBits, PublicKey, Randomizer};
 use crate::Error;
-use crate::arith::limbs::{from_le_bytes, mul_into, to_biguint};
+use crate::arith::limbs::{bit_length_vartime, from_le_bytes, mul_into, to_biguint};
 use crate::arith::{Exponent, Residues, Ring};
 
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
@@ -101,18 +101,12 @@ impl SecretKey {
             });
         }
         let q_inverse = p.inverse_mod_prime(q.prime());
-        // Newton's step lifts the inverse of q from p to p^2; its square is what the recombination needs.
+        // The inverse of q mod p, lifted to p^2 and squared, is what the recombination needs.
         let ring = p.ring();
-        let mut lifted = ring.lift(&q_inverse, 1);
-        let mut product_ = ring.lift(q.prime(), 1);
-        ring.mul_assign(&mut product_, &lifted);
-        let mut correction = ring.ones(1);
-        ring.add_assign(&mut correction, &ring.ones(1));
-        ring.sub_assign(&mut correction, &product_);
-        ring.mul_assign(&mut lifted, &correction);
-        ring.square_assign(&mut lifted, 1);
+        let mut q_squared_inverse = ring.refine_inverse(&ring.lift(q.prime(), 1), &ring.lift(&q_inverse, 1));
+        ring.square_assign(&mut q_squared_inverse, 1);
         let q_squared = Zeroizing::new(product(q.prime(), q.prime()));
-        Ok(Self { public, p, q, q_inverse, q_squared_inverse: lifted, q_squared })
+        Ok(Self { public, p, q, q_inverse, q_squared_inverse, q_squared })
     }
 
     /// The primes p and q and h, in little-endian bytes: what a key file holds.
@@ -223,7 +217,7 @@ fn check_primes(p: &[u8], q: &[u8]) -> Result<(KeyBits, Limbs, Limbs), Error> {
     if less_one(&p).gcd(&less_one(&q)) != BigUint::from(2u8) {
         return Err(pair_error("gcd(p - 1, q - 1) must be 2"));
     }
-    let bits = super::super::arith::limbs::bit_length_vartime(&product(&p, &q));
+    let bits = bit_length_vartime(&product(&p, &q));
     Ok((KeyBits::try_from(bits)?, p, q))
 }
 

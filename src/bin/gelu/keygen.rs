@@ -55,8 +55,7 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     let key = SecretKey::generate(size, &mut rand::rng())?;
     write_secret(&secret, &encode_secret_key(&key)?)?;
     write_atomic(&public, &encode_public_key(key.public_key())?)?;
-    let fingerprint: String =
-        key.public_key().fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = key.public_key().fingerprint_hex();
     if args.json {
         let object = json!({
             "key_bits": size.bits(), "key_type": key_type, "secret": secret, "public": public,
