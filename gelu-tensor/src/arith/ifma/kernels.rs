@@ -2,31 +2,17 @@
 //!
 //! A tile adds the 25 products of five limbs of one factor and five of the other to nine columns, all in registers;
 //! tiles on one diagonal share their columns, so that accumulators are moved only once a diagonal. Low and high halves
-//! of products have accumulators of their own, which halves the chains of dependent instructions.
+//! of products have accumulators of their own, which halves the chains of dependent instructions. See
+//! [`reduction`](super::reduction) for the rest of a diagonal.
 
 use core::arch::x86_64::*;
 
 use super::lanes::{LANES, load, select, store};
+use super::reduction::{Half, Reduction, TILE, Tables, multiply_add};
 use super::{LIMB_BITS, LIMB_MASK};
 use crate::arith::Residues;
 
-/// Limbs on the side of a tile.
-pub(super) const TILE: usize = 5;
-
-type Tile = [__m512i; TILE];
-type Half<const N: usize> = [Tile; N];
 type Lanes<const N: usize> = [Half<N>; 2];
-/// The columns that a diagonal of tiles adds to, with what is carried from the diagonal before.
-type Columns = [__m512i; 2 * TILE];
-/// Sums of the low and of the high halves of a diagonal's products; the high ones belong one column up.
-type Sums = [[__m512i; 2 * TILE - 1]; 2];
-
-/// The constants of a modulus, the same in all lanes.
-pub(super) struct Tables<'a, const N: usize> {
-    pub(super) n: &'a [[u64; TILE]; N],
-    pub(super) lift: &'a [[u64; TILE]; N],
-    pub(super) negative_inverse: u64,
-}
 
 /// `rows[i] *= factor(i)` for up to eight rows of `width` limbs.
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -102,176 +88,52 @@ fn zero_lanes<const N: usize>() -> Lanes<N> {
 fn mul<const N: usize>(tables: &Tables<'_, N>, x: &Lanes<N>, y: &Lanes<N>, out: &mut Lanes<N>) {
     let [a, b] = x;
     let [c, d] = y;
-    let quotient = reduce(tables, None, &mut out[0], |sums, diagonal| {
-        for i in tiles_on::<N>(diagonal) {
-            multiply_add(sums, &a[i], &c[diagonal - i]);
-        }
+    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| {
+        multiply_add(sums, &a[i], &c[j]);
     });
-    reduce(tables, Some(&quotient), &mut out[1], |sums, diagonal| {
-        for i in tiles_on::<N>(diagonal) {
-            multiply_add(sums, &a[i], &d[diagonal - i]);
-            multiply_add(sums, &b[i], &c[diagonal - i]);
-        }
+    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| {
+        multiply_add(sums, &a[i], &d[j]);
+        multiply_add(sums, &b[i], &c[j]);
     });
 }
 
-/// The n-adic Montgomery square, 7 L^2 multiply-adds: tiles off the middle once, doubled.
+/// The n-adic Montgomery square, 7 L^2 multiply-adds.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 fn square<const N: usize>(tables: &Tables<'_, N>, x: &Lanes<N>, out: &mut Lanes<N>) {
     let [a, b] = x;
-    let quotient = reduce(tables, None, &mut out[0], |sums, diagonal| {
-        for i in tiles_on::<N>(diagonal).take_while(|i| 2 * i < diagonal) {
-            multiply_add(sums, &a[i], &a[diagonal - i]);
-        }
-        double(sums);
-        if diagonal % 2 == 0 {
-            multiply_add(sums, &a[diagonal / 2], &a[diagonal / 2]);
+    let (twice, carried) = double(a);
+    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| {
+        if i < j {
+            multiply_add(sums, &twice[i], &a[j]);
+        } else if i == j {
+            multiply_add(sums, &a[i], &a[i]);
+            // The tiles of 2 a below this one lack the bit that doubling carried into it.
+            for (sum, &limb) in sums[0].iter_mut().zip(&a[i]) {
+                *sum = _mm512_mask_add_epi64(*sum, carried[i], *sum, limb);
+            }
         }
     });
-    reduce(tables, Some(&quotient), &mut out[1], |sums, diagonal| {
-        for i in tiles_on::<N>(diagonal) {
-            multiply_add(sums, &a[i], &b[diagonal - i]);
-        }
-        double(sums);
+    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| {
+        multiply_add(sums, &twice[i], &b[j]);
     });
 }
 
-/// First indices of the tiles (i, diagonal - i).
-#[inline]
-fn tiles_on<const N: usize>(diagonal: usize) -> impl Iterator<Item = usize> {
-    diagonal.saturating_sub(N - 1)..=diagonal.min(N - 1)
-}
-
-/// Montgomery-reduces what `product` adds to the sums of each diagonal, into limbs of 52 bits, and returns the
-/// quotient digits. With the `quotient` of the low half, `V - m` is added first.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline]
-fn reduce<const N: usize>(
-    tables: &Tables<'_, N>,
-    low_quotient: Option<&Half<N>>,
-    out: &mut Half<N>,
-    product: impl Fn(&mut Sums, usize),
-) -> Half<N> {
-    let zero = _mm512_setzero_si512();
-    let negative_inverse = _mm512_set1_epi64(tables.negative_inverse as i64);
-    let mut quotient = [[zero; TILE]; N];
-    let mut columns = [zero; 2 * TILE];
-    for diagonal in 0..2 * N - 1 {
-        let mut sums = [[zero; 2 * TILE - 1]; 2];
-        product(&mut sums, diagonal);
-        if diagonal < N {
-            if let Some(m) = low_quotient {
-                for i in 0..TILE {
-                    let lift = _mm512_set1_epi64(tables.lift[diagonal][i] as i64);
-                    columns[i] = _mm512_add_epi64(columns[i], _mm512_sub_epi64(lift, m[diagonal][i]));
-                }
-            }
-            for (i, digits) in quotient[..diagonal].iter().enumerate() {
-                multiply_add_modulus(&mut sums, digits, &tables.n[diagonal - i]);
-            }
-            collect(&mut columns, &sums);
-            quotient[diagonal] = quotient_digits(&mut columns, &tables.n[0], negative_inverse);
-        } else {
-            for (i, digits) in quotient.iter().enumerate().skip(diagonal - (N - 1)) {
-                multiply_add_modulus(&mut sums, digits, &tables.n[diagonal - i]);
-            }
-            collect(&mut columns, &sums);
-            out[diagonal - N] = settle(&mut columns);
-        }
-        for i in 0..TILE {
-            columns[i] = columns[i + TILE];
-            columns[i + TILE] = zero;
-        }
-    }
-    out[N - 1] = settle(&mut columns);
-    quotient
-}
-
-/// Adds the products of two tiles' limbs.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline]
-fn multiply_add(sums: &mut Sums, x: &Tile, y: &Tile) {
-    for (j, &limb) in y.iter().enumerate() {
-        multiply_add_limb(sums, x, limb, j);
-    }
-}
-
-/// Adds the products of a tile's limbs with limbs of the modulus.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline]
-fn multiply_add_modulus(sums: &mut Sums, x: &Tile, n: &[u64; TILE]) {
-    for (j, &limb) in n.iter().enumerate() {
-        multiply_add_limb(sums, x, _mm512_set1_epi64(limb as i64), j);
-    }
-}
-
-/// Adds the products of a tile's limbs with the limb `at` of another.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline]
-fn multiply_add_limb(sums: &mut Sums, x: &Tile, limb: __m512i, at: usize) {
-    let [low, high] = sums;
-    for i in 0..TILE {
-        low[i + at] = _mm512_madd52lo_epu64(low[i + at], x[i], limb);
-    }
-    for i in 0..TILE {
-        high[i + at] = _mm512_madd52hi_epu64(high[i + at], x[i], limb);
-    }
-}
-
+/// 2 a for a below 2 n, in limbs of 52 bits, and for each tile the lanes into whose lowest limb a bit was carried.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn double(sums: &mut Sums) {
-    for sum in sums.as_flattened_mut() {
-        *sum = _mm512_slli_epi64::<1>(*sum);
-    }
-}
-
-/// Adds a diagonal's sums to the columns they belong to.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn collect(columns: &mut Columns, [low, high]: &Sums) {
-    for i in 0..2 * TILE - 1 {
-        columns[i] = _mm512_add_epi64(columns[i], low[i]);
-        columns[i + 1] = _mm512_add_epi64(columns[i + 1], high[i]);
-    }
-}
-
-/// The next five quotient digits, which make the five lowest columns multiples of 2^52; their rest is carried up.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline]
-fn quotient_digits(columns: &mut Columns, n: &[u64; TILE], negative_inverse: __m512i) -> Tile {
-    let zero = _mm512_setzero_si512();
-    let mut digits = [zero; TILE];
-    for i in 0..TILE {
-        let digit = _mm512_madd52lo_epu64(zero, columns[i], negative_inverse);
-        digits[i] = digit;
-        for (j, &limb) in n.iter().enumerate() {
-            let limb = _mm512_set1_epi64(limb as i64);
-            columns[i + j] = _mm512_madd52lo_epu64(columns[i + j], digit, limb);
-            columns[i + j + 1] = _mm512_madd52hi_epu64(columns[i + j + 1], digit, limb);
-        }
-        carry(columns, i);
-    }
-    digits
-}
-
-/// The five lowest columns as limbs of 52 bits; the rest is carried up.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn settle(columns: &mut Columns) -> Tile {
+fn double<const N: usize>(a: &Half<N>) -> (Half<N>, [__mmask8; N]) {
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
-    let mut limbs = [_mm512_setzero_si512(); TILE];
-    for i in 0..TILE {
-        limbs[i] = _mm512_and_si512(columns[i], mask);
-        carry(columns, i);
+    let mut out = *a;
+    let mut carried = [0; N];
+    let mut carry = _mm512_setzero_si512();
+    for (tile, carried) in out.iter_mut().zip(&mut carried) {
+        *carried = _mm512_test_epi64_mask(carry, carry);
+        for limb in tile {
+            let doubled = _mm512_or_si512(_mm512_slli_epi64::<1>(*limb), carry);
+            carry = _mm512_srli_epi64::<{ LIMB_BITS as u32 - 1 }>(*limb);
+            *limb = _mm512_and_si512(doubled, mask);
+        }
     }
-    limbs
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn carry(columns: &mut Columns, i: usize) {
-    let high = _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(columns[i]);
-    columns[i + 1] = _mm512_add_epi64(columns[i + 1], high);
+    (out, carried)
 }

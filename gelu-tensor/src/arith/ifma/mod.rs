@@ -16,10 +16,11 @@
 
 mod kernels;
 mod lanes;
+mod reduction;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use self::kernels::{TILE, Tables};
+use self::reduction::{TILE, Tables};
 use super::backend::Factors;
 use super::portable;
 use super::residues::Residues;
