@@ -7,7 +7,9 @@ use zeroize::Zeroizing;
 use super::ifma;
 use super::limbs::select_row;
 use super::portable;
+use super::power::Exponent;
 use super::residues::Residues;
+use super::ring::Operations;
 use crate::Error;
 
 /// Who does the arithmetic. Both give the same results.
@@ -66,15 +68,25 @@ impl fmt::Display for Backend {
 pub(super) enum Factors<'a> {
     /// One for each residue.
     Each(&'a [u64]),
-    /// One for each residue, out of a table.
+    /// For each table in turn one for each residue.
     Gather {
-        /// All residues of the table.
-        table: &'a [u64],
-        /// Which one each residue is multiplied with.
+        /// The tables.
+        tables: &'a [&'a Residues],
+        /// Which entry each residue is multiplied with: for the first table, then for the next.
         indices: &'a [u32],
     },
     /// The same for all.
     One(&'a [u64]),
+}
+
+/// Look-ups in the rows of a comb, which are arranged for selection.
+#[derive(Clone, Copy)]
+pub(super) struct Selection<'a> {
+    pub(super) rows: &'a [Residues],
+    /// Which entry of a row a residue is multiplied with.
+    pub(super) digit: &'a (dyn Fn(usize, usize) -> u64 + Sync),
+    /// The residue of 1, for rows in [factored](Engine::factored) form.
+    pub(super) factored: Option<&'a [u64]>,
 }
 
 /// A backend with the constants of one modulus.
@@ -168,16 +180,25 @@ impl Engine {
         }
     }
 
-    /// Copies residue `digit` of `table` to `out`, reading all of them, so that no address depends on the digit.
-    pub(super) fn select(&self, out: &mut [u64], table: &[u64], digit: u64) {
-        match self {
-            Self::Portable(_) => select_row(out, table, digit),
+    /// `x[i] = x[i]^exponent`, given the residue of 1, and how many products and squarings that takes for each. Reads
+    /// all entries of its tables.
+    pub(super) fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) -> Operations {
+        let window = match self {
+            Self::Portable(_) => portable::POWER_WINDOW,
             #[cfg(target_arch = "x86_64")]
-            Self::Ifma(context) => context.select_row(out, table, digit),
+            Self::Ifma(_) => ifma::POWER_WINDOW,
+        };
+        match self {
+            Self::Portable(context) => context.power(x, exponent, one),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.power(x, exponent, one),
         }
+        let digits = exponent.bits().div_ceil(window);
+        let [products, squarings] = [(1 << window) - 1 + digits, window * digits.saturating_sub(1)];
+        Operations { products: products as u64, squarings: squarings as u64 }
     }
 
-    /// A table of residues in the order that [`mul_rows`](Self::mul_rows) selects from.
+    /// A table of residues in the order that [`mul_selected`](Self::mul_selected) selects from.
     pub(super) fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
         match self {
             Self::Portable(_) => Zeroizing::new(table.to_vec()),
@@ -186,21 +207,30 @@ impl Engine {
         }
     }
 
+    /// Residues in a form that makes products with them cheaper, given their inverses; `None` where there is none.
+    pub(super) fn factored(&self, residues: &[u64], inverses: &[u64]) -> Option<Zeroizing<Vec<u64>>> {
+        match self {
+            Self::Portable(_) => None,
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => Some(context.factored(residues, inverses)),
+        }
+    }
+
     /// Multiplies `x[i]` with entry `digit(row, i)` of each row, reading all entries.
-    pub(super) fn mul_rows(&self, x: &mut [u64], rows: &[Residues], digit: &dyn Fn(usize, usize) -> u64) {
+    pub(super) fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
         match self {
             Self::Portable(context) => {
                 let width = self.width();
                 let mut factors = Zeroizing::new(vec![0; x.len()]);
-                for (index, row) in rows.iter().enumerate() {
+                for (index, row) in selection.rows.iter().enumerate() {
                     for (residue, factor) in factors.chunks_exact_mut(width).enumerate() {
-                        select_row(factor, row.limbs(), digit(index, residue));
+                        select_row(factor, row.limbs(), (selection.digit)(index, residue));
                     }
                     context.mul(x, Factors::Each(&factors));
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Ifma(context) => context.mul_selected(x, rows, digit),
+            Self::Ifma(context) => context.mul_selected(x, selection),
         }
     }
 

@@ -6,8 +6,9 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use zeroize::Zeroizing;
 
-use super::backend::{Backend, Engine, Factors};
+use super::backend::{Backend, Engine, Factors, Selection};
 use super::limbs::{add_assign, from_biguint, mul_into, to_biguint};
+use super::power::Exponent;
 use super::residues::Residues;
 use crate::Error;
 
@@ -146,18 +147,19 @@ impl Ring {
         self.0.engine.mul(x.limbs_mut(), Factors::Each(y.limbs()));
     }
 
-    /// `x[i] *= table[indices[i]]`. As many indices as residues, each below the table's length.
+    /// `x[i] *= table[indices[i]]` for each of the tables in turn. The indices are in the order of the tables: for each
+    /// as many as there are residues, below its length.
     ///
-    /// Reads the table at `indices`, so those must be public or the machine's cache trusted (see SECURITY.md).
-    pub fn mul_assign_gather(&self, x: &mut Residues, table: &Residues, indices: &[u32]) {
-        debug_assert_eq!(x.len(), indices.len());
-        self.count_products(x.len());
-        self.0.engine.mul(x.limbs_mut(), Factors::Gather { table: table.limbs(), indices });
+    /// Reads the tables at `indices`, so those must be public or the machine's cache trusted (see SECURITY.md).
+    pub fn mul_assign_gather(&self, x: &mut Residues, tables: &[&Residues], indices: &[u32]) {
+        debug_assert_eq!(x.len() * tables.len(), indices.len());
+        self.count_products(indices.len());
+        self.0.engine.mul(x.limbs_mut(), Factors::Gather { tables, indices });
     }
 
     /// `x[i] = x[i]^2`, `times` times over.
     pub fn square_assign(&self, x: &mut Residues, times: usize) {
-        self.0.squarings.fetch_add((x.len() * times) as u64, Ordering::Relaxed);
+        self.count_squarings(x.len() * times);
         self.0.engine.square(x.limbs_mut(), times);
     }
 
@@ -175,39 +177,45 @@ impl Ring {
         self.0.engine.mul(limbs, Factors::One(factor.residue(at)));
     }
 
-    /// `x[i] *= tables[i][digits[i]]`, one table for each residue or the same for all. Every entry is read, so that no
-    /// address depends on a digit.
-    pub(super) fn mul_assign_selected<'a>(
-        &self,
-        x: &mut Residues,
-        tables: impl Iterator<Item = &'a Residues>,
-        digits: impl Iterator<Item = u64>,
-    ) {
-        let mut factors = x.clone();
-        let rows = factors.limbs_mut().chunks_exact_mut(self.width());
-        for ((factor, table), digit) in rows.zip(tables).zip(digits) {
-            self.0.engine.select(factor, table.limbs(), digit);
-        }
-        self.mul_assign(x, &factors);
+    /// `x[i]^exponent`, by fixed windows. The time depends on the exponent's bit count, not on its value, and no
+    /// address depends on either.
+    pub fn power(&self, x: &Residues, exponent: &Exponent) -> Residues {
+        let mut out = x.clone();
+        let each = self.0.engine.power(out.limbs_mut(), exponent, self.0.one.limbs());
+        self.count_products(x.len() * each.products as usize);
+        self.count_squarings(x.len() * each.squarings as usize);
+        out
     }
 
-    /// A table of `2^comb::WINDOW` residues in the order that [`mul_assign_rows`](Self::mul_assign_rows) selects from.
-    pub(super) fn arrange_for_selection(&self, table: Residues) -> Residues {
+    /// A table of residues in the order that [`mul_assign_selected`](Self::mul_assign_selected) selects from: a
+    /// multiple of 16 of them.
+    pub(super) fn arrange_for_selection(&self, table: &Residues) -> Residues {
         let mut arranged = self.empty(table.len());
         arranged.push_limbs(&self.0.engine.arrange_for_selection(table.limbs()));
         arranged
     }
 
-    /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection. Every entry
-    /// is read, so that no address depends on a digit.
-    pub(super) fn mul_assign_rows(
+    /// Residues in a form that makes products with them by [`mul_assign_selected`](Self::mul_assign_selected) cheaper,
+    /// given their inverses; `None` where the backend has none.
+    pub(super) fn factored(&self, residues: &Residues, inverses: &Residues) -> Option<Residues> {
+        self.count_products(residues.len());
+        let limbs = self.0.engine.factored(residues.limbs(), inverses.limbs())?;
+        let mut factored = self.empty(residues.len());
+        factored.push_limbs(&limbs);
+        Some(factored)
+    }
+
+    /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection and, if so
+    /// said, factored. Every entry is read, so that no address depends on a digit.
+    pub(super) fn mul_assign_selected(
         &self,
         x: &mut Residues,
-        rows: &[Residues],
-        digit: &dyn Fn(usize, usize) -> u64,
+        (rows, factored): (&[Residues], bool),
+        digit: &(dyn Fn(usize, usize) -> u64 + Sync),
     ) {
-        self.count_products(x.len() * rows.len());
-        self.0.engine.mul_rows(x.limbs_mut(), rows, digit);
+        self.count_products(x.len() * (rows.len() + usize::from(factored)));
+        let factored = factored.then(|| self.0.one.limbs());
+        self.0.engine.mul_selected(x.limbs_mut(), Selection { rows, digit, factored });
     }
 
     /// `x[i] += y[i] mod n^2`.
@@ -353,8 +361,12 @@ impl Ring {
         (0..x.len()).find(|&index| !is_unit(&x.gather([index])))
     }
 
-    pub(super) fn count_products(&self, count: usize) {
+    fn count_products(&self, count: usize) {
         self.0.products.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn count_squarings(&self, count: usize) {
+        self.0.squarings.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 

@@ -142,6 +142,23 @@ fn powers_equal_num_bigint() {
             let expected = vec![expected[x.len() - 1].clone(); 2];
             assert_eq!(lower(&ring, &comb.power(&ring, &exponents)), expected);
         }
+        // 33 powers are one more than go through a table together.
+        let (unit, inverse) = (0..residues.len())
+            .rev()
+            .find_map(|index| {
+                let unit = residues.gather([index]);
+                ring.invert_vartime(&unit).map(|inverse| (unit, inverse))
+            })
+            .unwrap();
+        let comb = Comb::wide(&ring, &unit, &inverse, 192);
+        let exponents: Vec<BigUint> = (0..33).map(|_| rng.sample(RandomBits::new(192))).collect();
+        let base = &lower(&ring, &unit)[0];
+        let expected: Vec<_> = exponents.iter().map(|exponent| base.modpow(exponent, &square)).collect();
+        let exponents: Vec<_> =
+            exponents.iter().map(|exponent| Exponent::new(from_biguint(exponent, 3))).collect();
+        for count in [1, 9, 33] {
+            assert_eq!(lower(&ring, &comb.power(&ring, &exponents[..count])), expected[..count]);
+        }
     }
 }
 

@@ -111,9 +111,9 @@ impl LookUps {
                 ring.square_assign(&mut out, 1);
             }
             let done = usize::from(top && !signed);
-            for (group, table) in tables.iter().enumerate().skip(done) {
-                ring.mul_assign_gather(&mut out, table, self.entries(bit, group, rows.clone()));
-            }
+            let entries: Vec<u32> =
+                (done..tables.len()).flat_map(|group| self.entries(bit, group, rows.clone())).copied().collect();
+            ring.mul_assign_gather(&mut out, &tables.iter().skip(done).collect::<Vec<_>>(), &entries);
         }
         out
     }

@@ -52,7 +52,7 @@ fn column_sum(ring: &Ring, columns: &Columns, column: usize) -> Residues {
     let inputs = columns.column(column);
     let mut sum = columns.pool.gather([inputs[0] as usize]);
     for &input in &inputs[1..] {
-        ring.mul_assign_gather(&mut sum, &columns.pool, &[input]);
+        ring.mul_assign_gather(&mut sum, &[&columns.pool], &[input]);
     }
     sum
 }
@@ -107,13 +107,10 @@ impl Digits {
                 ring.square_assign(&mut out, self.window);
             }
             let done = usize::from(top && !signed);
-            for (tap, &input) in inputs.iter().enumerate().skip(done) {
-                ring.mul_assign_gather(
-                    &mut out,
-                    &tables[input as usize],
-                    self.digits(digit, tap, rows.clone()),
-                );
-            }
+            let tables: Vec<&Residues> = inputs[done..].iter().map(|&input| &tables[input as usize]).collect();
+            let digits: Vec<u32> =
+                (done..inputs.len()).flat_map(|tap| self.digits(digit, tap, rows.clone())).copied().collect();
+            ring.mul_assign_gather(&mut out, &tables, &digits);
         }
         out
     }

@@ -14,8 +14,8 @@ use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
 /// Ciphertexts that one task works on: they share a pass over the comb's table, so that its rows stay in the cache,
-/// and fill the lanes of a vector.
-const BATCH: usize = 8;
+/// and fill the lanes of vectors.
+const BATCH: usize = 32;
 
 /// log2 of the statistical distance at which an exponent hides another.
 const HIDING_BITS: usize = 64;
@@ -109,8 +109,10 @@ struct Inner {
     ring: Ring,
     h: Residues,
     fingerprint: [u8; 32],
-    /// Tables for exponents of [`KeyBits::short_exponent`] and of [`KeyBits::long_exponent`] bits.
-    combs: [OnceLock<Comb>; 2],
+    /// The table for encryption.
+    encryption: OnceLock<Comb>,
+    /// Tables for hiding exponents of [`KeyBits::short_exponent`] and of [`KeyBits::long_exponent`] bits.
+    hiding: [OnceLock<Comb>; 2],
 }
 
 impl PublicKey {
@@ -167,7 +169,8 @@ impl PublicKey {
             ring,
             h,
             fingerprint: digest.finalize().into(),
-            combs: Default::default(),
+            encryption: OnceLock::new(),
+            hiding: Default::default(),
         })))
     }
 
@@ -272,20 +275,13 @@ impl PublicKey {
         count: usize,
         hidden_bits: usize,
     ) -> Residues {
-        self.powers_of_h(&random_exponents(rng, count, self.0.size.hiding_exponent(hidden_bits)))
-    }
-
-    fn powers_of_h(&self, exponents: &[Exponent]) -> Residues {
         let (ring, size) = (&self.0.ring, self.0.size);
-        let bits = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
-        let [short, long] = &self.0.combs;
-        let (comb, most) = if bits <= size.short_exponent() {
-            (short, size.short_exponent())
-        } else {
-            (long, size.long_exponent())
-        };
-        let comb = comb.get_or_init(|| Comb::new(ring, &self.0.h, most));
-        self.in_parallel(exponents.len(), |range| comb.power(ring, &exponents[range]))
+        let bits = size.hiding_exponent(hidden_bits);
+        let [short, long] = &self.0.hiding;
+        let comb = if bits <= size.short_exponent() { short } else { long };
+        let comb = comb.get_or_init(|| Comb::new(ring, &self.0.h, bits));
+        let exponents = random_exponents(rng, count, bits);
+        self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
     }
 }
 
@@ -300,7 +296,13 @@ impl Randomizer for PublicKey {
     }
 
     fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues {
-        self.powers_of_h(&self.exponents(rng, count))
+        let ring = &self.0.ring;
+        let comb = self.0.encryption.get_or_init(|| {
+            let inverse = ring.invert_vartime(&self.0.h).unwrap_or_else(|| ring.ones(1));
+            Comb::wide(ring, &self.0.h, &inverse, self.0.size.encryption_exponent())
+        });
+        let exponents = self.exponents(rng, count);
+        self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
     }
 }
 

@@ -21,7 +21,9 @@ impl Side {
         let mut order = prime.to_vec();
         order[0] -= 1;
         let h = ring.lift(h, 1);
-        let comb = Comb::new(&ring, &h, 64 * prime.len());
+        let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..prime.len()]);
+        let h_inverse = ring.refine_inverse(&h, &ring.lift(&h_inverse, 1));
+        let comb = Comb::wide(&ring, &h, &h_inverse, 64 * prime.len());
         let mut side =
             Self { ring, order: Exponent::new(order), decryption_factor: Zeroizing::new(vec![]), comb };
         let mut minus_inverse = Zeroizing::new(vec![0; prime.len()]);
@@ -41,18 +43,7 @@ impl Side {
 
     /// `1 / x mod p` by Fermat's little theorem, for x of p's limbs that p does not divide.
     pub(super) fn inverse_mod_prime(&self, x: &[u64]) -> Zeroizing<Vec<u64>> {
-        let mut exponent = self.prime().to_vec();
-        // p is odd and larger than 2, so this borrows at most once; the top limb is never touched.
-        let (low, borrow) = exponent[0].overflowing_sub(2);
-        exponent[0] = low;
-        let mut borrow = u64::from(borrow);
-        for limb in &mut exponent[1..] {
-            let (difference, under) = limb.overflowing_sub(borrow);
-            *limb = difference;
-            borrow = u64::from(under);
-        }
-        let inverse = self.ring.power(&self.ring.lift(x, 1), &Exponent::new(exponent));
-        Zeroizing::new(self.ring.digits(&inverse)[..x.len()].to_vec())
+        inverse_mod_prime(&self.ring, x)
     }
 
     /// `h^exponents mod p^2`.
@@ -102,4 +93,19 @@ impl Side {
         conditional_assign(&mut difference, &wrapped, borrow);
         difference
     }
+}
+
+fn inverse_mod_prime(ring: &Ring, x: &[u64]) -> Zeroizing<Vec<u64>> {
+    let mut exponent = ring.modulus().to_vec();
+    // p is odd and larger than 2, so this borrows at most once; the top limb is never touched.
+    let (low, borrow) = exponent[0].overflowing_sub(2);
+    exponent[0] = low;
+    let mut borrow = u64::from(borrow);
+    for limb in &mut exponent[1..] {
+        let (difference, under) = limb.overflowing_sub(borrow);
+        *limb = difference;
+        borrow = u64::from(under);
+    }
+    let inverse = ring.power(&ring.lift(x, 1), &Exponent::new(exponent));
+    Zeroizing::new(ring.digits(&inverse)[..x.len()].to_vec())
 }

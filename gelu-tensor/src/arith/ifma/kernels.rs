@@ -7,53 +7,139 @@
 
 use core::arch::x86_64::*;
 
-use super::lanes::{LANES, load, select, store};
+use zeroize::Zeroizing;
+
+use super::lanes::{GROUPS, LANES, PERMUTED, broadcast, load, select, select_entry, store};
 use super::reduction::{Half, Reduction, TILE, Tables, multiply_add};
-use super::{LIMB_BITS, LIMB_MASK};
+use super::{LIMB_BITS, LIMB_MASK, POWER_WINDOW};
 use crate::arith::Residues;
 
 type Lanes<const N: usize> = [Half<N>; 2];
 
-/// `rows[i] *= factor(i)` for up to eight rows of `width` limbs.
+/// Multiplies up to eight rows of `width` limbs with `factor(step, i)`, for each step in turn.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn mul_rows<'a, const N: usize>(
     tables: &Tables<'_, N>,
     rows: &mut [u64],
-    factor: impl Fn(usize) -> &'a [u64],
+    steps: usize,
+    factor: impl Fn(usize, usize) -> &'a [u64],
     width: usize,
 ) {
     let last = rows.len() / width - 1;
-    let mut x = zero_lanes::<N>();
-    let mut y = zero_lanes::<N>();
+    let [mut x, mut y, mut out] = [zero_lanes::<N>(); 3];
     // Lanes without a row repeat the last one.
-    load(x.as_flattened_mut().as_flattened_mut(), |lane| &rows[lane.min(last) * width..][..width]);
-    load(y.as_flattened_mut().as_flattened_mut(), |lane| factor(lane.min(last)));
-    let mut out = zero_lanes::<N>();
-    mul(tables, &x, &y, &mut out);
-    store(rows, width, out.as_flattened().as_flattened());
+    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    for step in 0..steps {
+        load(vectors(&mut y), |lane| factor(step, lane.min(last)));
+        mul(tables, &x, &y, &mut out);
+        std::mem::swap(&mut x, &mut out);
+    }
+    store(rows, width, vectors(&mut x));
 }
 
-/// Multiplies each of up to eight residues of `width` limbs with an entry of every table, which hold 32 entries each,
-/// limb by limb.
+/// `rows[i] *= 1 + m[i] n / scale` for up to eight rows, and as many m, of `width` limbs.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn mul_one_plus_rows<const N: usize>(
+    tables: &Tables<'_, N>,
+    rows: &mut [u64],
+    m: &[u64],
+    constants: OnePlus<'_>,
+    width: usize,
+) {
+    let last = rows.len() / width - 1;
+    let [mut x, mut factor, mut out] = [zero_lanes::<N>(); 3];
+    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    load(factor[0].as_flattened_mut(), |lane| &m[lane.min(last) * width..][..width]);
+    mul_one_plus(tables, &x, &factor, constants, &mut out);
+    store(rows, width, vectors(&mut out));
+}
+
+/// Residues that [`mul_selected`] takes.
+pub(super) const SELECTED_TOGETHER: usize = GROUPS * LANES;
+
+/// Multiplies each of up to [`SELECTED_TOGETHER`] residues of `width` limbs with entry `digit(row, i)` of every row of
+/// a comb, which has 32 or 64 entries.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn mul_selected<const N: usize>(
     tables: &Tables<'_, N>,
     residues: &mut [u64],
-    selection: &[Residues],
-    digits: &dyn Fn(usize) -> [u64; LANES],
+    rows: &[Residues],
+    digit: &dyn Fn(usize, usize) -> u64,
+    factored: Option<OnePlus<'_>>,
     width: usize,
 ) {
     let last = residues.len() / width - 1;
-    let mut x = zero_lanes::<N>();
-    let mut y = zero_lanes::<N>();
+    let groups = last / LANES + 1;
+    let residue = |group: usize, lane: usize| (group * LANES + lane).min(last);
+    let [mut x, mut entries, mut sums] = [[zero_lanes::<N>(); GROUPS]; 3];
     let mut out = zero_lanes::<N>();
-    load(x.as_flattened_mut().as_flattened_mut(), |lane| &residues[lane.min(last) * width..][..width]);
-    for (index, table) in selection.iter().enumerate() {
-        select(y.as_flattened_mut().as_flattened_mut(), table.limbs(), digits(index));
+    for (group, x) in x[..groups].iter_mut().enumerate() {
+        load(vectors(x), |lane| &residues[residue(group, lane) * width..][..width]);
+    }
+    for (index, row) in rows.iter().enumerate() {
+        let digits = std::array::from_fn(|group| std::array::from_fn(|lane| digit(index, residue(group, lane))));
+        match row.len() / PERMUTED {
+            2 => select::<2, N>(&mut entries[..groups], row.limbs(), &digits),
+            _ => select::<4, N>(&mut entries[..groups], row.limbs(), &digits),
+        }
+        for ((x, entry), sums) in x[..groups].iter_mut().zip(&entries).zip(&mut sums) {
+            if factored.is_some() {
+                let addends = entry[1].as_flattened();
+                for (sum, &addend) in sums[0].as_flattened_mut().iter_mut().zip(addends) {
+                    *sum = _mm512_add_epi64(*sum, addend);
+                }
+                mul_low(tables, x, &entry[0], &mut out);
+            } else {
+                mul(tables, x, entry, &mut out);
+            }
+            std::mem::swap(x, &mut out);
+        }
+    }
+    for (group, (x, sums)) in x[..groups].iter_mut().zip(&mut sums).enumerate() {
+        if let Some(constants) = factored {
+            propagate_carries(&mut sums[0]);
+            mul_one_plus(tables, x, sums, constants, &mut out);
+            std::mem::swap(x, &mut out);
+        }
+        let start = group * LANES * width;
+        let end = residues.len().min(start + LANES * width);
+        store(&mut residues[start..end], width, vectors(x));
+    }
+}
+
+/// Raises up to eight rows of `width` limbs to one power, whose digits in base `2^POWER_WINDOW` come from the top.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn power_rows<const N: usize>(
+    tables: &Tables<'_, N>,
+    rows: &mut [u64],
+    digits: impl Iterator<Item = u64>,
+    one: &[u64],
+    width: usize,
+) {
+    let last = rows.len() / width - 1;
+    let [mut x, mut y, mut out, mut entry] = [zero_lanes::<N>(); 4];
+    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    broadcast(vectors(&mut y), one);
+    let mut powers = Zeroizing::new(Vec::with_capacity(2 * N * TILE << POWER_WINDOW));
+    powers.extend_from_slice(vectors(&mut y));
+    for _ in 1..1 << POWER_WINDOW {
         mul(tables, &x, &y, &mut out);
+        std::mem::swap(&mut y, &mut out);
+        powers.extend_from_slice(vectors(&mut y));
+    }
+    broadcast(vectors(&mut x), one);
+    for (index, digit) in digits.enumerate() {
+        if index > 0 {
+            for _ in 0..POWER_WINDOW {
+                square(tables, &x, &mut out);
+                std::mem::swap(&mut x, &mut out);
+            }
+        }
+        select_entry(vectors(&mut entry), powers.chunks_exact(2 * N * TILE), digit);
+        mul(tables, &x, &entry, &mut out);
         std::mem::swap(&mut x, &mut out);
     }
-    store(residues, width, x.as_flattened().as_flattened());
+    store(rows, width, vectors(&mut x));
 }
 
 /// `rows[i] = rows[i]^(2^times)` for up to eight rows of `width` limbs.
@@ -65,14 +151,18 @@ pub(super) fn square_rows<const N: usize>(
     width: usize,
 ) {
     let last = rows.len() / width - 1;
-    let mut x = zero_lanes::<N>();
-    load(x.as_flattened_mut().as_flattened_mut(), |lane| &rows[lane.min(last) * width..][..width]);
+    let [mut x, mut out] = [zero_lanes::<N>(); 2];
+    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
     for _ in 0..times {
-        let mut out = zero_lanes::<N>();
         square(tables, &x, &mut out);
-        x = out;
+        std::mem::swap(&mut x, &mut out);
     }
-    store(rows, width, x.as_flattened().as_flattened());
+    store(rows, width, vectors(&mut x));
+}
+
+/// All vectors of both halves, in order.
+fn vectors<const N: usize>(lanes: &mut Lanes<N>) -> &mut [__m512i] {
+    lanes.as_flattened_mut().as_flattened_mut()
 }
 
 #[target_feature(enable = "avx512f")]
@@ -95,6 +185,60 @@ fn mul<const N: usize>(tables: &Tables<'_, N>, x: &Lanes<N>, y: &Lanes<N>, out: 
         multiply_add(sums, &a[i], &d[j]);
         multiply_add(sums, &b[i], &c[j]);
     });
+}
+
+/// The product with a factor whose high half is zero, 8 L^2 multiply-adds.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline]
+fn mul_low<const N: usize>(tables: &Tables<'_, N>, [a, b]: &Lanes<N>, c: &Half<N>, out: &mut Lanes<N>) {
+    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| {
+        multiply_add(sums, &a[i], &c[j]);
+    });
+    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| {
+        multiply_add(sums, &b[i], &c[j]);
+    });
+}
+
+/// What [`mul_one_plus`] needs of a ring, as residues.
+#[derive(Clone, Copy)]
+pub(super) struct OnePlus<'a> {
+    /// 1.
+    pub(super) one: &'a [u64],
+    /// What m is in Montgomery form after a product with: R for m itself, 1 for one in Montgomery form.
+    pub(super) scale: &'a [u64],
+}
+
+/// The product of x with 1 + m n, for m in the low half of `m` (the high half is zero): the residue of the factor is
+/// `one + (m R mod n) n`, whose high half stays below 4 n.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn mul_one_plus<const N: usize>(
+    tables: &Tables<'_, N>,
+    x: &Lanes<N>,
+    m: &Lanes<N>,
+    constants: OnePlus<'_>,
+    out: &mut Lanes<N>,
+) {
+    let [mut scale, mut factor] = [zero_lanes::<N>(); 2];
+    broadcast(vectors(&mut scale), constants.scale);
+    broadcast(vectors(&mut factor), constants.one);
+    mul(tables, m, &scale, out);
+    for (limb, addend) in factor[1].as_flattened_mut().iter_mut().zip(out[0].as_flattened()) {
+        *limb = _mm512_add_epi64(*limb, *addend);
+    }
+    propagate_carries(&mut factor[1]);
+    mul(tables, x, &factor, out);
+}
+
+/// Limbs of up to 64 bits as limbs of 52 bits.
+#[target_feature(enable = "avx512f")]
+fn propagate_carries<const N: usize>(half: &mut Half<N>) {
+    let mask = _mm512_set1_epi64(LIMB_MASK as i64);
+    let mut carry = _mm512_setzero_si512();
+    for limb in half.as_flattened_mut() {
+        let sum = _mm512_add_epi64(*limb, carry);
+        *limb = _mm512_and_si512(sum, mask);
+        carry = _mm512_srli_epi64::<{ LIMB_BITS as u32 }>(sum);
+    }
 }
 
 /// The n-adic Montgomery square, 7 L^2 multiply-adds.

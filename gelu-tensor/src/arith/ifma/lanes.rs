@@ -2,6 +2,8 @@
 
 use core::arch::x86_64::*;
 
+use super::reduction::TILE;
+
 /// Residues in a vector.
 pub(super) const LANES: usize = 8;
 
@@ -37,45 +39,78 @@ pub(super) fn store(rows: &mut [u64], width: usize, vectors: &[__m512i]) {
     }
 }
 
-/// Copies row `digit` of `table` to `out`, reading every row, so that no address depends on the digit. Rows are whole
-/// runs of eight limbs.
+/// Limb k of one residue in all lanes of `out[k]`.
 #[target_feature(enable = "avx512f")]
-pub(super) fn select_row(out: &mut [u64], table: &[u64], digit: u64) {
-    let width = out.len();
-    let digit = _mm512_set1_epi64(digit as i64);
-    for (block, out) in out.chunks_exact_mut(LANES).enumerate() {
-        let mut selected = _mm512_setzero_si512();
-        for (row, entry) in (0i64..).zip(table.chunks_exact(width)) {
-            let limbs: &[u64] = &entry[block * LANES..][..LANES];
-            // SAFETY: the slice has eight limbs of eight bytes, and the load needs no alignment.
-            let limbs = unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) };
-            let here = _mm512_cmpeq_epi64_mask(digit, _mm512_set1_epi64(row));
-            selected = _mm512_mask_mov_epi64(selected, here, limbs);
-        }
-        // SAFETY: the slice has eight limbs of eight bytes, and the store needs no alignment.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), selected) };
+#[inline]
+pub(super) fn broadcast(out: &mut [__m512i], residue: &[u64]) {
+    for (out, &limb) in out.iter_mut().zip(residue) {
+        *out = _mm512_set1_epi64(limb as i64);
     }
 }
 
-/// `out[k]` takes for each lane limb k of entry `digits[lane]`, for a table of 32 entries that holds limb after limb.
-///
-/// All entries are read, and selected by permutations in registers, so that no address depends on a digit.
+/// `out[k]` takes vector k of the entry `digit`, reading every entry, so that no address depends on the digit.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn select(out: &mut [__m512i], table: &[u64], digits: [u64; LANES]) {
-    // SAFETY: the array has eight limbs of eight bytes, and the load needs no alignment.
-    let digits = unsafe { _mm512_loadu_si512(digits.as_ptr().cast()) };
-    // A permutation takes four bits of the digit, the blend the fifth.
-    let upper = _mm512_test_epi64_mask(digits, _mm512_set1_epi64(16));
-    for (out, limbs) in out.iter_mut().zip(table.as_chunks::<{ 4 * LANES }>().0) {
-        let mut quarters = [_mm512_setzero_si512(); 4];
-        for (quarter, limbs) in quarters.iter_mut().zip(limbs.as_chunks::<LANES>().0) {
-            // SAFETY: the array has eight limbs of eight bytes, and the load needs no alignment.
-            *quarter = unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) };
+pub(super) fn select_entry<'a>(
+    out: &mut [__m512i],
+    entries: impl Iterator<Item = &'a [__m512i]>,
+    digit: u64,
+) {
+    let digit = _mm512_set1_epi64(digit as i64);
+    for (index, entry) in (0i64..).zip(entries) {
+        let here = _mm512_cmpeq_epi64_mask(digit, _mm512_set1_epi64(index));
+        for (out, &vector) in out.iter_mut().zip(entry) {
+            *out = _mm512_mask_mov_epi64(*out, here, vector);
         }
-        let low = _mm512_permutex2var_epi64(quarters[0], digits, quarters[1]);
-        let high = _mm512_permutex2var_epi64(quarters[2], digits, quarters[3]);
-        *out = _mm512_mask_blend_epi64(upper, low, high);
+    }
+}
+
+/// Groups of lanes that go through a table together, so that it is read once.
+pub(super) const GROUPS: usize = 4;
+
+/// Entries that one permutation selects from.
+pub(super) const PERMUTED: usize = 2 * LANES;
+
+/// Entry `digits[lane]` of a table of `16 B` entries, which holds limb after limb, for up to [`GROUPS`] groups of lanes:
+/// `out[group][k]` takes limb k.
+///
+/// All entries are read, once for all groups, and selected by permutations in registers, so that no address depends
+/// on a digit.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn select<const B: usize, const N: usize>(
+    out: &mut [[[[__m512i; TILE]; N]; 2]],
+    table: &[u64],
+    digits: &[[u64; LANES]; GROUPS],
+) {
+    let zero = _mm512_setzero_si512();
+    // A permutation takes the lower four bits of a digit; the others say which permutation counts.
+    let (mut within, mut here) = ([zero; GROUPS], [[zero; B]; GROUPS]);
+    for ((digits, within), here) in digits.iter().zip(&mut within).zip(&mut here) {
+        // SAFETY: the array has eight limbs of eight bytes, and the load needs no alignment.
+        *within = unsafe { _mm512_loadu_si512(digits.as_ptr().cast()) };
+        let block = _mm512_srli_epi64::<{ PERMUTED.ilog2() }>(*within);
+        for (index, here) in (0i64..).zip(here) {
+            let equal = _mm512_cmpeq_epi64_mask(block, _mm512_set1_epi64(index));
+            *here = _mm512_maskz_set1_epi64(equal, -1);
+        }
+    }
+    for (k, limbs) in table.as_chunks::<PERMUTED>().0.as_chunks::<B>().0.iter().take(2 * N * TILE).enumerate() {
+        let mut entries = [[zero; 2]; B];
+        for (entries, limbs) in entries.iter_mut().zip(limbs) {
+            let (low, high) = limbs.split_at(LANES);
+            // SAFETY: each half has eight limbs of eight bytes, and the loads need no alignment.
+            *entries = [low, high].map(|limbs| unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) });
+        }
+        for (group, out) in out.iter_mut().enumerate() {
+            let mut selected = zero;
+            for ([low, high], here) in entries.iter().zip(&here[group]) {
+                let candidate = _mm512_permutex2var_epi64(*low, within[group], *high);
+                // (candidate & here) | selected
+                selected = _mm512_ternarylogic_epi64::<0xEA>(candidate, *here, selected);
+            }
+            out.as_flattened_mut().as_flattened_mut()[k] = selected;
+        }
     }
 }
 

@@ -20,10 +20,11 @@ mod reduction;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use self::kernels::{OnePlus, SELECTED_TOGETHER};
 use self::reduction::{TILE, Tables};
-use super::backend::Factors;
+use super::backend::{Factors, Selection};
 use super::portable;
-use super::residues::Residues;
+use super::power::Exponent;
 
 /// Proof that this processor has AVX-512 F and IFMA, made only by detection.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,9 @@ impl Ifma {
         found.then_some(Self(()))
     }
 }
+
+/// Bits of an exponent that one table look-up takes.
+pub(super) const POWER_WINDOW: usize = 4;
 
 const LIMB_BITS: usize = 52;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
@@ -133,15 +137,10 @@ impl Context {
         for_tiles!(self, square(x, times));
     }
 
-    pub(super) fn select_row(&self, out: &mut [u64], table: &[u64], digit: u64) {
-        let _: Ifma = self.ifma;
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F.
-        unsafe { lanes::select_row(out, table, digit) };
-    }
-
     /// Limb by limb the limbs of all entries, so that a permutation selects one for each lane.
     pub(super) fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
         let (width, entries) = (self.width(), table.len() / self.width());
+        debug_assert!(entries.is_multiple_of(lanes::PERMUTED));
         let mut arranged = Zeroizing::new(vec![0; table.len()]);
         for (entry, residue) in table.chunks_exact(width).enumerate() {
             for (k, &limb) in residue.iter().enumerate() {
@@ -151,8 +150,30 @@ impl Context {
         arranged
     }
 
-    pub(super) fn mul_selected(&self, x: &mut [u64], rows: &[Residues], digit: &dyn Fn(usize, usize) -> u64) {
-        for_tiles!(self, mul_selected(x, rows, digit));
+    /// Residues `a + b n`, given their inverses, as pairs (a, s) with `a + b n = a (1 + n s / R)`: `s = b R / a`.
+    ///
+    /// With a Montgomery form a = c R, the inverse's low half is R / c, and the product of b with it `b / c`.
+    pub(super) fn factored(&self, residues: &[u64], inverses: &[u64]) -> Zeroizing<Vec<u64>> {
+        let (width, limbs) = (self.width(), self.limbs());
+        let mut factored = Zeroizing::new(vec![0; residues.len()]);
+        for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
+            factored[..limbs].copy_from_slice(&residue[limbs..2 * limbs]);
+        }
+        self.mul(&mut factored, Factors::Each(inverses));
+        for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
+            factored.copy_within(..limbs, limbs);
+            factored[..limbs].copy_from_slice(&residue[..limbs]);
+        }
+        factored
+    }
+
+    pub(super) fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
+        for_tiles!(self, mul_selected(x, selection));
+    }
+
+    /// `x[i] = x[i]^exponent`, given the residue of 1.
+    pub(super) fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+        for_tiles!(self, power(x, exponent, one));
     }
 
     pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
@@ -172,25 +193,14 @@ impl Context {
         }
     }
 
-    /// `x[i] *= 1 + m[i] n`: the residue of the factor is `one + (m R mod n) n`, whose high half stays below 3 n.
+    /// `x[i] *= 1 + m[i] n`.
     pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], [one, r]: [&[u64]; 2]) {
-        let (width, limbs) = (self.width(), self.limbs());
-        let mut factors = Zeroizing::new(vec![0; x.len()]);
-        for (factor, m) in factors.chunks_exact_mut(width).zip(m.chunks_exact(self.portable.modulus().len()))
-        {
-            narrow_limbs(&mut factor[..limbs], m);
+        let mut narrow = Zeroizing::new(vec![0; x.len()]);
+        let wide = m.chunks_exact(self.portable.modulus().len());
+        for (narrow, m) in narrow.chunks_exact_mut(self.width()).zip(wide) {
+            narrow_limbs(&mut narrow[..self.limbs()], m);
         }
-        self.mul(&mut factors, Factors::One(r));
-        for factor in factors.chunks_exact_mut(width) {
-            let mut carry = 0;
-            for i in 0..limbs {
-                let sum = one[limbs + i] + factor[i] + carry;
-                factor[limbs + i] = sum & LIMB_MASK;
-                carry = sum >> LIMB_BITS;
-            }
-            factor[..limbs].copy_from_slice(&one[..limbs]);
-        }
-        self.mul(x, Factors::Each(&factors));
+        for_tiles!(self, mul_one_plus(x, &narrow, OnePlus { one, scale: r }));
     }
 
     fn tables<const N: usize>(&self) -> Tables<'_, N> {
@@ -205,33 +215,54 @@ impl Context {
 fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
+    let count = x.len() / width;
+    let steps = match factors {
+        Factors::Gather { indices, .. } => indices.len() / count.max(1),
+        _ => 1,
+    };
     for (group, x) in x.chunks_mut(lanes::LANES * width).enumerate() {
         let first = group * lanes::LANES;
-        let factor = |lane: usize| match factors {
+        let factor = |step: usize, lane: usize| match factors {
             Factors::Each(y) => &y[(first + lane) * width..][..width],
-            Factors::Gather { table, indices } => &table[indices[first + lane] as usize * width..][..width],
+            Factors::Gather { tables, indices } => {
+                tables[step].residue(indices[step * count + first + lane] as usize)
+            }
             Factors::One(y) => &y[..width],
         };
         // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
-        unsafe { kernels::mul_rows(&tables, x, factor, width) };
+        unsafe { kernels::mul_rows(&tables, x, steps, factor, width) };
     }
 }
 
-fn mul_selected<const N: usize>(
-    context: &Context,
-    x: &mut [u64],
-    rows: &[Residues],
-    digit: &dyn Fn(usize, usize) -> u64,
-) {
+fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Selection<'_>) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
-    for (group, x) in x.chunks_mut(lanes::LANES * width).enumerate() {
-        let last = group * lanes::LANES + x.len() / width - 1;
-        // Lanes without a residue repeat the last one.
-        let digits =
-            |row: usize| std::array::from_fn(|lane| digit(row, (group * lanes::LANES + lane).min(last)));
-        // SAFETY: as above.
-        unsafe { kernels::mul_selected(&tables, x, rows, &digits, width) };
+    let Selection { rows, digit, factored } = selection;
+    let constants = factored.map(|one| OnePlus { one, scale: one });
+    for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
+        let digit = |row: usize, residue: usize| digit(row, part * SELECTED_TOGETHER + residue);
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        unsafe { kernels::mul_selected(&tables, x, rows, &digit, constants, width) };
+    }
+}
+
+fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], constants: OnePlus<'_>) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    let run = lanes::LANES * width;
+    for (x, m) in x.chunks_mut(run).zip(m.chunks(run)) {
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        unsafe { kernels::mul_one_plus_rows(&tables, x, m, constants, width) };
+    }
+}
+
+fn power<const N: usize>(context: &Context, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    for x in x.chunks_mut(lanes::LANES * width) {
+        let digits = exponent.digits_from_top(POWER_WINDOW);
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        unsafe { kernels::power_rows(&tables, x, digits, one, width) };
     }
 }
 
@@ -239,7 +270,7 @@ fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
     for x in x.chunks_mut(lanes::LANES * width) {
-        // SAFETY: as above.
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
         unsafe { kernels::square_rows(&tables, x, times, width) };
     }
 }

@@ -9,7 +9,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use self::kernels::{Modulus, Residue};
 use super::backend::Factors;
-use super::limbs::{add_assign, conditional_subtract, sub_into};
+use super::limbs::{add_assign, conditional_subtract, select_row, sub_into};
+use super::power::Exponent;
 
 /// Runs a const-generic function for the context's limb count, which the ring has checked.
 macro_rules! for_limbs {
@@ -24,6 +25,9 @@ macro_rules! for_limbs {
         }
     };
 }
+
+/// Bits of an exponent that one table look-up takes.
+pub(super) const POWER_WINDOW: usize = 5;
 
 /// The constants of a modulus.
 pub(super) struct Context {
@@ -83,6 +87,27 @@ impl Context {
         for_limbs!(self, square(x, times));
     }
 
+    /// `x[i] = x[i]^exponent`, given the residue of 1.
+    pub(super) fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+        let width = one.len();
+        for x in x.chunks_exact_mut(width) {
+            let mut powers = Zeroizing::new(one.to_vec());
+            for power in 1..1 << POWER_WINDOW {
+                powers.extend_from_within((power - 1) * width..);
+                self.mul(&mut powers[power * width..], Factors::One(x));
+            }
+            let mut factor = Zeroizing::new(vec![0; width]);
+            x.copy_from_slice(one);
+            for (index, digit) in exponent.digits_from_top(POWER_WINDOW).enumerate() {
+                if index > 0 {
+                    self.square(x, POWER_WINDOW);
+                }
+                select_row(&mut factor, &powers, digit);
+                self.mul(x, Factors::One(&factor));
+            }
+        }
+    }
+
     /// `x[i] += y[i]`, which also holds for digits.
     pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
         for_limbs!(self, add_zip(x, y));
@@ -136,14 +161,21 @@ fn powers_of_two<const L: usize>(context: &Context, exponents: &[usize]) -> Vec<
 
 fn mul<const L: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
     let modulus = modulus::<L>(context);
-    let x = view_mut::<L>(x).iter_mut();
+    let x = view_mut::<L>(x);
     match factors {
-        Factors::Each(y) => x.zip(view::<L>(y)).for_each(|(x, y)| *x = kernels::mul(&modulus, x, y)),
-        Factors::Gather { table, indices } => {
-            let table = view::<L>(table);
-            x.zip(indices).for_each(|(x, &index)| *x = kernels::mul(&modulus, x, &table[index as usize]));
+        Factors::Each(y) => {
+            x.iter_mut().zip(view::<L>(y)).for_each(|(x, y)| *x = kernels::mul(&modulus, x, y));
         }
-        Factors::One(y) => x.for_each(|x| *x = kernels::mul(&modulus, x, &view::<L>(y)[0])),
+        Factors::Gather { tables, indices } => {
+            let count = x.len().max(1);
+            for (table, indices) in tables.iter().zip(indices.chunks_exact(count)) {
+                let table = view::<L>(table.limbs());
+                for (x, &index) in x.iter_mut().zip(indices) {
+                    *x = kernels::mul(&modulus, x, &table[index as usize]);
+                }
+            }
+        }
+        Factors::One(y) => x.iter_mut().for_each(|x| *x = kernels::mul(&modulus, x, &view::<L>(y)[0])),
     }
 }
 
