@@ -230,6 +230,7 @@ fn to_json(
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
         "saturations": report.saturations,
+        "steps": report.steps,
     });
     if args.logits {
         let images: Vec<Value> = report
