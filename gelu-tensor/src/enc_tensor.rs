@@ -1,4 +1,3 @@
-use std::ops::Range;
 
 use rand::CryptoRng;
 use rayon::prelude::*;
@@ -309,22 +308,19 @@ impl EncTensor {
         let ring = self.key.ring();
         let units = self.ciphertexts.len();
         let shift = layout.width * layout.slot_bits;
-        // Ciphertexts of as many units each go together; the last may have fewer.
-        let horner = |packs: Range<usize>, units: usize| {
+        let one = ring.ones(1);
+        let mut padded = self.ciphertexts.clone();
+        (units..units.next_multiple_of(stacked)).for_each(|_| padded.append(&one));
+        let ciphertexts = self.key.in_parallel(padded.len() / stacked, |packs| {
             let unit = |index: usize| packs.clone().map(move |pack| pack * stacked + index);
-            let mut sums = self.ciphertexts.gather(unit(units - 1));
-            for index in (0..units - 1).rev() {
+            let mut sums = padded.gather(unit(stacked - 1));
+            for index in (0..stacked - 1).rev() {
                 ring.square_assign(&mut sums, shift);
-                ring.mul_assign(&mut sums, &self.ciphertexts.gather(unit(index)));
+                ring.mul_assign(&mut sums, &padded.gather(unit(index)));
             }
             sums
-        };
-        let full = units / stacked;
-        let mut ciphertexts = self.key.in_parallel(full, |packs| horner(packs, stacked));
-        if !units.is_multiple_of(stacked) {
-            ciphertexts.append(&horner(full..full + 1, units % stacked));
-        }
-        let moved = stacked.min(units).saturating_sub(1) * shift;
+        });
+        let moved = (stacked - 1) * shift;
         self.derive(ciphertexts, moved + 1, (self.shape.clone(), self.format, layout))
     }
 
@@ -334,7 +330,8 @@ impl EncTensor {
     pub fn rerandomize(mut self, rng: &mut dyn CryptoRng) -> Self {
         let fresh = self.key.hiding_randomizers(rng, self.ciphertexts.len(), self.randomness_bits);
         self.key.ring().mul_assign(&mut self.ciphertexts, &fresh);
-        self.randomness_bits = self.key.size().hiding_exponent(self.randomness_bits);
+        let count = self.ciphertexts.len();
+        self.randomness_bits = self.key.size().hiding_exponent(self.randomness_bits, count);
         self
     }
 

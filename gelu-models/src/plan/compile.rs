@@ -47,6 +47,10 @@ fn check_options(options: &PlanOptions) -> Result<(), PlanError> {
             });
         }
     }
+    if !(1..=64).contains(&options.lanes) {
+        let found = options.lanes.to_string();
+        return Err(PlanError::Option { what: "lanes", expected: "1 to 64", found });
+    }
     if !(1..=1 << 20).contains(&options.batch) {
         let found = options.batch.to_string();
         return Err(PlanError::Option { what: "batch", expected: "1 to 2^20 images", found });
@@ -257,10 +261,8 @@ impl<'a> Compiler<'a> {
         let loose = SlotLayout { arrangement, ..up };
         let candidates = (1..=loose.most_stacked(key)?).map(|stacked| {
             let down = loose.with_stacked(stacked);
-            let operations = multiply + cost::reply(key, down, images, &down_shape);
-            let decryptions = down.ciphertexts(images, &down_shape);
-            let weight = operations.cost() + 100 * cost::client(key, encryptions, decryptions);
-            (weight, down, operations)
+            let reply = cost::reply((key, self.options.lanes), encryptions, down, (images, &down_shape));
+            (multiply.cost() + reply.weight, down, multiply + reply.operations)
         });
         let (weight, down, operations) =
             candidates.min_by_key(|(weight, ..)| *weight).unwrap_or((0, loose, multiply));

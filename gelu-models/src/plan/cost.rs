@@ -2,28 +2,51 @@ use gelu_tensor::arith::{Comb, Operations};
 use gelu_tensor::paillier::KeyBits;
 use gelu_tensor::{Shape, SlotLayout};
 
-/// Products mod n^2 that one re-randomisation takes: a comb over an exponent that hides what the operations before
-/// made of the client's exponents, and one product. Stacking shifts those by a whole plaintext.
-fn rerandomisation(key: KeyBits, stacked: usize) -> u64 {
-    let hidden = if stacked == 1 { key.encryption_exponent() } else { key.bits() };
-    Comb::products(key.hiding_exponent(hidden)) + 1
+/// What a layout costs around the product: the server's operations on the reply, and their time and the client's.
+pub(super) struct Reply {
+    /// The server's operations mod n^2: stacking units into ciphertexts and re-randomising those.
+    pub(super) operations: Operations,
+    /// The time of both sides in hundredths of a product mod n^2, on vectors of so many lanes.
+    pub(super) weight: u64,
 }
 
-/// The client's work in units of a product mod n^2. A product mod p^2 costs a quarter of one; an encryption takes a
-/// comb product per 5 bits of half of n's bits mod p^2 and q^2; a decryption a squaring (0.7) per bit and a product
-/// per 5 bits of p and of q.
-pub(super) fn client(key: KeyBits, encryptions: usize, decryptions: usize) -> u64 {
-    let bits = key.bits() as u64;
-    encryptions as u64 * bits / 20 + decryptions as u64 * bits * 9 / 40
-}
-
-/// The server's work on what comes down: stacking units into ciphertexts and re-randomising those.
-pub(super) fn reply(key: KeyBits, down: SlotLayout, batch: usize, shape: &Shape) -> Operations {
-    let units = SlotLayout { stacked: 1, ..down }.ciphertexts(batch, shape);
+/// The cost of `encryptions` of the client and of the reply of this layout.
+pub(super) fn reply(
+    (key, lanes): (KeyBits, usize),
+    encryptions: usize,
+    down: SlotLayout,
+    (batch, shape): (usize, &Shape),
+) -> Reply {
     let ciphertexts = down.ciphertexts(batch, shape);
-    let moved = (units - ciphertexts) as u64;
-    Operations {
-        products: moved + ciphertexts as u64 * rerandomisation(key, down.stacked),
-        squarings: moved * (down.width * down.slot_bits) as u64,
+    let moves = (down.stacked - 1) as u64;
+    let rerandomise = rerandomisation(key, down.stacked, ciphertexts);
+    let each = Operations {
+        products: moves + rerandomise.products,
+        squarings: moves * (down.width * down.slot_bits) as u64 + rerandomise.squarings,
+    };
+    // Lanes that stay empty take as much time as full ones.
+    let [filled_up, filled_down] = [encryptions, ciphertexts].map(|count| count.next_multiple_of(lanes) as u64);
+    Reply {
+        operations: each * ciphertexts as u64,
+        weight: filled_down * (each.cost() + decryption(key)) + filled_up * encryption(key),
     }
+}
+
+/// Operations mod n^2 of one re-randomisation: a comb over an exponent that hides what the operations before made of
+/// the client's exponents, and one product. Stacking shifts those by a whole plaintext.
+fn rerandomisation(key: KeyBits, stacked: usize, count: usize) -> Operations {
+    let hidden = if stacked == 1 { key.encryption_exponent() } else { key.bits() };
+    let comb = Comb::quick_operations(key.hiding_exponent(hidden, count));
+    Operations { products: comb.products + 1, ..comb }
+}
+
+/// An encryption in hundredths of a product mod n^2: a product mod p^2, a quarter of one, per 6 bits of half of n's
+/// bits, and the same mod q^2.
+fn encryption(key: KeyBits) -> u64 {
+    key.bits() as u64 * 100 / 24
+}
+
+/// A decryption in the same unit: a squaring (0.7) per bit and a product per 4 bits of p and of q.
+fn decryption(key: KeyBits) -> u64 {
+    key.bits() as u64 * 95 / 4
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use gelu_tensor::arith::Backend;
 use gelu_tensor::paillier::KeyBits;
 
 use crate::Ranges;
@@ -11,6 +12,9 @@ pub struct PlanOptions {
     pub key: KeyBits,
     /// Images that go through together. Default: 1.
     pub batch: usize,
+    /// Residues that the server works on at a time, 1 to 64: empty lanes of a vector cost as much as full ones. Default:
+    /// those of the [preferred backend](Backend::preferred).
+    pub lanes: usize,
     /// Bits of an integer weight, its sign included, 2 to 24. Default: 9.
     pub weight_bits: u32,
     /// Other bits for some segments, by the name of one of their layers.
@@ -31,6 +35,7 @@ impl Default for PlanOptions {
         Self {
             key: KeyBits::Bits3072,
             batch: 1,
+            lanes: Backend::preferred().lanes(),
             weight_bits: 9,
             layer_bits: BTreeMap::new(),
             activation_bits: 10,

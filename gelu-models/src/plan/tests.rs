@@ -23,7 +23,7 @@ fn lenet5() -> Model {
 fn options(key: KeyBits, batch: usize) -> PlanOptions {
     // As after calibration: without it, LeNet-5's worst case is wide.
     let ranges = Ranges { input: 1.0, activations: vec![4.0; 4] };
-    PlanOptions { key, batch, ranges: Some(ranges), ..PlanOptions::default() }
+    PlanOptions { key, batch, lanes: 1, ranges: Some(ranges), ..PlanOptions::default() }
 }
 
 fn error(model: &Model, options: PlanOptions) -> PlanError {
@@ -59,6 +59,11 @@ fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
     // Many sums come back in few ciphertexts.
     assert!(segments[2].ciphertexts_down(1) < 5);
     assert_eq!(segments[2].ciphertexts_up(1), 256);
+    // On vectors, eight ciphertexts are stacked in the time of one, each with fewer squarings.
+    let lanes = PlanOptions { lanes: 8, ..options(KeyBits::Bits2048, 1) };
+    let fc1 = &lenet5().plan(&lanes).unwrap().plan().segments[2];
+    assert_eq!((fc1.ciphertexts_down(1), fc1.down.stacked), (8, 15));
+    assert!(matches!(error(&lenet5(), PlanOptions { lanes: 0, ..lanes }), PlanError::Option { .. }));
 
     let program = lenet5().plan(&options(KeyBits::Bits2048, 50)).unwrap();
     let fc1 = &program.plan().segments[2];

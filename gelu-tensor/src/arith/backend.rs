@@ -48,6 +48,14 @@ impl Backend {
         }
     }
 
+    /// Residues that it works on at a time: as many cost as much as one.
+    pub fn lanes(self) -> usize {
+        match self {
+            Self::Portable => 1,
+            Self::Ifma => 8,
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,9 +91,11 @@ pub(super) enum Factors<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Selection<'a> {
     pub(super) rows: &'a [Residues],
-    /// Which entry of a row a residue is multiplied with.
+    /// How many times all rows are gone through, with a squaring in between.
+    pub(super) rounds: usize,
+    /// Which entry of a row a residue is multiplied with. Rows are counted on from round to round.
     pub(super) digit: &'a (dyn Fn(usize, usize) -> u64 + Sync),
-    /// The residue of 1, for rows in [factored](Engine::factored) form.
+    /// The residue of 1, for rows in [factored](Engine::factored) form, which allow one round.
     pub(super) factored: Option<&'a [u64]>,
 }
 
@@ -216,13 +226,16 @@ impl Engine {
         }
     }
 
-    /// Multiplies `x[i]` with entry `digit(row, i)` of each row, reading all entries.
+    /// Multiplies `x[i]` with entry `digit(row, i)` of each row, round by round, reading all entries.
     pub(super) fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
         match self {
             Self::Portable(context) => {
                 let width = self.width();
                 let mut factors = Zeroizing::new(vec![0; x.len()]);
-                for (index, row) in selection.rows.iter().enumerate() {
+                for (index, row) in (0..selection.rounds).flat_map(|_| selection.rows).enumerate() {
+                    if index > 0 && index.is_multiple_of(selection.rows.len()) {
+                        context.square(x, 1);
+                    }
                     for (residue, factor) in factors.chunks_exact_mut(width).enumerate() {
                         select_row(factor, row.limbs(), (selection.digit)(index, residue));
                     }

@@ -1,89 +1,123 @@
 use rayon::prelude::*;
 
 use super::limbs::BitRange;
-use super::{Exponent, Residues, Ring};
+use super::{Exponent, Operations, Residues, Ring};
 
-/// Bits of an exponent that one row of a table takes: larger rows save products, but cost more products to make, and
+/// Bits of an exponent that one row of a table takes. Larger rows save products, but cost more products to make, and
 /// reads, because every entry of a row is read to hide which one is used.
-const WINDOW: usize = 5;
+pub(super) const WINDOW: usize = 6;
 
-/// The same for tables that make many powers.
-const WIDE_WINDOW: usize = 6;
+/// Rows of a table that go together: as many as fill the lanes of a vector when the table is made.
+const ROWS: usize = 8;
 
-/// Rows of a table that one task makes.
-const ROWS_TOGETHER: usize = 8;
-
-/// Powers of one base, `base^(digit 2^(w i))` for windows of w bits, so that a power of it costs one product for w
-/// bits of exponent and no squaring (Brickell, Gordon, McCurley and Wilson, EUROCRYPT '92).
+/// Powers of one base by tables of a few of its powers.
+///
+/// A [quick](Self::quick) table takes little more to make than the squarings of the base: its rows hold the products
+/// of six powers of the base that lie far apart, and an exponentiation squares a few times (Lim and Lee, CRYPTO '94).
+/// A [wide](Self::wide) one holds `base^(digit 2^(6 i))`, so that nothing is squared (Brickell, Gordon, McCurley and
+/// Wilson, EUROCRYPT '92).
 #[derive(Debug)]
 pub struct Comb {
-    window: usize,
-    /// Tables of `2^window` residues in the order that the backend selects from.
+    /// Tables of `2^WINDOW` residues in the order that the backend selects from.
     rows: Vec<Residues>,
+    /// How many times a power goes through all rows.
+    rounds: usize,
     factored: bool,
 }
 
 impl Comb {
     /// The table for exponents of up to `exponent_bits` bits of the one residue in `base`, made quickly.
-    pub fn new(ring: &Ring, base: &Residues, exponent_bits: usize) -> Self {
-        let rows = make_rows(ring, base, exponent_bits.div_ceil(WINDOW), WINDOW);
-        let rows = rows.par_iter().map(|row| ring.arrange_for_selection(row)).collect();
-        Self { window: WINDOW, rows, factored: false }
+    pub fn quick(ring: &Ring, base: &Residues, exponent_bits: usize) -> Self {
+        let rounds = quick_rounds(exponent_bits);
+        // Row r takes bits k + rounds (r + ROWS i) of an exponent, for i in 0..WINDOW, in round k from the top.
+        let bases = powers_of_two(ring, base, [WINDOW * ROWS, rounds]);
+        let mut rows = vec![ring.ones(1); ROWS];
+        let mut table = ring.ones(ROWS);
+        for i in 0..WINDOW {
+            let factors = bases.gather(i * ROWS..(i + 1) * ROWS);
+            let known = table.len() / ROWS;
+            for entry in 0..known {
+                let mut products = table.gather(entry * ROWS..(entry + 1) * ROWS);
+                ring.mul_assign(&mut products, &factors);
+                table.append(&products);
+            }
+        }
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = ring.arrange_for_selection(&table.gather((0..1 << WINDOW).map(|entry| entry * ROWS + r)));
+        }
+        Self { rows, rounds, factored: false }
     }
 
-    /// A table that takes several times as long to make, and saves a third of the time of every power. It takes the
-    /// inverse of the base as well.
+    /// A table that takes many times as long to make, and saves a fifth to a third of the time of every power. It
+    /// takes the inverse of the base as well.
     pub fn wide(ring: &Ring, base: &Residues, inverse: &Residues, exponent_bits: usize) -> Self {
-        let count = exponent_bits.div_ceil(WIDE_WINDOW);
-        let rows = make_rows(ring, base, count, WIDE_WINDOW);
-        let inverses = make_rows(ring, inverse, count, WIDE_WINDOW);
+        let count = exponent_bits.div_ceil(WINDOW);
+        let rows = power_rows(ring, base, count);
+        let inverses = power_rows(ring, inverse, count);
         let factored: Option<Vec<Residues>> =
             rows.par_iter().zip(&inverses).map(|(row, inverses)| ring.factored(row, inverses)).collect();
         let (rows, factored) = factored.map_or((rows, false), |factored| (factored, true));
         let rows = rows.par_iter().map(|row| ring.arrange_for_selection(row)).collect();
-        Self { window: WIDE_WINDOW, rows, factored }
+        Self { rows, rounds: 1, factored }
     }
 
-    /// Products that one power takes with a table that was made quickly, for an exponent of `exponent_bits` bits.
-    pub fn products(exponent_bits: usize) -> u64 {
-        exponent_bits.div_ceil(WINDOW) as u64
+    /// Operations that one power takes with a table that was made quickly, for an exponent of `exponent_bits` bits.
+    pub fn quick_operations(exponent_bits: usize) -> Operations {
+        let rounds = quick_rounds(exponent_bits) as u64;
+        Operations { products: rounds * ROWS as u64, squarings: rounds - 1 }
     }
 
     /// `base^exponents[i]` for each exponent, which must not have more bits than the table was made for.
     ///
     /// Constant-time: every entry of every row is read.
     pub fn power(&self, ring: &Ring, exponents: &[Exponent]) -> Residues {
-        let window = self.window;
-        debug_assert!(exponents.iter().all(|exponent| exponent.bits() <= self.rows.len() * window));
+        let Self { rows, rounds, factored } = self;
+        debug_assert!(exponents.iter().all(|exponent| exponent.bits() <= rows.len() * rounds * WINDOW));
         let mut out = ring.ones(exponents.len());
-        let bits = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
-        let rows = &self.rows[..bits.div_ceil(window)];
-        ring.mul_assign_selected(&mut out, (rows, self.factored), &|row, residue| {
-            exponents[residue].window(BitRange { start: row * window, width: window })
-        });
+        if *rounds == 1 {
+            ring.mul_assign_selected(&mut out, (rows, *factored), 1, &|row, residue| {
+                exponents[residue].window(BitRange { start: row * WINDOW, width: WINDOW })
+            });
+        } else {
+            ring.mul_assign_selected(&mut out, (rows, *factored), *rounds, &|index, residue| {
+                let (round, row) = (rounds - 1 - index / ROWS, index % ROWS);
+                (0..WINDOW).fold(0, |digit, i| {
+                    digit | exponents[residue].bit(round + rounds * (row + ROWS * i)) << i
+                })
+            });
+        }
         out
     }
 }
 
-/// Row i: the powers below `2^window` of `base^(2^(window i))`.
-fn make_rows(ring: &Ring, base: &Residues, count: usize, window: usize) -> Vec<Residues> {
-    let mut base = base.gather([0]);
-    let bases: Vec<Residues> = (0..count)
-        .map(|_| {
-            let row_base = base.clone();
-            ring.square_assign(&mut base, window);
-            row_base
-        })
-        .collect();
+/// Rounds of a table that is made quickly; more than one, which tells it from a wide one.
+fn quick_rounds(exponent_bits: usize) -> usize {
+    exponent_bits.div_ceil(WINDOW * ROWS).max(2)
+}
+
+/// `base^(2^(step i))` for i in 0..count.
+fn powers_of_two(ring: &Ring, base: &Residues, [count, step]: [usize; 2]) -> Residues {
+    let mut power = base.gather([0]);
+    let mut powers = power.clone();
+    for _ in 1..count {
+        ring.square_assign(&mut power, step);
+        powers.append(&power);
+    }
+    powers
+}
+
+/// Row i: the powers below `2^WINDOW` of `base^(2^(WINDOW i))`.
+fn power_rows(ring: &Ring, base: &Residues, count: usize) -> Vec<Residues> {
+    let bases = powers_of_two(ring, base, [count, WINDOW]);
     // Rows grow side by side, so that a batch is never a single residue.
-    bases
-        .par_chunks(ROWS_TOGETHER)
-        .flat_map_iter(|bases| {
-            let mut factors = ring.empty(bases.len());
-            bases.iter().for_each(|base| factors.append(base));
-            let mut powers = ring.ones(bases.len());
-            let mut rows = vec![ring.ones(1); bases.len()];
-            for _ in 1..1 << window {
+    let starts: Vec<usize> = (0..count).step_by(ROWS).collect();
+    starts
+        .par_iter()
+        .flat_map_iter(|&start| {
+            let factors = bases.gather(start..count.min(start + ROWS));
+            let mut powers = ring.ones(factors.len());
+            let mut rows = vec![ring.ones(1); factors.len()];
+            for _ in 1..1 << WINDOW {
                 ring.mul_assign(&mut powers, &factors);
                 for (index, row) in rows.iter_mut().enumerate() {
                     row.append(&powers.gather([index]));

@@ -24,6 +24,10 @@ impl Exponent {
         bits(&self.limbs, range)
     }
 
+    pub(super) fn bit(&self, at: usize) -> u64 {
+        self.limbs.get(at / 64).map_or(0, |limb| limb >> (at % 64) & 1)
+    }
+
     /// Its digits in base `2^width`, the highest first.
     pub(super) fn digits_from_top(&self, width: usize) -> impl Iterator<Item = u64> {
         (0..self.bits.div_ceil(width)).rev().map(move |digit| self.window(BitRange { start: digit * width, width }))

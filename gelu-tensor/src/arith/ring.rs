@@ -62,6 +62,14 @@ impl std::ops::Add for Operations {
     }
 }
 
+impl std::ops::Mul<u64> for Operations {
+    type Output = Self;
+
+    fn mul(self, times: u64) -> Self {
+        Self { products: self.products * times, squarings: self.squarings * times }
+    }
+}
+
 impl std::ops::Sub for Operations {
     type Output = Self;
 
@@ -205,17 +213,19 @@ impl Ring {
         Some(factored)
     }
 
-    /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection and, if so
-    /// said, factored. Every entry is read, so that no address depends on a digit.
+    /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection and may be
+    /// factored, round by round. Every entry is read, so that no address depends on a digit.
     pub(super) fn mul_assign_selected(
         &self,
         x: &mut Residues,
         (rows, factored): (&[Residues], bool),
+        rounds: usize,
         digit: &(dyn Fn(usize, usize) -> u64 + Sync),
     ) {
-        self.count_products(x.len() * (rows.len() + usize::from(factored)));
+        self.count_products(x.len() * (rounds * rows.len() + usize::from(factored)));
+        self.count_squarings(x.len() * rounds.saturating_sub(1));
         let factored = factored.then(|| self.0.one.limbs());
-        self.0.engine.mul_selected(x.limbs_mut(), Selection { rows, digit, factored });
+        self.0.engine.mul_selected(x.limbs_mut(), Selection { rows, rounds, digit, factored });
     }
 
     /// `x[i] += y[i] mod n^2`.
@@ -261,6 +271,25 @@ impl Ring {
             }
         }
         out.unwrap_or_else(|| self.empty(0))
+    }
+
+    /// What [`lift_times`](Self::lift_times) takes to multiply with x.
+    pub(crate) fn lifting_factor(&self, x: &Residues) -> Residues {
+        let mut factor = x.clone();
+        self.count_products(x.len());
+        self.0.engine.mul(factor.limbs_mut(), Factors::One(self.0.lifts.residue(0)));
+        factor
+    }
+
+    /// Integers of n's limbs each, one after another, times the one residue that `factor` was made from.
+    pub(crate) fn lift_times(&self, integers: &[u64], factor: &Residues) -> Residues {
+        let mut out = self.empty(integers.len() / self.limbs());
+        for integer in integers.chunks_exact(self.limbs()) {
+            out.push_limbs(&self.0.engine.encode_digits(&self.0.engine.portable().split(integer)));
+        }
+        self.count_products(out.len());
+        self.0.engine.mul(out.limbs_mut(), Factors::One(factor.residue(0)));
+        out
     }
 
     /// The residues out of Montgomery form: for each its digits `a` and `b` with `c = a + b n`, both below n.

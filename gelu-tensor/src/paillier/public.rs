@@ -13,9 +13,11 @@ use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
-/// Ciphertexts that one task works on: they share a pass over the comb's table, so that its rows stay in the cache,
-/// and fill the lanes of vectors.
-const BATCH: usize = 32;
+/// Ciphertexts that share a vector on the backend that has the longest.
+const LANES: usize = 8;
+
+/// The most ciphertexts that share a pass over a comb's table.
+const MOST_TOGETHER: usize = 32;
 
 /// log2 of the statistical distance at which an exponent hides another.
 const HIDING_BITS: usize = 64;
@@ -58,10 +60,12 @@ impl KeyBits {
         self.bits() / 2
     }
 
-    /// Bits of a random exponent that hides any exponent of up to `hidden_bits` bits from somebody who knows the
-    /// group, to a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h.
-    pub fn hiding_exponent(self, hidden_bits: usize) -> usize {
-        if hidden_bits + HIDING_BITS <= self.short_exponent() {
+    /// Bits of each of `count` random exponents that hide exponents of up to `hidden_bits` bits from somebody who knows
+    /// the group, to a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h. A few
+    /// get those at once: that takes less time than another table.
+    pub fn hiding_exponent(self, hidden_bits: usize, count: usize) -> usize {
+        const FEW: usize = 32;
+        if count > FEW && hidden_bits + HIDING_BITS <= self.short_exponent() {
             self.short_exponent()
         } else {
             self.long_exponent()
@@ -253,7 +257,7 @@ impl PublicKey {
         count: usize,
         work: impl Fn(std::ops::Range<usize>) -> Residues + Sync,
     ) -> Residues {
-        let batch = count.div_ceil(rayon::current_num_threads()).clamp(1, BATCH);
+        let batch = batch_for(count, rayon::current_num_threads());
         let parts: Vec<Residues> = (0..count.div_ceil(batch))
             .into_par_iter()
             .map(|index| work(index * batch..count.min((index + 1) * batch)))
@@ -276,13 +280,22 @@ impl PublicKey {
         hidden_bits: usize,
     ) -> Residues {
         let (ring, size) = (&self.0.ring, self.0.size);
-        let bits = size.hiding_exponent(hidden_bits);
+        let bits = size.hiding_exponent(hidden_bits, count);
         let [short, long] = &self.0.hiding;
         let comb = if bits <= size.short_exponent() { short } else { long };
-        let comb = comb.get_or_init(|| Comb::new(ring, &self.0.h, bits));
+        let comb = comb.get_or_init(|| Comb::quick(ring, &self.0.h, bits));
         let exponents = random_exponents(rng, count, bits);
         self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
     }
+}
+
+/// Ciphertexts of one task: whole vectors, as few that all threads have work to the end, and up to [`MOST_TOGETHER`],
+/// for every task reads the comb's table once.
+fn batch_for(count: usize, threads: usize) -> usize {
+    let vectors = count.div_ceil(LANES);
+    // A pass over the table takes about half as long as the products of one vector.
+    let time = |together: &usize| vectors.div_ceil(*together).div_ceil(threads) * (2 * together + 1);
+    LANES * (1..=MOST_TOGETHER / LANES).rev().min_by_key(time).unwrap_or(1)
 }
 
 fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {
@@ -312,9 +325,25 @@ enum Trust {
     Owner,
 }
 
-/// The exponent k > 1 for which n is a k-th power, if there is one. n has no factor below 1,000 (10 bits).
+/// The prime k for which n is a k-th power, if there is one. n has no factor below 1,000 (10 bits).
 fn perfect_power(n: &BigUint) -> Option<u32> {
-    (2..=(n.bits() / 9) as u32).find(|&k| n.nth_root(k).pow(k) == *n)
+    let is_prime = |k: u32| (2..k).take_while(|d| d * d <= k).all(|d| !k.is_multiple_of(d));
+    (2..=(n.bits() / 9) as u32)
+        .filter(|&k| is_prime(k) && may_be_power(n, k))
+        .find(|&k| n.nth_root(k).pow(k) == *n)
+}
+
+/// Whether n is a k-th power modulo some small primes r with k | r - 1, where only one residue in k is one: what says
+/// no is no power, so that roots need hardly ever be taken.
+fn may_be_power(n: &BigUint, k: u32) -> bool {
+    const PRIMES: usize = 8;
+    let is_prime = |r: u64| (2..r).take_while(|d| d * d <= r).all(|d| !r.is_multiple_of(d));
+    let step = u64::from(k) * (1 + u64::from(k) % 2);
+    (1..).map(|i| i * step + 1).filter(|&r| is_prime(r)).take(PRIMES).all(|r| {
+        let residue = (n % r).iter_u64_digits().next().unwrap_or(0);
+        let power = BigUint::from(residue).modpow(&BigUint::from((r - 1) / u64::from(k)), &BigUint::from(r));
+        residue == 0 || power == BigUint::from(1u8)
+    })
 }
 
 impl PartialEq for PublicKey {

@@ -24,10 +24,8 @@ pub struct SecretKey {
     q: Side,
     /// `1 / q mod p`.
     q_inverse: Zeroizing<Vec<u64>>,
-    /// `1 / q^2 mod p^2`.
-    q_squared_inverse: Residues,
-    /// q^2, as limbs.
-    q_squared: Zeroizing<Vec<u64>>,
+    /// The numbers mod n^2 that are 1 mod p^2 and 0 mod q^2, and the other way round, for lifting.
+    idempotents: [Residues; 2],
 }
 
 impl SecretKey {
@@ -101,12 +99,18 @@ impl SecretKey {
             });
         }
         let q_inverse = p.inverse_mod_prime(q.prime());
-        // The inverse of q mod p, lifted to p^2 and squared, is what the recombination needs.
+        // q^2 / q^2 mod p^2: the inverse of q mod p, lifted to p^2 and squared, times q^2.
         let ring = p.ring();
-        let mut q_squared_inverse = ring.refine_inverse(&ring.lift(q.prime(), 1), &ring.lift(&q_inverse, 1));
-        ring.square_assign(&mut q_squared_inverse, 1);
-        let q_squared = Zeroizing::new(product(q.prime(), q.prime()));
-        Ok(Self { public, p, q, q_inverse, q_squared_inverse, q_squared })
+        let mut inverse = ring.refine_inverse(&ring.lift(q.prime(), 1), &ring.lift(&q_inverse, 1));
+        ring.square_assign(&mut inverse, 1);
+        let mut wide = Zeroizing::new(vec![0; 4 * q.prime().len()]);
+        mul_into(&mut wide, &ring.lower(&inverse), &product(q.prime(), q.prime()));
+        let ring = public.ring();
+        let one_mod_p = ring.lift(&wide, 1);
+        let mut one_mod_q = ring.ones(1);
+        ring.sub_assign(&mut one_mod_q, &one_mod_p);
+        let idempotents = [one_mod_p, one_mod_q].map(|x| ring.lifting_factor(&x));
+        Ok(Self { public, p, q, q_inverse, idempotents })
     }
 
     /// The primes p and q and h, in little-endian bytes: what a key file holds.
@@ -147,24 +151,16 @@ impl SecretKey {
         out
     }
 
-    /// `h^exponents mod n^2`, from the powers mod p^2 and q^2: `c_q + q^2 ((c_p - c_q) / q^2 mod p^2)`.
+    /// `h^exponents mod n^2`, from the powers mod p^2 and q^2.
     fn powers_of_h(&self, exponents: &[Exponent]) -> Residues {
-        let count = exponents.len();
-        let c_q = self.q.ring().lower(&self.q.randomizers(exponents));
-        let ring = self.p.ring();
-        let mut factor = self.p.randomizers(exponents);
-        ring.sub_assign(&mut factor, &ring.lift(&c_q, count));
-        ring.mul_assign(&mut factor, &self.q_squared_inverse.gather((0..count).map(|_| 0)));
-        let factor = ring.lower(&factor);
-        let width = 2 * ring.limbs();
-        let mut wide = Zeroizing::new(vec![0; 2 * width * count]);
-        for ((wide, factor), c_q) in
-            wide.chunks_exact_mut(2 * width).zip(factor.chunks_exact(width)).zip(c_q.chunks_exact(width))
-        {
-            mul_into(wide, factor, &self.q_squared);
-            add_with_carry(wide, c_q);
-        }
-        self.public.ring().lift(&wide, count)
+        let ring = self.public.ring();
+        let [c_p, c_q] = [(&self.p, 0), (&self.q, 1)].map(|(side, index)| {
+            let powers = side.ring().lower(&side.randomizers(exponents));
+            ring.lift_times(&powers, &self.idempotents[index])
+        });
+        let mut powers = c_p;
+        ring.add_assign(&mut powers, &c_q);
+        powers
     }
 }
 

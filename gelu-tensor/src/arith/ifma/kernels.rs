@@ -9,10 +9,10 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroizing;
 
-use super::lanes::{GROUPS, LANES, PERMUTED, broadcast, load, select, select_entry, store};
+use super::lanes::{GROUPS, LANES, broadcast, load, select, select_entry, store};
 use super::reduction::{Half, Reduction, TILE, Tables, multiply_add};
 use super::{LIMB_BITS, LIMB_MASK, POWER_WINDOW};
-use crate::arith::Residues;
+use crate::arith::backend::Selection;
 
 type Lanes<const N: usize> = [Half<N>; 2];
 
@@ -54,20 +54,62 @@ pub(super) fn mul_one_plus_rows<const N: usize>(
     store(rows, width, vectors(&mut out));
 }
 
+/// `rows[i] += y[i]` for up to eight rows of `width` limbs.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn add_rows<const N: usize>(tables: &Tables<'_, N>, rows: &mut [u64], y: &[u64], width: usize) {
+    let last = rows.len() / width - 1;
+    let [mut x, mut addend] = [zero_lanes::<N>(); 2];
+    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    load(vectors(&mut addend), |lane| &y[lane.min(last) * width..][..width]);
+    let [low, high] = &mut x;
+    for (half, addend) in [&mut *low, &mut *high].into_iter().zip(&addend) {
+        for (limb, &addend) in half.as_flattened_mut().iter_mut().zip(addend.as_flattened()) {
+            *limb = _mm512_add_epi64(*limb, addend);
+        }
+    }
+    // What is taken from the low half as 2 n is 2 in the high one.
+    let taken = subtract_twice_modulus(tables, low);
+    subtract_twice_modulus(tables, high);
+    high[0][0] = _mm512_mask_add_epi64(high[0][0], taken, high[0][0], _mm512_set1_epi64(2));
+    subtract_twice_modulus(tables, high);
+    store(rows, width, vectors(&mut x));
+}
+
+/// Brings a half below 4 n in limbs of up to 63 bits below 2 n, in limbs of 52 bits: subtracts 2 n in the lanes
+/// that it returns.
+#[target_feature(enable = "avx512f")]
+fn subtract_twice_modulus<const N: usize>(tables: &Tables<'_, N>, half: &mut Half<N>) -> __mmask8 {
+    let mask = _mm512_set1_epi64(LIMB_MASK as i64);
+    propagate_carries(half);
+    let mut less = *half;
+    let mut borrow = _mm512_setzero_si512();
+    for (limb, &n) in less.as_flattened_mut().iter_mut().zip(tables.n.as_flattened()) {
+        let difference = _mm512_sub_epi64(*limb, _mm512_set1_epi64(2 * n as i64));
+        let difference = _mm512_add_epi64(difference, borrow);
+        *limb = _mm512_and_si512(difference, mask);
+        borrow = _mm512_srai_epi64::<{ LIMB_BITS as u32 }>(difference);
+    }
+    let taken = _mm512_cmpeq_epi64_mask(borrow, _mm512_setzero_si512());
+    for (limb, &less) in half.as_flattened_mut().iter_mut().zip(less.as_flattened()) {
+        *limb = _mm512_mask_mov_epi64(*limb, taken, less);
+    }
+    taken
+}
+
 /// Residues that [`mul_selected`] takes.
 pub(super) const SELECTED_TOGETHER: usize = GROUPS * LANES;
 
-/// Multiplies each of up to [`SELECTED_TOGETHER`] residues of `width` limbs with entry `digit(row, i)` of every row of
-/// a comb, which has 32 or 64 entries.
+/// Multiplies each of up to [`SELECTED_TOGETHER`] residues of `width` limbs with an entry of every row of a comb, in
+/// each of its rounds, and squares it between them. Rows have 64 entries.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn mul_selected<const N: usize>(
     tables: &Tables<'_, N>,
     residues: &mut [u64],
-    rows: &[Residues],
-    digit: &dyn Fn(usize, usize) -> u64,
+    selection: Selection<'_>,
     factored: Option<OnePlus<'_>>,
     width: usize,
 ) {
+    let Selection { rows, rounds, digit, .. } = selection;
     let last = residues.len() / width - 1;
     let groups = last / LANES + 1;
     let residue = |group: usize, lane: usize| (group * LANES + lane).min(last);
@@ -76,12 +118,15 @@ pub(super) fn mul_selected<const N: usize>(
     for (group, x) in x[..groups].iter_mut().enumerate() {
         load(vectors(x), |lane| &residues[residue(group, lane) * width..][..width]);
     }
-    for (index, row) in rows.iter().enumerate() {
-        let digits = std::array::from_fn(|group| std::array::from_fn(|lane| digit(index, residue(group, lane))));
-        match row.len() / PERMUTED {
-            2 => select::<2, N>(&mut entries[..groups], row.limbs(), &digits),
-            _ => select::<4, N>(&mut entries[..groups], row.limbs(), &digits),
+    for (index, row) in (0..rounds).flat_map(|_| rows).enumerate() {
+        if index > 0 && index.is_multiple_of(rows.len()) {
+            for x in &mut x[..groups] {
+                square(tables, x, &mut out);
+                std::mem::swap(x, &mut out);
+            }
         }
+        let digits = std::array::from_fn(|group| std::array::from_fn(|lane| digit(index, residue(group, lane))));
+        select::<N>(&mut entries[..groups], row.limbs(), &digits);
         for ((x, entry), sums) in x[..groups].iter_mut().zip(&entries).zip(&mut sums) {
             if factored.is_some() {
                 let addends = entry[1].as_flattened();

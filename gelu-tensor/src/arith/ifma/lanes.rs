@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::reduction::TILE;
+use crate::arith::comb::WINDOW as COMB_WINDOW;
 
 /// Residues in a vector.
 pub(super) const LANES: usize = 8;
@@ -68,21 +69,25 @@ pub(super) fn select_entry<'a>(
 /// Groups of lanes that go through a table together, so that it is read once.
 pub(super) const GROUPS: usize = 4;
 
-/// Entries that one permutation selects from.
-pub(super) const PERMUTED: usize = 2 * LANES;
+/// Entries of a table.
+const SELECTED_FROM: usize = 1 << COMB_WINDOW;
 
-/// Entry `digits[lane]` of a table of `16 B` entries, which holds limb after limb, for up to [`GROUPS`] groups of lanes:
+/// Entries that one permutation selects from.
+const PERMUTED: usize = 2 * LANES;
+
+/// Entry `digits[lane]` of a table of 64 entries, which holds limb after limb, for up to [`GROUPS`] groups of lanes:
 /// `out[group][k]` takes limb k.
 ///
 /// All entries are read, once for all groups, and selected by permutations in registers, so that no address depends
 /// on a digit.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn select<const B: usize, const N: usize>(
+pub(super) fn select<const N: usize>(
     out: &mut [[[[__m512i; TILE]; N]; 2]],
     table: &[u64],
     digits: &[[u64; LANES]; GROUPS],
 ) {
+    const B: usize = SELECTED_FROM / PERMUTED;
     let zero = _mm512_setzero_si512();
     // A permutation takes the lower four bits of a digit; the others say which permutation counts.
     let (mut within, mut here) = ([zero; GROUPS], [[zero; B]; GROUPS]);

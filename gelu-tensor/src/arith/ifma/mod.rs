@@ -140,7 +140,6 @@ impl Context {
     /// Limb by limb the limbs of all entries, so that a permutation selects one for each lane.
     pub(super) fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
         let (width, entries) = (self.width(), table.len() / self.width());
-        debug_assert!(entries.is_multiple_of(lanes::PERMUTED));
         let mut arranged = Zeroizing::new(vec![0; table.len()]);
         for (entry, residue) in table.chunks_exact(width).enumerate() {
             for (k, &limb) in residue.iter().enumerate() {
@@ -177,18 +176,14 @@ impl Context {
     }
 
     pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
-        self.by_digits(x, y, portable::Context::add);
+        for_tiles!(self, add(x, y));
     }
 
+    /// Differences are rare, so they take the way over canonical digits.
     pub(super) fn sub(&self, x: &mut [u64], y: &[u64]) {
-        self.by_digits(x, y, portable::Context::sub);
-    }
-
-    /// Sums are rare, so they take the way over canonical digits.
-    fn by_digits(&self, x: &mut [u64], y: &[u64], operation: fn(&portable::Context, &mut [u64], &[u64])) {
         for (x, y) in x.chunks_exact_mut(self.width()).zip(y.chunks_exact(self.width())) {
             let mut digits = self.decode_digits(x);
-            operation(&self.portable, &mut digits, &self.decode_digits(y));
+            self.portable.sub(&mut digits, &self.decode_digits(y));
             x.copy_from_slice(&self.encode_digits(&digits));
         }
     }
@@ -234,15 +229,25 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
     }
 }
 
+fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    let run = lanes::LANES * width;
+    for (x, y) in x.chunks_mut(run).zip(y.chunks(run)) {
+        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        unsafe { kernels::add_rows(&tables, x, y, width) };
+    }
+}
+
 fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Selection<'_>) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
-    let Selection { rows, digit, factored } = selection;
-    let constants = factored.map(|one| OnePlus { one, scale: one });
+    let constants = selection.factored.map(|one| OnePlus { one, scale: one });
     for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
-        let digit = |row: usize, residue: usize| digit(row, part * SELECTED_TOGETHER + residue);
+        let digit = |row: usize, residue: usize| (selection.digit)(row, part * SELECTED_TOGETHER + residue);
+        let selection = Selection { digit: &digit, ..selection };
         // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
-        unsafe { kernels::mul_selected(&tables, x, rows, &digit, constants, width) };
+        unsafe { kernels::mul_selected(&tables, x, selection, constants, width) };
     }
 }
 
