@@ -61,7 +61,8 @@ fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
     assert_eq!(segments[2].ciphertexts_up(1), 256);
     // On vectors, eight ciphertexts are stacked in the time of one, each with fewer squarings.
     let lanes = PlanOptions { lanes: 8, ..options(KeyBits::Bits2048, 1) };
-    let fc1 = &lenet5().plan(&lanes).unwrap().plan().segments[2];
+    let program = lenet5().plan(&lanes).unwrap();
+    let fc1 = &program.plan().segments[2];
     assert_eq!((fc1.ciphertexts_down(1), fc1.down.stacked), (8, 15));
     assert!(matches!(error(&lenet5(), PlanOptions { lanes: 0, ..lanes }), PlanError::Option { .. }));
 
