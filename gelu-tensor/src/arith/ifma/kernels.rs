@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroizing;
 
-use super::lanes::{GROUPS, LANES, broadcast, load, select, select_entry, store};
+use super::lanes::{GROUPS, LANES, broadcast, load, prefetch, select, select_entry, store};
 use super::reduction::{Half, Reduction, TILE, Tables, multiply_add};
 use super::{LIMB_BITS, LIMB_MASK, POWER_WINDOW};
 use crate::arith::backend::Selection;
@@ -27,14 +27,15 @@ pub(super) fn mul_rows<'a, const N: usize>(
 ) {
     let last = rows.len() / width - 1;
     let [mut x, mut y, mut out] = [zero_lanes::<N>(); 3];
+    let [mut x, mut out] = [&mut x, &mut out];
     // Lanes without a row repeat the last one.
-    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    load(vectors(x), |lane| &rows[lane.min(last) * width..][..width]);
     for step in 0..steps {
         load(vectors(&mut y), |lane| factor(step, lane.min(last)));
-        mul(tables, &x, &y, &mut out);
+        mul(tables, x, &y, out);
         std::mem::swap(&mut x, &mut out);
     }
-    store(rows, width, vectors(&mut x));
+    store(rows, width, vectors(x));
 }
 
 /// `rows[i] *= 1 + m[i] n / scale` for up to eight rows, and as many m, of `width` limbs.
@@ -113,39 +114,46 @@ pub(super) fn mul_selected<const N: usize>(
     let last = residues.len() / width - 1;
     let groups = last / LANES + 1;
     let residue = |group: usize, lane: usize| (group * LANES + lane).min(last);
-    let [mut x, mut entries, mut sums] = [[zero_lanes::<N>(); GROUPS]; 3];
-    let mut out = zero_lanes::<N>();
+    let [mut x, mut out, mut entries] = [[zero_lanes::<N>(); GROUPS]; 3];
+    let mut sums = [zero_lanes::<N>(); GROUPS];
+    let [mut x, mut out] = [&mut x, &mut out];
     for (group, x) in x[..groups].iter_mut().enumerate() {
         load(vectors(x), |lane| &residues[residue(group, lane) * width..][..width]);
     }
     for (index, row) in (0..rounds).flat_map(|_| rows).enumerate() {
         if index > 0 && index.is_multiple_of(rows.len()) {
-            for x in &mut x[..groups] {
-                square(tables, x, &mut out);
-                std::mem::swap(x, &mut out);
+            for (x, out) in x[..groups].iter().zip(&mut *out) {
+                square(tables, x, out);
             }
+            std::mem::swap(&mut x, &mut out);
         }
         let digits = std::array::from_fn(|group| std::array::from_fn(|lane| digit(index, residue(group, lane))));
         select::<N>(&mut entries[..groups], row.limbs(), &digits);
-        for ((x, entry), sums) in x[..groups].iter_mut().zip(&entries).zip(&mut sums) {
+        let next = rows[(index + 1) % rows.len()].limbs();
+        let share = next.len().div_ceil(groups);
+        for (group, (x, out)) in x[..groups].iter().zip(&mut *out).enumerate() {
+            prefetch(&next[(group * share).min(next.len())..((group + 1) * share).min(next.len())]);
+            let entry = &entries[group];
             if factored.is_some() {
-                let addends = entry[1].as_flattened();
-                for (sum, &addend) in sums[0].as_flattened_mut().iter_mut().zip(addends) {
+                let sums = sums[group][0].as_flattened_mut();
+                for (sum, &addend) in sums.iter_mut().zip(entry[1].as_flattened()) {
                     *sum = _mm512_add_epi64(*sum, addend);
                 }
-                mul_low(tables, x, &entry[0], &mut out);
+                mul_low(tables, x, &entry[0], out);
             } else {
-                mul(tables, x, entry, &mut out);
+                mul(tables, x, entry, out);
             }
-            std::mem::swap(x, &mut out);
         }
+        std::mem::swap(&mut x, &mut out);
     }
-    for (group, (x, sums)) in x[..groups].iter_mut().zip(&mut sums).enumerate() {
-        if let Some(constants) = factored {
+    if let Some(constants) = factored {
+        for ((x, sums), out) in x[..groups].iter().zip(&mut sums).zip(&mut *out) {
             propagate_carries(&mut sums[0]);
-            mul_one_plus(tables, x, sums, constants, &mut out);
-            std::mem::swap(x, &mut out);
+            mul_one_plus(tables, x, sums, constants, out);
         }
+        std::mem::swap(&mut x, &mut out);
+    }
+    for (group, x) in x[..groups].iter_mut().enumerate() {
         let start = group * LANES * width;
         let end = residues.len().min(start + LANES * width);
         store(&mut residues[start..end], width, vectors(x));
@@ -162,29 +170,30 @@ pub(super) fn power_rows<const N: usize>(
     width: usize,
 ) {
     let last = rows.len() / width - 1;
-    let [mut x, mut y, mut out, mut entry] = [zero_lanes::<N>(); 4];
-    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
-    broadcast(vectors(&mut y), one);
+    let [mut base, mut x, mut out, mut entry] = [zero_lanes::<N>(); 4];
+    let [mut x, mut out] = [&mut x, &mut out];
+    load(vectors(&mut base), |lane| &rows[lane.min(last) * width..][..width]);
+    broadcast(vectors(x), one);
     let mut powers = Zeroizing::new(Vec::with_capacity(2 * N * TILE << POWER_WINDOW));
-    powers.extend_from_slice(vectors(&mut y));
+    powers.extend_from_slice(vectors(x));
     for _ in 1..1 << POWER_WINDOW {
-        mul(tables, &x, &y, &mut out);
-        std::mem::swap(&mut y, &mut out);
-        powers.extend_from_slice(vectors(&mut y));
+        mul(tables, &base, x, out);
+        std::mem::swap(&mut x, &mut out);
+        powers.extend_from_slice(vectors(x));
     }
-    broadcast(vectors(&mut x), one);
+    broadcast(vectors(x), one);
     for (index, digit) in digits.enumerate() {
         if index > 0 {
             for _ in 0..POWER_WINDOW {
-                square(tables, &x, &mut out);
+                square(tables, x, out);
                 std::mem::swap(&mut x, &mut out);
             }
         }
         select_entry(vectors(&mut entry), powers.chunks_exact(2 * N * TILE), digit);
-        mul(tables, &x, &entry, &mut out);
+        mul(tables, x, &entry, out);
         std::mem::swap(&mut x, &mut out);
     }
-    store(rows, width, vectors(&mut x));
+    store(rows, width, vectors(x));
 }
 
 /// `rows[i] = rows[i]^(2^times)` for up to eight rows of `width` limbs.
@@ -197,12 +206,13 @@ pub(super) fn square_rows<const N: usize>(
 ) {
     let last = rows.len() / width - 1;
     let [mut x, mut out] = [zero_lanes::<N>(); 2];
-    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    let [mut x, mut out] = [&mut x, &mut out];
+    load(vectors(x), |lane| &rows[lane.min(last) * width..][..width]);
     for _ in 0..times {
-        square(tables, &x, &mut out);
+        square(tables, x, out);
         std::mem::swap(&mut x, &mut out);
     }
-    store(rows, width, vectors(&mut x));
+    store(rows, width, vectors(x));
 }
 
 /// All vectors of both halves, in order.

@@ -66,6 +66,15 @@ pub(super) fn select_entry<'a>(
     }
 }
 
+/// Asks for limbs to be in the cache soon.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn prefetch(limbs: &[u64]) {
+    for line in limbs.chunks(LANES) {
+        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    }
+}
+
 /// Groups of lanes that go through a table together, so that it is read once.
 pub(super) const GROUPS: usize = 4;
 
