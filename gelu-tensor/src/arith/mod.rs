@@ -22,3 +22,20 @@ pub use comb::Comb;
 pub use power::Exponent;
 pub use residues::Residues;
 pub use ring::{MODULUS_BITS, Operations, Ring};
+
+/// From 1 in Montgomery form to `2^exponent`, by squaring and doubling (`double` adds its second argument to the
+/// first). The steps depend on the exponent only, which is public.
+fn montgomery_power_of_two(
+    one: &mut [u64],
+    exponent: usize,
+    square: impl Fn(&mut [u64]),
+    double: impl Fn(&mut [u64], &[u64]),
+) {
+    for bit in (0..usize::BITS - exponent.leading_zeros()).rev() {
+        square(one);
+        if exponent >> bit & 1 == 1 {
+            let same = zeroize::Zeroizing::new(one.to_vec());
+            double(one, &same);
+        }
+    }
+}

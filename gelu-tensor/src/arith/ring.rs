@@ -2,12 +2,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crypto_bigint::BoxedUint;
 use num_bigint::BigUint;
 use num_integer::Integer;
 use zeroize::Zeroizing;
 
 use super::backend::{Backend, Engine, Factors, Selection};
-use super::limbs::{add_assign, from_biguint, mul_into, to_biguint};
+use super::limbs::{add_assign, mul_into, to_biguint};
+use super::montgomery_power_of_two;
 use super::power::Exponent;
 use super::residues::Residues;
 use crate::Error;
@@ -97,14 +99,21 @@ impl Ring {
             return Err(Error::Modulus { bits, odd: n.first().is_some_and(|limb| limb % 2 == 1) });
         }
         let engine = Engine::new(n, backend)?;
+        // Powers of 2 by doubling and squaring, so that nothing variable-time touches a secret modulus.
         let radix = engine.radix_bits();
-        // Powers of 2 by doubling, so that nothing variable-time touches a secret modulus.
-        let exponents = [radix, 2 * radix, 2 * radix + bits, 2 * radix + 2 * bits, 2 * radix + 3 * bits];
-        let powers = engine.portable().powers_of_two(&exponents);
         let [mut one, mut lifts] = [Residues::new(engine.width(), 1), Residues::new(engine.width(), 4)];
-        for (index, power) in powers.iter().enumerate() {
-            let target = if index == 0 { &mut one } else { &mut lifts };
-            target.push_limbs(&engine.encode_digits(power));
+        one.push_limbs(&engine.encode_digits(&engine.portable().large_power_of_two(radix)));
+        let power = |exponent| {
+            let mut power = one.clone();
+            let square = |x: &mut [u64]| engine.square(x, 1);
+            montgomery_power_of_two(power.limbs_mut(), exponent, square, |x, y| engine.add(x, y));
+            power
+        };
+        let run = power(bits);
+        let mut lift = power(radix);
+        for _ in 0..4 {
+            lifts.append(&lift);
+            engine.mul(lift.limbs_mut(), Factors::Each(run.limbs()));
         }
         let (products, squarings) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Self(Arc::new(Constants { engine, lifts, one, products, squarings })))
@@ -351,10 +360,10 @@ impl Ring {
 
     /// Inverts mod n, then lifts to n^2.
     fn invert_one_vartime(&self, x: &Residues) -> Option<Residues> {
-        let n = to_biguint(self.modulus());
-        let low = to_biguint(&self.digits(x)[..self.limbs()]);
-        let inverse = from_biguint(&low.modinv(&n)?, self.limbs());
-        Some(self.refine_inverse(x, &self.lift(&inverse, 1)))
+        let n = BoxedUint::from_words(self.modulus().iter().copied()).to_odd().into_option()?;
+        let low = BoxedUint::from_words(self.digits(x)[..self.limbs()].iter().copied());
+        let inverse = low.invert_odd_mod(&n).into_option()?;
+        Some(self.refine_inverse(x, &self.lift(inverse.as_words(), 1)))
     }
 
     /// `1 / x mod n^2`, given `y = 1 / x mod n`: one Newton step y (2 - x y).

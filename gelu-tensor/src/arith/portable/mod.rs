@@ -10,6 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use self::kernels::{Modulus, Residue};
 use super::backend::Factors;
 use super::limbs::{add_assign, conditional_subtract, select_row, sub_into};
+use super::montgomery_power_of_two;
 use super::power::Exponent;
 
 /// Runs a const-generic function for the context's limb count, which the ring has checked.
@@ -50,8 +51,10 @@ impl Context {
         // Newton: every step doubles the correct bits of 1 / n mod 2^64, from 3.
         let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
         let mut context = Self { n: n.to_vec(), negative_inverse: inverse.wrapping_neg(), r_squared: vec![] };
-        let square = context.powers_of_two(&[2 * 64 * n.len()]);
-        context.r_squared = square[0][..n.len()].to_vec();
+        let radix_bits = 64 * n.len();
+        let mut square = context.large_power_of_two(radix_bits);
+        montgomery_power_of_two(&mut square, radix_bits, |x| context.square(x, 1), |x, y| context.add(x, y));
+        context.r_squared = square[..n.len()].to_vec();
         context
     }
 
@@ -59,9 +62,9 @@ impl Context {
         &self.n
     }
 
-    /// `2^e mod n^2` for ascending exponents e, as digits `a + b n`.
-    pub(super) fn powers_of_two(&self, exponents: &[usize]) -> Vec<Zeroizing<Vec<u64>>> {
-        for_limbs!(self, powers_of_two(exponents))
+    /// `2^exponent mod n^2` as digits `a + b n`, by doubling, for an exponent a little above the bits of n.
+    pub(super) fn large_power_of_two(&self, exponent: usize) -> Zeroizing<Vec<u64>> {
+        for_limbs!(self, large_power_of_two(exponent))
     }
 
     /// A number of n's limbs as digits: `c = (c - k n) + k n` with `k = [c >= n]`.
@@ -142,21 +145,15 @@ fn modulus<const L: usize>(context: &Context) -> Modulus<'_, L> {
     Modulus { n: &context.n.as_chunks::<L>().0[0], negative_inverse: context.negative_inverse }
 }
 
-fn powers_of_two<const L: usize>(context: &Context, exponents: &[usize]) -> Vec<Zeroizing<Vec<u64>>> {
+fn large_power_of_two<const L: usize>(context: &Context, exponent: usize) -> Zeroizing<Vec<u64>> {
     let modulus = modulus::<L>(context);
     let mut power = [[0; L]; 2];
-    power[0][0] = 1;
-    let mut reached = 0;
-    exponents
-        .iter()
-        .map(|&exponent| {
-            while reached < exponent {
-                power = add(&modulus, &power, &power);
-                reached += 1;
-            }
-            Zeroizing::new(power.as_flattened().to_vec())
-        })
-        .collect()
+    // n has its top bit set, so this is below n.
+    power[0][L - 1] = 1 << 63;
+    for _ in 64 * L - 1..exponent {
+        power = add(&modulus, &power, &power);
+    }
+    Zeroizing::new(power.as_flattened().to_vec())
 }
 
 fn mul<const L: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
