@@ -156,10 +156,18 @@ impl LocalInference {
     }
 }
 
-/// The two sides take turns, the client first.
+/// The two sides take turns, the client first; what the server does besides follows its turn.
 fn interleave(client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecord> {
-    let mut server = server.into_iter();
-    client.into_iter().flat_map(|record| [Some(record), server.next()]).flatten().collect()
+    let mut server = server.into_iter().peekable();
+    let mut steps = vec![];
+    for record in client {
+        steps.push(record);
+        steps.extend(server.next());
+        while let Some(record) = server.next_if(|record| record.overlaps) {
+            steps.push(record);
+        }
+    }
+    steps
 }
 
 impl LocalReport {

@@ -68,6 +68,8 @@ pub struct StepRecord {
     pub products: u64,
     /// Time from the message that came to the message that went, decoding and encoding included.
     pub seconds: f64,
+    /// Whether the other party worked at the same time.
+    pub overlaps: bool,
 }
 
 /// Serves one session until the client ends it; the account of its steps comes back with how it ended.
@@ -125,8 +127,25 @@ fn serve_one(
         bytes_out: bytes.len(),
         products: operations(server) - before,
         seconds: start.elapsed().as_secs_f64(),
+        overlaps: false,
     });
     transport.send(bytes)?;
+    if matches!(reply, Message::Accept { .. }) {
+        // The client encrypts meanwhile.
+        let (start, before) = (Instant::now(), operations(server));
+        server.prepare();
+        records.push(StepRecord {
+            step: "tables of the key".to_owned(),
+            party: Party::Server,
+            saw: Seen::Ciphertext,
+            ciphertexts_in: 0,
+            ciphertexts_out: 0,
+            bytes_out: 0,
+            products: operations(server) - before,
+            seconds: start.elapsed().as_secs_f64(),
+            overlaps: true,
+        });
+    }
     Ok(Served::More)
 }
 
@@ -265,6 +284,7 @@ impl<'a> ClientSession<'a> {
             bytes_out,
             products: 0,
             seconds: time.as_secs_f64(),
+            overlaps: false,
         });
     }
 }

@@ -79,6 +79,17 @@ impl Server {
         }
     }
 
+    /// Work that can be done while the client has not sent anything yet: tables of its key. It changes no result.
+    pub fn prepare(&self) {
+        let State::Computing { key, program, .. } = &self.state else { return };
+        let plan = program.plan();
+        for segment in &plan.segments {
+            let shifted = if segment.down.stacked > 1 { key.size().bits() } else { 0 };
+            let hidden_bits = key.size().encryption_exponent().max(shifted);
+            key.prepare_rerandomisation(segment.ciphertexts_down(plan.batch), hidden_bits);
+        }
+    }
+
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)

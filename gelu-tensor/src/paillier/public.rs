@@ -272,6 +272,12 @@ impl PublicKey {
         random_exponents(rng, count, self.0.size.encryption_exponent())
     }
 
+    /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
+    /// before the ciphertexts come.
+    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) {
+        self.hiding_comb(self.0.size.hiding_exponent(hidden_bits, count));
+    }
+
     /// `count` powers of h whose exponents hide exponents of up to `hidden_bits` bits, even from the key's owner.
     pub(crate) fn hiding_randomizers(
         &self,
@@ -279,13 +285,16 @@ impl PublicKey {
         count: usize,
         hidden_bits: usize,
     ) -> Residues {
-        let (ring, size) = (&self.0.ring, self.0.size);
-        let bits = size.hiding_exponent(hidden_bits, count);
-        let [short, long] = &self.0.hiding;
-        let comb = if bits <= size.short_exponent() { short } else { long };
-        let comb = comb.get_or_init(|| Comb::quick(ring, &self.0.h, bits));
+        let bits = self.0.size.hiding_exponent(hidden_bits, count);
+        let comb = self.hiding_comb(bits);
         let exponents = random_exponents(rng, count, bits);
-        self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
+        self.in_parallel(count, |range| comb.power(&self.0.ring, &exponents[range]))
+    }
+
+    fn hiding_comb(&self, bits: usize) -> &Comb {
+        let [short, long] = &self.0.hiding;
+        let comb = if bits <= self.0.size.short_exponent() { short } else { long };
+        comb.get_or_init(|| Comb::quick(&self.0.ring, &self.0.h, bits))
     }
 }
 
