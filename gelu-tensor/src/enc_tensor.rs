@@ -1,4 +1,3 @@
-
 use rand::CryptoRng;
 use rayon::prelude::*;
 
@@ -75,7 +74,7 @@ impl EncTensor {
         layout: SlotLayout,
         ciphertexts: Residues,
     ) -> Result<Self, Error> {
-        let randomness_bits = key.size().encryption_exponent();
+        let randomness_bits = key.parameters().encryption_exponent();
         if format.slot_bits() > layout.slot_bits {
             return Err(Error::Overflow {
                 needed_bits: format.slot_bits(),
@@ -331,7 +330,7 @@ impl EncTensor {
         let fresh = self.key.hiding_randomizers(rng, self.ciphertexts.len(), self.randomness_bits);
         self.key.ring().mul_assign(&mut self.ciphertexts, &fresh);
         let count = self.ciphertexts.len();
-        self.randomness_bits = self.key.size().hiding_exponent(self.randomness_bits, count);
+        self.randomness_bits = self.key.parameters().hiding_exponent(self.randomness_bits, count);
         self
     }
 

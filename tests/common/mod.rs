@@ -22,8 +22,7 @@ pub(crate) fn key(seed: u64) -> Arc<SecretKey> {
 
 /// The same key again: it is not to be cloned, but a test may.
 pub(crate) fn copy(key: &SecretKey) -> SecretKey {
-    let (p, q, h) = key.to_le_bytes();
-    SecretKey::from_parts(&p, &q, &h).unwrap()
+    SecretKey::from_le_bytes(&key.to_le_bytes()).unwrap()
 }
 
 /// The file of a network's weights that this project ships.

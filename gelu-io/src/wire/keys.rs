@@ -1,4 +1,6 @@
-use gelu_tensor::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{
+    KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey, SecretKeyBytes,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -11,11 +13,15 @@ struct KeyHeader {
     key_type: KeyType,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KeyType {
-    /// Damgård, Jurik and Nielsen.
-    Djn,
+impl KeyHeader {
+    fn of(key: &PublicKey) -> Self {
+        let KeyParameters { size, key_type } = key.parameters();
+        Self { key_bits: size, key_type }
+    }
+
+    fn parameters(&self) -> KeyParameters {
+        KeyParameters { size: self.key_bits, key_type: self.key_type }
+    }
 }
 
 /// A public key as the bytes of a key file.
@@ -23,8 +29,7 @@ enum KeyType {
 /// # Errors
 /// Never in practice; see [`WireError::Header`].
 pub fn encode_public_key(key: &PublicKey) -> Result<Vec<u8>, WireError> {
-    let header = KeyHeader { key_bits: key.size(), key_type: KeyType::Djn };
-    build(Kind::PublicKey, &header, &public_key_payload(key))
+    build(Kind::PublicKey, &KeyHeader::of(key), &public_key_payload(key))
 }
 
 /// The public key of a key file's bytes.
@@ -34,18 +39,19 @@ pub fn encode_public_key(key: &PublicKey) -> Result<Vec<u8>, WireError> {
 pub fn decode_public_key(bytes: &[u8]) -> Result<PublicKey, WireError> {
     let frame = key_frame(bytes, Kind::PublicKey)?;
     let header: KeyHeader = frame.header()?;
-    public_key_of(header.key_bits, frame.payload)
+    public_key_of(header.parameters(), frame.payload)
 }
 
-/// A secret key as the bytes of a key file: p, q and h.
+/// A secret key as the bytes of a key file: p, q, the subgroup primes of a subgroup key, and h.
 ///
 /// # Errors
 /// Never in practice; see [`WireError::Header`].
 pub fn encode_secret_key(key: &SecretKey) -> Result<Zeroizing<Vec<u8>>, WireError> {
-    let (p, q, h) = key.to_le_bytes();
-    let payload = Zeroizing::new([&p[..], &q[..], &h[..]].concat());
-    let header = KeyHeader { key_bits: key.public_key().size(), key_type: KeyType::Djn };
-    build(Kind::SecretKey, &header, &payload).map(Zeroizing::new)
+    let SecretKeyBytes { p, q, subgroup_primes, h } = key.to_le_bytes();
+    let mut payload = Zeroizing::new([&p[..], &q[..]].concat());
+    subgroup_primes.iter().flatten().for_each(|prime| payload.extend_from_slice(prime));
+    payload.extend_from_slice(&h);
+    build(Kind::SecretKey, &KeyHeader::of(key.public_key()), &payload).map(Zeroizing::new)
 }
 
 /// The secret key of a key file's bytes. Every part is checked: primes are tested again.
@@ -56,12 +62,25 @@ pub fn decode_secret_key(bytes: &[u8]) -> Result<SecretKey, WireError> {
     let frame = key_frame(bytes, Kind::SecretKey)?;
     let header: KeyHeader = frame.header()?;
     let half = header.key_bits.bits() / 16;
-    if frame.payload.len() != 6 * half {
-        return Err(WireError::Length { expected: 6 * half, found: frame.payload.len() });
+    let subgroup_prime = match header.key_type {
+        KeyType::Djn => 0,
+        KeyType::Subgroup => header.parameters().subgroup_prime() / 8,
+    };
+    let expected = 6 * half + 2 * subgroup_prime;
+    if frame.payload.len() != expected {
+        return Err(WireError::Length { expected, found: frame.payload.len() });
     }
+    let secret = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
     let (p, rest) = frame.payload.split_at(half);
-    let (q, h) = rest.split_at(half);
-    Ok(SecretKey::from_parts(p, q, h)?)
+    let (q, rest) = rest.split_at(half);
+    let (primes, h) = rest.split_at(2 * subgroup_prime);
+    let (first, second) = primes.split_at(subgroup_prime);
+    Ok(SecretKey::from_le_bytes(&SecretKeyBytes {
+        p: secret(p),
+        q: secret(q),
+        subgroup_primes: (subgroup_prime > 0).then(|| [first, second].map(secret)),
+        h: h.to_vec(),
+    })?)
 }
 
 fn key_frame(bytes: &[u8], expected: Kind) -> Result<Frame<'_>, WireError> {
@@ -78,13 +97,14 @@ pub(super) fn public_key_payload(key: &PublicKey) -> Vec<u8> {
     [key.n_le_bytes(), key.h_le_bytes()].concat()
 }
 
-pub(super) fn public_key_of(size: KeyBits, payload: &[u8]) -> Result<PublicKey, WireError> {
+pub(super) fn public_key_of(parameters: KeyParameters, payload: &[u8]) -> Result<PublicKey, WireError> {
+    let KeyParameters { size, key_type } = parameters;
     let length = size.bits() / 8;
     if payload.len() != 3 * length {
         return Err(WireError::Length { expected: 3 * length, found: payload.len() });
     }
     let (n, h) = payload.split_at(length);
-    let key = PublicKey::from_le_bytes(n, h)?;
+    let key = PublicKey::from_le_bytes(key_type, n, h)?;
     if key.size() == size {
         return Ok(key);
     }

@@ -1,6 +1,6 @@
 use gelu_models::infer::{AbortReason, Message, Position, SessionId};
 use gelu_models::plan::Plan;
-use gelu_tensor::paillier::{KeyBits, PublicKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
 use gelu_tensor::{EncTensor, EncTensorHeader};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use super::keys::{public_key_of, public_key_payload};
 struct HelloHeader {
     version: u16,
     key_bits: KeyBits,
+    key_type: KeyType,
     batch: u32,
 }
 
@@ -49,7 +50,8 @@ struct AbortHeader {
 pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
     match message {
         Message::Hello { version, key, batch } => {
-            let header = HelloHeader { version: *version, key_bits: key.size(), batch: *batch };
+            let KeyParameters { size, key_type } = key.parameters();
+            let header = HelloHeader { version: *version, key_bits: size, key_type, batch: *batch };
             build(Kind::Hello, &header, &public_key_payload(key))
         }
         Message::Accept { session, plan } => {
@@ -75,8 +77,9 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
     let frame = Frame::parse(bytes, limits)?;
     match frame.kind {
         Kind::Hello => {
-            let HelloHeader { version, key_bits, batch } = frame.header()?;
-            Ok(Message::Hello { version, key: public_key_of(key_bits, frame.payload)?, batch })
+            let HelloHeader { version, key_bits, key_type, batch } = frame.header()?;
+            let parameters = KeyParameters { size: key_bits, key_type };
+            Ok(Message::Hello { version, key: public_key_of(parameters, frame.payload)?, batch })
         }
         Kind::Accept => {
             frame.no_payload()?;

@@ -5,7 +5,7 @@ use gelu_models::ModelBuilder;
 use gelu_models::infer::{AbortReason, Client, Event, Message, Server, ServerModel};
 use gelu_models::plan::PlanOptions;
 use gelu_tensor::Error;
-use gelu_tensor::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -96,12 +96,15 @@ fn every_message_comes_back() {
 
 #[test]
 fn every_key_comes_back() {
-    for size in [KeyBits::Bits1024, KeyBits::Bits2048] {
-        let key = SecretKey::generate(size, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
-        let secret = decode_secret_key(&encode_secret_key(&key).unwrap()).unwrap();
-        assert_eq!(secret.to_le_bytes(), key.to_le_bytes());
+    let sizes = [KeyBits::Bits1024, KeyBits::Bits2048];
+    for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
+        let parameters = KeyParameters { size, key_type };
+        let key = SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+        let file = encode_secret_key(&key).unwrap();
+        let secret = decode_secret_key(&file).unwrap();
+        assert_eq!(encode_secret_key(&secret).unwrap(), file);
         let public = decode_public_key(&encode_public_key(key.public_key()).unwrap()).unwrap();
-        assert_eq!((&public, public.size()), (key.public_key(), size));
+        assert_eq!((&public, public.parameters()), (key.public_key(), parameters));
     }
 }
 
@@ -203,7 +206,7 @@ fn tensors_with_absurd_headers_are_refused() {
 fn numbers_that_are_no_ciphertexts_are_refused() {
     let width = public().ciphertext_bytes();
     let n = BigUint::from_bytes_le(&public().n_le_bytes());
-    let (p, _, _) = KEY.to_le_bytes();
+    let p = KEY.to_le_bytes().p;
     let good = message(Kind::Activations);
     let first = BigUint::from_bytes_le(&good[good.len() - width..]);
     let unit = "must be a unit mod n^2, so not zero";
@@ -275,10 +278,15 @@ fn secret_key_files_are_checked() {
     let h = |_: &mut Value, payload: &mut Vec<u8>| payload[200] ^= 1;
     assert!(matches!(
         found(&h),
-        WireError::Content(Error::Key { rule: "h must be an n-th residue mod n^2", .. })
+        WireError::Content(Error::Key {
+            rule: "h must be an n-th residue mod n^2, of the order that the key's type asks for",
+            ..
+        })
     ));
     let size = |header: &mut Value, _: &mut Vec<u8>| header["key_bits"] = json!(2048);
     assert_eq!(found(&size), WireError::Length { expected: 768, found: 384 });
+    let subgroup = |header: &mut Value, _: &mut Vec<u8>| header["key_type"] = json!("subgroup");
+    assert_eq!(found(&subgroup), WireError::Length { expected: 424, found: 384 });
     let kind = |header: &mut Value, _: &mut Vec<u8>| header["key_type"] = json!("rsa");
     assert!(matches!(found(&kind), WireError::Header { kind: Kind::SecretKey, .. }));
 

@@ -2,7 +2,7 @@ use std::mem;
 use std::sync::Arc;
 
 use gelu_tensor::EncTensor;
-use gelu_tensor::paillier::PublicKey;
+use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use rand::CryptoRng;
 
 use super::{Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
@@ -32,12 +32,13 @@ impl ServerModel {
     ///
     /// # Errors
     /// [`PlanError`] when the batch is zero or too large, or the numbers do not fit the key.
-    pub fn program(&self, key: gelu_tensor::paillier::KeyBits, batch: usize) -> Result<Program, PlanError> {
+    pub fn program(&self, key: impl Into<KeyParameters>, batch: usize) -> Result<Program, PlanError> {
         if batch > self.max_batch {
             let found = batch.to_string();
             return Err(PlanError::Option { what: "batch", expected: "at most 1024 images", found });
         }
-        self.model.plan(&PlanOptions { key, batch, ..self.options.clone() })
+        let KeyParameters { size, key_type } = key.into();
+        self.model.plan(&PlanOptions { key: size, key_type, batch, ..self.options.clone() })
     }
 }
 
@@ -85,7 +86,7 @@ impl Server {
         let plan = program.plan();
         for segment in &plan.segments {
             let shifted = if segment.down.stacked > 1 { key.size().bits() } else { 0 };
-            let hidden_bits = key.size().encryption_exponent().max(shifted);
+            let hidden_bits = key.parameters().encryption_exponent().max(shifted);
             key.prepare_rerandomisation(segment.ciphertexts_down(plan.batch), hidden_bits);
         }
     }
@@ -118,7 +119,7 @@ impl Server {
                     return Err(SessionError::Version { expected: PROTOCOL_VERSION, found: version });
                 }
                 let program =
-                    self.model.program(key.size(), batch as usize).map_err(SessionError::Refused)?;
+                    self.model.program(key.parameters(), batch as usize).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);
                 rng.fill_bytes(&mut session.0);
                 let plan = Box::new(program.plan().clone());

@@ -1,5 +1,6 @@
 use gelu_layers::{Activation, Affine, AffineForm, IntegerLinear};
 use gelu_tensor::arith::Operations;
+use gelu_tensor::paillier::KeyParameters;
 use gelu_tensor::{Arrangement, Error, Format, Shape, SlotLayout};
 use ndarray::ArrayView2;
 
@@ -261,7 +262,9 @@ impl<'a> Compiler<'a> {
         let loose = SlotLayout { arrangement, ..up };
         let candidates = (1..=loose.most_stacked(key)?).map(|stacked| {
             let down = loose.with_stacked(stacked);
-            let reply = cost::reply((key, self.options.lanes), encryptions, down, (images, &down_shape));
+            let parameters = KeyParameters { size: key, key_type: self.options.key_type };
+            let vectors = (parameters, self.options.lanes);
+            let reply = cost::reply(vectors, encryptions, down, (images, &down_shape));
             (multiply.cost() + reply.weight, down, multiply + reply.operations)
         });
         let (weight, down, operations) =

@@ -1,5 +1,5 @@
 use gelu_tensor::arith::{Comb, Operations};
-use gelu_tensor::paillier::KeyBits;
+use gelu_tensor::paillier::KeyParameters;
 use gelu_tensor::{Shape, SlotLayout};
 
 /// What a layout costs around the product: the server's operations on the reply, and their time and the client's.
@@ -12,7 +12,7 @@ pub(super) struct Reply {
 
 /// The cost of `encryptions` of the client and of the reply of this layout.
 pub(super) fn reply(
-    (key, lanes): (KeyBits, usize),
+    (key, lanes): (KeyParameters, usize),
     encryptions: usize,
     down: SlotLayout,
     (batch, shape): (usize, &Shape),
@@ -25,7 +25,8 @@ pub(super) fn reply(
         squarings: moves * (down.width * down.slot_bits) as u64 + rerandomise.squarings,
     };
     // Lanes that stay empty take as much time as full ones.
-    let [filled_up, filled_down] = [encryptions, ciphertexts].map(|count| count.next_multiple_of(lanes) as u64);
+    let [filled_up, filled_down] =
+        [encryptions, ciphertexts].map(|count| count.next_multiple_of(lanes) as u64);
     Reply {
         operations: each * ciphertexts as u64,
         weight: filled_down * (each.cost() + decryption(key)) + filled_up * encryption(key),
@@ -34,19 +35,19 @@ pub(super) fn reply(
 
 /// Operations mod n^2 of one re-randomisation: a comb over an exponent that hides what the operations before made of
 /// the client's exponents, and one product. Stacking shifts those by a whole plaintext.
-fn rerandomisation(key: KeyBits, stacked: usize, count: usize) -> Operations {
-    let hidden = if stacked == 1 { key.encryption_exponent() } else { key.bits() };
+fn rerandomisation(key: KeyParameters, stacked: usize, count: usize) -> Operations {
+    let hidden = if stacked == 1 { key.encryption_exponent() } else { key.size.bits() };
     let comb = Comb::quick_operations(key.hiding_exponent(hidden, count));
     Operations { products: comb.products + 1, ..comb }
 }
 
-/// An encryption in hundredths of a product mod n^2: a product mod p^2, a quarter of one, per 6 bits of half of n's
-/// bits, and the same mod q^2.
-fn encryption(key: KeyBits) -> u64 {
-    key.bits() as u64 * 100 / 24
+/// An encryption in hundredths of a product mod n^2: a product mod p^2, a quarter of one, per 6 bits of the exponent,
+/// which has no more bits than that of a decryption, and the same mod q^2.
+fn encryption(key: KeyParameters) -> u64 {
+    key.decryption_exponent() as u64 * 2 * 100 / 24
 }
 
-/// A decryption in the same unit: a squaring (0.7) per bit and a product per 4 bits of p and of q.
-fn decryption(key: KeyBits) -> u64 {
-    key.bits() as u64 * 95 / 4
+/// A decryption in the same unit: a squaring (0.7) per bit of the exponent and a product per 4 bits, mod p^2 and q^2.
+fn decryption(key: KeyParameters) -> u64 {
+    key.decryption_exponent() as u64 * 2 * 95 / 4
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use gelu_tensor::arith::Backend;
-use gelu_tensor::paillier::KeyBits;
+use gelu_tensor::paillier::{KeyBits, KeyType};
 
 use crate::Ranges;
 
@@ -10,6 +10,8 @@ use crate::Ranges;
 pub struct PlanOptions {
     /// Size of the client's key. Default: 3072 bits.
     pub key: KeyBits,
+    /// Its type, which the cost of operations depends on. Default: [`KeyType::Djn`].
+    pub key_type: KeyType,
     /// Images that go through together. Default: 1.
     pub batch: usize,
     /// Residues that the server works on at a time, 1 to 64: empty lanes of a vector cost as much as full ones. Default:
@@ -34,6 +36,7 @@ impl Default for PlanOptions {
     fn default() -> Self {
         Self {
             key: KeyBits::Bits3072,
+            key_type: KeyType::default(),
             batch: 1,
             lanes: Backend::preferred().lanes(),
             weight_bits: 9,

@@ -15,9 +15,19 @@ impl Exponent {
         Self { limbs: Zeroizing::new(limbs), bits }
     }
 
+    /// The same exponent, which is known to have at most `bits` bits.
+    pub fn of_bits(self, bits: usize) -> Self {
+        Self { bits: bits.min(self.bits), ..self }
+    }
+
     /// How many bits it may have: what the time of an exponentiation depends on.
     pub fn bits(&self) -> usize {
         self.bits
+    }
+
+    /// Its little-endian limbs.
+    pub(crate) fn limbs(&self) -> &[u64] {
+        &self.limbs
     }
 
     pub(super) fn window(&self, range: BitRange) -> u64 {
@@ -30,6 +40,8 @@ impl Exponent {
 
     /// Its digits in base `2^width`, the highest first.
     pub(super) fn digits_from_top(&self, width: usize) -> impl Iterator<Item = u64> {
-        (0..self.bits.div_ceil(width)).rev().map(move |digit| self.window(BitRange { start: digit * width, width }))
+        (0..self.bits.div_ceil(width))
+            .rev()
+            .map(move |digit| self.window(BitRange { start: digit * width, width }))
     }
 }

@@ -111,8 +111,10 @@ impl LookUps {
                 ring.square_assign(&mut out, 1);
             }
             let done = usize::from(top && !signed);
-            let entries: Vec<u32> =
-                (done..tables.len()).flat_map(|group| self.entries(bit, group, rows.clone())).copied().collect();
+            let entries: Vec<u32> = (done..tables.len())
+                .flat_map(|group| self.entries(bit, group, rows.clone()))
+                .copied()
+                .collect();
             ring.mul_assign_gather(&mut out, &tables.iter().skip(done).collect::<Vec<_>>(), &entries);
         }
         out

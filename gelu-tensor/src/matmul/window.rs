@@ -107,7 +107,8 @@ impl Digits {
                 ring.square_assign(&mut out, self.window);
             }
             let done = usize::from(top && !signed);
-            let tables: Vec<&Residues> = inputs[done..].iter().map(|&input| &tables[input as usize]).collect();
+            let tables: Vec<&Residues> =
+                inputs[done..].iter().map(|&input| &tables[input as usize]).collect();
             let digits: Vec<u32> =
                 (done..inputs.len()).flat_map(|tap| self.digits(digit, tap, rows.clone())).copied().collect();
             ring.mul_assign_gather(&mut out, &tables, &digits);

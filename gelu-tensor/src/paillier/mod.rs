@@ -1,11 +1,14 @@
 //! Paillier's cryptosystem (EUROCRYPT '99) with the keys and the encryption of Damgård, Jurik and Nielsen
 //! ("A generalization of Paillier's public-key system with applications to electronic voting", 2010, section 4).
 //!
-//! A ciphertext of m is `(1 + m n) h^rho mod n^2` with `h = (-x^2)^n` and rho of half as many bits as n.
+//! A ciphertext of m is `(1 + m n) h^rho mod n^2` with `h = (-x^2)^n` and rho of half as many bits as n; or, for
+//! [subgroup keys](KeyType::Subgroup), with an h of small order and a shorter rho.
 
+mod parameters;
 mod public;
 mod secret;
 mod side;
+mod subgroup;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -15,9 +18,10 @@ use rand::CryptoRng;
 
 use crate::arith::Residues;
 
+pub use parameters::{KeyBits, KeyParameters, KeyType};
 pub(crate) use public::Fingerprint;
-pub use public::{KeyBits, PublicKey};
-pub use secret::SecretKey;
+pub use public::PublicKey;
+pub use secret::{SecretKey, SecretKeyBytes};
 
 /// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes.
 pub trait Randomizer: Sync {

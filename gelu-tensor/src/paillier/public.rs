@@ -5,10 +5,9 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Randomizer;
+use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
 use crate::arith::{Comb, Exponent, Residues, Ring};
@@ -19,123 +18,38 @@ const LANES: usize = 8;
 /// The most ciphertexts that share a pass over a comb's table.
 const MOST_TOGETHER: usize = 32;
 
-/// log2 of the statistical distance at which an exponent hides another.
-const HIDING_BITS: usize = 64;
-
-/// The sizes of n that keys come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "usize", into = "usize")]
-pub enum KeyBits {
-    /// 80-bit security: for tests and for comparison with the paper only.
-    Bits1024,
-    /// 112-bit security.
-    Bits2048,
-    /// 128-bit security.
-    Bits3072,
-    /// More than 128-bit security.
-    Bits4096,
-}
-
-impl KeyBits {
-    /// All of them, smallest first.
-    pub const ALL: [Self; 4] = [Self::Bits1024, Self::Bits2048, Self::Bits3072, Self::Bits4096];
-
-    /// The size in bits.
-    pub fn bits(self) -> usize {
-        match self {
-            Self::Bits1024 => 1024,
-            Self::Bits2048 => 2048,
-            Self::Bits3072 => 3072,
-            Self::Bits4096 => 4096,
-        }
-    }
-
-    /// Limbs of n.
-    pub(crate) fn limbs(self) -> usize {
-        self.bits() / 64
-    }
-
-    /// Bits of rho, the exponent of a fresh encryption.
-    pub fn encryption_exponent(self) -> usize {
-        self.bits() / 2
-    }
-
-    /// Bits of each of `count` random exponents that hide exponents of up to `hidden_bits` bits from somebody who knows
-    /// the group, to a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h. A few
-    /// get those at once: that takes less time than another table.
-    pub fn hiding_exponent(self, hidden_bits: usize, count: usize) -> usize {
-        const FEW: usize = 32;
-        if count > FEW && hidden_bits + HIDING_BITS <= self.short_exponent() {
-            self.short_exponent()
-        } else {
-            self.long_exponent()
-        }
-    }
-
-    fn short_exponent(self) -> usize {
-        self.encryption_exponent() + 2 * HIDING_BITS
-    }
-
-    fn long_exponent(self) -> usize {
-        self.bits() + HIDING_BITS
-    }
-
-    /// Bits that the slots of one plaintext may fill together: two fewer than n has, so that every sum of slots
-    /// and its negative stay below n.
-    pub fn slot_capacity_bits(self) -> usize {
-        self.bits() - 2
-    }
-}
-
-impl From<KeyBits> for usize {
-    fn from(size: KeyBits) -> Self {
-        size.bits()
-    }
-}
-
-impl TryFrom<usize> for KeyBits {
-    type Error = Error;
-
-    fn try_from(bits: usize) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|size| size.bits() == bits).ok_or_else(|| Error::Key {
-            rule: "n must have 1024, 2048, 3072 or 4096 bits",
-            found: format!("{bits} bits"),
-        })
-    }
-}
-
 /// A checked public key: n, h, and the tables that encryption needs. Cheap to clone.
 #[derive(Clone)]
 pub struct PublicKey(Arc<Inner>);
 
 struct Inner {
-    size: KeyBits,
+    parameters: KeyParameters,
     ring: Ring,
     h: Residues,
     fingerprint: [u8; 32],
     /// The table for encryption.
     encryption: OnceLock<Comb>,
-    /// Tables for hiding exponents of [`KeyBits::short_exponent`] and of [`KeyBits::long_exponent`] bits.
+    /// Tables for short and for long hiding exponents.
     hiding: [OnceLock<Comb>; 2],
 }
 
 impl PublicKey {
     /// The key of n and h, each in little-endian bytes (h in twice as many as n), with every check that can be made
-    /// without the primes.
+    /// without the primes. That h of a subgroup key has a small order is not among them.
     ///
     /// # Errors
     /// [`Error::Key`] when n has another size than [`KeyBits`] allows, is even, has a factor below 1,000 or is a
     /// perfect power; when h is not below n^2, no unit, or 1.
-    pub fn from_le_bytes(n: &[u8], h: &[u8]) -> Result<Self, Error> {
-        Self::check(n, h, Trust::Peer)
+    pub fn from_le_bytes(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
+        Self::check(key_type, n, h, Trust::Peer)
     }
 
     /// The key whose n is the product of known primes: the slow checks would tell nothing.
-    pub(super) fn from_owner(n: &[u8], h: &[u8]) -> Result<Self, Error> {
-        Self::check(n, h, Trust::Owner)
+    pub(super) fn from_owner(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
+        Self::check(key_type, n, h, Trust::Owner)
     }
 
-    fn check(n: &[u8], h: &[u8], trust: Trust) -> Result<Self, Error> {
+    fn check(key_type: KeyType, n: &[u8], h: &[u8], trust: Trust) -> Result<Self, Error> {
         let key_error = |rule, found: String| Error::Key { rule, found };
         let modulus = BigUint::from_bytes_le(n);
         let size = KeyBits::try_from(modulus.bits() as usize)?;
@@ -165,11 +79,14 @@ impl PublicKey {
         let ring = Ring::new(&from_biguint(&modulus, size.limbs()))?;
         let h = ring.lift(&from_biguint(&value, 2 * size.limbs()), 1);
         let mut digest = Sha256::new();
-        digest.update(b"gelu-net paillier public key v1");
+        digest.update(match key_type {
+            KeyType::Djn => b"gelu-net paillier public key v1".as_slice(),
+            KeyType::Subgroup => b"gelu-net paillier subgroup public key v1",
+        });
         digest.update(modulus.to_bytes_le());
         digest.update(value.to_bytes_le());
         Ok(Self(Arc::new(Inner {
-            size,
+            parameters: KeyParameters { size, key_type },
             ring,
             h,
             fingerprint: digest.finalize().into(),
@@ -180,7 +97,12 @@ impl PublicKey {
 
     /// The size of n.
     pub fn size(&self) -> KeyBits {
-        self.0.size
+        self.0.parameters.size
+    }
+
+    /// The size of n and how the key is made.
+    pub fn parameters(&self) -> KeyParameters {
+        self.0.parameters
     }
 
     /// The ring of its ciphertexts.
@@ -210,7 +132,7 @@ impl PublicKey {
 
     /// Bytes of one encoded ciphertext: a number below n^2, little-endian.
     pub fn ciphertext_bytes(&self) -> usize {
-        2 * self.0.size.bits() / 8
+        2 * self.size().bits() / 8
     }
 
     /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
@@ -233,7 +155,7 @@ impl PublicKey {
             });
         }
         let n = to_biguint(self.0.ring.modulus());
-        let square = from_biguint(&(&n * &n), 2 * self.0.size.limbs());
+        let square = from_biguint(&(&n * &n), 2 * self.size().limbs());
         let limbs = from_le_bytes(bytes);
         for (index, value) in limbs.chunks_exact(square.len()).enumerate() {
             if value.iter().rev().ge(square.iter().rev()) {
@@ -269,13 +191,13 @@ impl PublicKey {
 
     /// `count` secret exponents rho of fresh encryptions.
     pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> Vec<Exponent> {
-        random_exponents(rng, count, self.0.size.encryption_exponent())
+        random_exponents(rng, count, self.0.parameters.encryption_exponent())
     }
 
     /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
     /// before the ciphertexts come.
     pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) {
-        self.hiding_comb(self.0.size.hiding_exponent(hidden_bits, count));
+        self.hiding_comb(self.0.parameters.hiding_exponent(hidden_bits, count));
     }
 
     /// `count` powers of h whose exponents hide exponents of up to `hidden_bits` bits, even from the key's owner.
@@ -285,7 +207,7 @@ impl PublicKey {
         count: usize,
         hidden_bits: usize,
     ) -> Residues {
-        let bits = self.0.size.hiding_exponent(hidden_bits, count);
+        let bits = self.0.parameters.hiding_exponent(hidden_bits, count);
         let comb = self.hiding_comb(bits);
         let exponents = random_exponents(rng, count, bits);
         self.in_parallel(count, |range| comb.power(&self.0.ring, &exponents[range]))
@@ -293,7 +215,7 @@ impl PublicKey {
 
     fn hiding_comb(&self, bits: usize) -> &Comb {
         let [short, long] = &self.0.hiding;
-        let comb = if bits <= self.0.size.short_exponent() { short } else { long };
+        let comb = if bits <= self.0.parameters.short_exponent() { short } else { long };
         comb.get_or_init(|| Comb::quick(&self.0.ring, &self.0.h, bits))
     }
 }
@@ -321,7 +243,7 @@ impl Randomizer for PublicKey {
         let ring = &self.0.ring;
         let comb = self.0.encryption.get_or_init(|| {
             let inverse = ring.invert_vartime(&self.0.h).unwrap_or_else(|| ring.ones(1));
-            Comb::wide(ring, &self.0.h, &inverse, self.0.size.encryption_exponent())
+            Comb::wide(ring, &self.0.h, &inverse, self.0.parameters.encryption_exponent())
         });
         let exponents = self.exponents(rng, count);
         self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
@@ -365,7 +287,14 @@ impl Eq for PublicKey {}
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({} bits, {})", self.0.size.bits(), Fingerprint(&self.0.fingerprint))
+        let KeyParameters { size, key_type } = self.0.parameters;
+        write!(
+            f,
+            "PublicKey({} bits, {}, {})",
+            size.bits(),
+            key_type.name(),
+            Fingerprint(&self.0.fingerprint)
+        )
     }
 }
 

@@ -10,9 +10,9 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::side::Side;
-use super::{KeyBits, PublicKey, Randomizer};
+use super::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, subgroup};
 use crate::Error;
-use crate::arith::limbs::{bit_length_vartime, from_le_bytes, mul_into, to_biguint};
+use crate::arith::limbs::{bit_length_vartime, from_biguint, from_le_bytes, mul_into, to_biguint};
 use crate::arith::{Exponent, Residues, Ring};
 
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
@@ -26,18 +26,31 @@ pub struct SecretKey {
     q_inverse: Zeroizing<Vec<u64>>,
     /// The numbers mod n^2 that are 1 mod p^2 and 0 mod q^2, and the other way round, for lifting.
     idempotents: [Residues; 2],
+    /// Of a subgroup key the primes that divide p - 1 and q - 1 and make up the order of h.
+    subgroup: Option<[Limbs; 2]>,
 }
 
 impl SecretKey {
-    /// A new key pair. A 2,048-bit one takes some tenths of a second.
+    /// A new key pair, of the default type for a mere size. A 2,048-bit one takes some tenths of a second.
     ///
     /// # Errors
     /// [`Error::Key`] when no primes were found, which a sound generator makes impossible in practice.
-    pub fn generate(size: KeyBits, rng: &mut dyn CryptoRng) -> Result<Self, Error> {
+    pub fn generate(parameters: impl Into<KeyParameters>, rng: &mut dyn CryptoRng) -> Result<Self, Error> {
+        let parameters = parameters.into();
         loop {
-            let p = random_prime_3_mod_4(size, rng)?;
-            let q = random_prime_3_mod_4(size, rng)?;
-            match Self::from_primes(&p, &q, rng) {
+            let result = match parameters.key_type {
+                KeyType::Djn => {
+                    let p = random_prime_3_mod_4(parameters.size, rng)?;
+                    let q = random_prime_3_mod_4(parameters.size, rng)?;
+                    Self::from_primes(&p, &q, None, rng)
+                }
+                KeyType::Subgroup => {
+                    let [(p, p_subgroup), (q, q_subgroup)] =
+                        [subgroup::random_prime(parameters, rng)?, subgroup::random_prime(parameters, rng)?];
+                    Self::from_primes(&p, &q, Some([&p_subgroup, &q_subgroup]), rng)
+                }
+            };
+            match result {
                 // gcd(p - 1, q - 1) was not 2, or p = q: draw again.
                 Err(Error::PrimePair { .. }) => {}
                 result => return result,
@@ -45,17 +58,23 @@ impl SecretKey {
         }
     }
 
-    /// The key pair of two primes in little-endian bytes, with a new random h.
+    /// The key pair of two primes in little-endian bytes, with a new random h; with the subgroup primes that divide
+    /// p - 1 and q - 1, for a subgroup key.
     ///
     /// # Errors
-    /// [`Error::Key`] when p or q is composite, has another size than half a [`KeyBits`] or is not 3 mod 4;
-    /// [`Error::PrimePair`] when they do not go together.
-    pub fn from_primes(p: &[u8], q: &[u8], rng: &mut dyn CryptoRng) -> Result<Self, Error> {
-        let (size, p, q) = check_primes(p, q)?;
-        let n = product(&p, &q);
+    /// [`Error::Key`] when p or q is composite, has another size than half a [`KeyBits`](super::KeyBits) or is not
+    /// 3 mod 4, or a subgroup prime is not what it should be; [`Error::PrimePair`] when they do not go together.
+    pub fn from_primes(
+        p: &[u8],
+        q: &[u8],
+        subgroup_primes: Option<[&[u8]; 2]>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, Error> {
+        let primes = Primes::check(p, q, subgroup_primes)?;
+        let n = product(&primes.p, &primes.q);
         let ring = Ring::new(&n)?;
         let modulus = to_biguint(&n);
-        // x is secret only in that nobody needs it; h = (-x^2)^n.
+        // x is secret only in that nobody needs it; h = (-x^2)^n, or (-x^(2 beta))^n.
         let x = loop {
             let mut x = vec![0; n.len()];
             x.iter_mut().for_each(|limb| *limb = rng.next_u64());
@@ -64,37 +83,55 @@ impl SecretKey {
                 break x;
             }
         };
-        let mut square = ring.lift(&x, 1);
-        ring.square_assign(&mut square, 1);
+        let power = match &primes.subgroup {
+            None => {
+                let mut square = ring.lift(&x, 1);
+                ring.square_assign(&mut square, 1);
+                square
+            }
+            Some(primes_of_order) => {
+                let [p, q] = [(&primes.p, &primes_of_order[0]), (&primes.q, &primes_of_order[1])]
+                    .map(|(prime, order)| subgroup::cofactor(prime, order));
+                let beta = Zeroizing::new(from_biguint(&(p * q * 2u8), n.len()));
+                ring.power(&ring.lift(&x, 1), &Exponent::new(beta.to_vec()))
+            }
+        };
         let mut negative = ring.lift(&vec![0; n.len()], 1);
-        ring.sub_assign(&mut negative, &square);
-        let h = ring.lower(&ring.power(&negative, &Exponent::new(n.clone())));
-        Self::assemble(size, &p, &q, &h)
+        ring.sub_assign(&mut negative, &power);
+        let h = ring.lower(&ring.power(&negative, &Exponent::new(n)));
+        Self::assemble(primes, &h)
     }
 
-    /// The key pair of two primes and the h of its public key, all in little-endian bytes.
+    /// The key pair of what [`to_le_bytes`](Self::to_le_bytes) gives.
     ///
     /// # Errors
-    /// As [`from_primes`](Self::from_primes), and [`Error::Key`] when h is not an n-th residue mod n^2.
-    pub fn from_parts(p: &[u8], q: &[u8], h: &[u8]) -> Result<Self, Error> {
-        let (size, p, q) = check_primes(p, q)?;
-        if h.len() != size.bits() / 4 {
+    /// As [`from_primes`](Self::from_primes), and [`Error::Key`] when h is not an n-th residue mod n^2 of the order
+    /// that the key's type asks for.
+    pub fn from_le_bytes(bytes: &SecretKeyBytes) -> Result<Self, Error> {
+        let SecretKeyBytes { p, q, subgroup_primes, h } = bytes;
+        let subgroup_primes =
+            subgroup_primes.as_ref().map(|primes| primes.each_ref().map(|prime| prime.as_slice()));
+        let primes = Primes::check(p, q, subgroup_primes)?;
+        let bits = primes.parameters.size.bits();
+        if h.len() != bits / 4 {
             return Err(Error::Key {
                 rule: "h must have twice as many bytes as n",
-                found: format!("{} bytes for a key of {} bits", h.len(), size.bits()),
+                found: format!("{} bytes for a key of {bits} bits", h.len()),
             });
         }
-        Self::assemble(size, &p, &q, &from_le_bytes(h))
+        Self::assemble(primes, &from_le_bytes(h))
     }
 
-    fn assemble(size: KeyBits, p: &[u64], q: &[u64], h: &[u64]) -> Result<Self, Error> {
-        let bytes = |limbs: &[u64]| -> Vec<u8> { limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect() };
-        let public = PublicKey::from_owner(&bytes(&product(p, q)), &bytes(h))?;
-        debug_assert_eq!(public.size(), size);
-        let (p, q) = (Side::new(p, q, h)?, Side::new(q, p, h)?);
+    fn assemble(primes: Primes, h: &[u64]) -> Result<Self, Error> {
+        let [p, q] = [&primes.p, &primes.q];
+        let public =
+            PublicKey::from_owner(primes.parameters.key_type, &to_le_bytes(&product(p, q)), &to_le_bytes(h))?;
+        debug_assert_eq!(public.parameters(), primes.parameters);
+        let [p_order, q_order] = [0, 1].map(|side| primes.order(side));
+        let (p, q) = (Side::new(p, q, h, p_order)?, Side::new(q, p, h, q_order)?);
         if !p.has_order_of_group(h) || !q.has_order_of_group(h) {
             return Err(Error::Key {
-                rule: "h must be an n-th residue mod n^2",
+                rule: "h must be an n-th residue mod n^2, of the order that the key's type asks for",
                 found: "one that is not".into(),
             });
         }
@@ -110,15 +147,23 @@ impl SecretKey {
         let mut one_mod_q = ring.ones(1);
         ring.sub_assign(&mut one_mod_q, &one_mod_p);
         let idempotents = [one_mod_p, one_mod_q].map(|x| ring.lifting_factor(&x));
-        Ok(Self { public, p, q, q_inverse, idempotents })
+        Ok(Self { public, p, q, q_inverse, idempotents, subgroup: primes.subgroup })
     }
 
-    /// The primes p and q and h, in little-endian bytes: what a key file holds.
-    pub fn to_le_bytes(&self) -> (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>, Vec<u8>) {
-        let bytes = |limbs: &[u64]| {
-            Zeroizing::new(limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect::<Vec<u8>>())
+    /// What a key file holds.
+    pub fn to_le_bytes(&self) -> SecretKeyBytes {
+        let bits = self.public.parameters().subgroup_prime();
+        let subgroup_prime = |limbs: &Limbs| {
+            let mut bytes = to_le_bytes(limbs);
+            bytes.truncate(bits / 8);
+            bytes
         };
-        (bytes(self.p.prime()), bytes(self.q.prime()), self.public.h_le_bytes())
+        SecretKeyBytes {
+            p: to_le_bytes(self.p.prime()),
+            q: to_le_bytes(self.q.prime()),
+            subgroup_primes: self.subgroup.as_ref().map(|primes| primes.each_ref().map(subgroup_prime)),
+            h: self.public.h_le_bytes(),
+        }
     }
 
     /// The plaintexts of ciphertexts: numbers below n of n's limbs each, one after another.
@@ -151,17 +196,53 @@ impl SecretKey {
         out
     }
 
+    /// Exponents for the powers of h mod p^2 and mod q^2.
+    ///
+    /// For a subgroup key each is uniform below the order of h there, twice the subgroup prime. Those of one power have
+    /// the same parity, which makes them the residues of one exponent mod twice the product of the subgroup primes.
+    fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> OwnerExponents {
+        if self.subgroup.is_none() {
+            return OwnerExponents { p: self.public.exponents(rng, count), q: None };
+        }
+        let mut exponents = OwnerExponents { p: vec![], q: Some(vec![]) };
+        for _ in 0..count {
+            let p = self.p.random_exponent(rng, None);
+            let parity = p.limbs()[0] % 2;
+            exponents.p.push(p);
+            exponents.q.get_or_insert_default().push(self.q.random_exponent(rng, Some(parity)));
+        }
+        exponents
+    }
+
     /// `h^exponents mod n^2`, from the powers mod p^2 and q^2.
-    fn powers_of_h(&self, exponents: &[Exponent]) -> Residues {
+    fn powers_of_h(&self, [p, q]: [&[Exponent]; 2]) -> Residues {
         let ring = self.public.ring();
-        let [c_p, c_q] = [(&self.p, 0), (&self.q, 1)].map(|(side, index)| {
-            let powers = side.ring().lower(&side.randomizers(exponents));
-            ring.lift_times(&powers, &self.idempotents[index])
-        });
-        let mut powers = c_p;
-        ring.add_assign(&mut powers, &c_q);
+        let lift = |side: &Side, exponents: &[Exponent], idempotent: &Residues| {
+            ring.lift_times(&side.ring().lower(&side.randomizers(exponents)), idempotent)
+        };
+        let mut powers = lift(&self.p, p, &self.idempotents[0]);
+        ring.add_assign(&mut powers, &lift(&self.q, q, &self.idempotents[1]));
         powers
     }
+}
+
+/// The parts of a secret key in little-endian bytes. Wiped when dropped.
+#[derive(Clone)]
+pub struct SecretKeyBytes {
+    /// The prime p.
+    pub p: Zeroizing<Vec<u8>>,
+    /// The prime q.
+    pub q: Zeroizing<Vec<u8>>,
+    /// Of a subgroup key the primes that divide p - 1 and q - 1 and make up the order of h.
+    pub subgroup_primes: Option<[Zeroizing<Vec<u8>>; 2]>,
+    /// h, which is public.
+    pub h: Vec<u8>,
+}
+
+struct OwnerExponents {
+    p: Vec<Exponent>,
+    /// Where they differ from those mod p^2.
+    q: Option<Vec<Exponent>>,
 }
 
 /// Makes `h^rho` by combs mod p^2 and q^2.
@@ -171,8 +252,9 @@ impl Randomizer for SecretKey {
     }
 
     fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues {
-        let exponents = self.public.exponents(rng, count);
-        self.public.in_parallel(count, |range| self.powers_of_h(&exponents[range]))
+        let OwnerExponents { p, q } = self.exponents(rng, count);
+        let q = q.as_ref().unwrap_or(&p);
+        self.public.in_parallel(count, |range| self.powers_of_h([&p[range.clone()], &q[range]]))
     }
 }
 
@@ -199,22 +281,56 @@ fn random_prime_3_mod_4(size: KeyBits, rng: &mut dyn CryptoRng) -> Result<Zeroiz
 
 type Limbs = Zeroizing<Vec<u64>>;
 
-fn check_primes(p: &[u8], q: &[u8]) -> Result<(KeyBits, Limbs, Limbs), Error> {
-    let p = check_prime(p, "p must be a prime that is 3 mod 4")?;
-    let q = check_prime(q, "q must be a prime that is 3 mod 4")?;
-    let pair_error = |rule| Error::PrimePair { rule };
-    if p.len() != q.len() {
-        return Err(pair_error("p and q must have the same number of bits"));
+/// The primes of a key, checked.
+struct Primes {
+    parameters: KeyParameters,
+    p: Limbs,
+    q: Limbs,
+    /// The primes that divide p - 1 and q - 1 and make up the order of h.
+    subgroup: Option<[Limbs; 2]>,
+}
+
+impl Primes {
+    fn check(p: &[u8], q: &[u8], subgroup_primes: Option<[&[u8]; 2]>) -> Result<Self, Error> {
+        let p = check_prime(p, "p must be a prime that is 3 mod 4")?;
+        let q = check_prime(q, "q must be a prime that is 3 mod 4")?;
+        let pair_error = |rule| Error::PrimePair { rule };
+        if p.len() != q.len() {
+            return Err(pair_error("p and q must have the same number of bits"));
+        }
+        if p == q {
+            return Err(pair_error("p and q must differ"));
+        }
+        let less_one = |prime: &[u64]| to_biguint(prime) - 1u8;
+        if less_one(&p).gcd(&less_one(&q)) != BigUint::from(2u8) {
+            return Err(pair_error("gcd(p - 1, q - 1) must be 2"));
+        }
+        let size = KeyBits::try_from(bit_length_vartime(&product(&p, &q)))?;
+        let Some([p_subgroup, q_subgroup]) = subgroup_primes else {
+            return Ok(Self {
+                parameters: KeyParameters { size, key_type: KeyType::Djn },
+                p,
+                q,
+                subgroup: None,
+            });
+        };
+        let parameters = KeyParameters { size, key_type: KeyType::Subgroup };
+        let subgroup = Some([
+            subgroup::check_prime(parameters, p_subgroup, &p)?,
+            subgroup::check_prime(parameters, q_subgroup, &q)?,
+        ]);
+        Ok(Self { parameters, p, q, subgroup })
     }
-    if p == q {
-        return Err(pair_error("p and q must differ"));
+
+    /// What the order of h modulo the square of p (side 0) or q divides.
+    fn order(&self, side: usize) -> Exponent {
+        let bits = self.parameters.decryption_exponent();
+        let order = match &self.subgroup {
+            None => to_biguint([&self.p, &self.q][side]) - 1u8,
+            Some(primes) => to_biguint(&primes[side]) * 2u8,
+        };
+        Exponent::new(from_biguint(&order, bits.div_ceil(64))).of_bits(bits)
     }
-    let less_one = |prime: &[u64]| to_biguint(prime) - 1u8;
-    if less_one(&p).gcd(&less_one(&q)) != BigUint::from(2u8) {
-        return Err(pair_error("gcd(p - 1, q - 1) must be 2"));
-    }
-    let bits = bit_length_vartime(&product(&p, &q));
-    Ok((KeyBits::try_from(bits)?, p, q))
 }
 
 fn check_prime(bytes: &[u8], rule: &'static str) -> Result<Limbs, Error> {
@@ -227,6 +343,10 @@ fn check_prime(bytes: &[u8], rule: &'static str) -> Result<Limbs, Error> {
         return Err(Error::Key { rule, found: "a number that is not".into() });
     }
     Ok(limbs)
+}
+
+fn to_le_bytes(limbs: &[u64]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect())
 }
 
 fn product(x: &[u64], y: &[u64]) -> Vec<u64> {

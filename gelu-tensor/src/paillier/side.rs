@@ -1,3 +1,4 @@
+use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -7,28 +8,26 @@ use crate::arith::{Comb, Exponent, Residues, Ring};
 /// One prime's half of the owner's work by the Chinese remainder theorem: arithmetic mod p^2 in p-adic form.
 pub(super) struct Side {
     ring: Ring,
-    /// p - 1.
+    /// What the order of h mod p^2 divides: p - 1, or less for a subgroup key.
     order: Exponent,
-    /// `1 / L((1 + n)^(p - 1) mod p^2) mod p = -1 / q mod p`, in little-endian limbs.
+    /// `1 / L((1 + n)^order mod p^2) mod p = 1 / (order q) mod p`, in little-endian limbs.
     decryption_factor: Zeroizing<Vec<u64>>,
     comb: Comb,
 }
 
 impl Side {
-    /// The side of `prime`, where `other` is the other prime and h the key's h as limbs of n^2.
-    pub(super) fn new(prime: &[u64], other: &[u64], h: &[u64]) -> Result<Self, Error> {
+    /// The side of `prime`, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod p^2
+    /// divides `order`.
+    pub(super) fn new(prime: &[u64], other: &[u64], h: &[u64], order: Exponent) -> Result<Self, Error> {
         let ring = Ring::new(prime)?;
-        let mut order = prime.to_vec();
-        order[0] -= 1;
         let h = ring.lift(h, 1);
         let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..prime.len()]);
         let h_inverse = ring.refine_inverse(&h, &ring.lift(&h_inverse, 1));
-        let comb = Comb::wide(&ring, &h, &h_inverse, 64 * prime.len());
-        let mut side =
-            Self { ring, order: Exponent::new(order), decryption_factor: Zeroizing::new(vec![]), comb };
-        let mut minus_inverse = Zeroizing::new(vec![0; prime.len()]);
-        sub_into(&mut minus_inverse, prime, &side.inverse_mod_prime(other));
-        side.decryption_factor = minus_inverse;
+        let comb = Comb::wide(&ring, &h, &h_inverse, order.bits());
+        let mut side = Self { ring, order, decryption_factor: Zeroizing::new(vec![]), comb };
+        let mut order = Zeroizing::new(side.order.limbs().to_vec());
+        order.resize(prime.len(), 0);
+        side.decryption_factor = side.inverse_mod_prime(&side.mul_mod_prime(&order, other));
         Ok(side)
     }
 
@@ -46,16 +45,35 @@ impl Side {
         inverse_mod_prime(&self.ring, x)
     }
 
+    /// A secret exponent below the order of h, of the given parity if any.
+    pub(super) fn random_exponent(&self, rng: &mut dyn CryptoRng, parity: Option<u64>) -> Exponent {
+        let (order, bits) = (self.order.limbs(), self.order.bits());
+        let mut limbs = Zeroizing::new(vec![0; order.len()]);
+        // What is thrown away says nothing of what is kept.
+        loop {
+            limbs.iter_mut().for_each(|limb| *limb = rng.next_u64());
+            limbs[order.len() - 1] >>= 64 * order.len() - bits;
+            if bool::from(less_than(&limbs, order)) && parity.is_none_or(|parity| limbs[0] % 2 == parity) {
+                return Exponent::new(limbs.to_vec()).of_bits(bits);
+            }
+        }
+    }
+
     /// `h^exponents mod p^2`.
     pub(super) fn randomizers(&self, exponents: &[Exponent]) -> Residues {
         self.comb.power(&self.ring, exponents)
     }
 
-    /// Whether h is an n-th residue: its order divides p - 1.
+    /// Whether the order of h mod p^2 divides what it should, so that it is an n-th residue, and is more than 2.
     pub(super) fn has_order_of_group(&self, h: &[u64]) -> bool {
-        let power = self.ring.power(&self.ring.lift(h, 1), &self.order);
-        let digits = self.ring.digits(&power);
-        digits[0] == 1 && digits[1..].iter().all(|&limb| limb == 0)
+        let is_one = |power: &Residues| {
+            let digits = self.ring.digits(power);
+            digits[0] == 1 && digits[1..].iter().all(|&limb| limb == 0)
+        };
+        let h = self.ring.lift(h, 1);
+        let mut square = h.clone();
+        self.ring.square_assign(&mut square, 1);
+        is_one(&self.ring.power(&h, &self.order)) && !is_one(&square)
     }
 
     /// The plaintexts mod p of `count` ciphertexts given as integers below n^2.

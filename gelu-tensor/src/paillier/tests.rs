@@ -10,6 +10,11 @@ use crate::arith::limbs::{from_biguint, to_biguint};
 static KEY: LazyLock<SecretKey> =
     LazyLock::new(|| SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(7)).unwrap());
 
+static SUBGROUP_KEY: LazyLock<SecretKey> = LazyLock::new(|| {
+    let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
+    SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(8)).unwrap()
+});
+
 fn n(key: &SecretKey) -> BigUint {
     BigUint::from_bytes_le(&key.public_key().n_le_bytes())
 }
@@ -35,9 +40,10 @@ fn decrypt(key: &SecretKey, ciphertexts: &Residues) -> Vec<BigUint> {
 
 #[test]
 fn both_ways_to_encrypt_round_trip_at_every_size() {
-    for size in [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072] {
+    let sizes = [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072];
+    for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
         let mut rng = ChaCha20Rng::seed_from_u64(size.bits() as u64);
-        let key = SecretKey::generate(size, &mut rng).unwrap();
+        let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rng).unwrap();
         let values = plaintexts(&key, &mut rng);
         for randomizer in [&key as &dyn Randomizer, key.public_key()] {
             let ciphertexts = encrypt(randomizer, &values, &mut rng);
@@ -85,7 +91,7 @@ fn ciphertexts_from_outside_are_checked() {
         bytes
     };
     let good = encode(BigUint::from(2u8));
-    let (p, _, _) = KEY.to_le_bytes();
+    let p = KEY.to_le_bytes().p;
     for (bad, rule) in [
         (BigUint::ZERO, "must be a unit mod n^2, so not zero"),
         (n.clone(), "must be a unit mod n^2, so not zero"),
@@ -104,10 +110,12 @@ fn ciphertexts_from_outside_are_checked() {
 fn public_keys_from_outside_are_checked() {
     let public = KEY.public_key();
     let (n_bytes, h) = (public.n_le_bytes(), public.h_le_bytes());
-    assert_eq!(&PublicKey::from_le_bytes(&n_bytes, &h).unwrap(), public);
+    assert_eq!(&PublicKey::from_le_bytes(KeyType::Djn, &n_bytes, &h).unwrap(), public);
     let (n, h_value) = (n(&KEY), BigUint::from_bytes_le(&h));
     let rejects = |n: &BigUint, h: &BigUint, text: &str| {
-        let error = PublicKey::from_le_bytes(&n.to_bytes_le(), &h.to_bytes_le()).unwrap_err().to_string();
+        let error = PublicKey::from_le_bytes(KeyType::Djn, &n.to_bytes_le(), &h.to_bytes_le())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(text), "{error} should contain {text}");
     };
     rejects(&(&n - 1u8), &h_value, "odd");
@@ -118,7 +126,7 @@ fn public_keys_from_outside_are_checked() {
         multiple -= 3u8;
     }
     rejects(&multiple, &h_value, "small factor");
-    let (p, _, _) = KEY.to_le_bytes();
+    let p = KEY.to_le_bytes().p;
     rejects(&BigUint::from_bytes_le(&p).pow(2), &h_value, "power");
     rejects(&n, &BigUint::ZERO, "unit");
     rejects(&n, &BigUint::from(1u8), "unit");
@@ -128,22 +136,79 @@ fn public_keys_from_outside_are_checked() {
 
 #[test]
 fn secret_keys_from_outside_are_checked() {
-    let (p, q, h) = KEY.to_le_bytes();
-    let again = SecretKey::from_parts(&p, &q, &h).unwrap();
+    let good = KEY.to_le_bytes();
+    let again = SecretKey::from_le_bytes(&good).unwrap();
     assert_eq!(again.public_key(), KEY.public_key());
     let mut rng = ChaCha20Rng::seed_from_u64(0);
-    let composite = (BigUint::from_bytes_le(&p) - 4u8).to_bytes_le();
+    let (p, q, h) = (&good.p, &good.q, &good.h);
+    let composite = (BigUint::from_bytes_le(p) - 4u8).to_bytes_le();
+    let with_h =
+        |h: &[u8]| SecretKey::from_le_bytes(&SecretKeyBytes { h: h.to_vec(), ..good.clone() }).unwrap_err();
     for error in [
-        SecretKey::from_primes(&composite, &q, &mut rng).unwrap_err(),
-        SecretKey::from_primes(&p, &p[..32], &mut rng).unwrap_err(),
-        SecretKey::from_primes(&p, &[], &mut rng).unwrap_err(),
-        SecretKey::from_parts(&p, &q, &h[1..]).unwrap_err(),
-        SecretKey::from_parts(&p, &q, &BigUint::from(2u8).to_bytes_le()).unwrap_err(),
-        SecretKey::from_parts(&p, &q, &from_two(h.len())).unwrap_err(),
+        SecretKey::from_primes(&composite, q, None, &mut rng).unwrap_err(),
+        SecretKey::from_primes(p, &p[..32], None, &mut rng).unwrap_err(),
+        SecretKey::from_primes(p, &[], None, &mut rng).unwrap_err(),
+        with_h(&h[1..]),
+        with_h(&BigUint::from(2u8).to_bytes_le()),
+        with_h(&from_two(h.len())),
     ] {
         assert!(matches!(error, Error::Key { .. }), "{error}");
     }
-    assert!(matches!(SecretKey::from_primes(&p, &p, &mut rng), Err(Error::PrimePair { .. })));
+    assert!(matches!(SecretKey::from_primes(p, p, None, &mut rng), Err(Error::PrimePair { .. })));
+}
+
+#[test]
+fn subgroup_keys_from_outside_are_checked() {
+    let good = SUBGROUP_KEY.to_le_bytes();
+    let again = SecretKey::from_le_bytes(&good).unwrap();
+    assert_eq!(again.public_key(), SUBGROUP_KEY.public_key());
+    let [p_order, q_order] = good.subgroup_primes.clone().unwrap();
+    let number = |bytes: &[u8]| BigUint::from_bytes_le(bytes);
+    assert_eq!((number(&good.p) - 1u8) % (number(&p_order) * 2u8), BigUint::ZERO);
+    let changed = |primes: [&[u8]; 2], h: &[u8]| {
+        let subgroup_primes = Some(primes.map(|prime| prime.to_vec().into()));
+        let bytes = SecretKeyBytes { subgroup_primes, h: h.to_vec(), ..good.clone() };
+        SecretKey::from_le_bytes(&bytes).unwrap_err().to_string()
+    };
+    let rule = "must have the size for the key and divide p - 1 and q - 1 once";
+    // Of the other prime, too short, with its top bit clear, composite.
+    let composite = (number(&p_order) + 2u8).to_bytes_le();
+    let mut small = p_order.to_vec();
+    small[19] = 1;
+    for bad in [&q_order[..], &p_order[1..], &[], &composite, &small] {
+        assert!(changed([bad, &q_order], &good.h).contains(rule));
+    }
+    assert!(changed([&p_order, &p_order], &good.h).contains(rule));
+    // An h of a larger order, that of the same primes' other key type, and one of order 2.
+    let larger = SecretKey::from_primes(&good.p, &good.q, None, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+    let n = n(&SUBGROUP_KEY);
+    let minus_one = (&n * &n - 1u8).to_bytes_le();
+    for h in [larger.to_le_bytes().h, minus_one] {
+        assert!(changed([&p_order, &q_order], &h).contains("of the order that the key's type asks for"));
+    }
+    assert_ne!(larger.public_key().fingerprint(), SUBGROUP_KEY.public_key().fingerprint());
+}
+
+/// h generates a group of twice as many elements as the product of the subgroup primes, and no part of it.
+#[test]
+fn the_order_of_a_subgroup_keys_h() {
+    let SecretKeyBytes { p, q, subgroup_primes, h } = SUBGROUP_KEY.to_le_bytes();
+    let [p_order, q_order] = subgroup_primes.unwrap().map(|prime| BigUint::from_bytes_le(&prime));
+    let (n, h) = (n(&SUBGROUP_KEY), BigUint::from_bytes_le(&h));
+    let power = |exponent: &BigUint| h.modpow(exponent, &(&n * &n));
+    let one = BigUint::from(1u8);
+    assert_eq!(power(&(&p_order * &q_order * 2u8)), one);
+    for part in [&p_order * &q_order, &p_order * 2u8, &q_order * 2u8] {
+        assert_ne!(power(&part), one);
+    }
+    // What the owner makes without the public exponent lies in it too.
+    let powers = SUBGROUP_KEY.randomizers(&mut ChaCha20Rng::seed_from_u64(2), 9);
+    let encoded = SUBGROUP_KEY.public_key().encode(&powers);
+    for c in encoded.chunks(SUBGROUP_KEY.public_key().ciphertext_bytes()).map(BigUint::from_bytes_le) {
+        let root = c.modpow(&(&p_order * &q_order), &(&n * &n));
+        assert!(root == one || root == power(&(&p_order * &q_order)));
+    }
+    assert!(BigUint::from_bytes_le(&p) * BigUint::from_bytes_le(&q) == n);
 }
 
 /// 2, which is no n-th residue, in the width of h.
@@ -155,7 +220,7 @@ fn from_two(width: usize) -> Vec<u8> {
 
 #[test]
 fn secrets_are_not_printed() {
-    let (p, _, _) = KEY.to_le_bytes();
+    let p = KEY.to_le_bytes().p;
     let p = BigUint::from_bytes_le(&p);
     let text = format!("{:?}", *KEY);
     assert!(!text.contains(&p.to_string()) && !text.contains(&format!("{p:x}")), "{text}");

@@ -39,7 +39,7 @@ fn keys() -> Vec<(Vectors, SecretKey)> {
     assert_eq!(vectors.iter().map(|vectors| vectors.bits).collect::<Vec<_>>(), [1024, 2048]);
     let key = |vectors: &Vectors| {
         let [p, q] = [&vectors.p, &vectors.q].map(|prime| number(prime).to_bytes_le());
-        SecretKey::from_primes(&p, &q, &mut ChaCha20Rng::seed_from_u64(1)).unwrap()
+        SecretKey::from_primes(&p, &q, None, &mut ChaCha20Rng::seed_from_u64(1)).unwrap()
     };
     let with_key = |vectors| {
         let key = key(&vectors);

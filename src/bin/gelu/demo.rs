@@ -14,11 +14,11 @@ use gelu_io::weights::parse_safetensors;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
 use gelu_net::LocalInference;
-use gelu_tensor::paillier::{Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
 use serde_json::json;
 
 use crate::infer::{pixels, progress_bar};
-use crate::model_args::{KeySize, warn_of_short_key, with_weights};
+use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
 
 /// LeNet-5, trained by this project on MNIST with `gelu train`.
 const WEIGHTS: &[u8] = include_bytes!("../../../models/lenet5.safetensors");
@@ -33,6 +33,9 @@ pub(crate) struct DemoArgs {
     /// Bits of the client's key, which is made anew.
     #[arg(long, value_enum, default_value = "2048")]
     key_bits: KeySize,
+    /// How the key is made.
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
     /// How many samples of each digit are drawn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     per_digit: u32,
@@ -48,7 +51,8 @@ pub(crate) struct DemoArgs {
 }
 
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    let size = args.key_bits.into();
+    let KeyParameters { size, key_type } =
+        KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     warn_of_short_key(size);
     let weights = parse_safetensors(WEIGHTS, Path::new("the built-in weights"))?;
     let (model, ranges) = with_weights("lenet5", &weights, None)?;
@@ -56,7 +60,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let count = samples.len();
 
     let start = Instant::now();
-    let key = SecretKey::generate(size, &mut rand::rng())?;
+    let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rand::rng())?;
     let seconds_key = start.elapsed().as_secs_f64();
     let backend = key.public_key().ring().backend().name();
     if !args.json {
@@ -93,7 +97,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 
     if args.json {
         let object = json!({
-            "model": "lenet5", "count": count, "correct": correct, "key_bits": size.bits(), "key_type": "djn",
+            "model": "lenet5", "count": count, "correct": correct, "key_bits": size.bits(), "key_type": key_type,
             "backend": backend, "seconds_key": seconds_key, "seconds_total": report.seconds,
             "predictions": report.predictions, "steps": report.steps, "saturations": report.saturations,
             "server": report.server, "client": report.client,

@@ -12,12 +12,12 @@ use gelu_models::Normalization;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
 use gelu_net::{LocalInference, LocalReport};
-use gelu_tensor::paillier::{KeyBits, Randomizer};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, Randomizer};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, ArrayView1};
 use serde_json::{Value, json};
 
-use crate::model_args::{KeySize, KeyType, Numbers, key_for, load_model};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
 
 /// Classify images on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(crate) struct InferArgs {
     key_bits: KeySize,
     /// How that key is made.
     #[arg(long, value_enum, default_value = "djn")]
-    key_type: KeyType,
+    key_type: KeyTypeName,
     /// A secret key file of `gelu keygen` instead of a new key.
     #[arg(long, value_name = "FILE.key", conflicts_with = "key_bits")]
     key: Option<PathBuf>,
@@ -105,16 +105,16 @@ impl From<InvertName> for Invert {
 }
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
-    let key_type = args.key_type.check()?.name();
     let (model, ranges) = load_model(&args.model, &args.weights, args.normalize.as_ref())?;
     let (images, labels) = read_images(args)?;
     let inputs = pixels(&images)?;
-    let key = key_for(args.key.as_ref(), args.key_bits.into())?;
-    let size = key.public_key().size();
+    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let key = key_for(args.key.as_ref(), parameters)?;
+    let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().ring().backend().name();
     let batch = (args.batch as usize).min(images.count());
     let options = args.numbers.options(Some(ranges));
-    let program = model.plan(&PlanOptions { key: size, batch, ..options.clone() })?;
+    let program = model.plan(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
@@ -130,9 +130,9 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
     let scores = Scores::new(&report, labels.as_deref(), &fixed.predictions(), &float);
     if args.json {
-        println!("{}", to_json(args, &report, &scores, labels.as_deref(), (size, key_type, backend)));
+        println!("{}", to_json(args, &report, &scores, labels.as_deref(), (size, key_type.name(), backend)));
     } else {
-        print!("{}", to_text(args, &report, &scores, labels.as_deref(), (size, key_type, backend)));
+        print!("{}", to_text(args, &report, &scores, labels.as_deref(), (size, key_type.name(), backend)));
     }
     Ok(())
 }

@@ -6,16 +6,17 @@ use anyhow::ensure;
 use clap::Args;
 use gelu_io::files::{write_atomic, write_secret};
 use gelu_io::wire::{encode_public_key, encode_secret_key};
-use gelu_tensor::paillier::{Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
 use serde_json::json;
 
-use crate::model_args::{KeySize, KeyType, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key};
 
 /// Make a key pair: NAME.key, which only its owner can read, and NAME.pub.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   gelu keygen --out clinic
+  gelu keygen --out phone --key-bits 2048 --key-type subgroup
   gelu keygen --out test --key-bits 1024 --force")]
 pub(crate) struct KeygenArgs {
     /// Where to write: NAME.key and NAME.pub.
@@ -26,7 +27,7 @@ pub(crate) struct KeygenArgs {
     key_bits: KeySize,
     /// How the key is made.
     #[arg(long, value_enum, default_value = "djn")]
-    key_type: KeyType,
+    key_type: KeyTypeName,
     /// Overwrite files that are there: data encrypted under their key is lost then.
     #[arg(long)]
     force: bool,
@@ -36,7 +37,6 @@ pub(crate) struct KeygenArgs {
 }
 
 pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
-    let key_type = args.key_type.check()?.name();
     let with_ending = |ending: &str| {
         let mut name = args.out.clone().into_os_string();
         name.push(ending);
@@ -50,9 +50,10 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
             path.display()
         );
     }
-    let size = args.key_bits.into();
+    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let KeyParameters { size, key_type } = parameters;
     warn_of_short_key(size);
-    let key = SecretKey::generate(size, &mut rand::rng())?;
+    let key = SecretKey::generate(parameters, &mut rand::rng())?;
     write_secret(&secret, &encode_secret_key(&key)?)?;
     write_atomic(&public, &encode_public_key(key.public_key())?)?;
     let fingerprint = key.public_key().fingerprint_hex();

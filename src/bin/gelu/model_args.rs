@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::read_limited;
@@ -10,7 +10,7 @@ use gelu_io::weights::read_safetensors;
 use gelu_io::wire::decode_secret_key;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
-use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
 
 use crate::datasets;
 
@@ -81,30 +81,18 @@ impl From<KeySize> for KeyBits {
 
 /// Ways to make keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeyType {
-    /// Damgård, Jurik and Nielsen's.
+pub(crate) enum KeyTypeName {
+    /// Damgård, Jurik and Nielsen's: on the hardness of composite residuosity alone.
     Djn,
-    /// Subgroup keys, which this release does not have yet.
+    /// Ma, Han and Lei's subgroup keys: several times faster for the client, on a further assumption (SECURITY.md).
     Subgroup,
 }
 
-impl KeyType {
-    /// Refuses what is not there yet.
-    pub(crate) fn check(self) -> anyhow::Result<Self> {
-        match self {
-            Self::Djn => Ok(self),
-            Self::Subgroup => {
-                bail!(
-                    "key type: expected djn, found subgroup, which this release does not have; use --key-type djn"
-                )
-            }
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Djn => "djn",
-            Self::Subgroup => "subgroup",
+impl From<KeyTypeName> for KeyType {
+    fn from(name: KeyTypeName) -> Self {
+        match name {
+            KeyTypeName::Djn => Self::Djn,
+            KeyTypeName::Subgroup => Self::Subgroup,
         }
     }
 }
@@ -158,11 +146,11 @@ pub(crate) fn read_secret_key(path: &Path) -> anyhow::Result<SecretKey> {
     decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))
 }
 
-/// The key of a file, or a new one of `size`.
-pub(crate) fn key_for(file: Option<&PathBuf>, size: KeyBits) -> anyhow::Result<SecretKey> {
+/// The key of a file, or a new one.
+pub(crate) fn key_for(file: Option<&PathBuf>, parameters: KeyParameters) -> anyhow::Result<SecretKey> {
     let key = match file {
         Some(path) => read_secret_key(path)?,
-        None => SecretKey::generate(size, &mut rand::rng())?,
+        None => SecretKey::generate(parameters, &mut rand::rng())?,
     };
     warn_of_short_key(key.public_key().size());
     Ok(key)

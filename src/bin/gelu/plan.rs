@@ -13,7 +13,7 @@ use gelu_tensor::paillier::KeyBits;
 use serde_json::{Value, json};
 
 use crate::infer::pixels;
-use crate::model_args::{KeySize, Numbers, load_model, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, load_model, warn_of_short_key};
 
 /// Show how a model is run on ciphertexts: segments, slots, ciphertexts, products, bytes.
 #[derive(Debug, Args)]
@@ -34,6 +34,9 @@ pub(crate) struct PlanArgs {
     /// Bits of the client's key.
     #[arg(long, value_enum, default_value = "3072")]
     key_bits: KeySize,
+    /// How it is made.
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
     /// Images that go through together.
     #[arg(long, default_value_t = 1)]
     batch: usize,
@@ -54,7 +57,12 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         }
         None => (zoo::by_name(&args.model)?, None),
     };
-    let options = PlanOptions { key, batch: args.batch, ..args.numbers.options(ranges) };
+    let options = PlanOptions {
+        key,
+        key_type: args.key_type.into(),
+        batch: args.batch,
+        ..args.numbers.options(ranges)
+    };
     let program = model.plan(&options)?;
     let error = args.weights.as_ref().map(|_| LogitError::measure(&model, &program)).transpose()?;
     if args.json {

@@ -127,7 +127,8 @@ pub(super) fn mul_selected<const N: usize>(
             }
             std::mem::swap(&mut x, &mut out);
         }
-        let digits = std::array::from_fn(|group| std::array::from_fn(|lane| digit(index, residue(group, lane))));
+        let digits =
+            std::array::from_fn(|group| std::array::from_fn(|lane| digit(index, residue(group, lane))));
         select::<N>(&mut entries[..groups], row.limbs(), &digits);
         let next = rows[(index + 1) % rows.len()].limbs();
         let share = next.len().div_ceil(groups);

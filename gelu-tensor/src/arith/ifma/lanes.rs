@@ -109,7 +109,8 @@ pub(super) fn select<const N: usize>(
             *here = _mm512_maskz_set1_epi64(equal, -1);
         }
     }
-    for (k, limbs) in table.as_chunks::<PERMUTED>().0.as_chunks::<B>().0.iter().take(2 * N * TILE).enumerate() {
+    for (k, limbs) in table.as_chunks::<PERMUTED>().0.as_chunks::<B>().0.iter().take(2 * N * TILE).enumerate()
+    {
         let mut entries = [[zero; 2]; B];
         for (entries, limbs) in entries.iter_mut().zip(limbs) {
             let (low, high) = limbs.split_at(LANES);
