@@ -49,7 +49,7 @@ pub mod prelude {
     pub use gelu_models::infer::{Client, Event, Message, Outcome, Server, ServerModel};
     pub use gelu_models::plan::{Plan, PlanOptions, Program};
     pub use gelu_models::{Model, ModelBuilder, Ranges, Weights, zoo};
-    pub use gelu_tensor::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+    pub use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
     pub use gelu_tensor::{
         EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window,
     };

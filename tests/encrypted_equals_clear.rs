@@ -43,6 +43,20 @@ fn conv1_on_every_batch_size() {
 }
 
 #[test]
+fn subgroup_keys_give_the_same() {
+    let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
+    for (name, count, batch) in [("conv1", 7, 3), ("lenet5", 1, 1)] {
+        let (model, ranges) = shipped(name);
+        let server = ServerModel::new(model, options(ranges));
+        let images = digits(6, count);
+        let clear = server.program(parameters, batch).unwrap().run_clear(images.view()).unwrap();
+        let key = SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(3)).unwrap();
+        let report = LocalInference::new(server, key, batch).run(images.view(), |_| ()).unwrap();
+        assert_eq!(report.integers, clear.integers.values(), "{name}");
+    }
+}
+
+#[test]
 fn lenet5_on_every_batch_size() {
     for (count, batch) in [(1, 1), (4, 3)] {
         let (model, ranges) = shipped("lenet5");

@@ -10,6 +10,7 @@ mod comb;
 #[allow(unsafe_code)] // the one place for it: see its documentation
 mod ifma;
 pub(crate) mod limbs;
+mod limit;
 mod portable;
 mod power;
 mod residues;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use backend::Backend;
 pub use comb::Comb;
+pub use limit::Limit;
 pub use power::Exponent;
 pub use residues::Residues;
 pub use ring::{MODULUS_BITS, Operations, Ring};

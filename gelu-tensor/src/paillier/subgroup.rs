@@ -15,11 +15,14 @@ use crate::arith::limbs::{from_le_bytes, mul_into, to_biguint};
 /// Factors below this are small.
 const SMALL: u64 = 2000;
 
+/// Little-endian bytes of a secret number.
+type Bytes = Zeroizing<Vec<u8>>;
+
 /// A prime p and its subgroup prime, in little-endian bytes.
 pub(super) fn random_prime(
     parameters: KeyParameters,
     rng: &mut dyn CryptoRng,
-) -> Result<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>), Error> {
+) -> Result<(Bytes, Bytes), Error> {
     let failed = || Error::Key { rule: "primes must exist", found: "no prime".into() };
     let bits = parameters.subgroup_prime();
     // With its two top bits set, so that p can have them.
@@ -52,7 +55,7 @@ pub(super) fn random_prime(
             && small.iter().all(|&r| remainder(&prime, r) != 0 && remainder(&cofactor, r) != 0)
             && is_prime(Flavor::Any, &BoxedUint::from_words(prime[..limbs].iter().copied()))
         {
-            let bytes = |limbs: &[u64], count: usize| -> Zeroizing<Vec<u8>> {
+            let bytes = |limbs: &[u64], count: usize| -> Bytes {
                 Zeroizing::new(limbs.iter().flat_map(|limb| limb.to_le_bytes()).take(count).collect())
             };
             return Ok((bytes(&prime, 8 * limbs), bytes(&order, bits / 8)));

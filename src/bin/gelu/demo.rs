@@ -17,6 +17,7 @@ use gelu_net::LocalInference;
 use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
 use serde_json::json;
 
+use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
 use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
 
@@ -45,6 +46,8 @@ pub(crate) struct DemoArgs {
     /// The folder for the pictures.
     #[arg(long, default_value = "gelu-out", value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rand::rng())?;
     let seconds_key = start.elapsed().as_secs_f64();
-    let backend = key.public_key().ring().backend().name();
+    let backend = key.public_key().ring().backend();
     if !args.json {
         println!(
             "{count} digits that this program drew, classified by LeNet-5 on ciphertexts.\n\
@@ -73,8 +76,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     }
     let options = PlanOptions { ranges: Some(ranges), ..PlanOptions::default() };
     let local = LocalInference::new(ServerModel::new(model, options), key, count);
+    let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), |_| bar.tick())?;
+    let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
 
     let verdicts: Vec<Verdict> = report
         .predictions
@@ -96,14 +101,17 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     write_atomic(&chart, chart_of(&report.steps)?.as_bytes())?;
 
     if args.json {
-        let object = json!({
+        let mut object = json!({
             "model": "lenet5", "count": count, "correct": correct, "key_bits": size.bits(), "key_type": key_type,
-            "backend": backend, "seconds_key": seconds_key, "seconds_total": report.seconds,
+            "backend": backend.name(), "seconds_key": seconds_key, "seconds_total": report.seconds,
             "predictions": report.predictions, "steps": report.steps, "saturations": report.saturations,
             "server": report.server, "client": report.client,
             "bytes_up": report.bytes_up, "bytes_down": report.bytes_down,
             "pictures": [sheet, chart],
         });
+        if let Some(calibrated) = &calibrated {
+            calibrated.add_to(&mut object);
+        }
         println!("{object}");
         return Ok(());
     }
@@ -126,6 +134,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     println!(
         "The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md)."
     );
+    if let Some(calibrated) = &calibrated {
+        print!("{}", calibrated.line());
+    }
     println!("Pictures: {} and {}", sheet.display(), chart.display());
     Ok(())
 }

@@ -17,6 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, ArrayView1};
 use serde_json::{Value, json};
 
+use crate::calibrate::{CalibrateArgs, Calibrated};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
 
 /// Classify images on ciphertexts, with client and server both on this machine.
@@ -73,6 +74,8 @@ pub(crate) struct InferArgs {
     /// Report the logits of every image too.
     #[arg(long)]
     logits: bool,
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -111,7 +114,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let key = key_for(args.key.as_ref(), parameters)?;
     let KeyParameters { size, key_type } = key.public_key().parameters();
-    let backend = key.public_key().ring().backend().name();
+    let backend = key.public_key().ring().backend();
     let batch = (args.batch as usize).min(images.count());
     let options = args.numbers.options(Some(ranges));
     let program = model.plan(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
@@ -119,9 +122,11 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let float = model.logits(inputs.view())?;
 
     let local = LocalInference::new(ServerModel::new(model, options), key, batch);
+    let calibration = args.calibrate.start(backend);
     let bar = progress_bar(images.count());
     let report = local.run(inputs.view(), |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
+    let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
 
     ensure!(
         report.integers == fixed.integers.values(),
@@ -129,10 +134,11 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     );
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
     let scores = Scores::new(&report, labels.as_deref(), &fixed.predictions(), &float);
+    let engine = Engine { size, key_type: key_type.name(), backend: backend.name(), calibrated };
     if args.json {
-        println!("{}", to_json(args, &report, &scores, labels.as_deref(), (size, key_type.name(), backend)));
+        println!("{}", to_json(args, &report, &scores, labels.as_deref(), &engine));
     } else {
-        print!("{}", to_text(args, &report, &scores, labels.as_deref(), (size, key_type.name(), backend)));
+        print!("{}", to_text(args, &report, &scores, labels.as_deref(), &engine));
     }
     Ok(())
 }
@@ -200,14 +206,19 @@ impl Scores {
     }
 }
 
-type Engine<'a> = (KeyBits, &'a str, &'a str);
+struct Engine {
+    size: KeyBits,
+    key_type: &'static str,
+    backend: &'static str,
+    calibrated: Option<Calibrated>,
+}
 
 fn to_json(
     args: &InferArgs,
     report: &LocalReport,
     scores: &Scores,
     labels: Option<&[u8]>,
-    (size, key_type, backend): Engine<'_>,
+    engine: &Engine,
 ) -> Value {
     let count = report.predictions.len();
     let mut object = json!({
@@ -217,9 +228,9 @@ fn to_json(
         "accuracy": scores.correct.map(|correct| correct as f64 / count as f64),
         "agree_fixed": scores.agree_fixed,
         "agree_float": scores.agree_float,
-        "key_bits": size.bits(),
-        "key_type": key_type,
-        "backend": backend,
+        "key_bits": engine.size.bits(),
+        "key_type": engine.key_type,
+        "backend": engine.backend,
         "batch": report.plan.batch,
         "threads": rayon::current_num_threads(),
         "seconds_total": report.seconds,
@@ -248,6 +259,9 @@ fn to_json(
             .collect();
         object["logits"] = images.into();
     }
+    if let Some(calibrated) = &engine.calibrated {
+        calibrated.add_to(&mut object);
+    }
     object
 }
 
@@ -256,7 +270,7 @@ fn to_text(
     report: &LocalReport,
     scores: &Scores,
     labels: Option<&[u8]>,
-    (size, key_type, backend): Engine<'_>,
+    engine: &Engine,
 ) -> String {
     const MOST_ROWS: usize = 50;
     let count = report.predictions.len();
@@ -295,6 +309,7 @@ fn to_text(
         100.0 * scores.agree_fixed,
         100.0 * scores.agree_float
     );
+    let Engine { size, key_type, backend, calibrated } = engine;
     text += &format!("key             {} bits, {key_type}, {backend} arithmetic\n", size.bits());
     text += &format!(
         "time            {:.3} s, {:.1} ms an image (server {:.3} s, client {:.3} s)\n",
@@ -317,5 +332,6 @@ fn to_text(
         kilobytes(report.bytes_up),
         kilobytes(report.bytes_down)
     );
+    text += &calibrated.as_ref().map_or(String::new(), Calibrated::line);
     text
 }

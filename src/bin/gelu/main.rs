@@ -1,5 +1,6 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+mod calibrate;
 mod data;
 mod datasets;
 mod demo;

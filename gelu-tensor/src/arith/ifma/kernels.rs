@@ -6,6 +6,7 @@
 //! [`reduction`](super::reduction) for the rest of a diagonal.
 
 use core::arch::x86_64::*;
+use core::hint::black_box;
 
 use zeroize::Zeroizing;
 
@@ -175,7 +176,7 @@ pub(super) fn power_rows<const N: usize>(
     let [mut x, mut out] = [&mut x, &mut out];
     load(vectors(&mut base), |lane| &rows[lane.min(last) * width..][..width]);
     broadcast(vectors(x), one);
-    let mut powers = Zeroizing::new(Vec::with_capacity(2 * N * TILE << POWER_WINDOW));
+    let mut powers = Zeroizing::new(Vec::with_capacity((2 * N * TILE) << POWER_WINDOW));
     powers.extend_from_slice(vectors(x));
     for _ in 1..1 << POWER_WINDOW {
         mul(tables, &base, x, out);
@@ -336,4 +337,19 @@ fn double<const N: usize>(a: &Half<N>) -> (Half<N>, [__mmask8; N]) {
         }
     }
     (out, carried)
+}
+
+/// Multiply-adds in chains that do not wait for each other, on registers alone; how many.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn multiply_add_chains() -> usize {
+    const TURNS: usize = 50_000;
+    let [x, y] = [0x9_E377_9B97_F4A7, 0x1_2345_6789_ABCD].map(|limb| _mm512_set1_epi64(black_box(limb)));
+    let mut sums = [_mm512_setzero_si512(); 16];
+    for _ in 0..TURNS {
+        for sum in &mut sums {
+            *sum = _mm512_madd52lo_epu64(*sum, x, y);
+        }
+    }
+    black_box(sums);
+    TURNS * sums.len()
 }

@@ -36,6 +36,12 @@ impl Ifma {
             && std::arch::is_x86_feature_detected!("avx512ifma");
         found.then_some(Self(()))
     }
+
+    /// Multiply-adds in chains that do not wait for each other; how many. See [`Limit`](super::Limit).
+    pub(super) fn multiply_add_chains(self) -> usize {
+        // SAFETY: the token of detection says that the processor has AVX-512 F and IFMA.
+        unsafe { kernels::multiply_add_chains() }
+    }
 }
 
 /// Bits of an exponent that one table look-up takes.
