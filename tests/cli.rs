@@ -108,8 +108,8 @@ fn the_demo_is_right_and_accounts_for_every_step() {
     assert!(report["correct"].as_u64().unwrap() >= 29, "{report}");
     let steps = report["steps"].as_array().unwrap();
     // Hello and plan, then for each of five segments one step of the server and one of the client, after the first
-    // encryption.
-    assert_eq!(steps.len(), 2 + 1 + 2 * 5);
+    // encryption, while which the server makes its tables.
+    assert_eq!(steps.len(), 2 + 1 + 1 + 2 * 5);
     for step in steps {
         let server = step["party"] == "server";
         assert_eq!(step["saw"], if server { "ciphertext" } else { "plaintext" }, "{step}");

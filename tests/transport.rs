@@ -13,6 +13,7 @@ use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::InProcess;
 use gelu_net::io::wire::{Limits, decode_message};
 use gelu_net::prelude::*;
+use gelu_net::tensor::paillier::SecretKeyBytes;
 use ndarray::ArrayView2;
 
 /// All messages of a session of one batch each, as bytes: up, down.
@@ -82,7 +83,7 @@ fn telling_runs(whole: &[u8], length: usize) -> Vec<&[u8]> {
 fn neither_primes_nor_pixels_nor_weights_cross() {
     let images = digits(8, 2);
     let tapped = tapped("conv1", &[images.view()]);
-    let (p, q, _) = KEY.to_le_bytes();
+    let SecretKeyBytes { p, q, .. } = KEY.to_le_bytes();
     let mut secrets: Vec<Vec<u8>> = vec![];
     for prime in [&p, &q] {
         // Halves too, in either order of bytes, and as text.

@@ -135,7 +135,7 @@ fn serve_one(
         let (start, before) = (Instant::now(), operations(server));
         server.prepare();
         records.push(StepRecord {
-            step: "tables of the key".to_owned(),
+            step: "meanwhile: tables".to_owned(),
             party: Party::Server,
             saw: Seen::Ciphertext,
             ciphertexts_in: 0,
