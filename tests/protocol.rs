@@ -396,8 +396,9 @@ fn the_client_refuses_what_is_no_sum() {
         bytes
     };
     let error = client_on(flipped, AbortReason::BadTensor);
-    let plaintext = gelu_net::tensor::Error::Plaintext { index: 0 };
-    assert_eq!(error, RunError::Session(SessionError::Numbers { step: 0, source: plaintext }));
+    // It is the last ciphertext; how many there are depends on the server's vectors.
+    let RunError::Session(SessionError::Numbers { step: 0, source }) = error else { panic!("{error:?}") };
+    assert!(matches!(source, gelu_net::tensor::Error::Plaintext { .. }), "{source:?}");
 }
 
 #[test]
