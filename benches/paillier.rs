@@ -20,29 +20,30 @@ fn paillier(c: &mut Criterion) {
     let mut group = c.benchmark_group("paillier");
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(BATCH as u64));
-    for size in [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072] {
+    let sizes = [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072];
+    for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        let key = SecretKey::generate(size, rng).unwrap();
+        let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap();
         let public = key.public_key();
         let format = Format::new(1 << 20, 0).unwrap();
         let values = (0..BATCH as i64).map(|i| i * 1000 - 7777).collect();
         let plain = FixedTensor::new(Shape::from([BATCH]), format, values).unwrap();
         let layout = SlotLayout::one_value(24);
         let encrypted = plain.encrypt(layout, &key, rng).unwrap();
-        let bits = size.bits();
-        group.bench_function(BenchmarkId::new("encrypt/owner", bits), |b| {
+        let name = &format!("{}/{}", key_type.name(), size.bits());
+        group.bench_function(BenchmarkId::new("encrypt/owner", name), |b| {
             b.iter(|| plain.encrypt(layout, &key, rng).unwrap());
         });
-        group.bench_function(BenchmarkId::new("encrypt/public", bits), |b| {
+        group.bench_function(BenchmarkId::new("encrypt/public", name), |b| {
             b.iter(|| plain.encrypt(layout, public, rng).unwrap());
         });
-        group.bench_function(BenchmarkId::new("decrypt", bits), |b| {
+        group.bench_function(BenchmarkId::new("decrypt", name), |b| {
             b.iter(|| encrypted.decrypt(&key).unwrap());
         });
-        group.bench_function(BenchmarkId::new("add_plain", bits), |b| {
+        group.bench_function(BenchmarkId::new("add_plain", name), |b| {
             b.iter(|| encrypted.add_plain(&plain).unwrap());
         });
-        group.bench_function(BenchmarkId::new("rerandomize", bits), |b| {
+        group.bench_function(BenchmarkId::new("rerandomize", name), |b| {
             b.iter(|| encrypted.clone().rerandomize(rng));
         });
     }
