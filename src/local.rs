@@ -52,7 +52,8 @@ pub struct LocalReport {
 /// The server's work in all.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ServerTotals {
-    /// Seconds by the clock.
+    /// Seconds by the clock, those included in which the client worked too: the sides' seconds can add up to more than
+    /// the run's.
     pub seconds: f64,
     /// Products and squarings mod n^2.
     pub products: u64,

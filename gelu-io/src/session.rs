@@ -68,7 +68,7 @@ pub struct StepRecord {
     pub products: u64,
     /// Time from the message that came to the message that went, decoding and encoding included.
     pub seconds: f64,
-    /// Whether the other party worked at the same time.
+    /// Whether it was done besides, while the other party worked on its step.
     pub overlaps: bool,
 }
 

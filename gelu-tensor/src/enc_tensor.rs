@@ -6,7 +6,7 @@ use crate::fixed_tensor::check_addend;
 use crate::layout::{Arrangement, Extent};
 use crate::lowering::ColumnPlan;
 use crate::matmul::{self, Columns};
-use crate::paillier::{Fingerprint, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{Fingerprint, HidingRandomizers, PublicKey, Randomizer, SecretKey};
 use crate::{Error, FixedTensor, Format, IntMatrix, Shape, SlotLayout, Window};
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
@@ -326,11 +326,27 @@ impl EncTensor {
     /// The same values in fresh ciphertexts: each is multiplied with a random power of h that hides, to a statistical
     /// distance of 2^-64, how its own exponent came from those of the client's encryptions, even from the key's
     /// owner, who knows these and the group.
-    pub fn rerandomize(mut self, rng: &mut dyn CryptoRng) -> Self {
-        let fresh = self.key.hiding_randomizers(rng, self.ciphertexts.len(), self.randomness_bits);
-        self.key.ring().mul_assign(&mut self.ciphertexts, &fresh);
+    pub fn rerandomize(self, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
-        self.randomness_bits = self.key.parameters().hiding_exponent(self.randomness_bits, count);
+        let fresh = self.key.hiding_exponents(rng, count, self.randomness_bits).powers();
+        self.multiply_with(fresh)
+    }
+
+    /// The same with factors that were made before; `rng` is used for others if those are of another key, not as many
+    /// as there are ciphertexts, or too short to hide their exponents.
+    pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
+        let count = self.ciphertexts.len();
+        let needed = self.key.parameters().hiding_exponent(self.randomness_bits, count);
+        if fresh.key == self.key && fresh.powers.len() == count && fresh.bits >= needed {
+            self.multiply_with(fresh)
+        } else {
+            self.rerandomize(rng)
+        }
+    }
+
+    fn multiply_with(mut self, fresh: HidingRandomizers) -> Self {
+        self.key.ring().mul_assign(&mut self.ciphertexts, &fresh.powers);
+        self.randomness_bits = fresh.bits;
         self
     }
 

@@ -231,6 +231,32 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(encrypted.add_plain(&random_tensor(&mut rng, &Shape::from([32]), 1, 5)).is_err());
 }
 
+/// Factors that were made before are used where they fit, and never where they do not; the values stay.
+#[test]
+fn factors_for_rerandomisation_are_checked() {
+    let rng = &mut ChaCha20Rng::seed_from_u64(11);
+    let other = SecretKey::generate(KeyBits::Bits1024, rng).unwrap();
+    let plain = FixedTensor::new(Shape::from([3]), Format::new(9, 0).unwrap(), vec![-9, 0, 7]).unwrap();
+    let tensor = plain.encrypt(SlotLayout::one_value(8), &*KEY, rng).unwrap();
+    let public = KEY.public_key();
+    let known = public.parameters().encryption_exponent();
+    let fresh = |key: &PublicKey, count: usize, rng: &mut ChaCha20Rng| {
+        key.hiding_exponents(rng, count, known).powers()
+    };
+    let fitting = fresh(public, 3, rng);
+    let expected = {
+        let mut ciphertexts = public.decode(&tensor.encode_ciphertexts()).unwrap();
+        public.ring().mul_assign(&mut ciphertexts, &fitting.powers);
+        public.encode(&ciphertexts)
+    };
+    assert_eq!(tensor.clone().rerandomize_with(fitting, rng).encode_ciphertexts(), expected);
+    for unfit in [fresh(other.public_key(), 3, rng), fresh(public, 2, rng)] {
+        let again = tensor.clone().rerandomize_with(unfit, rng);
+        assert_ne!(again.encode_ciphertexts(), tensor.encode_ciphertexts());
+        assert_eq!(again.decrypt(&KEY).unwrap().values(), plain.values());
+    }
+}
+
 #[test]
 fn tensors_from_outside_are_checked() {
     let (input, mut rng) = small();

@@ -7,7 +7,7 @@ use rand::CryptoRng;
 
 use super::{Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::Model;
-use crate::plan::{PlanError, PlanOptions, Program};
+use crate::plan::{PlanError, PlanOptions, Program, Segment};
 
 /// A model that a server offers: the network, and how it is to be planned for any client.
 #[derive(Debug)]
@@ -85,9 +85,7 @@ impl Server {
         let State::Computing { key, program, .. } = &self.state else { return };
         let plan = program.plan();
         for segment in &plan.segments {
-            let shifted = if segment.down.stacked > 1 { key.size().bits() } else { 0 };
-            let hidden_bits = key.parameters().encryption_exponent().max(shifted);
-            key.prepare_rerandomisation(segment.ciphertexts_down(plan.batch), hidden_bits);
+            key.prepare_rerandomisation(segment.ciphertexts_down(plan.batch), hidden_bits(segment, key));
         }
     }
 
@@ -172,7 +170,21 @@ fn segment(
         return Err(SessionError::Tensor { step, expected, found });
     }
     let layer = &program.layers()[step as usize];
-    let stacked = plan.segments[step as usize].down.stacked;
-    let sums = layer.forward_encrypted(tensor).and_then(|sums| sums.repack(stacked));
-    sums.map(|sums| sums.rerandomize(rng)).map_err(|source| SessionError::Numbers { step, source })
+    let segment = &plan.segments[step as usize];
+    let count = segment.ciphertexts_down(plan.batch);
+    let exponents = key.hiding_exponents(rng, count, hidden_bits(segment, key));
+    // Stacking leaves cores idle, which make the random factors meanwhile.
+    let (sums, fresh) = rayon::join(
+        || layer.forward_encrypted(tensor).and_then(|sums| sums.repack(segment.down.stacked)),
+        || exponents.powers(),
+    );
+    sums.map(|sums| sums.rerandomize_with(fresh, rng))
+        .map_err(|source| SessionError::Numbers { step, source })
+}
+
+/// About how many bits the exponents in a segment's sums have: stacking shifts those of the client's encryptions by a
+/// whole plaintext.
+fn hidden_bits(segment: &Segment, key: &PublicKey) -> usize {
+    let shifted = if segment.down.stacked > 1 { key.size().bits() } else { 0 };
+    key.parameters().encryption_exponent().max(shifted)
 }

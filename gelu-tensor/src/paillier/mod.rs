@@ -20,7 +20,7 @@ use crate::arith::Residues;
 
 pub use parameters::{KeyBits, KeyParameters, KeyType};
 pub(crate) use public::Fingerprint;
-pub use public::PublicKey;
+pub use public::{HidingExponents, HidingRandomizers, PublicKey};
 pub use secret::{SecretKey, SecretKeyBytes};
 
 /// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes.

@@ -200,17 +200,16 @@ impl PublicKey {
         self.hiding_comb(self.0.parameters.hiding_exponent(hidden_bits, count));
     }
 
-    /// `count` powers of h whose exponents hide exponents of up to `hidden_bits` bits, even from the key's owner.
-    pub(crate) fn hiding_randomizers(
+    /// The random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
+    /// key's owner.
+    pub fn hiding_exponents(
         &self,
         rng: &mut dyn CryptoRng,
         count: usize,
         hidden_bits: usize,
-    ) -> Residues {
+    ) -> HidingExponents {
         let bits = self.0.parameters.hiding_exponent(hidden_bits, count);
-        let comb = self.hiding_comb(bits);
-        let exponents = random_exponents(rng, count, bits);
-        self.in_parallel(count, |range| comb.power(&self.0.ring, &exponents[range]))
+        HidingExponents { key: self.clone(), exponents: random_exponents(rng, count, bits), bits }
     }
 
     fn hiding_comb(&self, bits: usize) -> &Comb {
@@ -218,6 +217,32 @@ impl PublicKey {
         let comb = if bits <= self.0.parameters.short_exponent() { short } else { long };
         comb.get_or_init(|| Comb::quick(&self.0.ring, &self.0.h, bits))
     }
+}
+
+/// Secret exponents of what re-randomises a tensor: drawn first, so that the powers can be made beside other work.
+pub struct HidingExponents {
+    key: PublicKey,
+    exponents: Vec<Exponent>,
+    bits: usize,
+}
+
+impl HidingExponents {
+    /// Their powers of h.
+    pub fn powers(&self) -> HidingRandomizers {
+        let comb = self.key.hiding_comb(self.bits);
+        let powers = self
+            .key
+            .in_parallel(self.exponents.len(), |range| comb.power(&self.key.0.ring, &self.exponents[range]));
+        HidingRandomizers { key: self.key.clone(), powers, bits: self.bits }
+    }
+}
+
+/// Random factors that re-randomise a tensor, each to be used once.
+pub struct HidingRandomizers {
+    pub(crate) key: PublicKey,
+    pub(crate) powers: Residues,
+    /// Bits of their exponents.
+    pub(crate) bits: usize,
 }
 
 /// Ciphertexts of one task: whole vectors, as few that all threads have work to the end, and up to [`MOST_TOGETHER`],
