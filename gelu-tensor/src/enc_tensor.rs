@@ -368,7 +368,7 @@ impl EncTensor {
             });
         }
         let columns = Columns::new(ring, &self.ciphertexts, product.taps, product.indices.iter().copied());
-        let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest();
+        let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest(ring.backend().lanes());
         matmul::multiply(ring, matrix, &columns, strategy)
     }
 

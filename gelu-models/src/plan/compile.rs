@@ -240,10 +240,12 @@ impl<'a> Compiler<'a> {
     ) -> Result<Candidate, Error> {
         let key = self.options.key;
         let product = layer.cost(up, images, shape)?;
-        let strategy = product.map(|product| product.cheapest());
-        let multiply = product
-            .zip(strategy)
-            .map_or(Operations::default(), |(product, strategy)| product.operations(strategy));
+        let lanes = self.options.lanes;
+        let strategy = product.map(|product| product.cheapest(lanes));
+        let (multiply, weight) =
+            product.zip(strategy).map_or((Operations::default(), 0), |(product, strategy)| {
+                (product.operations(strategy), product.weight(strategy, lanes))
+            });
         let down_shape = match layer.window() {
             None => Shape::from([layer.output_shape().elements()]),
             Some(window) => {
@@ -263,12 +265,12 @@ impl<'a> Compiler<'a> {
         let candidates = (1..=loose.most_stacked(key)?).map(|stacked| {
             let down = loose.with_stacked(stacked);
             let parameters = KeyParameters { size: key, key_type: self.options.key_type };
-            let vectors = (parameters, self.options.lanes);
+            let vectors = (parameters, lanes);
             let reply = cost::reply(vectors, encryptions, down, (images, &down_shape));
-            (multiply.cost() + reply.weight, down, multiply + reply.operations)
+            (weight + reply.weight, down, multiply + reply.operations)
         });
         let (weight, down, operations) =
-            candidates.min_by_key(|(weight, ..)| *weight).unwrap_or((0, loose, multiply));
+            candidates.min_by_key(|(weight, ..)| *weight).unwrap_or((weight, loose, multiply));
         Ok(Candidate { up, down, down_shape, strategy, operations, weight })
     }
 

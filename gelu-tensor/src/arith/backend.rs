@@ -8,7 +8,7 @@ use super::ifma;
 use super::limbs::select_row;
 use super::portable;
 use super::power::Exponent;
-use super::residues::Residues;
+use super::residues::{Entry, Residues};
 use super::ring::Operations;
 use crate::Error;
 
@@ -76,12 +76,12 @@ impl fmt::Display for Backend {
 pub(super) enum Factors<'a> {
     /// One for each residue.
     Each(&'a [u64]),
-    /// For each table in turn one for each residue.
+    /// For each residue several, one after another.
     Gather {
         /// The tables.
-        tables: &'a [&'a Residues],
-        /// Which entry each residue is multiplied with: for the first table, then for the next.
-        indices: &'a [u32],
+        tables: &'a [Residues],
+        /// What each residue is multiplied with first, then what it is multiplied with next, and so on.
+        entries: &'a [Entry],
     },
     /// The same for all.
     One(&'a [u64]),

@@ -22,7 +22,7 @@ pub use backend::Backend;
 pub use comb::Comb;
 pub use limit::Limit;
 pub use power::Exponent;
-pub use residues::Residues;
+pub use residues::{Entry, Residues};
 pub use ring::{MODULUS_BITS, Operations, Ring};
 
 /// From 1 in Montgomery form to `2^exponent`, by squaring and doubling (`double` adds its second argument to the

@@ -9,6 +9,15 @@ pub struct Residues {
     limbs: Vec<u64>,
 }
 
+/// One residue of several batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which batch.
+    pub table: u32,
+    /// Which of its residues.
+    pub index: u32,
+}
+
 impl Residues {
     /// An empty batch of residues of `width` limbs with room for `capacity`.
     pub(super) fn new(width: usize, capacity: usize) -> Self {
@@ -27,7 +36,8 @@ impl Residues {
 
     /// A copy of the residues at `indices`, in that order.
     pub fn gather(&self, indices: impl IntoIterator<Item = usize>) -> Self {
-        let mut out = Self::new(self.width, 0);
+        let indices = indices.into_iter();
+        let mut out = Self::new(self.width, indices.size_hint().0);
         for index in indices {
             out.limbs.extend_from_slice(self.residue(index));
         }
@@ -51,6 +61,13 @@ impl Residues {
     pub(super) fn push_limbs(&mut self, limbs: &[u64]) {
         debug_assert_eq!(limbs.len() % self.width, 0);
         self.limbs.extend_from_slice(limbs);
+    }
+
+    /// Appends copies of the residues in `range`; the place of the first.
+    pub(super) fn copy_to_end(&mut self, range: std::ops::Range<usize>) -> usize {
+        let start = self.len();
+        self.limbs.extend_from_within(range.start * self.width..range.end * self.width);
+        start
     }
 
     pub(super) fn residue(&self, index: usize) -> &[u64] {

@@ -11,7 +11,7 @@ use super::backend::{Backend, Engine, Factors, Selection};
 use super::limbs::{add_assign, mul_into, to_biguint};
 use super::montgomery_power_of_two;
 use super::power::Exponent;
-use super::residues::Residues;
+use super::residues::{Entry, Residues};
 use crate::Error;
 
 /// Moduli this engine is built for, in bits: the primes and the products of keys of 1024, 2048, 3072 and 4096 bits.
@@ -164,14 +164,14 @@ impl Ring {
         self.0.engine.mul(x.limbs_mut(), Factors::Each(y.limbs()));
     }
 
-    /// `x[i] *= table[indices[i]]` for each of the tables in turn. The indices are in the order of the tables: for each
-    /// as many as there are residues, below its length.
+    /// Multiplies each `x[i]` with several entries of tables: `entries` has one for each residue, in order, then the
+    /// next for each.
     ///
-    /// Reads the tables at `indices`, so those must be public or the machine's cache trusted (see SECURITY.md).
-    pub fn mul_assign_gather(&self, x: &mut Residues, tables: &[&Residues], indices: &[u32]) {
-        debug_assert_eq!(x.len() * tables.len(), indices.len());
-        self.count_products(indices.len());
-        self.0.engine.mul(x.limbs_mut(), Factors::Gather { tables, indices });
+    /// Reads the tables at `entries`, so those must be public or the machine's cache trusted (see SECURITY.md).
+    pub fn mul_assign_gather(&self, x: &mut Residues, tables: &[Residues], entries: &[Entry]) {
+        debug_assert!(entries.len().is_multiple_of(x.len().max(1)));
+        self.count_products(entries.len());
+        self.0.engine.mul(x.limbs_mut(), Factors::Gather { tables, entries });
     }
 
     /// `x[i] = x[i]^2`, `times` times over.
@@ -180,18 +180,36 @@ impl Ring {
         self.0.engine.square(x.limbs_mut(), times);
     }
 
-    /// Appends `x[i] * factor[at]` for every i in `range`, where x is the batch itself.
+    /// Appends `x[i] * factors[i mod factors.len()]` for every i in `range`, where x is the batch itself.
     ///
-    /// This is how tables of powers and of subset products grow.
-    pub fn push_multiples(&self, x: &mut Residues, range: Range<usize>, (factor, at): (&Residues, usize)) {
-        let start = x.len();
-        for index in range.clone() {
-            let residue = x.residue(index).to_vec();
-            x.push_limbs(&residue);
-        }
+    /// This is how tables of powers and of subset products grow, as many side by side as there are factors.
+    pub fn push_multiples(&self, x: &mut Residues, range: Range<usize>, factors: &Residues) {
+        let entry = |index| Entry { table: 0, index: (index % factors.len()) as u32 };
+        let entries: Vec<Entry> = range.clone().map(entry).collect();
         self.count_products(range.len());
+        let start = x.copy_to_end(range);
         let limbs = &mut x.limbs_mut()[start * self.width()..];
-        self.0.engine.mul(limbs, Factors::One(factor.residue(at)));
+        self.0
+            .engine
+            .mul(limbs, Factors::Gather { tables: std::slice::from_ref(factors), entries: &entries });
+    }
+
+    /// For each i below `runs` the product of `x[i]`, `x[i + runs]`, `x[i + 2 runs]` and so on, whose count is a
+    /// multiple of `runs`: by halving, so that as many products as there can be are done side by side.
+    pub fn fold_products(&self, mut x: Residues, runs: usize) -> Residues {
+        while x.len() > runs {
+            x = self.halve(&x, runs);
+        }
+        x
+    }
+
+    /// The products of a first half and a second half of runs; one left over is copied.
+    fn halve(&self, x: &Residues, runs: usize) -> Residues {
+        let half = x.len() / runs / 2 * runs;
+        let mut out = x.gather(0..half);
+        self.mul_assign(&mut out, &x.gather(half..2 * half));
+        out.append(&x.gather(2 * half..x.len()));
+        out
     }
 
     /// `x[i]^exponent`, by fixed windows. The time depends on the exponent's bit count, not on its value, and no
@@ -336,26 +354,28 @@ impl Ring {
 
     /// `x[i] = 1 / x[i]`, or `None` when one of them is no unit. Variable-time: for public residues.
     ///
-    /// One inversion mod n for the whole batch and three products for each residue (Montgomery's trick).
+    /// One inversion mod n for the whole batch and three products for each residue (Montgomery's trick, on a tree of
+    /// products, so that those of one level are done side by side).
     pub fn invert_vartime(&self, x: &Residues) -> Option<Residues> {
         if x.is_empty() {
             return Some(x.clone());
         }
-        let mut prefix = x.gather([0]);
-        for i in 1..x.len() {
-            let last = i - 1..i;
-            self.push_multiples(&mut prefix, last, (x, i));
+        let mut products = x.clone();
+        let mut halved = vec![];
+        while products.len() > 1 {
+            let next = self.halve(&products, 1);
+            halved.push(std::mem::replace(&mut products, next));
         }
-        let mut inverse = self.invert_one_vartime(&prefix.gather([x.len() - 1]))?;
-        let mut reversed = self.empty(x.len());
-        for i in (1..x.len()).rev() {
-            let mut one = inverse.clone();
-            self.mul_assign(&mut one, &prefix.gather([i - 1]));
-            reversed.append(&one);
-            self.mul_assign(&mut inverse, &x.gather([i]));
+        let mut inverses = self.invert_one_vartime(&products)?;
+        while let Some(products) = halved.pop() {
+            // The inverse of a factor is the inverse of the product times the other factor.
+            let half = products.len() / 2;
+            let mut factors = inverses.gather((0..half).chain(0..half));
+            self.mul_assign(&mut factors, &products.gather((half..2 * half).chain(0..half)));
+            factors.append(&inverses.gather(half..inverses.len()));
+            inverses = factors;
         }
-        reversed.append(&inverse);
-        Some(reversed.gather((0..x.len()).rev()))
+        Some(inverses)
     }
 
     /// Inverts mod n, then lifts to n^2.
@@ -384,16 +404,8 @@ impl Ring {
             let low = to_biguint(&self.digits(residue)[..self.limbs()]);
             low.gcd(&n) == BigUint::from(1u8)
         };
-        // One gcd for the product of all, which halves its number of factors at each turn.
-        let mut product = x.clone();
-        while product.len() > 1 {
-            let half = product.len() / 2;
-            let mut first = product.gather(0..half);
-            self.mul_assign(&mut first, &product.gather(half..2 * half));
-            first.append(&product.gather(2 * half..product.len()));
-            product = first;
-        }
-        if product.is_empty() || is_unit(&product) {
+        // One gcd for the product of all.
+        if x.is_empty() || is_unit(&self.fold_products(x.clone(), 1)) {
             return None;
         }
         (0..x.len()).find(|&index| !is_unit(&x.gather([index])))

@@ -52,57 +52,56 @@ impl MatmulShape {
     const MAX_SUBSET: usize = 10;
     const MAX_WINDOW: usize = 8;
 
-    /// The cheapest strategy, by the count of its operations.
-    pub fn cheapest(&self) -> Strategy {
+    /// The cheapest strategy on vectors of so many lanes, by the count of its operations.
+    pub fn cheapest(&self, lanes: usize) -> Strategy {
         let subsets = (1..=Self::MAX_SUBSET).map(|inputs| Strategy::Subset { inputs });
         let windows = (1..=Self::MAX_WINDOW).map(|bits| Strategy::Window { bits });
-        let cost = |strategy: &Strategy| self.operations(*strategy).cost();
-        subsets.chain(windows).min_by_key(cost).unwrap_or(Strategy::Subset { inputs: 1 })
+        let weight = |strategy: &Strategy| self.weight(*strategy, lanes);
+        subsets.chain(windows).min_by_key(weight).unwrap_or(Strategy::Subset { inputs: 1 })
     }
 
     /// The operations mod n^2 that a strategy takes, exactly.
     pub fn operations(&self, strategy: Strategy) -> Operations {
+        self.count(strategy, 1)
+    }
+
+    /// The time that a strategy takes on vectors of so many lanes, in hundredths of a product: lanes that stay empty
+    /// take as much as full ones.
+    pub fn weight(&self, strategy: Strategy, lanes: usize) -> u64 {
+        self.count(strategy, lanes as u64).cost()
+    }
+
+    /// The operations, where what is done side by side fills whole vectors.
+    fn count(&self, strategy: Strategy, lanes: u64) -> Operations {
         let [outputs, taps, columns, ciphertexts] =
             [self.outputs, self.taps, self.columns, self.ciphertexts].map(|count| count as u64);
         let bits = u64::from(self.weights.bits);
-        let signed = u64::from(self.weights.signed);
-        match strategy {
+        let filled = |count: u64| count.next_multiple_of(lanes);
+        let (table_products, tables, digits, digit_bits, block) = match strategy {
             Strategy::Subset { inputs } => {
                 let inputs = inputs as u64;
-                let groups = taps.div_ceil(inputs);
                 let table = |size: u64| (1u64 << size) - size - 1;
-                let last = taps - (groups - 1) * inputs;
-                let tables = (groups - 1) * table(inputs) + table(last);
-                // The column's sum is a product of the tables' last entries.
-                let sum = signed * (groups - 1);
-                // Without an inverse sum to start from, the first look-up is a copy.
-                let look_ups = outputs * (bits * groups - (1 - signed));
-                Operations {
-                    products: columns * (tables + sum + look_ups)
-                        + signed * self.inversions(columns, super::COLUMN_BLOCK),
-                    squarings: columns * outputs * (bits - 1),
-                }
+                let (full, last) = (taps / inputs, taps % inputs);
+                let rest = if last == 0 { 0 } else { filled(columns) * table(last) };
+                let products = filled(columns * full) * table(inputs) + rest;
+                (products, taps.div_ceil(inputs), bits, 1, super::COLUMN_BLOCK as u64)
             }
             Strategy::Window { bits: window } => {
-                let window = window as u64;
-                let digits = bits.div_ceil(window);
-                let tables = ciphertexts * ((1 << window) - 2);
-                let sum = signed * (taps - 1);
-                let look_ups = outputs * (digits * taps - (1 - signed));
-                let shift = signed * (bits - 1 - window * (digits - 1));
-                Operations {
-                    products: tables
-                        + columns * (sum + look_ups)
-                        + signed * self.inversions(columns, self.columns),
-                    squarings: columns * (outputs * (digits - 1) * window + shift),
-                }
+                let products = filled(ciphertexts) * ((1 << window) - 2);
+                (products, taps, bits.div_ceil(window as u64), window as u64, columns)
             }
+        };
+        // The first look-up is a copy, and the offset of signed weights a product.
+        let signed = u64::from(self.weights.signed);
+        let look_ups = filled(columns * outputs) * (digits * tables - 1 + signed);
+        let sums = columns * (tables - 1);
+        // Montgomery's trick: three products for each column of a block but the first, four for the one true
+        // inversion (taking digits, two lifts of its inverse by Newton's step).
+        let blocks = columns.div_ceil(block.max(1));
+        let inversions = 3 * (columns - blocks) + 4 * blocks;
+        Operations {
+            products: table_products + look_ups + signed * (sums + inversions),
+            squarings: filled(columns * outputs) * (digits - 1) * digit_bits + signed * columns * (bits - 1),
         }
-    }
-
-    /// Products of Montgomery's trick over runs of `block` columns: three for each but the first, four for the one
-    /// true inversion (taking digits, two lifts of its inverse by Newton's step).
-    fn inversions(&self, columns: u64, block: usize) -> u64 {
-        3 * columns.saturating_sub(columns.div_ceil(block as u64)) + 4 * columns.div_ceil(block as u64)
     }
 }

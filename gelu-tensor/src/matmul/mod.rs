@@ -1,26 +1,28 @@
 //! The one primitive of the server: an integer matrix times a matrix of ciphertexts.
 //!
 //! A column of the ciphertext matrix is a list of ciphertexts out of a pool, so that im2col copies nothing. Negative
-//! weights: with k bits, `sum w c = sum u c - 2^(k-1) sum c` for `u = w + 2^(k-1) >= 0`, and Horner's rule over the
-//! digits of u starts from the inverse of the column's sum, at the digit that holds bit k - 1, so that the
-//! subtraction costs no product of its own. No operation depends on the value of a weight.
+//! weights: with k bits, `sum w c = sum u c - 2^(k-1) sum c` for `u = w + 2^(k-1) >= 0`, so that the columns' sums
+//! are inverted, and not the outputs. No operation depends on the value of a weight.
 
 mod cost;
-mod subset;
+mod look_ups;
+mod tables;
 #[cfg(test)]
 mod tests;
-mod window;
 
 pub use cost::{MatmulShape, Strategy};
+use rayon::prelude::*;
 
-use crate::arith::{Residues, Ring};
+use self::look_ups::LookUps;
+use self::tables::Tables;
+use crate::arith::{Entry, Residues, Ring};
 use crate::{Error, IntMatrix};
 
-/// Columns that are worked on at a time, which bounds the memory of their tables.
+/// Columns whose subset tables are held at a time, which bounds their memory.
 const COLUMN_BLOCK: usize = 64;
 
-/// Outputs that one task computes together.
-const ROW_BLOCK: usize = 8;
+/// Outputs, tables or sums that one task works on: as many as the widest vector has lanes.
+const SIDE_BY_SIDE: usize = 8;
 
 /// A matrix of ciphertexts as lists of indices into a pool.
 pub(crate) struct Columns {
@@ -74,25 +76,71 @@ pub(crate) fn multiply(
             found: columns.taps,
         });
     }
-    match strategy {
-        Strategy::Subset { inputs } => subset::multiply(ring, matrix, columns, inputs),
-        Strategy::Window { bits } => window::multiply(ring, matrix, columns, bits),
+    let look_ups = LookUps::new(matrix, strategy);
+    let block = match strategy {
+        Strategy::Subset { .. } => COLUMN_BLOCK,
+        Strategy::Window { .. } => columns.len(),
+    };
+    let mut out = ring.empty(columns.len() * matrix.rows());
+    for start in (0..columns.len()).step_by(block) {
+        let block = start..columns.len().min(start + block);
+        let tables = Tables::new(ring, columns, block.clone(), strategy);
+        let count = block.len() * matrix.rows();
+        // An inversion leaves cores idle, which work on the sums meanwhile.
+        let (mut sums, offsets) = rayon::join(
+            || horner(ring, &look_ups, &tables, (count, matrix.rows())),
+            || matrix.range().signed.then(|| offsets(ring, matrix, &tables)).transpose(),
+        );
+        if let Some(offsets) = offsets? {
+            sums.par_iter_mut().enumerate().for_each(|(part, sums)| {
+                let first = part * SIDE_BY_SIDE;
+                let columns = (first..first + sums.len()).map(|output| output / matrix.rows());
+                ring.mul_assign(sums, &offsets.gather(columns));
+            });
+        }
+        sums.iter().for_each(|sums| out.append(sums));
     }
+    Ok(out)
 }
 
-/// The inverses of column sums, or the error that names a ciphertext with none.
-fn invert_sums(ring: &Ring, sums: &Residues) -> Result<Residues, Error> {
-    ring.invert_vartime(sums).ok_or(Error::Ciphertext { index: 0, rule: "must be a unit mod n^2" })
+/// The outputs of some columns, column by column, without the offset of signed weights: Horner's rule over the digits
+/// of the weights, from the top, in runs of a few outputs.
+fn horner(ring: &Ring, look_ups: &LookUps, tables: &Tables, (count, rows): (usize, usize)) -> Vec<Residues> {
+    (0..count.div_ceil(SIDE_BY_SIDE))
+        .into_par_iter()
+        .map(|part| part * SIDE_BY_SIDE..count.min((part + 1) * SIDE_BY_SIDE))
+        .map(|outputs| {
+            let entries = |digit: usize| {
+                let look_ups: Vec<_> = outputs
+                    .clone()
+                    .map(|output| (output / rows, look_ups.of(output % rows, digit)))
+                    .collect();
+                let entry = |table: usize, &(column, digits): &(usize, &[u32])| {
+                    tables.entry(column, table, digits[table])
+                };
+                (0..tables.per_column())
+                    .flat_map(|table| look_ups.iter().map(move |look_up| entry(table, look_up)))
+                    .collect::<Vec<Entry>>()
+            };
+            let top = entries(0);
+            let (first, others) = top.split_at(outputs.len());
+            let mut sums = tables.gather(ring, first.iter().copied());
+            ring.mul_assign_gather(&mut sums, &tables.batches, others);
+            for digit in 1..look_ups.digits {
+                ring.square_assign(&mut sums, look_ups.digit_bits);
+                ring.mul_assign_gather(&mut sums, &tables.batches, &entries(digit));
+            }
+            sums
+        })
+        .collect()
 }
 
-/// The weight as a non-negative integer: offset by half the range when it is signed.
-fn offset_weight(matrix: &IntMatrix, weight: i32) -> u32 {
-    let range = matrix.range();
-    let offset = if range.signed { 1i64 << (range.bits - 1) } else { 0 };
-    (i64::from(weight) + offset) as u32
-}
-
-/// The weights of a block of rows.
-fn row_blocks(matrix: &IntMatrix) -> Vec<std::ops::Range<usize>> {
-    (0..matrix.rows()).step_by(ROW_BLOCK).map(|start| start..matrix.rows().min(start + ROW_BLOCK)).collect()
+/// For each column what takes the offset of signed weights back: `-2^(k-1)` times the sum of its ciphertexts, for
+/// weights of k bits.
+fn offsets(ring: &Ring, matrix: &IntMatrix, tables: &Tables) -> Result<Residues, Error> {
+    let sums = tables.column_sums(ring);
+    let rule = "must be a unit mod n^2";
+    let mut offsets = ring.invert_vartime(&sums).ok_or(Error::Ciphertext { index: 0, rule })?;
+    ring.square_assign(&mut offsets, matrix.range().bits as usize - 1);
+    Ok(offsets)
 }

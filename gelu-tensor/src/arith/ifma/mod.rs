@@ -218,15 +218,16 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
     let (tables, width) = (context.tables::<N>(), context.width());
     let count = x.len() / width;
     let steps = match factors {
-        Factors::Gather { indices, .. } => indices.len() / count.max(1),
+        Factors::Gather { entries, .. } => entries.len() / count.max(1),
         _ => 1,
     };
     for (group, x) in x.chunks_mut(lanes::LANES * width).enumerate() {
         let first = group * lanes::LANES;
         let factor = |step: usize, lane: usize| match factors {
             Factors::Each(y) => &y[(first + lane) * width..][..width],
-            Factors::Gather { tables, indices } => {
-                tables[step].residue(indices[step * count + first + lane] as usize)
+            Factors::Gather { tables, entries } => {
+                let entry = entries[step * count + first + lane];
+                tables[entry.table as usize].residue(entry.index as usize)
             }
             Factors::One(y) => &y[..width],
         };

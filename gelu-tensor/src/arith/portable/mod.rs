@@ -163,12 +163,11 @@ fn mul<const L: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
         Factors::Each(y) => {
             x.iter_mut().zip(view::<L>(y)).for_each(|(x, y)| *x = kernels::mul(&modulus, x, y));
         }
-        Factors::Gather { tables, indices } => {
-            let count = x.len().max(1);
-            for (table, indices) in tables.iter().zip(indices.chunks_exact(count)) {
-                let table = view::<L>(table.limbs());
-                for (x, &index) in x.iter_mut().zip(indices) {
-                    *x = kernels::mul(&modulus, x, &table[index as usize]);
+        Factors::Gather { tables, entries } => {
+            for entries in entries.chunks_exact(x.len().max(1)) {
+                for (x, entry) in x.iter_mut().zip(entries) {
+                    let factor = tables[entry.table as usize].residue(entry.index as usize);
+                    *x = kernels::mul(&modulus, x, &view::<L>(factor)[0]);
                 }
             }
         }

@@ -1,0 +1,68 @@
+use rayon::prelude::*;
+
+use super::Strategy;
+use crate::IntMatrix;
+
+/// Which entry of each of a column's tables an output takes: digits of its weights, from the top.
+pub(super) struct LookUps {
+    /// Tables of one column.
+    pub(super) tables: usize,
+    /// Digits of a weight.
+    pub(super) digits: usize,
+    /// Bits of a digit: squarings from one to the next.
+    pub(super) digit_bits: usize,
+    /// Row by row, digit by digit, table by table.
+    entries: Vec<u32>,
+}
+
+impl LookUps {
+    pub(super) fn new(matrix: &IntMatrix, strategy: Strategy) -> Self {
+        let (taps, bits) = (matrix.columns(), matrix.range().bits as usize);
+        let (tables, digit_bits) = match strategy {
+            Strategy::Subset { inputs } => (taps.div_ceil(inputs), 1),
+            Strategy::Window { bits } => (taps, bits),
+        };
+        let digits = bits.div_ceil(digit_bits);
+        let mut entries = vec![0u32; matrix.rows() * digits * tables];
+        entries.par_chunks_mut(digits * tables).enumerate().for_each(|(row, entries)| {
+            let weights = matrix.row(row).iter().map(|&weight| offset_weight(matrix, weight));
+            let digits = entries.chunks_exact_mut(tables).zip((0..digits).rev());
+            match strategy {
+                Strategy::Subset { inputs } => {
+                    // Input by input of all groups, so that the loops below run over neighbours.
+                    let mut by_input = vec![0u32; inputs * tables];
+                    for (tap, weight) in weights.enumerate() {
+                        by_input[tap % inputs * tables + tap / inputs] = weight;
+                    }
+                    for (entries, bit) in digits {
+                        for (input, weights) in by_input.chunks_exact(tables).enumerate() {
+                            for (entry, weight) in entries.iter_mut().zip(weights) {
+                                *entry |= (weight >> bit & 1) << input;
+                            }
+                        }
+                    }
+                }
+                Strategy::Window { bits } => {
+                    for (entries, digit) in digits {
+                        for (entry, weight) in entries.iter_mut().zip(weights.clone()) {
+                            *entry = weight >> (digit * bits) & ((1 << bits) - 1);
+                        }
+                    }
+                }
+            }
+        });
+        Self { tables, digits, digit_bits, entries }
+    }
+
+    /// The entry that an output takes of each table of its column for one digit, counted from the top.
+    pub(super) fn of(&self, row: usize, digit: usize) -> &[u32] {
+        &self.entries[(row * self.digits + digit) * self.tables..][..self.tables]
+    }
+}
+
+/// The weight as a non-negative integer: offset by half the range when it is signed.
+fn offset_weight(matrix: &IntMatrix, weight: i32) -> u32 {
+    let range = matrix.range();
+    let offset = if range.signed { 1i64 << (range.bits - 1) } else { 0 };
+    (i64::from(weight) + offset) as u32
+}
