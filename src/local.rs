@@ -75,7 +75,12 @@ pub struct ClientTotals {
 impl LocalInference {
     /// Runs of `model` on batches of up to `batch` images under `key`.
     pub fn new(model: ServerModel, key: SecretKey, batch: usize) -> Self {
-        Self { model: Arc::new(model), key: Arc::new(key), batch: batch.max(1) }
+        Self::shared(Arc::new(model), Arc::new(key), batch)
+    }
+
+    /// The same with a model and a key that others use too.
+    pub fn shared(model: Arc<ServerModel>, key: Arc<SecretKey>, batch: usize) -> Self {
+        Self { model, key, batch: batch.max(1) }
     }
 
     /// The model that the server offers.

@@ -1,5 +1,6 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+mod bench;
 mod calibrate;
 mod data;
 mod datasets;
@@ -31,6 +32,8 @@ enum Command {
     Infer(infer::InferArgs),
     /// Show how a model is run on ciphertexts.
     Plan(plan::PlanArgs),
+    /// Time layers and operations, beside the machine's limit and other libraries.
+    Bench(Box<bench::BenchArgs>),
     /// Make a key pair.
     Keygen(keygen::KeygenArgs),
     /// Show where data sets are looked for; download MNIST.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args),

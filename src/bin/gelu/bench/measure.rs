@@ -1,0 +1,398 @@
+use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use gelu_io::wire::{Limits, decode_message, encode_message};
+use gelu_models::infer::{Client, Event, Server, ServerModel};
+use gelu_models::plan::{Plan, PlanOptions};
+use gelu_models::zoo;
+use gelu_net::LocalInference;
+use gelu_tensor::arith::{Limit, Operations, Residues};
+use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
+use gelu_tensor::{EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window};
+use indicatif::ProgressBar;
+use ndarray::{Array2, ArrayView2, s};
+use rand::CryptoRng;
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::{BenchArgs, Report};
+use crate::model_args::warn_of_short_key;
+
+/// The size of keys that limits are quoted for.
+const QUOTED_BITS: usize = 2048;
+
+/// The server's part of one layer: from the bytes that come to the bytes that go.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LayerFigures {
+    pub(crate) name: String,
+    pub(crate) product_by: Option<String>,
+    pub(crate) ciphertexts_up: usize,
+    pub(crate) ciphertexts_down: usize,
+    pub(crate) bytes_up: usize,
+    pub(crate) bytes_down: usize,
+    /// Products and squarings mod n^2.
+    pub(crate) products: u64,
+    pub(crate) seconds_one_thread: f64,
+    pub(crate) seconds_all_threads: f64,
+    /// What part of the one thread's time the products would take at the limit; a squaring counts 0.7 of a product.
+    pub(crate) share_of_limit: f64,
+}
+
+/// One operation on ciphertexts, in seconds for each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Operation {
+    pub(crate) name: String,
+    pub(crate) seconds_one_thread: f64,
+    pub(crate) seconds_all_threads: f64,
+}
+
+/// Both sides in one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SessionFigures {
+    /// From the hello to the end of the first batch.
+    pub(crate) seconds_first: f64,
+    /// A later batch.
+    pub(crate) seconds_per_batch: f64,
+    /// The client's part of a batch.
+    pub(crate) seconds_client_one_thread: f64,
+    pub(crate) seconds_client_all_threads: f64,
+}
+
+/// One thread, and all.
+struct Pools([ThreadPool; 2]);
+
+impl Pools {
+    fn new(threads: usize) -> anyhow::Result<Self> {
+        let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().context("threads");
+        Ok(Self([pool(1)?, pool(threads)?]))
+    }
+
+    /// The median time of `work` in each, in turns, after one run that does not count.
+    fn seconds(
+        &self,
+        runs: usize,
+        mut work: impl FnMut() -> anyhow::Result<()> + Send,
+    ) -> anyhow::Result<[f64; 2]> {
+        let mut times = [vec![], vec![]];
+        for run in 0..=runs {
+            for (pool, times) in self.0.iter().zip(&mut times) {
+                let start = Instant::now();
+                pool.install(&mut work)?;
+                if run > 0 {
+                    times.push(start.elapsed().as_secs_f64());
+                }
+            }
+        }
+        Ok(times.map(median))
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let middle = times.len() / 2;
+    match times.len() {
+        0 => 0.0,
+        n if n.is_multiple_of(2) => (times[middle - 1] + times[middle]) / 2.0,
+        _ => times[middle],
+    }
+}
+
+pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result<Report> {
+    warn_of_short_key(parameters.size);
+    let (batch, runs) = (args.batch as usize, args.runs as usize);
+    let model = zoo::by_name(&args.model)?;
+    let options = args.numbers.options(None);
+    let program = model.plan(&PlanOptions {
+        key: parameters.size,
+        key_type: parameters.key_type,
+        batch,
+        ..options.clone()
+    })?;
+    let threads = match args.threads {
+        Some(threads) => threads as usize,
+        None => rayon::current_num_threads(),
+    };
+    let pools = Pools::new(threads)?;
+    let bar = progress(runs + 4);
+    bar.set_message("making a key");
+    let key = SecretKey::generate(parameters, &mut rand::rng())?;
+    let backend = key.public_key().ring().backend();
+    let bits = parameters.size.bits();
+    let before = Limit::measure(backend);
+    bar.inc(1);
+
+    let (key, model) = (Arc::new(key), Arc::new(ServerModel::new(model, options)));
+    bar.set_message("layers");
+    let (mut layers, [client_one, client_all]) = layers((&model, &key), program.plan(), &pools, runs, &bar)?;
+    bar.set_message("operations");
+    let operations = operations(&key, &pools, runs)?;
+    bar.inc(1);
+    bar.set_message("both sides");
+    let (seconds_first, seconds_per_batch) = session((model, key), program.plan(), runs)?;
+    let session = SessionFigures {
+        seconds_first,
+        seconds_per_batch,
+        seconds_client_one_thread: client_one,
+        seconds_client_all_threads: client_all,
+    };
+    bar.inc(1);
+    let after = Limit::measure(backend);
+    bar.finish_and_clear();
+
+    let mean = |bits: usize| (before.product_ns(bits) + after.product_ns(bits)) / 2.0;
+    for layer in &mut layers {
+        layer.share_of_limit *= 1e-9 * mean(bits) / layer.seconds_one_thread;
+    }
+    Ok(Report {
+        model: args.model.clone(),
+        key_bits: bits,
+        key_type: parameters.key_type,
+        backend: backend.name().to_owned(),
+        batch,
+        runs,
+        threads,
+        limit_ns: mean(QUOTED_BITS),
+        limit_ns_before: before.product_ns(QUOTED_BITS),
+        limit_ns_after: after.product_ns(QUOTED_BITS),
+        limit_ns_of_key: mean(bits),
+        layers,
+        operations,
+        session,
+        peak_memory: peak_memory(),
+    })
+}
+
+fn progress(steps: usize) -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps as u64);
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The two sides, message by message.
+struct Sides {
+    client: Client,
+    server: Server,
+}
+
+/// What one message of a client cost the server.
+struct Served {
+    reply: Vec<u8>,
+    operations: Operations,
+    seconds: f64,
+}
+
+impl Sides {
+    fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: usize) -> anyhow::Result<Self> {
+        let (client, hello) = Client::new(Arc::clone(key), batch as u32);
+        let mut sides = Self { client, server: Server::new(Arc::clone(model)) };
+        let accept = sides.serve(&encode_message(&hello)?)?.reply;
+        sides.server.prepare();
+        sides.answer(&accept)?;
+        Ok(sides)
+    }
+
+    /// The server's part of a step: from the bytes that come to the bytes that go.
+    fn serve(&mut self, bytes: &[u8]) -> anyhow::Result<Served> {
+        let counted =
+            |server: &Server| server.key().map_or(Operations::default(), |key| key.ring().operations());
+        let (start, before) = (Instant::now(), counted(&self.server));
+        let message = decode_message(bytes, self.server.key(), Limits::default())?;
+        let reply = self.server.handle(message, &mut rand::rng())?.context("a reply")?;
+        let reply = encode_message(&reply)?;
+        let operations = counted(&self.server) - before;
+        Ok(Served { reply, operations, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    /// The client's next message; `None` after the last of a batch.
+    fn answer(&mut self, bytes: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+        let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
+        match self.client.handle(message, &mut rand::rng())? {
+            Event::Send(message) => Ok(Some(encode_message(&message)?)),
+            Event::Done(_) | Event::Ready => Ok(None),
+        }
+    }
+
+    /// One batch: what each layer cost the server and how many bytes the client sent for it, and the client's seconds.
+    fn round(&mut self, images: ArrayView2<'_, f32>) -> anyhow::Result<(Vec<(usize, Served)>, f64)> {
+        let start = Instant::now();
+        let mut bytes = Some(encode_message(&self.client.start(images, &mut rand::rng())?)?);
+        let mut client = start.elapsed().as_secs_f64();
+        let mut layers = vec![];
+        while let Some(up) = bytes {
+            let served = self.serve(&up)?;
+            let start = Instant::now();
+            bytes = self.answer(&served.reply)?;
+            client += start.elapsed().as_secs_f64();
+            layers.push((up.len(), served));
+        }
+        Ok((layers, client))
+    }
+}
+
+/// Whole batches by one thread and by all, in turns; the client's seconds of a batch too.
+fn layers(
+    (model, key): (&Arc<ServerModel>, &Arc<SecretKey>),
+    plan: &Plan,
+    pools: &Pools,
+    runs: usize,
+    bar: &ProgressBar,
+) -> anyhow::Result<(Vec<LayerFigures>, [f64; 2])> {
+    let images = images([plan.batch, plan.input.elements()]);
+    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.batch));
+    let mut sides = [open(&pools.0[0])?, open(&pools.0[1])?];
+    let mut times = [0, 1].map(|_| vec![vec![]; plan.segments.len()]);
+    let mut clients = [vec![], vec![]];
+    let mut last = vec![];
+    for run in 0..=runs {
+        for (which, pool) in pools.0.iter().enumerate() {
+            let (layers, client) = pool.install(|| sides[which].round(images.view()))?;
+            // The first batch does not count.
+            if run > 0 {
+                clients[which].push(client);
+                layers
+                    .iter()
+                    .zip(&mut times[which])
+                    .for_each(|((_, served), times)| times.push(served.seconds));
+            }
+            last = layers;
+        }
+        bar.inc(1);
+    }
+    let [one, all] = times;
+    let figures = plan.segments.iter().zip(last).zip(one.into_iter().zip(all));
+    let figures = figures.map(|((segment, (bytes_up, served)), (one, all))| LayerFigures {
+        name: segment.name.clone(),
+        product_by: segment.strategy.map(|strategy| strategy.to_string()),
+        ciphertexts_up: segment.ciphertexts_up(plan.batch),
+        ciphertexts_down: segment.ciphertexts_down(plan.batch),
+        bytes_up,
+        bytes_down: served.reply.len(),
+        products: served.operations.total(),
+        seconds_one_thread: median(one),
+        seconds_all_threads: median(all),
+        // In units of one product so far.
+        share_of_limit: served.operations.cost() as f64 / 100.0,
+    });
+    Ok((figures.collect(), clients.map(median)))
+}
+
+/// Images that are not all the same.
+fn images([count, elements]: [usize; 2]) -> Array2<f32> {
+    Array2::from_shape_fn((count, elements), |(image, element)| ((image + element) % 16) as f32 / 16.0)
+}
+
+/// The operations that everything is made of.
+fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec<Operation>> {
+    const TOGETHER: usize = 256;
+    const OUTPUTS: usize = 120;
+    let (public, ring) = (key.public_key(), key.public_key().ring());
+    let mut list = vec![];
+    let mut add = |name: &str, count: usize, times: [f64; 2]| {
+        let [seconds_one_thread, seconds_all_threads] = times.map(|time| time / count as f64);
+        list.push(Operation { name: name.to_owned(), seconds_one_thread, seconds_all_threads });
+    };
+
+    // As many chains as there are threads: an operation of the ring itself runs on one.
+    let residues = public_residues(public, TOGETHER)?;
+    let on_each_thread = |times: [f64; 2]| {
+        let threads = pools.0[1].current_num_threads() as f64;
+        [times[0], times[1] / threads]
+    };
+    let chains = |work: &(dyn Fn(&mut Residues) + Sync)| {
+        (0..rayon::current_num_threads()).into_par_iter().for_each(|_| work(&mut residues.clone()));
+        Ok(())
+    };
+    let products = pools.seconds(runs, || chains(&|x| (0..8).for_each(|_| ring.mul_assign(x, &residues))))?;
+    add("product mod n^2", 8 * TOGETHER, on_each_thread(products));
+    let squarings = pools.seconds(runs, || chains(&|x| ring.square_assign(x, 8)))?;
+    add("squaring mod n^2", 8 * TOGETHER, on_each_thread(squarings));
+
+    let format = Format::new(1 << 15, 0)?;
+    let values: Vec<i64> = (0..TOGETHER as i64).map(|i| i * 97 % 60_000 - 30_000).collect();
+    let plain = FixedTensor::new(Shape::from([1, 16, 16]), format, values)?;
+    let layout = SlotLayout::one_value(48);
+    let encrypt = |key: &dyn Encrypt| key.encrypt(&plain, layout, &mut rand::rng());
+    add("encryption by the key's owner", TOGETHER, pools.seconds(runs, || encrypt(key).map(drop))?);
+    add("encryption with the public key", TOGETHER, pools.seconds(runs, || encrypt(public).map(drop))?);
+    let encrypted = encrypt(key)?;
+    add("decryption", TOGETHER, pools.seconds(runs, || Ok(encrypted.decrypt(key).map(drop)?))?);
+    let sum = pools.seconds(runs, || Ok(encrypted.add(&encrypted).map(drop)?))?;
+    add("sum of two ciphertexts", TOGETHER, sum);
+    let rerandomise = pools.seconds(runs, || {
+        encrypted.clone().rerandomize(&mut rand::rng());
+        Ok(())
+    })?;
+    add("re-randomisation", TOGETHER, rerandomise);
+    let scalar = IntMatrix::new(1, WeightRange::signed(16, 0), vec![-31_415])?;
+    let window = Window { kernel: [1, 1], stride: [1, 1], padding: [0, 0] };
+    let times = pools.seconds(runs, || Ok(encrypted.conv2d(&scalar, window).map(drop)?))?;
+    add("times a signed 16-bit scalar", TOGETHER, times);
+    let weights = (0..(TOGETHER * OUTPUTS) as i32).map(|i| i * 7919 % 65_536 - 32_768).collect();
+    let matrix = IntMatrix::new(TOGETHER, WeightRange::signed(16, 0), weights)?;
+    let flat = encrypted.reshape(Shape::from([TOGETHER]))?;
+    let dot = pools.seconds(runs, || Ok(flat.dense(&matrix).map(drop)?))?;
+    add("dot product of 256, signed 16-bit weights, one of 120 outputs", OUTPUTS, dot);
+    Ok(list)
+}
+
+/// What both halves of a key do.
+trait Encrypt: Sync {
+    fn encrypt(
+        &self,
+        plain: &FixedTensor,
+        layout: SlotLayout,
+        rng: &mut dyn CryptoRng,
+    ) -> anyhow::Result<EncTensor>;
+}
+
+impl<K: Randomizer + Sync> Encrypt for K {
+    fn encrypt(
+        &self,
+        plain: &FixedTensor,
+        layout: SlotLayout,
+        rng: &mut dyn CryptoRng,
+    ) -> anyhow::Result<EncTensor> {
+        Ok(plain.encrypt(layout, self, rng)?)
+    }
+}
+
+/// Ciphertexts of zeros, as residues.
+fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues> {
+    let format = Format::new(1, 0)?;
+    let zeros = FixedTensor::new(Shape::from([count]), format, vec![0; count])?;
+    let encrypted = zeros.encrypt(SlotLayout::one_value(8), public, &mut rand::rng())?;
+    Ok(public.decode(&encrypted.encode_ciphertexts())?)
+}
+
+/// Whole sessions: the time of one with a single batch, and of each later batch of one with several.
+fn session(
+    (model, key): (Arc<ServerModel>, Arc<SecretKey>),
+    plan: &Plan,
+    runs: usize,
+) -> anyhow::Result<(f64, f64)> {
+    let local = LocalInference::shared(model, key, plan.batch);
+    let images = images([(runs + 1) * plan.batch, plan.input.elements()]);
+    let first = local.run(images.slice(s![..plan.batch, ..]), |_| ())?.seconds;
+    let mut times = vec![];
+    let mut last: Option<Instant> = None;
+    local.run(images.view(), |_| {
+        let now = Instant::now();
+        times.extend(last.replace(now).map(|last| (now - last).as_secs_f64()));
+    })?;
+    Ok((first, median(times)))
+}
+
+/// Linux says it in kB.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
