@@ -29,9 +29,9 @@ GELU_NAMES = {
 }
 LIBRARIES = {
     "python-paillier": ["phe", "gmpy2"],
-    "HEU ZPaillier": ["sf-heu"],
-    "HEU OU": ["sf-heu"],
-    "TenSEAL CKKS": ["tenseal"],
+    "HEU ZPaillier": ["numpy", "sf-heu"],
+    "HEU OU": ["numpy", "sf-heu"],
+    "TenSEAL CKKS": ["numpy", "tenseal"],
 }
 NOTES = {
     "gelu subgroup": "subgroup keys (Ma, Han, Lei 2021)",
@@ -102,13 +102,29 @@ def heu(schema):
     found, expected = int(str(decryptor.decrypt(dot()))), sum(x * k for x, k in enumerate(weights()))
     assert found == expected, (found, expected)
     scalar = encode(31415)
+    matrices = heu_matrix_product(schema)
     return {
         "encrypt": median_seconds(lambda: encryptor.encrypt(plain[99]), 200),
         "decrypt": median_seconds(lambda: decryptor.decrypt(c[7]), 50),
         "add": median_seconds(lambda: evaluator.add(c[3], c[4]), 200),
         "times 16-bit scalar": median_seconds(lambda: evaluator.mul(c[3], scalar), 100),
-        "dot product of 256": median_seconds(dot, 1),
+        # The better of the library's two ways.
+        "dot product of 256": min(median_seconds(dot, 1), median_seconds(matrices, 1)),
     }
+
+
+def heu_matrix_product(schema):
+    """The same dot product as a product of matrices, which HEU computes without Python between the steps."""
+    import numpy
+    from heu import numpy as hnp
+    from heu import phe
+
+    kit = hnp.setup(getattr(phe.SchemaType, schema), BITS)
+    encoder = phe.BigintEncoderParams()
+    row = kit.encryptor().encrypt(kit.array(numpy.arange(LENGTH).reshape(1, LENGTH), encoder))
+    column = kit.array(numpy.array(weights()).reshape(LENGTH, 1), encoder)
+    evaluator = kit.evaluator()
+    return lambda: evaluator.matmul(row, column)
 
 
 def tenseal():

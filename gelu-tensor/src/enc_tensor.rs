@@ -289,8 +289,14 @@ impl EncTensor {
         let values: Vec<i64> =
             plain.values().iter().copied().cycle().take(self.batch * self.shape.elements()).collect();
         let plaintexts = self.layout.pack(&values, self.extent(), self.key.ring().modulus());
-        let mut ciphertexts = self.ciphertexts.clone();
-        self.key.ring().mul_assign_one_plus(&mut ciphertexts, &plaintexts);
+        let limbs = self.key.ring().limbs();
+        let ciphertexts = self.key.in_parallel(self.ciphertexts.len(), |range| {
+            let mut sums = self.ciphertexts.gather(range.clone());
+            self.key
+                .ring()
+                .mul_assign_one_plus(&mut sums, &plaintexts[range.start * limbs..range.end * limbs]);
+            sums
+        });
         self.derive(ciphertexts, 0, (self.shape.clone(), format, self.layout))
     }
 
@@ -344,10 +350,13 @@ impl EncTensor {
         }
     }
 
-    fn multiply_with(mut self, fresh: HidingRandomizers) -> Self {
-        self.key.ring().mul_assign(&mut self.ciphertexts, &fresh.powers);
-        self.randomness_bits = fresh.bits;
-        self
+    fn multiply_with(self, fresh: HidingRandomizers) -> Self {
+        let ciphertexts = self.key.in_parallel(self.ciphertexts.len(), |range| {
+            let mut products = self.ciphertexts.gather(range.clone());
+            self.key.ring().mul_assign(&mut products, &fresh.powers.gather(range));
+            products
+        });
+        Self { ciphertexts, randomness_bits: fresh.bits, ..self }
     }
 
     fn extent(&self) -> Extent {

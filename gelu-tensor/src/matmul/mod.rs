@@ -99,6 +99,8 @@ pub(crate) fn multiply(
             });
         }
         sums.iter().for_each(|sums| out.append(sums));
+        // Wiping them takes as long as a few hundred products.
+        tables.batches.into_par_iter().for_each(drop);
     }
     Ok(out)
 }

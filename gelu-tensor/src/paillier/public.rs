@@ -167,7 +167,14 @@ impl PublicKey {
             let limbs = &limbs[range.start * square.len()..range.end * square.len()];
             self.0.ring.lift(limbs, range.len())
         });
-        match self.0.ring.find_non_unit_vartime(&residues) {
+        // Products of a few each, so that one gcd tells of all.
+        let products = self.in_parallel(count, |range| self.0.ring.fold_products(residues.gather(range), 1));
+        let found = self
+            .0
+            .ring
+            .find_non_unit_vartime(&products)
+            .and_then(|_| self.0.ring.find_non_unit_vartime(&residues));
+        match found {
             Some(index) => Err(Error::Ciphertext { index, rule: "must be a unit mod n^2, so not zero" }),
             None => Ok(residues),
         }
