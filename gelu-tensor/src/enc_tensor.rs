@@ -289,14 +289,7 @@ impl EncTensor {
         let values: Vec<i64> =
             plain.values().iter().copied().cycle().take(self.batch * self.shape.elements()).collect();
         let plaintexts = self.layout.pack(&values, self.extent(), self.key.ring().modulus());
-        let limbs = self.key.ring().limbs();
-        let ciphertexts = self.key.in_parallel(self.ciphertexts.len(), |range| {
-            let mut sums = self.ciphertexts.gather(range.clone());
-            self.key
-                .ring()
-                .mul_assign_one_plus(&mut sums, &plaintexts[range.start * limbs..range.end * limbs]);
-            sums
-        });
+        let ciphertexts = self.key.add_plaintexts(&self.ciphertexts, &plaintexts);
         self.derive(ciphertexts, 0, (self.shape.clone(), format, self.layout))
     }
 

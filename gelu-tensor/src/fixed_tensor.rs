@@ -173,9 +173,9 @@ impl FixedTensor {
         let key = randomizer.public_key();
         layout.check(key.size(), &self.shape)?;
         let extent = Extent::new(self.batch, &self.shape);
-        let mut ciphertexts = randomizer.randomizers(rng, layout.count(extent));
+        let randomizers = randomizer.randomizers(rng, layout.count(extent));
         let plaintexts = layout.pack(&self.values, extent, key.ring().modulus());
-        key.ring().mul_assign_one_plus(&mut ciphertexts, &plaintexts);
+        let ciphertexts = key.add_plaintexts(&randomizers, &plaintexts);
         EncTensor::new(key.clone(), self.shape.clone(), self.batch, self.format, layout, ciphertexts)
     }
 

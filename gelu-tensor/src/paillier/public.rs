@@ -180,6 +180,16 @@ impl PublicKey {
         }
     }
 
+    /// The ciphertexts of the sums with `plaintexts`, of n's limbs each.
+    pub(crate) fn add_plaintexts(&self, ciphertexts: &Residues, plaintexts: &[u64]) -> Residues {
+        let (ring, limbs) = (&self.0.ring, self.0.ring.limbs());
+        self.in_parallel(ciphertexts.len(), |range| {
+            let mut sums = ciphertexts.gather(range.clone());
+            ring.mul_assign_one_plus(&mut sums, &plaintexts[range.start * limbs..range.end * limbs]);
+            sums
+        })
+    }
+
     /// Runs `work` on runs of a few indices in parallel and joins the residues it makes, in order.
     pub(crate) fn in_parallel(
         &self,

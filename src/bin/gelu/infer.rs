@@ -143,7 +143,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn largest(row: ArrayView1<'_, f32>) -> usize {
+pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 

@@ -10,6 +10,7 @@ mod keygen;
 mod model_args;
 mod plan;
 mod train;
+mod tune;
 mod weights;
 
 use std::process::ExitCode;

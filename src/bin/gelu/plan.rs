@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::infer::pixels;
 use crate::model_args::{KeySize, KeyTypeName, Numbers, load_model, warn_of_short_key};
+use crate::tune::{TuneArgs, Tuned, tune};
 
 /// Show how a model is run on ciphertexts: segments, slots, ciphertexts, products, bytes.
 #[derive(Debug, Args)]
@@ -21,6 +22,7 @@ use crate::model_args::{KeySize, KeyTypeName, Numbers, load_model, warn_of_short
 Examples:
   gelu plan --model lenet5 --key-bits 2048
   gelu plan --model lenet5 --key-bits 2048 --batch 60 --weights models/lenet5.safetensors
+  gelu plan --model lenet5 --key-bits 2048 --weights models/lenet5.safetensors --tune
 
 The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for
 their scales, and to state how far the logits can be from the real network's.")]
@@ -42,6 +44,8 @@ pub(crate) struct PlanArgs {
     batch: usize,
     #[command(flatten)]
     numbers: Numbers,
+    #[command(flatten)]
+    tune: TuneArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -57,17 +61,26 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         }
         None => (zoo::by_name(&args.model)?, None),
     };
-    let options = PlanOptions {
+    let mut options = PlanOptions {
         key,
         key_type: args.key_type.into(),
         batch: args.batch,
         ..args.numbers.options(ranges)
     };
+    let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
+    if let Some(tuned) = &tuned {
+        options.layer_bits = tuned.layer_bits.iter().cloned().collect();
+    }
     let program = model.plan(&options)?;
     let error = args.weights.as_ref().map(|_| LogitError::measure(&model, &program)).transpose()?;
     if args.json {
-        println!("{}", to_json(&program, &args.model, error.as_ref()));
+        let mut object = to_json(&program, &args.model, error.as_ref());
+        if let Some(tuned) = &tuned {
+            object["tuned"] = serde_json::to_value(tuned)?;
+        }
+        println!("{object}");
     } else {
+        print!("{}", tuned.as_ref().map_or(String::new(), Tuned::text));
         print!("{}", to_text(program.plan(), &args.model, error.as_ref()));
     }
     Ok(())
