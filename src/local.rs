@@ -170,7 +170,7 @@ fn interleave(segments: usize, client: Vec<StepRecord>, server: Vec<StepRecord>)
     for step in client {
         steps.push(step);
         // None follows the last step of a batch.
-        if (steps.len() - 1 - opening) % (2 * segments + 1) != 0 {
+        if !(steps.len() - 1 - opening).is_multiple_of(2 * segments + 1) {
             steps.extend(server.next());
         }
     }

@@ -241,7 +241,8 @@ impl Computing {
         let message = self.outgoing.pop_front();
         // Only with the last of its sums in hand can a client go on.
         if self.outgoing.is_empty()
-            && let Some(job) = self.jobs.pop_front_if(|job| job.input.is_empty())
+            && self.jobs.front().is_some_and(|job| job.input.is_empty())
+            && let Some(job) = self.jobs.pop_front()
         {
             self.batches.end(job.position, self.program.layers().len());
         }
