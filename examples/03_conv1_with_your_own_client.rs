@@ -1,6 +1,6 @@
 //! Lesson 3: Conv-1 on ciphertexts, message by message, with a function of your own as the client's step.
 //!
-//! Client and server are state machines: they take a message and give one back, and never touch a socket, a file or a
+//! Client and server are state machines: they take messages and make others, and never touch a socket, a file or a
 //! clock. Carrying the bytes is up to you; here a loop does it.
 //!
 //!     cargo run --release --example 03_conv1_with_your_own_client
@@ -45,26 +45,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }));
 
-    // The conversation. Decoding checks every length, every ciphertext, and that it is under the session's key.
+    // The conversation. Each side takes what comes, and is asked for what it has to say until it has nothing more;
+    // here they take turns, but neither has to wait for the other. Decoding checks every length, every ciphertext, and
+    // that it is under the session's key.
     let limits = Limits::default();
-    let mut up = encode_message(&hello)?;
-    let outcome = loop {
-        let message = decode_message(&up, server.key(), limits)?;
-        println!("client ->    {message}, {} bytes", up.len());
-        let reply = server.handle(message, rng)?.ok_or("the server has nothing to say")?;
-        let down = encode_message(&reply)?;
-
-        let message = decode_message(&down, Some(key.public_key()), limits)?;
-        println!("   <- server {message}, {} bytes", down.len());
-        let next = match client.handle(message, rng)? {
-            Event::Ready => client.start(image.view(), rng)?,
-            Event::Send(message) => *message,
-            Event::Done(outcome) => break outcome,
-        };
-        up = encode_message(&next)?;
-    };
+    server.handle(decode_message(&encode_message(&hello)?, None, limits)?, rng)?;
+    let mut outcome = None;
+    while outcome.is_none() {
+        while let Some(message) = server.next_message(rng)? {
+            let bytes = encode_message(&message)?;
+            let message = decode_message(&bytes, Some(key.public_key()), limits)?;
+            println!("   <- server {message}, {} bytes", bytes.len());
+            match client.handle(message)? {
+                Some(Event::Ready) => client.start(image.view())?,
+                Some(Event::Done(done)) => outcome = Some(done),
+                None => {}
+            }
+        }
+        while let Some(message) = client.next_message(rng)? {
+            let bytes = encode_message(&message)?;
+            let message = decode_message(&bytes, server.key(), limits)?;
+            println!("client ->    {message}, {} bytes", bytes.len());
+            server.handle(message, rng)?;
+        }
+    }
     let finish = decode_message(&encode_message(&client.finish()?)?, server.key(), limits)?;
-    assert!(server.handle(finish, rng)?.is_none());
+    server.handle(finish, rng)?;
+    assert!(server.is_closed());
+    let outcome = outcome.ok_or("nothing came out")?;
     println!("\na {label} was drawn, the network reads a {}", outcome.predictions()[0]);
     Ok(())
 }

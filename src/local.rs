@@ -35,7 +35,7 @@ pub struct LocalReport {
     pub predictions: Vec<usize>,
     /// Inputs and activations that were clamped to their declared range.
     pub saturations: u64,
-    /// Every step of both sides, in order.
+    /// Every step of both sides, batch after batch.
     pub steps: Vec<StepRecord>,
     /// Seconds from the first hello to the last reply.
     pub seconds: f64,
@@ -52,19 +52,19 @@ pub struct LocalReport {
 /// The server's work in all.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ServerTotals {
-    /// Seconds by the clock, those included in which the client worked too: the sides' seconds can add up to more than
+    /// Seconds that it was busy, those included in which the client was too: the sides' seconds can add up to more than
     /// the run's.
     pub seconds: f64,
     /// Products and squarings mod n^2.
     pub products: u64,
-    /// Nanoseconds by the clock for one of them, with all cores at work.
+    /// Nanoseconds that it was busy for one of them, on as many cores as the client left it.
     pub ns_per_product: f64,
 }
 
 /// The client's work in all.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ClientTotals {
-    /// Seconds by the clock.
+    /// Seconds that it was busy.
     pub seconds: f64,
     /// Ciphertexts encrypted.
     pub encryptions: usize,
@@ -135,15 +135,16 @@ impl LocalInference {
             let mut client_side = || {
                 let rng = &mut rand::rng();
                 let client = Client::new(Arc::clone(&self.key), batch as u32);
-                let mut session = ClientSession::open(&client_end, client, rng)?;
+                let mut session = ClientSession::open(&client_end, client)?;
                 let plan = session.client().plan().cloned();
                 let mut outcomes = vec![];
                 let mut done = 0;
-                for images in images.axis_chunks_iter(Axis(0), batch) {
-                    outcomes.push(session.infer(images, rng)?);
-                    done += images.nrows();
+                let batches = images.axis_chunks_iter(Axis(0), batch);
+                session.infer_all(batches, rng, |outcome| {
+                    done += outcome.logits.nrows();
+                    outcomes.push(outcome);
                     progress(done);
-                }
+                })?;
                 if outcomes.is_empty() {
                     outcomes.push(session.infer(images, rng)?);
                 }
@@ -157,20 +158,25 @@ impl LocalInference {
             let (server_steps, result) = served.map_err(|_| gelu_io::transport::Disconnected)?;
             result?;
             let plan = plan.ok_or(gelu_io::transport::Disconnected)?;
-            Ok(LocalReport::new(plan, outcomes, interleave(client_steps, server_steps)))
+            let steps = interleave(plan.segments.len(), client_steps, server_steps);
+            Ok(LocalReport::new(plan, outcomes, steps))
         })
     }
 }
 
-/// The two sides take turns, the client first; what the server does besides follows its turn.
-fn interleave(client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecord> {
-    let mut server = server.into_iter().peekable();
-    let mut steps = vec![];
-    for record in client {
-        steps.push(record);
-        steps.extend(server.next());
-        while let Some(record) = server.next_if(|record| record.overlaps) {
-            steps.push(record);
+/// Lists the steps as a tensor meets them, the client's before the server's, batch after batch: at the client one more
+/// of each batch than there are segments, and before the first batch its hello and what the server does about it.
+fn interleave(segments: usize, client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecord> {
+    let batches = client.len().saturating_sub(1) / (segments + 1);
+    let opening = server.len().saturating_sub(batches * segments);
+    let (mut client, mut server) = (client.into_iter(), server.into_iter());
+    let mut steps: Vec<StepRecord> = client.by_ref().take(1).collect();
+    steps.extend(server.by_ref().take(opening));
+    for step in client {
+        steps.push(step);
+        // None follows the last step of a batch.
+        if !(steps.len() - 1 - opening).is_multiple_of(2 * segments + 1) {
+            steps.extend(server.next());
         }
     }
     steps

@@ -10,10 +10,11 @@ use std::thread;
 
 use common::{KEY, digits, options, shipped};
 use gelu_net::io::session::{ClientSession, serve};
-use gelu_net::io::transport::InProcess;
+use gelu_net::io::transport::{Disconnected, InProcess};
 use gelu_net::io::wire::{Limits, decode_message};
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::SecretKeyBytes;
+use gelu_net::tensor::{Decryption, EncTensorBuilder};
 use ndarray::ArrayView2;
 
 /// All messages of a session of one batch each, as bytes: up, down.
@@ -32,41 +33,44 @@ fn tapped(name: &str, batches: &[ArrayView2<'_, f32>]) -> Tapped {
         let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()).1);
         let tapping = scope.spawn(move || {
             let mut tapped = Tapped { up: vec![], down: vec![] };
-            while let Ok(message) = tap_up.receive() {
-                tapped.up.push(message.clone());
-                tap_down.send(message).unwrap();
-                // One reply to each message but the last.
-                let Ok(reply) = tap_down.receive() else { break };
-                tapped.down.push(reply.clone());
-                tap_up.send(reply).unwrap();
+            let pass = |from: &InProcess, to: &InProcess, copies: &mut Vec<Vec<u8>>| {
+                while let Some(message) = from.try_receive()? {
+                    copies.push(message.clone());
+                    to.send(message)?;
+                }
+                Ok::<_, Disconnected>(())
+            };
+            // Either end hangs up when it is done.
+            while pass(&tap_up, &tap_down, &mut tapped.up).is_ok()
+                && pass(&tap_down, &tap_up, &mut tapped.down).is_ok()
+            {
+                thread::yield_now();
             }
             tapped
         });
         let rng = &mut rand::rng();
         let client = Client::new(Arc::clone(&KEY), batches[0].nrows() as u32);
-        let mut session = ClientSession::open(&client_end, client, rng).unwrap();
-        for &images in batches {
-            session.infer(images, rng).unwrap();
-        }
+        let mut session = ClientSession::open(&client_end, client).unwrap();
+        session.infer_all(batches.iter().copied(), rng, |_| ()).unwrap();
         session.finish().unwrap();
+        drop(client_end);
         serving.join().unwrap().unwrap();
         tapping.join().unwrap()
     })
 }
 
-fn tensor(bytes: &[u8]) -> Option<EncTensor> {
-    match decode_message(bytes, Some(KEY.public_key()), Limits::default()).unwrap() {
-        Message::Activations { tensor, .. } | Message::Sums { tensor, .. } => Some(tensor),
-        _ => None,
-    }
+fn decoded(messages: &[Vec<u8>]) -> Vec<Message> {
+    let decode = |bytes| decode_message(bytes, Some(KEY.public_key()), Limits::default()).unwrap();
+    messages.iter().map(|bytes| decode(bytes)).collect()
 }
 
 fn ciphertexts(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let width = KEY.public_key().ciphertext_bytes();
-    let tensors = messages.iter().filter_map(|message| tensor(message));
-    tensors
-        .flat_map(|tensor| tensor.encode_ciphertexts().chunks(width).map(<[u8]>::to_vec).collect::<Vec<_>>())
-        .collect()
+    let chunks = decoded(messages).into_iter().filter_map(|message| match message {
+        Message::Chunk { ciphertexts, .. } => Some(ciphertexts.encode()),
+        _ => None,
+    });
+    chunks.flat_map(|bytes| bytes.chunks(width).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect()
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -103,7 +107,8 @@ fn neither_primes_nor_pixels_nor_weights_cross() {
         model.weights().tensors["conv1.weight"].data().iter().flat_map(|w| w.to_le_bytes()).collect();
     private.extend(telling_runs(&weights, 16));
     assert!(private.len() > 20, "the test looks for something: {}", private.len());
-    assert_eq!(tapped.up.len(), program.layers().len() + 2);
+    let begun = decoded(&tapped.up).iter().filter(|m| matches!(m, Message::Activations { .. })).count();
+    assert_eq!(begun, program.layers().len());
     for message in tapped.up.iter().chain(&tapped.down) {
         for secret in secrets.iter().map(Vec::as_slice).chain(private.iter().copied()) {
             assert!(!contains(message, secret));
@@ -119,19 +124,26 @@ fn neither_primes_nor_pixels_nor_weights_cross() {
 fn the_client_gets_the_plans_sums_and_nothing_else() {
     let images = digits(9, 1);
     let tapped = tapped("lenet5", &[images.view()]);
-    let Message::Accept { plan, .. } = decode_message(&tapped.down[0], None, Limits::default()).unwrap()
-    else {
-        panic!("not accepted")
-    };
-    assert_eq!(tapped.down.len(), plan.segments.len() + 1);
-    for (bytes, segment) in tapped.down[1..].iter().zip(&plan.segments) {
-        let tensor = tensor(bytes).unwrap();
-        assert_eq!(tensor.header(), segment.down_header(1));
-        // Every slot that is not an output is zero, or decryption would refuse it.
-        assert_eq!(tensor.decrypt(&KEY).unwrap().values().len(), segment.output.elements());
-        let bytes_of_ciphertexts = tensor.ciphertext_count() * KEY.public_key().ciphertext_bytes();
-        assert!(bytes.len() - bytes_of_ciphertexts < 1000, "nothing but a header besides");
+    let mut messages = decoded(&tapped.down).into_iter();
+    let Some(Message::Accept { plan, .. }) = messages.next() else { panic!("not accepted") };
+    let bytes: usize = tapped.down[1..].iter().map(Vec::len).sum();
+    let (mut count, mut ciphertext_bytes) = (1, 0);
+    for (step, segment) in plan.segments.iter().enumerate() {
+        let Some(Message::Sums { position, header }) = messages.next() else { panic!("no sums") };
+        assert_eq!((position.step as usize, &header), (step, &segment.down_header(1)));
+        let mut sums = Decryption::new(KEY.public_key(), header, segment.ciphertexts_down(1)).unwrap();
+        count += 1;
+        while !sums.is_complete() {
+            let Some(Message::Chunk { index, ciphertexts, .. }) = messages.next() else { panic!("no chunk") };
+            // Every slot that is not an output is zero, or decryption would refuse it.
+            sums.push(index, &ciphertexts, &KEY).unwrap();
+            ciphertext_bytes += ciphertexts.encode().len();
+            count += 1;
+        }
+        assert_eq!(sums.finish().unwrap().values().len(), segment.output.elements());
     }
+    assert!(messages.next().is_none());
+    assert!(bytes - ciphertext_bytes < 1000 * count, "nothing but headers besides");
 }
 
 #[test]
@@ -154,13 +166,27 @@ fn every_reply_is_randomised_afresh() {
         let rng = &mut rand::rng();
         let mut server = Server::new(Arc::clone(&model));
         let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
-        client.handle(server.handle(hello, rng).unwrap().unwrap(), rng).unwrap();
-        let start = client.start(images.view(), rng).unwrap();
-        let Message::Activations { position, tensor } = start else { panic!("no activations") };
-        let tensor = activations.unwrap_or(tensor);
-        let reply = server.handle(Message::Activations { position, tensor: tensor.clone() }, rng);
-        let Some(Message::Sums { tensor: sums, .. }) = reply.unwrap() else { panic!("no sums") };
-        (tensor, sums)
+        server.handle(hello, rng).unwrap();
+        client.handle(server.next_message(rng).unwrap().unwrap()).unwrap();
+        client.start(images.view()).unwrap();
+        let start = client.next_message(rng).unwrap().unwrap();
+        let Message::Activations { position, header } = start.clone() else { panic!("no activations") };
+        let most = program.plan().segments[0].ciphertexts_up(1);
+        let mut sent = EncTensorBuilder::new(KEY.public_key(), header, 1, most).unwrap();
+        server.handle(start, rng).unwrap();
+        while let Some(Message::Chunk { index, ciphertexts, .. }) = client.next_message(rng).unwrap() {
+            let chunk = activations.as_ref().and_then(|tensor| tensor.chunks().nth(index as usize));
+            let ciphertexts = chunk.unwrap_or(ciphertexts);
+            sent.push(index, &ciphertexts).unwrap();
+            server.handle(Message::Chunk { position, index, ciphertexts }, rng).unwrap();
+        }
+        let Some(Message::Sums { header, .. }) = server.next_message(rng).unwrap() else { panic!("no sums") };
+        let most = program.plan().segments[0].ciphertexts_down(1);
+        let mut sums = EncTensorBuilder::new(KEY.public_key(), header, 1, most).unwrap();
+        while let Some(Message::Chunk { index, ciphertexts, .. }) = server.next_message(rng).unwrap() {
+            sums.push(index, &ciphertexts).unwrap();
+        }
+        (sent.next_part().unwrap().unwrap(), sums.next_part().unwrap().unwrap())
     };
     let (activations, first) = run(None);
     let (_, second) = run(Some(activations.clone()));

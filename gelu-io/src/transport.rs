@@ -1,8 +1,11 @@
 //! How encoded messages travel. So far within one process; both ends hold bytes only.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 /// One end of a pipe between two threads that carries encoded messages.
+///
+/// Sending never waits, so that two ends that both have much to send cannot block each other. What may lie in the pipe
+/// is bounded by the protocol: the tensors of [`BATCHES_UNDER_WAY`](gelu_models::infer::BATCHES_UNDER_WAY) batches.
 #[derive(Debug)]
 pub struct InProcess {
     outgoing: Sender<Vec<u8>>,
@@ -39,5 +42,17 @@ impl InProcess {
     /// [`Disconnected`] when the other end is gone and nothing is left.
     pub fn receive(&self) -> Result<Vec<u8>, Disconnected> {
         self.incoming.recv().map_err(|_| Disconnected)
+    }
+
+    /// One encoded message, if one has come.
+    ///
+    /// # Errors
+    /// [`Disconnected`] when the other end is gone and nothing is left.
+    pub fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected> {
+        match self.incoming.try_recv() {
+            Ok(message) => Ok(Some(message)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Disconnected),
+        }
     }
 }

@@ -1,7 +1,7 @@
 use rand::CryptoRng;
-use rayon::prelude::*;
 
 use crate::arith::Residues;
+use crate::chunk::{self, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::{Arrangement, Extent};
 use crate::lowering::ColumnPlan;
@@ -75,12 +75,7 @@ impl EncTensor {
         ciphertexts: Residues,
     ) -> Result<Self, Error> {
         let randomness_bits = key.parameters().encryption_exponent();
-        if format.slot_bits() > layout.slot_bits {
-            return Err(Error::Overflow {
-                needed_bits: format.slot_bits(),
-                available_bits: layout.slot_bits,
-            });
-        }
+        layout.check_format(format)?;
         Ok(Self { key, shape, batch, format, layout, ciphertexts, randomness_bits })
     }
 
@@ -111,14 +106,16 @@ impl EncTensor {
 
     /// The ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
     pub fn encode_ciphertexts(&self) -> Vec<u8> {
-        const TOGETHER: usize = 8;
-        let count = self.ciphertexts.len();
-        let parts: Vec<Vec<u8>> = (0..count.div_ceil(TOGETHER))
-            .into_par_iter()
-            .map(|part| part * TOGETHER..count.min((part + 1) * TOGETHER))
-            .map(|range| self.key.encode(&self.ciphertexts.gather(range)))
-            .collect();
-        parts.concat()
+        chunk::encode(&self.key, &self.ciphertexts)
+    }
+
+    /// The ciphertexts in chunks of as many as travel together.
+    pub fn chunks(&self) -> impl Iterator<Item = EncChunk> {
+        let (count, most) = (self.ciphertexts.len(), EncChunk::most(&self.key));
+        (0..count).step_by(most).map(move |start| {
+            let run = start..count.min(start + most);
+            EncChunk::new(self.key.clone(), self.ciphertexts.gather(run))
+        })
     }
 
     /// What is public of it.
@@ -173,7 +170,8 @@ impl EncTensor {
         }
         let plaintexts = key.decrypt(&self.ciphertexts);
         let modulus = self.key.ring().modulus();
-        let values = self.layout.unpack(&plaintexts, self.extent(), modulus, self.format)?;
+        let mut values = vec![0; self.batch * self.shape.elements()];
+        self.layout.unpack(&mut values, (&plaintexts, 0), self.extent(), modulus, self.format)?;
         FixedTensor::new(self.shape.clone(), self.format, values)
     }
 
@@ -288,7 +286,8 @@ impl EncTensor {
         let format = self.format.sum(plain.format())?;
         let values: Vec<i64> =
             plain.values().iter().copied().cycle().take(self.batch * self.shape.elements()).collect();
-        let plaintexts = self.layout.pack(&values, self.extent(), self.key.ring().modulus());
+        let all = 0..self.ciphertexts.len();
+        let plaintexts = self.layout.pack(&values, self.extent(), all, self.key.ring().modulus());
         let ciphertexts = self.key.add_plaintexts(&self.ciphertexts, &plaintexts);
         self.derive(ciphertexts, 0, (self.shape.clone(), format, self.layout))
     }
@@ -363,12 +362,7 @@ impl EncTensor {
         }
         // Checked before the work, and so that nothing is multiplied that could overflow its slot.
         let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
-        if format.slot_bits() > self.layout.slot_bits {
-            return Err(Error::Overflow {
-                needed_bits: format.slot_bits(),
-                available_bits: self.layout.slot_bits,
-            });
-        }
+        self.layout.check_format(format)?;
         let columns = Columns::new(ring, &self.ciphertexts, product.taps, product.indices.iter().copied());
         let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest(ring.backend().lanes());
         matmul::multiply(ring, matrix, &columns, strategy)

@@ -1,7 +1,10 @@
+use std::ops::Range;
+
 use rand::CryptoRng;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
+use crate::arith::Residues;
 use crate::layout::Extent;
 use crate::paillier::Randomizer;
 use crate::{EncTensor, Error, Format, IntMatrix, Shape, SlotLayout, Window, WindowTap, Windows};
@@ -172,11 +175,27 @@ impl FixedTensor {
     ) -> Result<EncTensor, Error> {
         let key = randomizer.public_key();
         layout.check(key.size(), &self.shape)?;
-        let extent = Extent::new(self.batch, &self.shape);
-        let randomizers = randomizer.randomizers(rng, layout.count(extent));
-        let plaintexts = layout.pack(&self.values, extent, key.ring().modulus());
-        let ciphertexts = key.add_plaintexts(&randomizers, &plaintexts);
+        let all = 0..layout.count(self.extent());
+        let ciphertexts = self.encrypt_run(layout, all, randomizer, rng);
         EncTensor::new(key.clone(), self.shape.clone(), self.batch, self.format, layout, ciphertexts)
+    }
+
+    /// A run of the ciphertexts; the layout was checked.
+    pub(crate) fn encrypt_run(
+        &self,
+        layout: SlotLayout,
+        run: Range<usize>,
+        randomizer: &dyn Randomizer,
+        rng: &mut dyn CryptoRng,
+    ) -> Residues {
+        let key = randomizer.public_key();
+        let randomizers = randomizer.randomizers(rng, run.len());
+        let plaintexts = layout.pack(&self.values, self.extent(), run, key.ring().modulus());
+        key.add_plaintexts(&randomizers, &plaintexts)
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        Extent::new(self.batch, &self.shape)
     }
 
     /// Applies `row_of` to each image and row of weights; it fills the row's part of the output.

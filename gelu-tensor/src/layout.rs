@@ -1,5 +1,7 @@
 use std::fmt;
+use std::ops::Range;
 
+use num_integer::Integer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -127,6 +129,15 @@ impl SlotLayout {
         if fits { Ok(self) } else { Err(self.misfit("slots that match the tensor's shape")) }
     }
 
+    /// Checks that slots hold the values of a format.
+    pub(crate) fn check_format(self, format: Format) -> Result<(), Error> {
+        let (needed_bits, available_bits) = (format.slot_bits(), self.slot_bits);
+        if needed_bits > available_bits {
+            return Err(Error::Overflow { needed_bits, available_bits });
+        }
+        Ok(())
+    }
+
     fn misfit(self, expected: &'static str) -> Error {
         Error::Layout { operation: "an encrypted tensor", expected, found: format!("{self}") }
     }
@@ -184,13 +195,26 @@ impl SlotLayout {
         })
     }
 
-    /// Packs values (image-major) into plaintexts of `modulus`'s limbs each: `sum v_j 2^(j slot_bits) mod n`.
-    pub(crate) fn pack(self, values: &[i64], extent: Extent, modulus: &[u64]) -> Zeroizing<Vec<u64>> {
+    /// The fewest images that share no ciphertext with others: runs of so many can be worked on by themselves.
+    pub fn images_apart(self) -> usize {
+        let positions = self.run(1);
+        (self.width / self.width.gcd(&positions).max(1)).saturating_mul(self.stacked).max(1)
+    }
+
+    /// Packs values (image-major) into the plaintexts of a run of ciphertexts, of `modulus`'s limbs each: `sum v_j
+    /// 2^(j slot_bits) mod n`.
+    pub(crate) fn pack(
+        self,
+        values: &[i64],
+        extent: Extent,
+        ciphertexts: Range<usize>,
+        modulus: &[u64],
+    ) -> Zeroizing<Vec<u64>> {
         let offset = self.offset(modulus.len());
         let units = self.groups(extent) * self.units_per_group(extent);
         let half = 1i64 << (self.slot_bits - 1);
-        let mut out = Zeroizing::new(Vec::with_capacity(self.count(extent) * modulus.len()));
-        for ciphertext in 0..self.count(extent) {
+        let mut out = Zeroizing::new(Vec::with_capacity(ciphertexts.len() * modulus.len()));
+        for ciphertext in ciphertexts {
             // Every slot holds its value plus half its range; the halves are taken off all at once.
             let mut plaintext = offset.clone();
             for stack in 0..self.stacked.min(units - ciphertext * self.stacked) {
@@ -216,23 +240,24 @@ impl SlotLayout {
         out
     }
 
-    /// Unpacks plaintexts into values, image-major; every element must have a slot.
+    /// Unpacks the plaintexts of a run of ciphertexts, from the one at `first` on, into their places among `values`,
+    /// image-major; every element must have a slot.
     ///
     /// # Errors
     /// [`Error::Plaintext`] when a value is outside `format` or an unused slot holds anything.
     pub(crate) fn unpack(
         self,
-        plaintexts: &[u64],
+        values: &mut [i64],
+        (plaintexts, first): (&[u64], usize),
         extent: Extent,
         modulus: &[u64],
         format: Format,
-    ) -> Result<Vec<i64>, Error> {
+    ) -> Result<(), Error> {
         let offset = self.offset(modulus.len());
         let units = self.groups(extent) * self.units_per_group(extent);
         let half = 1i64 << (self.slot_bits - 1);
         let used_bits = self.width * self.stacked * self.slot_bits;
-        let mut values = vec![0; extent.batch * extent.elements];
-        for (ciphertext, plaintext) in plaintexts.chunks_exact(modulus.len()).enumerate() {
+        for (ciphertext, plaintext) in (first..).zip(plaintexts.chunks_exact(modulus.len())) {
             // Both are below n < 2^(64 limbs) and the offset below n / 2: one subtraction makes the sum canonical,
             // and a sum that wraps is no sum of slots.
             let error = Error::Plaintext { index: ciphertext };
@@ -260,7 +285,7 @@ impl SlotLayout {
                 }
             }
         }
-        Ok(values)
+        Ok(())
     }
 
     /// Half of every slot's range.

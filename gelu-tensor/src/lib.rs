@@ -2,6 +2,7 @@
 //! matrix product that every linear layer of gelu-net is lowered to.
 
 pub mod arith;
+mod chunk;
 mod enc_tensor;
 mod error;
 mod fixed_tensor;
@@ -15,6 +16,7 @@ mod shape;
 mod tests;
 mod window;
 
+pub use chunk::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Encryption};
 pub use enc_tensor::{EncTensor, EncTensorHeader};
 pub use error::Error;
 pub use fixed_tensor::FixedTensor;

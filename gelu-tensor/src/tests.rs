@@ -338,3 +338,46 @@ fn formats_are_checked() {
     assert!(IntMatrix::new(2, WeightRange::signed(25, 0), vec![7, 8]).is_err());
     assert!(IntMatrix::new(2, WeightRange::signed(4, 0), vec![7]).is_err());
 }
+
+/// Chunk by chunk and at once give the same; parts come out as soon as their chunks are there.
+#[test]
+fn tensors_in_chunks_are_the_same() {
+    let rng = &mut ChaCha20Rng::seed_from_u64(21);
+    let (batch, format) = (90, Format::new(100, 0).unwrap());
+    let integers = (0..batch as i64 * 6).map(|i| i * 37 % 201 - 100).collect();
+    let values = FixedTensor::new(Shape::from([6]), format, integers).unwrap();
+    let layout = SlotLayout::batch(48, batch, KeyBits::Bits1024).unwrap();
+    assert!(layout.width < batch && layout.images_apart() == layout.width);
+    let mut encryption = Encryption::new(values.clone(), layout, public()).unwrap();
+    let header = encryption.header();
+    let all = encryption.next_chunk(&*KEY, rng).unwrap();
+    assert!(encryption.next_chunk(&*KEY, rng).is_none());
+    let bytes = all.encode();
+    let chunks: Vec<EncChunk> = bytes
+        .chunks(4 * public().ciphertext_bytes())
+        .map(|bytes| EncChunk::decode(public(), bytes).unwrap())
+        .collect();
+    assert!(chunks.len() > 3);
+
+    let most = all.ciphertext_count();
+    let part = layout.width;
+    assert!(EncTensorBuilder::new(public(), header.clone(), part + 1, most).is_err());
+    assert!(EncTensorBuilder::new(public(), header.clone(), part, most - 1).is_err());
+    let mut builder = EncTensorBuilder::new(public(), header.clone(), part, most).unwrap();
+    let mut decryption = Decryption::new(public(), header, most).unwrap();
+    let (mut images, mut early) = (vec![], 0);
+    for (index, chunk) in (0..).zip(&chunks) {
+        assert!(builder.push(index + 1, chunk).is_err() && decryption.push(index + 1, chunk, &KEY).is_err());
+        builder.push(index, chunk).unwrap();
+        decryption.push(index, chunk, &KEY).unwrap();
+        while let Some(part) = builder.next_part().unwrap() {
+            early += usize::from(!builder.is_complete());
+            images.extend_from_slice(part.decrypt(&KEY).unwrap().values());
+        }
+    }
+    assert!(early > 0 && builder.is_empty());
+    let over = builder.push(chunks.len() as u32, &chunks[0]).unwrap_err();
+    assert!(matches!(over, Error::Count { what: "ciphertexts of a tensor", .. }), "{over}");
+    assert_eq!(images, values.values());
+    assert_eq!(decryption.finish().unwrap(), values);
+}

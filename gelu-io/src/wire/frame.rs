@@ -1,5 +1,6 @@
 use std::fmt;
 
+use gelu_tensor::CHUNK_BYTES;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,13 +13,13 @@ const PREFIX: usize = 18;
 pub struct Limits {
     /// Bytes of a header. Default: 1 MiB.
     pub header: usize,
-    /// Bytes of a payload. Default: 1 GiB.
+    /// Bytes of a payload. Default: those of a chunk of ciphertexts, [`CHUNK_BYTES`].
     pub payload: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header: 1 << 20, payload: 1 << 30 }
+        Self { header: 1 << 20, payload: CHUNK_BYTES }
     }
 }
 
@@ -30,14 +31,16 @@ pub enum Kind {
     Hello = 1,
     /// A server's consent.
     Accept = 2,
-    /// A client's encrypted activations.
+    /// The beginning of a client's encrypted activations.
     Activations = 3,
-    /// A server's encrypted sums.
+    /// The beginning of a server's encrypted sums.
     Sums = 4,
     /// The end of a session.
     Finish = 5,
     /// The end of a session by an error.
     Abort = 6,
+    /// Ciphertexts of the tensor that was begun.
+    Chunk = 7,
     /// A public key.
     PublicKey = 16,
     /// A secret key.
@@ -45,13 +48,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Hello,
         Self::Accept,
         Self::Activations,
         Self::Sums,
         Self::Finish,
         Self::Abort,
+        Self::Chunk,
         Self::PublicKey,
         Self::SecretKey,
     ];
@@ -66,6 +70,7 @@ impl fmt::Display for Kind {
             Self::Sums => "a Sums message",
             Self::Finish => "a Finish message",
             Self::Abort => "an Abort message",
+            Self::Chunk => "a Chunk message",
             Self::PublicKey => "a public key",
             Self::SecretKey => "a secret key",
         })

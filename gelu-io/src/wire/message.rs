@@ -1,7 +1,7 @@
 use gelu_models::infer::{AbortReason, Message, Position, SessionId};
 use gelu_models::plan::Plan;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
-use gelu_tensor::{EncTensor, EncTensorHeader};
+use gelu_tensor::{EncChunk, EncTensorHeader};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, Kind, Limits, WireError, build};
@@ -27,8 +27,15 @@ struct AcceptHeader {
 #[serde(deny_unknown_fields)]
 struct TensorHeader {
     position: Position,
-    key: String,
     tensor: EncTensorHeader,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChunkHeader {
+    position: Position,
+    index: u32,
+    key: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,19 +64,23 @@ pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
         Message::Accept { session, plan } => {
             build(Kind::Accept, &AcceptHeader { session: *session, plan: plan.clone() }, &[])
         }
-        Message::Activations { position, tensor } => build_tensor(Kind::Activations, *position, tensor),
-        Message::Sums { position, tensor } => build_tensor(Kind::Sums, *position, tensor),
+        Message::Activations { position, header } => build_tensor(Kind::Activations, *position, header),
+        Message::Sums { position, header } => build_tensor(Kind::Sums, *position, header),
+        Message::Chunk { position, index, ciphertexts } => {
+            let key = ciphertexts.key().fingerprint_hex();
+            let header = ChunkHeader { position: *position, index: *index, key };
+            build(Kind::Chunk, &header, &ciphertexts.encode())
+        }
         Message::Finish { session } => build(Kind::Finish, &FinishHeader { session: *session }, &[]),
         Message::Abort { reason } => build(Kind::Abort, &AbortHeader { reason: *reason }, &[]),
     }
 }
 
-fn build_tensor(kind: Kind, position: Position, tensor: &EncTensor) -> Result<Vec<u8>, WireError> {
-    let header = TensorHeader { position, key: tensor.key().fingerprint_hex(), tensor: tensor.header() };
-    build(kind, &header, &tensor.encode_ciphertexts())
+fn build_tensor(kind: Kind, position: Position, header: &EncTensorHeader) -> Result<Vec<u8>, WireError> {
+    build(kind, &TensorHeader { position, tensor: header.clone() }, &[])
 }
 
-/// The message in `bytes`, whose tensors must be under `key`.
+/// The message in `bytes`, whose ciphertexts must be under `key`.
 ///
 /// # Errors
 /// [`WireError`] that says what was expected and found.
@@ -87,13 +98,16 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
             Ok(Message::Accept { session, plan })
         }
         Kind::Activations => {
-            let (position, tensor) = decode_tensor(&frame, key)?;
-            Ok(Message::Activations { position, tensor })
+            frame.no_payload()?;
+            let TensorHeader { position, tensor } = frame.header()?;
+            Ok(Message::Activations { position, header: tensor })
         }
         Kind::Sums => {
-            let (position, tensor) = decode_tensor(&frame, key)?;
-            Ok(Message::Sums { position, tensor })
+            frame.no_payload()?;
+            let TensorHeader { position, tensor } = frame.header()?;
+            Ok(Message::Sums { position, header: tensor })
         }
+        Kind::Chunk => decode_chunk(&frame, key),
         Kind::Finish => {
             frame.no_payload()?;
             let FinishHeader { session } = frame.header()?;
@@ -110,12 +124,12 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
     }
 }
 
-fn decode_tensor(frame: &Frame<'_>, key: Option<&PublicKey>) -> Result<(Position, EncTensor), WireError> {
+fn decode_chunk(frame: &Frame<'_>, key: Option<&PublicKey>) -> Result<Message, WireError> {
     let key = key.ok_or(WireError::NoKey)?;
-    let header: TensorHeader = frame.header()?;
+    let ChunkHeader { position, index, key: found } = frame.header()?;
     let expected = key.fingerprint_hex();
-    if header.key != expected {
-        return Err(WireError::ForeignKey { expected, found: header.key });
+    if found != expected {
+        return Err(WireError::ForeignKey { expected, found });
     }
-    Ok((header.position, EncTensor::decode(key, header.tensor, frame.payload)?))
+    Ok(Message::Chunk { position, index, ciphertexts: EncChunk::decode(key, frame.payload)? })
 }

@@ -4,8 +4,8 @@ use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
 use gelu_models::infer::{AbortReason, Client, Event, Message, Server, ServerModel};
 use gelu_models::plan::PlanOptions;
-use gelu_tensor::Error;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
+use gelu_tensor::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Error};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -26,23 +26,37 @@ static MESSAGES: LazyLock<Vec<(Kind, Vec<u8>)>> = LazyLock::new(|| {
     model.initialise(Initializer::KaimingUniform, rng);
     let mut server = Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())));
     let (mut client, hello) = Client::new(Arc::clone(&KEY), 2);
-    let mut messages = vec![];
-    let mut up = hello;
+    let mut messages = vec![hello.clone()];
+    server.handle(hello, rng).unwrap();
     loop {
-        let down = server.handle(up.clone(), rng).unwrap().unwrap();
-        messages.extend([up, down.clone()]);
-        match client.handle(down, rng).unwrap() {
-            Event::Ready => up = client.start(Array2::from_elem((2, 4), 0.5).view(), rng).unwrap(),
-            Event::Send(message) => up = *message,
-            Event::Done(_) => break,
+        while let Some(message) = server.next_message(rng).unwrap() {
+            messages.push(message.clone());
+            if matches!(client.handle(message).unwrap(), Some(Event::Ready)) {
+                client.start(Array2::from_elem((2, 4), 0.5).view()).unwrap();
+            }
+        }
+        if client.batches_under_way() == 0 {
+            break;
+        }
+        while let Some(message) = client.next_message(rng).unwrap() {
+            messages.push(message.clone());
+            server.handle(message, rng).unwrap();
         }
     }
-    messages.truncate(4);
+    messages.truncate(6);
     messages.push(client.finish().unwrap());
     messages.push(Message::Abort { reason: AbortReason::BadPlan });
-    let kinds =
-        [Kind::Hello, Kind::Accept, Kind::Activations, Kind::Sums, Kind::Finish, Kind::Abort].into_iter();
-    kinds.zip(messages.iter().map(|message| encode_message(message).unwrap())).collect()
+    let kinds = [
+        Kind::Hello,
+        Kind::Accept,
+        Kind::Activations,
+        Kind::Chunk,
+        Kind::Sums,
+        Kind::Chunk,
+        Kind::Finish,
+        Kind::Abort,
+    ];
+    kinds.into_iter().zip(messages.iter().map(|message| encode_message(message).unwrap())).collect()
 });
 
 fn key(seed: u64) -> Arc<SecretKey> {
@@ -86,7 +100,7 @@ fn secret_file() -> Vec<u8> {
 
 #[test]
 fn every_message_comes_back() {
-    assert_eq!(MESSAGES.len(), 6);
+    assert_eq!(MESSAGES.len(), 8);
     for (kind, bytes) in MESSAGES.iter() {
         let again = decode(bytes).unwrap();
         assert_eq!(format!("{kind:?}"), format!("{:?}", again.kind()));
@@ -165,7 +179,7 @@ fn headers_that_describe_something_else_are_refused() {
     }
     let session = |header: &mut Value, _: &mut Vec<u8>| header["session"] = json!([1, 2, 3]);
     assert!(matches!(error(&edited(Kind::Finish, message(Kind::Finish), session)), WireError::Header { .. }));
-    for kind in [Kind::Accept, Kind::Finish, Kind::Abort] {
+    for kind in [Kind::Accept, Kind::Activations, Kind::Sums, Kind::Finish, Kind::Abort] {
         let loaded = edited(kind, message(kind), |_, payload| payload.push(1));
         assert_eq!(error(&loaded), WireError::Length { expected: 0, found: 1 });
     }
@@ -185,6 +199,9 @@ fn tensors_with_absurd_headers_are_refused() {
         (json!([]), json!("images")),
         (json!([0]), json!("images")),
     ];
+    let Message::Chunk { ciphertexts: chunk, .. } = decode(message(Kind::Chunk)).unwrap() else {
+        panic!("no chunk")
+    };
     for batch in [0, 1, 2, most] {
         for (shape, arrangement) in &layouts {
             for (width, stacked) in [(1, 1), (most, 1), (most, most), (0, 1)] {
@@ -196,7 +213,16 @@ fn tensors_with_absurd_headers_are_refused() {
                     tensor["layout"]["width"] = json!(width);
                     tensor["layout"]["stacked"] = json!(stacked);
                 });
-                assert!(matches!(error(&bytes), WireError::Content(_)), "{batch} {shape} {arrangement}");
+                // Neither side takes another header than the plan's; nor does what would collect the tensor.
+                let Message::Activations { header, .. } = decode(&bytes).unwrap() else {
+                    panic!("no activations")
+                };
+                let collected = EncTensorBuilder::new(public(), header.clone(), 1, 1 << 20)
+                    .and_then(|mut builder| builder.push(0, &chunk));
+                assert!(collected.is_err(), "{batch} {shape} {arrangement}");
+                let decrypted = Decryption::new(public(), header, 1 << 20)
+                    .and_then(|mut decryption| decryption.push(0, &chunk, &KEY));
+                assert!(decrypted.is_err(), "{batch} {shape} {arrangement}");
             }
         }
     }
@@ -207,7 +233,7 @@ fn numbers_that_are_no_ciphertexts_are_refused() {
     let width = public().ciphertext_bytes();
     let n = BigUint::from_bytes_le(&public().n_le_bytes());
     let p = KEY.to_le_bytes().p;
-    let good = message(Kind::Activations);
+    let good = message(Kind::Chunk);
     let first = BigUint::from_bytes_le(&good[good.len() - width..]);
     let unit = "must be a unit mod n^2, so not zero";
     for (number, rule) in [
@@ -224,21 +250,43 @@ fn numbers_that_are_no_ciphertexts_are_refused() {
         let index = 3;
         assert_eq!(error(&bytes), WireError::Content(Error::Ciphertext { index, rule }), "{number:x}");
     }
-    for missing in [1, width] {
-        let short = edited(Kind::Activations, good, |_, payload| payload.truncate(payload.len() - missing));
+    for missing in [1, width + 1, 4 * width] {
+        let short = edited(Kind::Chunk, good, |_, payload| payload.truncate(payload.len() - missing));
         assert!(matches!(error(&short), WireError::Content(Error::Count { .. })));
     }
 }
 
+/// A chunk has at least one ciphertext, and no more than one message takes.
+#[test]
+fn chunks_have_a_bounded_number_of_ciphertexts() {
+    let good = message(Kind::Chunk);
+    let most = EncChunk::most(public());
+    let of = |count: usize| {
+        edited(Kind::Chunk, good, |_, payload| {
+            let one = payload[..public().ciphertext_bytes()].to_vec();
+            *payload = one.repeat(count);
+        })
+    };
+    assert_eq!(decode(&of(most)).unwrap().ciphertext_count(), most);
+    let what = "ciphertexts of a chunk, at least 1 and at most";
+    let none = WireError::Content(Error::Count { what, expected: most, found: 0 });
+    assert_eq!(error(&of(0)), none);
+    let found = error(&of(most + 1));
+    assert!(matches!(found, WireError::TooLarge { what: "payload", limit: CHUNK_BYTES, .. }), "{found}");
+    let larger = Limits { payload: 1 << 20, ..Limits::default() };
+    let found = decode_message(&of(most + 1), Some(public()), larger).unwrap_err();
+    assert_eq!(found, WireError::Content(Error::Count { what, expected: most, found: most + 1 }));
+}
+
 #[test]
 fn ciphertexts_under_another_key_are_refused() {
-    for kind in [Kind::Activations, Kind::Sums] {
+    for (kind, bytes) in MESSAGES.iter().filter(|(kind, _)| *kind == Kind::Chunk) {
         let other = key(6);
-        let found = decode_message(message(kind), Some(other.public_key()), Limits::default()).unwrap_err();
+        let found = decode_message(bytes, Some(other.public_key()), Limits::default()).unwrap_err();
         let hex = |key: &PublicKey| key.fingerprint().iter().map(|b| format!("{b:02x}")).collect::<String>();
         let [expected, theirs] = [hex(other.public_key()), hex(public())];
         assert_eq!(found, WireError::ForeignKey { expected, found: theirs });
-        assert_eq!(decode_message(message(kind), None, Limits::default()).unwrap_err(), WireError::NoKey);
+        assert_eq!(decode_message(bytes, None, Limits::default()).unwrap_err(), WireError::NoKey, "{kind}");
     }
 }
 
@@ -306,7 +354,7 @@ proptest! {
 
     /// A changed byte is an error, or changes a message into another valid one; it never panics.
     #[test]
-    fn a_corrupt_byte_never_panics(which in 0usize..6, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn a_corrupt_byte_never_panics(which in 0usize..8, at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let mut bytes = MESSAGES[which].1.clone();
         let at = at.index(bytes.len());
         bytes[at] = value;
@@ -317,7 +365,7 @@ proptest! {
 
     /// The same in headers alone, where almost every byte matters.
     #[test]
-    fn a_corrupt_header_never_panics(which in 0usize..6, at in any::<prop::sample::Index>(), digit in 0u8..10) {
+    fn a_corrupt_header_never_panics(which in 0usize..8, at in any::<prop::sample::Index>(), digit in 0u8..10) {
         let mut bytes = MESSAGES[which].1.clone();
         let length = u32::from_le_bytes(bytes[6..10].try_into().unwrap()) as usize;
         let digits: Vec<usize> = (PREFIX..PREFIX + length).filter(|&i| bytes[i].is_ascii_digit()).collect();
@@ -342,6 +390,7 @@ proptest! {
     fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(decode(&bytes).is_err());
         prop_assert!(decode(&[&b"GELU\x01\x03"[..], &bytes].concat()).is_err());
+        prop_assert!(decode(&[&b"GELU\x01\x07"[..], &bytes].concat()).is_err());
         prop_assert!(decode_public_key(&bytes).is_err());
     }
 }

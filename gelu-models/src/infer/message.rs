@@ -1,13 +1,17 @@
 use std::fmt;
 
-use gelu_tensor::EncTensor;
 use gelu_tensor::paillier::PublicKey;
+use gelu_tensor::{EncChunk, EncTensorHeader};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 
 /// The version of the protocol that this crate speaks.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
+
+/// The most batches of one session that may be under way at a time: while the server works on one, the client encrypts
+/// the next.
+pub const BATCHES_UNDER_WAY: usize = 2;
 
 /// A random name that the server gives a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,19 +49,28 @@ pub enum Message {
         /// How the model is run.
         plan: Box<Plan>,
     },
-    /// Client: the encrypted input of a segment.
+    /// Client: the encrypted input of a segment; its chunks follow.
     Activations {
         /// Where it belongs.
         position: Position,
-        /// The ciphertexts.
-        tensor: EncTensor,
+        /// What is public of it.
+        header: EncTensorHeader,
     },
-    /// Server: the encrypted weighted sums of a segment.
+    /// Server: the encrypted weighted sums of a segment; their chunks follow.
     Sums {
         /// Where they belong.
         position: Position,
+        /// What is public of them.
+        header: EncTensorHeader,
+    },
+    /// Either: the next ciphertexts of the tensor that was begun.
+    Chunk {
+        /// Where the tensor belongs.
+        position: Position,
+        /// How many chunks of it came before.
+        index: u32,
         /// The ciphertexts.
-        tensor: EncTensor,
+        ciphertexts: EncChunk,
     },
     /// Client: ends the session.
     Finish {
@@ -82,6 +95,8 @@ pub enum MessageKind {
     Activations,
     /// [`Message::Sums`].
     Sums,
+    /// [`Message::Chunk`].
+    Chunk,
     /// [`Message::Finish`].
     Finish,
     /// [`Message::Abort`].
@@ -96,8 +111,27 @@ impl Message {
             Self::Accept { .. } => MessageKind::Accept,
             Self::Activations { .. } => MessageKind::Activations,
             Self::Sums { .. } => MessageKind::Sums,
+            Self::Chunk { .. } => MessageKind::Chunk,
             Self::Finish { .. } => MessageKind::Finish,
             Self::Abort { .. } => MessageKind::Abort,
+        }
+    }
+
+    /// Where in the session it belongs, if it is of a tensor.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Activations { position, .. }
+            | Self::Sums { position, .. }
+            | Self::Chunk { position, .. } => Some(*position),
+            Self::Hello { .. } | Self::Accept { .. } | Self::Finish { .. } | Self::Abort { .. } => None,
+        }
+    }
+
+    /// How many ciphertexts it carries.
+    pub fn ciphertext_count(&self) -> usize {
+        match self {
+            Self::Chunk { ciphertexts, .. } => ciphertexts.ciphertext_count(),
+            _ => 0,
         }
     }
 }
@@ -105,11 +139,13 @@ impl Message {
 /// Prints the kind, and where it belongs.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Activations { position, .. } | Self::Sums { position, .. } => {
-                write!(f, "{:?} of batch {}, step {}", self.kind(), position.round, position.step)
-            }
-            _ => write!(f, "{:?}", self.kind()),
+        write!(f, "{:?}", self.kind())?;
+        if let Self::Chunk { index, .. } = self {
+            write!(f, " {index}")?;
+        }
+        match self.position() {
+            Some(Position { round, step, .. }) => write!(f, " of batch {round}, step {step}"),
+            None => Ok(()),
         }
     }
 }

@@ -5,13 +5,21 @@
 //! client                                server
 //! Hello {key, batch}          ->
 //!                             <-        Accept {session, plan}
-//! Activations {step 0}        ->
-//!                             <-        Sums {step 0}
+//! Activations {round 0, step 0} ->
+//! Chunk 0, Chunk 1 ...        ->
+//!                             <-        Sums {round 0, step 0}
+//!                             <-        Chunk 0 ...
 //! ...                                   ...
 //! Finish                      ->
 //! ```
 //!
-//! Every step consumes the state it starts from, so that a message that comes twice, early or late ends the session.
+//! Either side takes what comes (`handle`) and says what it has to say (`next_message`), one message and a bounded unit
+//! of computation at a time, so that one computes what the other has not asked for yet: the client encrypts a chunk
+//! while the server checks the one before, and a batch while the server works on another. At most
+//! [`BATCHES_UNDER_WAY`] batches are; the chunks of a tensor follow each other without anything between, and the server
+//! answers in the order in which tensors came.
+//!
+//! Every message consumes the state it starts from, so that one that comes twice, early or late ends the session.
 
 mod client;
 mod message;
@@ -21,7 +29,9 @@ mod step;
 mod tests;
 
 pub use client::{Client, Event};
-pub use message::{AbortReason, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
+pub use message::{
+    AbortReason, BATCHES_UNDER_WAY, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId,
+};
 pub use server::{Server, ServerModel};
 pub use step::{Outcome, Step, StepFn};
 

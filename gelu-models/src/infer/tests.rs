@@ -36,20 +36,51 @@ fn server(model: Model) -> Server {
     Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())))
 }
 
+/// The server's reply to a hello.
+fn accept(server: &mut Server, hello: Message) -> Message {
+    server.handle(hello, &mut rng()).unwrap();
+    server.next_message(&mut rng()).unwrap().unwrap()
+}
+
+/// Carries messages until neither side has anything to say; what came out.
+fn converse(server: &mut Server, client: &mut Client) -> Vec<Outcome> {
+    let rng = &mut rng();
+    let mut outcomes = vec![];
+    loop {
+        let mut quiet = true;
+        while let Some(up) = client.next_message(rng).unwrap() {
+            server.handle(up, rng).unwrap();
+            quiet = false;
+        }
+        while let Some(down) = server.next_message(rng).unwrap() {
+            if let Some(Event::Done(outcome)) = client.handle(down).unwrap() {
+                outcomes.push(*outcome);
+            }
+            quiet = false;
+        }
+        if quiet {
+            return outcomes;
+        }
+    }
+}
+
+/// A session that has been accepted.
+fn opened(model: Model, batch: u32) -> (Server, Client) {
+    let mut server = server(model);
+    let (mut client, hello) = Client::new(Arc::clone(&KEY), batch);
+    let accept = accept(&mut server, hello);
+    assert!(matches!(client.handle(accept).unwrap(), Some(Event::Ready)));
+    (server, client)
+}
+
 /// Opens a session and runs one batch.
 fn run(server: &mut Server, client: (Client, Message), images: &Array2<f32>) -> Outcome {
     let (mut client, hello) = client;
-    let accept = server.handle(hello, &mut rng()).unwrap().unwrap();
-    assert!(matches!(client.handle(accept, &mut rng()).unwrap(), Event::Ready));
-    let mut up = client.start(images.view(), &mut rng()).unwrap();
-    loop {
-        let sums = server.handle(up, &mut rng()).unwrap().unwrap();
-        match client.handle(sums, &mut rng()).unwrap() {
-            Event::Send(message) => up = *message,
-            Event::Done(outcome) => return *outcome,
-            Event::Ready => panic!("ready twice"),
-        }
-    }
+    client.handle(accept(server, hello)).unwrap();
+    client.start(images.view()).unwrap();
+    let mut outcomes = converse(server, &mut client);
+    assert_eq!(outcomes.len(), 1);
+    outcomes.remove(0)
 }
 
 #[test]
@@ -137,11 +168,9 @@ fn values_that_are_no_numbers_are_clamped_and_counted() {
 #[test]
 fn a_wrong_batch_closes_the_client() {
     for (rows, columns) in [(1, 4), (3, 4), (2, 5), (0, 4)] {
-        let mut server = server(small());
-        let (mut client, hello) = Client::new(Arc::clone(&KEY), 2);
-        client.handle(server.handle(hello, &mut rng()).unwrap().unwrap(), &mut rng()).unwrap();
+        let (_, mut client) = opened(small(), 2);
         assert_eq!(client.plan().unwrap().batch, 2);
-        let error = client.start(Array2::zeros((rows, columns)).view(), &mut rng()).unwrap_err();
+        let error = client.start(Array2::zeros((rows, columns)).view()).unwrap_err();
         assert!(matches!(error, SessionError::Numbers { step: 0, .. }), "{error}");
         assert!(client.is_closed() && client.plan().is_none());
         assert_eq!(client.finish().unwrap_err(), SessionError::Closed);
@@ -151,7 +180,7 @@ fn a_wrong_batch_closes_the_client() {
 #[test]
 fn nothing_may_start_before_the_server_has_accepted() {
     let (mut client, _) = Client::new(Arc::clone(&KEY), 1);
-    let error = client.start(images(1).view(), &mut rng()).unwrap_err();
+    let error = client.start(images(1).view()).unwrap_err();
     assert!(
         matches!(error, SessionError::Unexpected { expected: "the server's reply first", .. }),
         "{error}"
@@ -159,7 +188,7 @@ fn nothing_may_start_before_the_server_has_accepted() {
     let (mut client, _) = Client::new(Arc::clone(&KEY), 1);
     assert!(matches!(client.finish().unwrap_err(), SessionError::Unexpected { .. }));
     let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
-    let error = client.handle(hello, &mut rng()).unwrap_err();
+    let error = client.handle(hello).unwrap_err();
     assert!(matches!(error, SessionError::Unexpected { expected: "Accept", found } if found == "Hello"));
 }
 
@@ -168,19 +197,17 @@ fn plans_for_another_key_or_batch_are_refused() {
     for (batch, edit) in [(2, 1), (1, 2)] {
         let mut server = server(small());
         let (_, hello) = Client::new(Arc::clone(&KEY), batch);
-        let accept = server.handle(hello, &mut rng()).unwrap().unwrap();
+        let accept = accept(&mut server, hello);
         let (mut client, _) = Client::new(Arc::clone(&KEY), edit);
-        let error = client.handle(accept, &mut rng()).unwrap_err();
+        let error = client.handle(accept).unwrap_err();
         let (expected, found) = (edit as usize, batch as usize);
         assert_eq!(error, SessionError::Plan(PlanError::Batch { expected, found }));
     }
     let mut server = server(small());
     let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
-    let Some(Message::Accept { session, mut plan }) = server.handle(hello, &mut rng()).unwrap() else {
-        panic!("not accepted")
-    };
+    let Message::Accept { session, mut plan } = accept(&mut server, hello) else { panic!("not accepted") };
     plan.key = KeyBits::Bits2048;
-    let error = client.handle(Message::Accept { session, plan }, &mut rng()).unwrap_err();
+    let error = client.handle(Message::Accept { session, plan }).unwrap_err();
     assert_eq!(error, SessionError::Plan(PlanError::Key { expected: 1024, found: 2048 }));
 }
 
@@ -191,4 +218,106 @@ fn the_first_of_equal_logits_is_predicted() {
     let mut outcome = model.plan(&options).unwrap().run_clear(images(1).view()).unwrap();
     outcome.logits = ndarray::array![[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [f64::NEG_INFINITY, -1.0, -2.0]];
     assert_eq!(outcome.predictions(), [1, 0, 1]);
+}
+
+fn wide(outputs: usize) -> Model {
+    model(ModelBuilder::new([128]).dense("fc1", outputs).relu().dense("fc2", 2))
+}
+
+fn wide_images(count: usize) -> Array2<f32> {
+    Array2::from_shape_fn((count, 128), |(i, j)| ((i + 3 * j) % 16) as f32 / 16.0)
+}
+
+/// What the two sides do, in order: the server takes a chunk before the client has encrypted the next, and gives sums
+/// of the first images before the client has encrypted the last.
+#[test]
+fn the_server_works_while_the_client_encrypts() {
+    let rng = &mut rng();
+    let (mut server, mut client) = opened(wide(64), 200);
+    let images = wide_images(200);
+    client.start(images.view()).unwrap();
+    let (mut trace, mut outcome) = (vec![], None);
+    while outcome.is_none() {
+        // As little as possible of each in turn.
+        if let Some(up) = client.next_message(rng).unwrap() {
+            trace.push(format!("client: {up}"));
+            server.handle(up, rng).unwrap();
+        }
+        if let Some(down) = server.next_message(rng).unwrap() {
+            trace.push(format!("server: {down}"));
+            if let Some(Event::Done(done)) = client.handle(down).unwrap() {
+                outcome = Some(*done);
+            }
+        }
+    }
+    let is_up = |line: &String| line.starts_with("client: Chunk") && line.ends_with("batch 0, step 0");
+    let last_up = trace.iter().rposition(is_up).unwrap();
+    let first_sums = trace.iter().position(|line| line == "server: Chunk 0 of batch 0, step 0").unwrap();
+    assert!(first_sums < last_up, "{trace:#?}");
+    let options = PlanOptions { key: KeyBits::Bits1024, batch: 200, ..PlanOptions::default() };
+    assert_eq!(outcome.unwrap(), wide(64).plan(&options).unwrap().run_clear(images.view()).unwrap());
+}
+
+/// A second batch goes up, and is taken, before the server has computed anything of the first; both come out right and
+/// in order.
+#[test]
+fn two_batches_are_under_way() {
+    let rng = &mut rng();
+    let (mut server, mut client) = opened(small(), 2);
+    let batches = [images(2), Array2::from_elem((2, 4), 0.25)];
+    batches.iter().for_each(|images| client.start(images.view()).unwrap());
+    let mut rounds = vec![];
+    while let Some(up) = client.next_message(rng).unwrap() {
+        rounds.push(up.position().unwrap().round);
+        server.handle(up, rng).unwrap();
+    }
+    assert_eq!(rounds, [0, 0, 1, 1]);
+    let first = server.next_message(rng).unwrap().unwrap();
+    assert_eq!(first.to_string(), "Sums of batch 0, step 0");
+    client.handle(first).unwrap();
+    assert!(client.batches_under_way() == 2 && server.batches_under_way() == 2);
+    let outcomes = converse(&mut server, &mut client);
+    let options = PlanOptions { key: KeyBits::Bits1024, batch: 2, ..PlanOptions::default() };
+    let program = small().plan(&options).unwrap();
+    let clear = batches.map(|images| program.run_clear(images.view()).unwrap());
+    assert_eq!(outcomes, clear);
+    assert_eq!(client.finish().unwrap().to_string(), "Finish");
+}
+
+/// A server's work comes in units whose size does not grow with the batch: where sessions take turns by the unit, one
+/// of a single image is through while a large batch has hardly begun.
+#[test]
+fn a_small_session_does_not_wait_for_a_large_batch() {
+    let rng = &mut rng();
+    let (mut large, mut large_client) = opened(wide(64), 400);
+    large_client.start(wide_images(400).view()).unwrap();
+    while let Some(up) = large_client.next_message(rng).unwrap() {
+        large.handle(up, rng).unwrap();
+    }
+    let (mut small, mut small_client) = opened(wide(64), 1);
+    small_client.start(wide_images(1).view()).unwrap();
+    let operations = |server: &Server| server.key().unwrap().ring().operations().total();
+    let mut turns = vec![];
+    let mut done = false;
+    while !done {
+        let before = operations(&large);
+        large.next_message(rng).unwrap().unwrap();
+        turns.push(operations(&large) - before);
+        while let Some(up) = small_client.next_message(rng).unwrap() {
+            small.handle(up, rng).unwrap();
+        }
+        if let Some(down) = small.next_message(rng).unwrap() {
+            done = matches!(small_client.handle(down).unwrap(), Some(Event::Done(_)));
+        }
+    }
+    let so_far: u64 = turns.iter().sum();
+    let mut rest = 0;
+    while large.next_message(rng).unwrap().is_some() {
+        rest += 1;
+    }
+    assert!(rest > 0, "the large batch went on after {} turns", turns.len());
+    let segment = &large_client.plan().unwrap().segments[0];
+    let all = segment.operations.total();
+    let longest = turns.iter().max().unwrap();
+    assert!(so_far < all && *longest < all / 4, "{so_far} of {all}, at most {longest} in a unit");
 }

@@ -108,6 +108,32 @@ impl Segment {
         header.layout.ciphertexts(header.batch, &header.shape)
     }
 
+    /// Images of the tensor that goes up which the server works on at a time, so that a session's work is done in units
+    /// of bounded size: as few as share no ciphertext with others, or as many as take a few milliseconds.
+    pub(crate) fn images_at_a_time(&self, batch: usize) -> usize {
+        const OPERATIONS: u64 = 1 << 14;
+        let (images, apart) = (self.up_header(batch).batch, self.images_apart());
+        let runs = images.div_ceil(apart) as u64;
+        let together = OPERATIONS.saturating_mul(runs) / self.operations.cost().max(1);
+        apart.saturating_mul(together.max(1) as usize).min(images)
+    }
+
+    /// Ciphertexts of sums that can follow from the first `sent` ciphertexts that go up.
+    pub(crate) fn sums_after(&self, sent: usize, batch: usize) -> usize {
+        if sent >= self.ciphertexts_up(batch) {
+            return self.ciphertexts_down(batch);
+        }
+        let (up, down, apart) = (self.up_header(batch), self.down_header(batch), self.images_apart());
+        let images = sent / up.layout.ciphertexts(apart, &up.shape).max(1) * apart;
+        if images == 0 { 0 } else { down.layout.ciphertexts(images.min(down.batch), &down.shape) }
+    }
+
+    /// The fewest images that share no ciphertext with others, neither on the way up nor down, where units keep their
+    /// width and are stacked.
+    fn images_apart(&self) -> usize {
+        self.up.images_apart().saturating_mul(self.down.stacked)
+    }
+
     /// Brings values into the shape in which they are encrypted.
     ///
     /// # Errors

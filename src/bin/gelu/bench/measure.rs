@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use gelu_io::wire::{Limits, decode_message, encode_message};
-use gelu_models::infer::{Client, Event, Server, ServerModel};
+use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::plan::{Plan, PlanOptions};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
@@ -182,9 +182,11 @@ struct Sides {
     server: Server,
 }
 
-/// What one message of a client cost the server.
-struct Served {
-    reply: Vec<u8>,
+/// What one step of a batch took: the client's chunks, and the server's part of it.
+#[derive(Default)]
+struct Step {
+    bytes_up: usize,
+    bytes_down: usize,
     operations: Operations,
     seconds: f64,
 }
@@ -193,47 +195,61 @@ impl Sides {
     fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: usize) -> anyhow::Result<Self> {
         let (client, hello) = Client::new(Arc::clone(key), batch as u32);
         let mut sides = Self { client, server: Server::new(Arc::clone(model)) };
-        let accept = sides.serve(&encode_message(&hello)?)?.reply;
+        let (mut step, mut up) = (Step::default(), vec![encode_message(&hello)?]);
+        let down = sides.serve(&mut up, &mut step)?;
         sides.server.prepare();
-        sides.answer(&accept)?;
+        sides.answer(&down)?;
         Ok(sides)
     }
 
     /// The server's part of a step: from the bytes that come to the bytes that go.
-    fn serve(&mut self, bytes: &[u8]) -> anyhow::Result<Served> {
+    fn serve(&mut self, up: &mut Vec<Vec<u8>>, step: &mut Step) -> anyhow::Result<Vec<Vec<u8>>> {
         let counted =
             |server: &Server| server.key().map_or(Operations::default(), |key| key.ring().operations());
-        let (start, before) = (Instant::now(), counted(&self.server));
-        let message = decode_message(bytes, self.server.key(), Limits::default())?;
-        let reply = self.server.handle(message, &mut rand::rng())?.context("a reply")?;
-        let reply = encode_message(&reply)?;
-        let operations = counted(&self.server) - before;
-        Ok(Served { reply, operations, seconds: start.elapsed().as_secs_f64() })
-    }
-
-    /// The client's next message; `None` after the last of a batch.
-    fn answer(&mut self, bytes: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
-        let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
-        match self.client.handle(message, &mut rand::rng())? {
-            Event::Send(message) => Ok(Some(encode_message(&message)?)),
-            Event::Done(_) | Event::Ready => Ok(None),
+        let (start, before, rng) = (Instant::now(), counted(&self.server), &mut rand::rng());
+        let mut down = vec![];
+        for bytes in up.drain(..) {
+            step.bytes_up += bytes.len();
+            self.server.handle(decode_message(&bytes, self.server.key(), Limits::default())?, rng)?;
         }
+        while let Some(message) = self.server.next_message(rng)? {
+            down.push(encode_message(&message)?);
+        }
+        step.bytes_down = down.iter().map(Vec::len).sum();
+        step.operations = counted(&self.server) - before;
+        step.seconds = start.elapsed().as_secs_f64();
+        Ok(down)
     }
 
-    /// One batch: what each layer cost the server and how many bytes the client sent for it, and the client's seconds.
-    fn round(&mut self, images: ArrayView2<'_, f32>) -> anyhow::Result<(Vec<(usize, Served)>, f64)> {
+    /// The client's next messages; none after the last step of a batch.
+    fn answer(&mut self, down: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
+        for bytes in down {
+            let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
+            self.client.handle(message)?;
+        }
+        let mut up = vec![];
+        while let Some(message) = self.client.next_message(&mut rand::rng())? {
+            up.push(encode_message(&message)?);
+        }
+        Ok(up)
+    }
+
+    /// One batch: its steps, and the client's seconds.
+    fn round(&mut self, images: ArrayView2<'_, f32>) -> anyhow::Result<(Vec<Step>, f64)> {
         let start = Instant::now();
-        let mut bytes = Some(encode_message(&self.client.start(images, &mut rand::rng())?)?);
+        self.client.start(images)?;
+        let mut up = self.answer(&[])?;
         let mut client = start.elapsed().as_secs_f64();
-        let mut layers = vec![];
-        while let Some(up) = bytes {
-            let served = self.serve(&up)?;
+        let mut steps = vec![];
+        while !up.is_empty() {
+            let mut step = Step::default();
+            let down = self.serve(&mut up, &mut step)?;
+            steps.push(step);
             let start = Instant::now();
-            bytes = self.answer(&served.reply)?;
+            up = self.answer(&down)?;
             client += start.elapsed().as_secs_f64();
-            layers.push((up.len(), served));
         }
-        Ok((layers, client))
+        Ok((steps, client))
     }
 }
 
@@ -253,33 +269,30 @@ fn layers(
     let mut last = vec![];
     for run in 0..=runs {
         for (which, pool) in pools.0.iter().enumerate() {
-            let (layers, client) = pool.install(|| sides[which].round(images.view()))?;
+            let (steps, client) = pool.install(|| sides[which].round(images.view()))?;
             // The first batch does not count.
             if run > 0 {
                 clients[which].push(client);
-                layers
-                    .iter()
-                    .zip(&mut times[which])
-                    .for_each(|((_, served), times)| times.push(served.seconds));
+                steps.iter().zip(&mut times[which]).for_each(|(step, times)| times.push(step.seconds));
             }
-            last = layers;
+            last = steps;
         }
         bar.inc(1);
     }
     let [one, all] = times;
     let figures = plan.segments.iter().zip(last).zip(one.into_iter().zip(all));
-    let figures = figures.map(|((segment, (bytes_up, served)), (one, all))| LayerFigures {
+    let figures = figures.map(|((segment, step), (one, all))| LayerFigures {
         name: segment.name.clone(),
         product_by: segment.strategy.map(|strategy| strategy.to_string()),
         ciphertexts_up: segment.ciphertexts_up(plan.batch),
         ciphertexts_down: segment.ciphertexts_down(plan.batch),
-        bytes_up,
-        bytes_down: served.reply.len(),
-        products: served.operations.total(),
+        bytes_up: step.bytes_up,
+        bytes_down: step.bytes_down,
+        products: step.operations.total(),
         seconds_one_thread: median(one),
         seconds_all_threads: median(all),
         // In units of one product so far.
-        share_of_limit: served.operations.cost() as f64 / 100.0,
+        share_of_limit: step.operations.cost() as f64 / 100.0,
     });
     Ok((figures.collect(), clients.map(median)))
 }

@@ -1,0 +1,329 @@
+//! Encrypted tensors in pieces, so that one piece is made while another travels and a third is worked on.
+
+use rand::CryptoRng;
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+use crate::arith::Residues;
+use crate::layout::{Arrangement, Extent};
+use crate::paillier::{Fingerprint, PublicKey, Randomizer, SecretKey};
+use crate::{EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
+
+/// The most bytes of ciphertexts that travel together.
+pub const CHUNK_BYTES: usize = 1 << 16;
+
+/// Checked ciphertexts of one key: a run of those of an [`EncTensor`].
+#[derive(Clone, Debug)]
+pub struct EncChunk {
+    key: PublicKey,
+    ciphertexts: Residues,
+}
+
+impl EncChunk {
+    pub(crate) fn new(key: PublicKey, ciphertexts: Residues) -> Self {
+        Self { key, ciphertexts }
+    }
+
+    /// How many ciphertexts of `key` a chunk has at most: whole vectors of them, as far as [`CHUNK_BYTES`] go.
+    pub fn most(key: &PublicKey) -> usize {
+        const LANES: usize = 8;
+        CHUNK_BYTES / key.ciphertext_bytes() / LANES * LANES
+    }
+
+    /// The chunk of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there is none, or they are too many or not whole; [`Error::Ciphertext`] when one is not
+    /// below n^2 or no unit.
+    pub fn decode(key: &PublicKey, ciphertexts: &[u8]) -> Result<Self, Error> {
+        let (expected, found) = (Self::most(key), ciphertexts.len() / key.ciphertext_bytes());
+        if found == 0 || found > expected {
+            return Err(Error::Count {
+                what: "ciphertexts of a chunk, at least 1 and at most",
+                expected,
+                found,
+            });
+        }
+        Ok(Self { key: key.clone(), ciphertexts: key.decode(ciphertexts)? })
+    }
+
+    /// Its ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(&self.key, &self.ciphertexts)
+    }
+
+    /// The key it is encrypted under.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// How many ciphertexts it has: at least one.
+    pub fn ciphertext_count(&self) -> usize {
+        self.ciphertexts.len()
+    }
+}
+
+/// Ciphertexts as bytes.
+pub(crate) fn encode(key: &PublicKey, ciphertexts: &Residues) -> Vec<u8> {
+    const TOGETHER: usize = 8;
+    let count = ciphertexts.len();
+    let parts: Vec<Vec<u8>> = (0..count.div_ceil(TOGETHER))
+        .into_par_iter()
+        .map(|part| part * TOGETHER..count.min((part + 1) * TOGETHER))
+        .map(|range| key.encode(&ciphertexts.gather(range)))
+        .collect();
+    parts.concat()
+}
+
+/// A tensor in the clear that is encrypted chunk by chunk.
+pub struct Encryption {
+    values: FixedTensor,
+    layout: SlotLayout,
+    done: usize,
+}
+
+impl Encryption {
+    /// The encryption of `values` under `key`; nothing is encrypted yet.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when a value does not fit a slot or the slots do not fit the key; [`Error::Layout`] when
+    /// the layout is not one of this shape.
+    pub fn new(values: FixedTensor, layout: SlotLayout, key: &PublicKey) -> Result<Self, Error> {
+        layout.check(key.size(), values.shape())?;
+        layout.check_format(values.format())?;
+        Ok(Self { values, layout, done: 0 })
+    }
+
+    /// What is public of the whole tensor.
+    pub fn header(&self) -> EncTensorHeader {
+        EncTensorHeader {
+            shape: self.values.shape().clone(),
+            batch: self.values.batch(),
+            format: self.values.format(),
+            layout: self.layout,
+        }
+    }
+
+    /// Encrypts the next chunk; `None` after the last.
+    pub fn next_chunk(&mut self, randomizer: &dyn Randomizer, rng: &mut dyn CryptoRng) -> Option<EncChunk> {
+        let key = randomizer.public_key();
+        let run = self.done..self.ciphertext_count().min(self.done + EncChunk::most(key));
+        if run.is_empty() {
+            return None;
+        }
+        self.done = run.end;
+        let ciphertexts = self.values.encrypt_run(self.layout, run, randomizer, rng);
+        Some(EncChunk::new(key.clone(), ciphertexts))
+    }
+
+    /// How many ciphertexts have been made.
+    pub fn ciphertexts_made(&self) -> usize {
+        self.done
+    }
+
+    /// How many there will be.
+    pub fn ciphertext_count(&self) -> usize {
+        self.layout.count(self.values.extent())
+    }
+}
+
+/// Does not print the values.
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encryption")
+            .field("header", &self.header())
+            .field("done", &self.done)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which chunk may come next, and how many ciphertexts are missing still.
+#[derive(Debug)]
+struct Arrivals {
+    key: PublicKey,
+    chunks: u32,
+    ciphertexts: usize,
+    count: usize,
+}
+
+impl Arrivals {
+    fn new(key: &PublicKey, header: &EncTensorHeader, most: usize) -> Result<Self, Error> {
+        header.layout.check_format(header.format)?;
+        Ok(Self { key: key.clone(), chunks: 0, ciphertexts: 0, count: header.check(key, most)? })
+    }
+
+    /// Takes note of a chunk, or refuses it.
+    fn admit(&mut self, index: u32, chunk: &EncChunk) -> Result<(), Error> {
+        if chunk.key != self.key {
+            return Err(Error::ForeignKey {
+                expected: Fingerprint(self.key.fingerprint()).to_string(),
+                found: Fingerprint(chunk.key.fingerprint()).to_string(),
+            });
+        }
+        if index != self.chunks {
+            let (expected, found) = (self.chunks as usize, index as usize);
+            return Err(Error::Count { what: "index of the next chunk", expected, found });
+        }
+        let found = self.ciphertexts + chunk.ciphertext_count();
+        if found > self.count {
+            return Err(Error::Count { what: "ciphertexts of a tensor", expected: self.count, found });
+        }
+        self.ciphertexts = found;
+        self.chunks += 1;
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.ciphertexts == self.count
+    }
+}
+
+/// An encrypted tensor that arrives chunk by chunk, and is handed out in parts of some images as they are complete.
+#[derive(Debug)]
+pub struct EncTensorBuilder {
+    arrivals: Arrivals,
+    header: EncTensorHeader,
+    /// Images of a part.
+    part: usize,
+    /// Images that were handed out.
+    taken: usize,
+    /// The ciphertexts that were not.
+    ciphertexts: Residues,
+}
+
+impl EncTensorBuilder {
+    /// A tensor of at most `most` ciphertexts that is handed out in parts of `part` images (the last may have fewer).
+    ///
+    /// # Errors
+    /// When the header does not fit the key, or the limit; [`Error::Count`] when parts would share ciphertexts
+    /// ([`SlotLayout::images_apart`]).
+    pub fn new(key: &PublicKey, header: EncTensorHeader, part: usize, most: usize) -> Result<Self, Error> {
+        let arrivals = Arrivals::new(key, &header, most)?;
+        let expected = header.layout.images_apart();
+        if part == 0 || (part < header.batch && !part.is_multiple_of(expected)) {
+            let what = "images of a part, a multiple of";
+            return Err(Error::Count { what, expected, found: part });
+        }
+        let ciphertexts = key.ring().empty(0);
+        Ok(Self { arrivals, header, part, taken: 0, ciphertexts })
+    }
+
+    /// Takes the chunk of an index, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when another chunk comes next or the ciphertexts become too many; [`Error::ForeignKey`] when
+    /// they are under another key.
+    pub fn push(&mut self, index: u32, chunk: &EncChunk) -> Result<(), Error> {
+        self.arrivals.admit(index, chunk)?;
+        self.ciphertexts.append(&chunk.ciphertexts);
+        Ok(())
+    }
+
+    /// Whether all ciphertexts have come.
+    pub fn is_complete(&self) -> bool {
+        self.arrivals.is_complete()
+    }
+
+    /// Whether all images have been handed out.
+    pub fn is_empty(&self) -> bool {
+        self.taken == self.header.batch
+    }
+
+    /// The next part, if its ciphertexts have come and there is one.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the slots do not hold the values, which [`new`](Self::new) has checked.
+    pub fn next_part(&mut self) -> Result<Option<EncTensor>, Error> {
+        let EncTensorHeader { shape, batch, format, layout } = &self.header;
+        let images = self.part.min(batch - self.taken);
+        let count = layout.ciphertexts(images, shape);
+        if images == 0 || self.ciphertexts.len() < count {
+            return Ok(None);
+        }
+        self.taken += images;
+        let rest = self.ciphertexts.gather(count..self.ciphertexts.len());
+        let ciphertexts = if rest.is_empty() {
+            std::mem::replace(&mut self.ciphertexts, rest)
+        } else {
+            let part = self.ciphertexts.gather(0..count);
+            self.ciphertexts = rest;
+            part
+        };
+        let key = self.arrivals.key.clone();
+        EncTensor::new(key, shape.clone(), images, *format, *layout, ciphertexts).map(Some)
+    }
+}
+
+/// An encrypted tensor that arrives chunk by chunk and is decrypted as it does.
+pub struct Decryption {
+    arrivals: Arrivals,
+    header: EncTensorHeader,
+    values: Zeroizing<Vec<i64>>,
+}
+
+impl Decryption {
+    /// The decryption of a tensor of at most `most` ciphertexts under `key`.
+    ///
+    /// # Errors
+    /// When the header does not fit the key, or the limit; [`Error::Layout`] for im2col, which holds values more than
+    /// once.
+    pub fn new(key: &PublicKey, header: EncTensorHeader, most: usize) -> Result<Self, Error> {
+        let arrivals = Arrivals::new(key, &header, most)?;
+        if let Arrangement::Patches(_) = header.layout.arrangement {
+            let (operation, expected) = ("decryption", "one value, a batch or positions");
+            return Err(Error::Layout { operation, expected, found: header.layout.to_string() });
+        }
+        let values = Zeroizing::new(vec![0; header.batch * header.shape.elements()]);
+        Ok(Self { arrivals, header, values })
+    }
+
+    /// Decrypts the chunk of an index, counted from 0.
+    ///
+    /// # Errors
+    /// As [`EncTensorBuilder::push`]; [`Error::ForeignKey`] when the key is another one; [`Error::Plaintext`] when a
+    /// value is outside the format's bound.
+    pub fn push(&mut self, index: u32, chunk: &EncChunk, key: &SecretKey) -> Result<(), Error> {
+        let first = self.arrivals.ciphertexts;
+        self.arrivals.admit(index, chunk)?;
+        let public = key.public_key();
+        if *public != self.arrivals.key {
+            return Err(Error::ForeignKey {
+                expected: Fingerprint(self.arrivals.key.fingerprint()).to_string(),
+                found: Fingerprint(public.fingerprint()).to_string(),
+            });
+        }
+        let plaintexts = key.decrypt(&chunk.ciphertexts);
+        let EncTensorHeader { shape, batch, format, layout } = &self.header;
+        let (extent, modulus) = (Extent::new(*batch, shape), public.ring().modulus());
+        layout.unpack(&mut self.values, (&plaintexts, first), extent, modulus, *format)
+    }
+
+    /// How many ciphertexts have come.
+    pub fn ciphertexts(&self) -> usize {
+        self.arrivals.ciphertexts
+    }
+
+    /// Whether all ciphertexts have come.
+    pub fn is_complete(&self) -> bool {
+        self.arrivals.is_complete()
+    }
+
+    /// The values.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when ciphertexts are missing.
+    pub fn finish(mut self) -> Result<FixedTensor, Error> {
+        if !self.is_complete() {
+            let (expected, found) = (self.arrivals.count, self.arrivals.ciphertexts);
+            return Err(Error::Count { what: "ciphertexts of a tensor", expected, found });
+        }
+        FixedTensor::new(self.header.shape, self.header.format, std::mem::take(&mut *self.values))
+    }
+}
+
+/// Does not print the values.
+impl std::fmt::Debug for Decryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decryption").field("arrivals", &self.arrivals).finish_non_exhaustive()
+    }
+}

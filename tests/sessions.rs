@@ -1,0 +1,70 @@
+//! Many sessions in one process: all come out right, and none waits for another's end.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use common::{KEY, copy, digits, options, shipped};
+use gelu_net::io::session::{ClientSession, serve};
+use gelu_net::io::transport::InProcess;
+use gelu_net::prelude::*;
+
+/// Sessions of one image each are through while another sends batch after batch, which it stops only then.
+#[test]
+fn small_sessions_finish_beside_a_large_one() {
+    const MOST: usize = 400;
+    let images = digits(12, 20);
+    let served = || {
+        let (model, ranges) = shipped("conv1");
+        ServerModel::new(model, options(ranges))
+    };
+    let clear = served().program(KeyBits::Bits1024, 20).unwrap().run_clear(images.view()).unwrap();
+    let (end, theirs) = InProcess::pair();
+    let over = AtomicBool::new(false);
+    let (begun, has_begun) = channel();
+    let batches = thread::scope(|scope| {
+        scope.spawn(|| {
+            let theirs = theirs;
+            serve(&theirs, Server::new(Arc::new(served())), &mut rand::rng()).1.unwrap();
+        });
+        let large = scope.spawn(|| {
+            let (end, begun) = (end, begun);
+            let mut session = ClientSession::open(&end, Client::new(Arc::clone(&KEY), 20)).unwrap();
+            let endless = std::iter::repeat_n(images.view(), MOST);
+            let batches = endless.take_while(|_| !over.load(Ordering::Relaxed));
+            let mut count = 0;
+            let done = |outcome| {
+                assert_eq!(outcome, clear);
+                count += 1;
+                let _ = begun.send(());
+            };
+            session.infer_all(batches, &mut rand::rng(), done).unwrap();
+            session.finish().unwrap();
+            count
+        });
+        has_begun.recv().unwrap();
+        let small: Vec<_> = (0..3)
+            .map(|index| {
+                let image = images.row(index).to_owned().insert_axis(ndarray::Axis(0));
+                scope.spawn(move || {
+                    let key = copy(&KEY);
+                    let (model, ranges) = shipped("conv1");
+                    let local = LocalInference::new(ServerModel::new(model, options(ranges)), key, 1);
+                    local.run(image.view(), |_| ()).unwrap().integers
+                })
+            })
+            .collect();
+        let integers: Vec<_> = small.into_iter().map(|small| small.join().unwrap()).collect();
+        over.store(true, Ordering::Relaxed);
+        for (image, integers) in integers.iter().enumerate() {
+            assert_eq!(integers, clear.integers.image(image));
+        }
+        large.join().unwrap()
+    });
+    assert!(batches < MOST, "the small sessions finished first: {batches} batches");
+}
