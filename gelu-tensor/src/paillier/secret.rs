@@ -7,6 +7,7 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
+use subtle::Choice;
 use zeroize::Zeroizing;
 
 use super::side::Side;
@@ -169,14 +170,20 @@ impl SecretKey {
     /// The plaintexts of ciphertexts: numbers below n of n's limbs each, one after another.
     ///
     /// By the Chinese remainder theorem; constant-time in the primes and in the plaintexts.
-    pub fn decrypt(&self, ciphertexts: &Residues) -> Zeroizing<Vec<u64>> {
+    ///
+    /// # Errors
+    /// [`Error::Randomness`] when one of them has a random factor that decryption does not remove, which would make its
+    /// plaintext a meaningless number: with a subgroup key one outside the key's group. With any other key every unit
+    /// decrypts.
+    pub fn decrypt(&self, ciphertexts: &Residues) -> Result<Zeroizing<Vec<u64>>, Error> {
         let width = 2 * self.public.size().limbs();
         let wide = self.public.ring().lower(ciphertexts);
         let parts: Vec<_> = wide
             .par_chunks(8 * width)
             .map(|wide| {
                 let count = wide.len() / width;
-                let (m_p, m_q) = rayon::join(|| self.p.decrypt(wide, count), || self.q.decrypt(wide, count));
+                let ((m_p, p_vanished), (m_q, q_vanished)) =
+                    rayon::join(|| self.p.decrypt(wide, count), || self.q.decrypt(wide, count));
                 let mut plaintexts = Zeroizing::new(Vec::with_capacity(wide.len() / 2));
                 let half = width / 4;
                 for (m_p, m_q) in m_p.chunks_exact(half).zip(m_q.chunks_exact(half)) {
@@ -188,12 +195,17 @@ impl SecretKey {
                     add_with_carry(&mut plaintext, m_q);
                     plaintexts.extend_from_slice(&plaintext);
                 }
-                plaintexts
+                (plaintexts, p_vanished & q_vanished)
             })
             .collect();
         let mut out = Zeroizing::new(Vec::with_capacity(wide.len() / 2));
-        parts.iter().for_each(|part| out.extend_from_slice(part));
-        out
+        let mut vanished = Choice::from(1);
+        for (part, part_vanished) in &parts {
+            out.extend_from_slice(part);
+            vanished &= *part_vanished;
+        }
+        // One answer for the whole batch, after all of the work.
+        if bool::from(vanished) { Ok(out) } else { Err(Error::Randomness) }
     }
 
     /// Exponents for the powers of h mod p^2 and mod q^2.
