@@ -129,6 +129,11 @@ impl Ring {
         self.0.engine.width()
     }
 
+    /// Bytes that one residue takes in memory.
+    pub fn residue_bytes(&self) -> usize {
+        8 * self.width()
+    }
+
     /// n as little-endian limbs.
     pub(crate) fn modulus(&self) -> &[u64] {
         self.0.engine.portable().modulus()
