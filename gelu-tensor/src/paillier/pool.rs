@@ -11,7 +11,8 @@ use super::public::LANES;
 use super::{PublicKey, Randomizer};
 use crate::arith::Residues;
 
-/// Random factors `h^rho` made ahead of time by threads in the background, so that an encryption costs one product.
+/// Random factors `h^rho` made ahead of time by threads in the background, so that all an
+/// encryption costs is the factor `1 + m n`.
 ///
 /// It helps whoever has idle time before the values to encrypt come. It is a [`Randomizer`] like the one that it draws
 /// on, and every factor leaves it at most once. What it lacks is computed at once, as if there were no pool: nobody

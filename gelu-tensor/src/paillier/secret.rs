@@ -212,7 +212,7 @@ impl SecretKey {
     ///
     /// For a subgroup key each is uniform below the order of h there, twice the subgroup prime. Those of one power have
     /// the same parity, which makes them the residues of one exponent mod twice the product of the subgroup primes.
-    fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> OwnerExponents {
+    pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> OwnerExponents {
         if self.subgroup.is_none() {
             return OwnerExponents { p: self.public.exponents(rng, count), q: None };
         }
@@ -227,7 +227,7 @@ impl SecretKey {
     }
 
     /// `h^exponents mod n^2`, from the powers mod p^2 and q^2.
-    fn powers_of_h(&self, [p, q]: [&[Exponent]; 2]) -> Residues {
+    pub(super) fn powers_of_h(&self, [p, q]: [&[Exponent]; 2]) -> Residues {
         let ring = self.public.ring();
         let lift = |side: &Side, exponents: &[Exponent], idempotent: &Residues| {
             ring.lift_times(&side.ring().lower(&side.randomizers(exponents)), idempotent)
@@ -251,10 +251,10 @@ pub struct SecretKeyBytes {
     pub h: Vec<u8>,
 }
 
-struct OwnerExponents {
-    p: Vec<Exponent>,
+pub(super) struct OwnerExponents {
+    pub(super) p: Vec<Exponent>,
     /// Where they differ from those mod p^2.
-    q: Option<Vec<Exponent>>,
+    pub(super) q: Option<Vec<Exponent>>,
 }
 
 /// Makes `h^rho` by combs mod p^2 and q^2.

@@ -41,7 +41,7 @@ fn decrypt(key: &SecretKey, ciphertexts: &Residues) -> Vec<BigUint> {
 
 #[test]
 fn both_ways_to_encrypt_round_trip_at_every_size() {
-    let sizes = [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072];
+    let sizes = KeyBits::ALL;
     for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
         let mut rng = ChaCha20Rng::seed_from_u64(size.bits() as u64);
         let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rng).unwrap();
@@ -289,6 +289,28 @@ fn decryption_refuses_exactly_what_it_cannot_remove() {
         assert_eq!(times(&outside), Err(Error::Randomness));
         assert_eq!(times(&outside.modpow(&(order * 2u8), &square)), Err(Error::Randomness));
         assert!(times(&outside.modpow(&((prime - 1u8) / order), &square)).is_ok());
+    }
+}
+
+/// The owner's two exponents are the residues of one, and what comes of them is the power with that one.
+#[test]
+fn powers_by_the_owner_of_a_subgroup_key_equal_num_bigint() {
+    let key = &*SUBGROUP_KEY;
+    let exponents = key.exponents(&mut ChaCha20Rng::seed_from_u64(6), 9);
+    let (p, q) = (&exponents.p, exponents.q.as_ref().unwrap());
+    let found = to_numbers(key.public_key(), &key.powers_of_h([p, q]));
+    let SecretKeyBytes { subgroup_primes, h, .. } = key.to_le_bytes();
+    let [p_order, q_order] = subgroup_primes.unwrap().map(|prime| BigUint::from_bytes_le(&prime));
+    let (n, h) = (n(key), BigUint::from_bytes_le(&h));
+    let inverse = p_order.modinv(&q_order).unwrap();
+    for ((p, q), found) in p.iter().zip(q).zip(found) {
+        let [p, q] = [p, q].map(|exponent| to_biguint(exponent.limbs()));
+        assert!(p < &p_order * 2u8 && q < &q_order * 2u8);
+        // A multiple of the order is added, so that the difference is no negative number; it is even.
+        let half = (&q + &q_order * 8u8 - &p) / 2u8 * &inverse % &q_order;
+        let combined = &p + &p_order * 2u8 * half;
+        assert_eq!(&combined % (&q_order * 2u8), q);
+        assert_eq!(found, h.modpow(&combined, &(&n * &n)));
     }
 }
 
