@@ -169,7 +169,7 @@ fn sums_of_factored_rows_stay_below_the_radix() {
     let mut rng = ChaCha20Rng::seed_from_u64(6);
     for (n, ring) in rings(moduli(&mut rng)).into_iter().filter(|(_, ring)| ring.backend() == Backend::Ifma) {
         let bits = n.bits() as usize;
-        let radix = BigUint::from(1u8) << (bits + 4).div_ceil(52).next_multiple_of(5) * 52;
+        let radix = BigUint::from(1u8) << ((bits + 4).div_ceil(52).next_multiple_of(5) * 52);
         let rows = ring.most_factored_rows();
         assert!(&n * 2u8 * rows <= radix, "{rows} rows of {bits} bits");
         let longest = if bits > 2048 { 2048 } else { bits };
