@@ -17,6 +17,7 @@ use gelu_net::models::plan::PlanError;
 use gelu_net::prelude::*;
 use gelu_net::tensor::{EncChunk, EncTensorHeader};
 use ndarray::Array2;
+use num_bigint::BigUint;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 fn rng() -> ChaCha20Rng {
@@ -586,6 +587,34 @@ fn the_client_refuses_what_is_no_sum() {
     // It is the last ciphertext; how many there are depends on the server's vectors.
     let RunError::Session(SessionError::Numbers { step: 0, source }) = error else { panic!("{error:?}") };
     assert!(matches!(source, gelu_net::tensor::Error::Plaintext { .. }), "{source:?}");
+}
+
+/// The sums are right, but re-randomised by a number of the server's own choice in place of a power of h: a client with a
+/// subgroup key could not read them. Which of the ciphertexts it was the server is not told.
+#[test]
+fn the_client_refuses_random_factors_outside_its_keys_group() {
+    let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
+    let key = Arc::new(SecretKey::generate(parameters, &mut rng()).unwrap());
+    let mut server = Server::new(server_model());
+    let (mut client, hello) = Client::new(Arc::clone(&key), 1);
+    client.handle(server.handle(hello, &mut rng()).unwrap().unwrap(), &mut rng()).unwrap();
+    let start = client.start(images(1).view(), &mut rng()).unwrap();
+    let sums = server.handle(start, &mut rng()).unwrap().unwrap();
+    let Message::Sums { position, tensor } = sums else { panic!("no sums") };
+
+    let (public, mut bytes) = (key.public_key(), tensor.encode_ciphertexts());
+    let n = BigUint::from_bytes_le(&public.n_le_bytes());
+    let square = &n * &n;
+    let width = public.ciphertext_bytes();
+    let other = BigUint::from_bytes_le(&bytes[..width]) * BigUint::from(2u8).modpow(&n, &square) % square;
+    bytes[..width].fill(0);
+    let other = other.to_bytes_le();
+    bytes[..other.len()].copy_from_slice(&other);
+    let tensor = EncTensor::decode(public, tensor.header(), &bytes).unwrap();
+    let error = client.handle(Message::Sums { position, tensor }, &mut rng()).unwrap_err();
+    assert_eq!(error, SessionError::Numbers { step: 0, source: gelu_net::tensor::Error::Randomness });
+    assert_eq!(error.reason(), AbortReason::BadTensor);
+    assert!(client.is_closed());
 }
 
 #[test]

@@ -162,13 +162,14 @@ impl EncTensor {
     ///
     /// # Errors
     /// [`Error::ForeignKey`] when the key is another one; [`Error::Layout`] for im2col, which holds values more than
-    /// once; [`Error::Plaintext`] when a value is outside the format's bound.
+    /// once; [`Error::Randomness`] when a ciphertext was not made under the key, though it is a unit; [`Error::Plaintext`]
+    /// when a value is outside the format's bound.
     pub fn decrypt(&self, key: &SecretKey) -> Result<FixedTensor, Error> {
         self.check_key(key.public_key())?;
         if let Arrangement::Patches(_) = self.layout.arrangement {
             return Err(self.layout_error("decryption", "one value, a batch or positions"));
         }
-        let plaintexts = key.decrypt(&self.ciphertexts);
+        let plaintexts = key.decrypt(&self.ciphertexts)?;
         let modulus = self.key.ring().modulus();
         let mut values = vec![0; self.batch * self.shape.elements()];
         self.layout.unpack(&mut values, (&plaintexts, 0), self.extent(), modulus, self.format)?;

@@ -2,7 +2,7 @@ use crate::Shape;
 
 /// What can go wrong with numbers, keys, ciphertexts and encrypted tensors.
 ///
-/// Every variant carries what was expected and what was found.
+/// Every variant carries what was expected and what was found, as far as whoever sent it may know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -128,6 +128,12 @@ pub enum Error {
         /// Those of the key that was found.
         found: String,
     },
+    /// A ciphertext that cannot be decrypted, for its random factor lies outside the key's group. Deliberately says
+    /// nothing more: not which one of a batch, nor modulo which prime.
+    #[error(
+        "expected ciphertexts made under this key, found one whose random factor lies outside the key's group"
+    )]
+    Randomness,
     /// A decrypted plaintext that no honest computation gives.
     #[error("ciphertext {index} decrypts to a value outside the range that its format allows")]
     Plaintext {

@@ -313,6 +313,31 @@ fn plaintexts_out_of_bounds_are_refused() {
     assert_eq!(tensor.decrypt(&KEY), Err(Error::Plaintext { index: 0 }));
 }
 
+/// Factors made ahead are used where they hide enough, and drawn anew where stacking has made exponents longer since.
+#[test]
+fn factors_that_are_too_short_are_not_used() {
+    let (_, mut rng) = small();
+    let format = Format::new(1000, 0).unwrap();
+    let fresh = |rng: &mut ChaCha20Rng| {
+        let input = FixedTensor::new(Shape::from([120]), format, (0..120).collect()).unwrap();
+        input.encrypt(SlotLayout::one_value(60), &*KEY, rng).unwrap()
+    };
+    for stacked in [1, 3] {
+        let tensor = fresh(&mut rng).repack(stacked).unwrap();
+        let count = tensor.ciphertext_count();
+        assert!(count > 32);
+        let hidden = public().parameters().encryption_exponent();
+        let factors = public().hiding_exponents(&mut rng, count, hidden).powers();
+        let mut with_these = public().decode(&tensor.encode_ciphertexts()).unwrap();
+        public().ring().mul_assign(&mut with_these, &factors.powers);
+        let seeded = || ChaCha20Rng::seed_from_u64(12);
+        let found = tensor.clone().rerandomize_with(factors, &mut seeded()).encode_ciphertexts();
+        let anew = tensor.rerandomize(&mut seeded()).encode_ciphertexts();
+        let these = public().encode(&with_these);
+        assert_eq!((found == these, found == anew), (stacked == 1, stacked == 3));
+    }
+}
+
 #[test]
 fn formats_are_checked() {
     assert!(Format::new(MAX_BOUND + 1, 0).is_err());

@@ -349,6 +349,41 @@ fn secret_key_files_are_checked() {
     );
 }
 
+/// p, q, p', q' and h, of 64, 64, 20, 20 and 256 bytes.
+#[test]
+fn subgroup_key_files_are_checked() {
+    let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
+    let key = SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(4)).unwrap();
+    let file = encode_secret_key(&key).unwrap();
+    let found = |edit: &dyn Fn(&mut Value, &mut Vec<u8>)| {
+        decode_secret_key(&edited(Kind::SecretKey, &file, edit)).unwrap_err()
+    };
+    for at in [0, 30, 63, 64, 100, 127, 128, 140, 147, 148, 160, 167, 168, 300, 423] {
+        let error = found(&|_, payload| payload[at] ^= 2);
+        assert!(
+            matches!(error, WireError::Content(Error::Key { .. } | Error::PrimePair { .. })),
+            "{at}: {error}"
+        );
+    }
+    let rule = "the subgroup primes must have the size for the key and divide p - 1 and q - 1 once";
+    let of_subgroup = |error: WireError| {
+        assert!(matches!(error, WireError::Content(Error::Key { rule: broken, .. }) if broken == rule));
+    };
+    of_subgroup(found(&|_, payload| payload[128..168].rotate_left(20)));
+    of_subgroup(found(&|_, payload| payload[147] = 1));
+    of_subgroup(found(&|_, payload| payload[128..148].fill(0xff)));
+    of_subgroup(found(&|_, payload| payload[148..168].fill(0)));
+    let label = |header: &mut Value, _: &mut Vec<u8>| header["key_type"] = json!("djn");
+    assert_eq!(found(&label), WireError::Length { expected: 384, found: 424 });
+    for missing in [1, 20, 256, 424] {
+        let short = found(&|_, payload| payload.truncate(424 - missing));
+        assert_eq!(short, WireError::Length { expected: 424, found: 424 - missing });
+    }
+    for length in 0..file.len() {
+        assert!(matches!(decode_secret_key(&file[..length]), Err(WireError::Length { .. })));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

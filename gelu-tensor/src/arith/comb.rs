@@ -54,8 +54,12 @@ impl Comb {
         let count = exponent_bits.div_ceil(WINDOW);
         let rows = power_rows(ring, base, count);
         let inverses = power_rows(ring, inverse, count);
-        let factored: Option<Vec<Residues>> =
-            rows.par_iter().zip(&inverses).map(|(row, inverses)| ring.factored(row, inverses)).collect();
+        let may_factor = count <= ring.most_factored_rows();
+        let factored: Option<Vec<Residues>> = rows
+            .par_iter()
+            .zip(&inverses)
+            .map(|(row, inverses)| may_factor.then(|| ring.factored(row, inverses)).flatten())
+            .collect();
         let (rows, factored) = factored.map_or((rows, false), |factored| (factored, true));
         let rows = rows.par_iter().map(|row| ring.arrange_for_selection(row)).collect();
         Self { rows, rounds: 1, factored }

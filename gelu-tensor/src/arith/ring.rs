@@ -129,6 +129,11 @@ impl Ring {
         self.0.engine.width()
     }
 
+    /// Bytes that one residue takes in memory.
+    pub fn residue_bytes(&self) -> usize {
+        8 * self.width()
+    }
+
     /// n as little-endian limbs.
     pub(crate) fn modulus(&self) -> &[u64] {
         self.0.engine.portable().modulus()
@@ -240,6 +245,13 @@ impl Ring {
         Some(factored)
     }
 
+    /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R
+    /// (docs/arithmetic.md, section 2).
+    pub(super) fn most_factored_rows(&self) -> usize {
+        let spare = self.0.engine.radix_bits() - 64 * self.limbs();
+        1 << spare.saturating_sub(1).min(31)
+    }
+
     /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection and may be
     /// factored, round by round. Every entry is read, so that no address depends on a digit.
     pub(super) fn mul_assign_selected(
@@ -265,7 +277,8 @@ impl Ring {
         self.0.engine.sub(x.limbs_mut(), y.limbs());
     }
 
-    /// `x[i] *= 1 + m[i] n`, for `m[i] < n` given as limbs, one after another: two half-size products each.
+    /// `x[i] *= 1 + m[i] n`, for `m[i] < n` given as limbs, one after another: two products mod n each on the
+    /// portable backend, two mod n^2 on vectors.
     ///
     /// This is Paillier's plaintext addition (and, on a power of h, encryption).
     pub(crate) fn mul_assign_one_plus(&self, x: &mut Residues, m: &[u64]) {

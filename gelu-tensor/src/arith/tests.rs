@@ -162,6 +162,21 @@ fn powers_equal_num_bigint() {
     }
 }
 
+/// Combs have a row for 6 bits of an exponent, which has at most as many bits as the modulus: p's on its owner's side,
+/// half of n's elsewhere.
+#[test]
+fn sums_of_factored_rows_stay_below_the_radix() {
+    let mut rng = ChaCha20Rng::seed_from_u64(6);
+    for (n, ring) in rings(moduli(&mut rng)).into_iter().filter(|(_, ring)| ring.backend() == Backend::Ifma) {
+        let bits = n.bits() as usize;
+        let radix = BigUint::from(1u8) << ((bits + 4).div_ceil(52).next_multiple_of(5) * 52);
+        let rows = ring.most_factored_rows();
+        assert!(&n * 2u8 * rows <= radix, "{rows} rows of {bits} bits");
+        let longest = if bits > 2048 { 2048 } else { bits };
+        assert!(longest.div_ceil(super::comb::WINDOW) <= rows, "{rows} rows of {bits} bits");
+    }
+}
+
 #[test]
 fn inverses_and_units() {
     let mut rng = ChaCha20Rng::seed_from_u64(5);

@@ -5,6 +5,7 @@
 //! [subgroup keys](KeyType::Subgroup), with an h of small order and a shorter rho.
 
 mod parameters;
+mod pool;
 mod public;
 mod secret;
 mod side;
@@ -19,11 +20,13 @@ use rand::CryptoRng;
 use crate::arith::Residues;
 
 pub use parameters::{KeyBits, KeyParameters, KeyType};
+pub use pool::RandomnessPool;
 pub(crate) use public::Fingerprint;
 pub use public::{HidingExponents, HidingRandomizers, PublicKey};
 pub use secret::{SecretKey, SecretKeyBytes};
 
-/// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes.
+/// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes,
+/// and a [pool](RandomnessPool) that has made some before.
 pub trait Randomizer: Sync {
     /// The key under which it encrypts.
     fn public_key(&self) -> &PublicKey;

@@ -13,7 +13,7 @@ use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
 /// Ciphertexts that share a vector on the backend that has the longest.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// The most ciphertexts that share a pass over a comb's table.
 const MOST_TOGETHER: usize = 32;
@@ -120,7 +120,7 @@ impl PublicKey {
         self.0.ring.lower(&self.0.h).iter().flat_map(|limb| limb.to_le_bytes()).collect()
     }
 
-    /// A SHA-256 over n and h: what ciphertexts carry to say whose they are.
+    /// A SHA-256 over a label of the key's type, n and h: what ciphertexts carry to say whose they are.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.0.fingerprint
     }
@@ -190,13 +190,17 @@ impl PublicKey {
         })
     }
 
-    /// Runs `work` on runs of a few indices in parallel and joins the residues it makes, in order.
+    /// Runs `work` on runs of a few indices in parallel and joins the residues it makes, in order. A single run stays on
+    /// the calling thread.
     pub(crate) fn in_parallel(
         &self,
         count: usize,
         work: impl Fn(std::ops::Range<usize>) -> Residues + Sync,
     ) -> Residues {
         let batch = batch_for(count, rayon::current_num_threads());
+        if (1..=batch).contains(&count) {
+            return work(0..count);
+        }
         let parts: Vec<Residues> = (0..count.div_ceil(batch))
             .into_par_iter()
             .map(|index| work(index * batch..count.min((index + 1) * batch)))

@@ -7,6 +7,7 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
+use subtle::Choice;
 use zeroize::Zeroizing;
 
 use super::side::Side;
@@ -169,14 +170,20 @@ impl SecretKey {
     /// The plaintexts of ciphertexts: numbers below n of n's limbs each, one after another.
     ///
     /// By the Chinese remainder theorem; constant-time in the primes and in the plaintexts.
-    pub fn decrypt(&self, ciphertexts: &Residues) -> Zeroizing<Vec<u64>> {
+    ///
+    /// # Errors
+    /// [`Error::Randomness`] when one of them has a random factor that decryption does not remove, which would make its
+    /// plaintext a meaningless number: with a subgroup key one outside the key's group. With any other key every unit
+    /// decrypts.
+    pub fn decrypt(&self, ciphertexts: &Residues) -> Result<Zeroizing<Vec<u64>>, Error> {
         let width = 2 * self.public.size().limbs();
         let wide = self.public.ring().lower(ciphertexts);
         let parts: Vec<_> = wide
             .par_chunks(8 * width)
             .map(|wide| {
                 let count = wide.len() / width;
-                let (m_p, m_q) = rayon::join(|| self.p.decrypt(wide, count), || self.q.decrypt(wide, count));
+                let ((m_p, p_vanished), (m_q, q_vanished)) =
+                    rayon::join(|| self.p.decrypt(wide, count), || self.q.decrypt(wide, count));
                 let mut plaintexts = Zeroizing::new(Vec::with_capacity(wide.len() / 2));
                 let half = width / 4;
                 for (m_p, m_q) in m_p.chunks_exact(half).zip(m_q.chunks_exact(half)) {
@@ -188,19 +195,24 @@ impl SecretKey {
                     add_with_carry(&mut plaintext, m_q);
                     plaintexts.extend_from_slice(&plaintext);
                 }
-                plaintexts
+                (plaintexts, p_vanished & q_vanished)
             })
             .collect();
         let mut out = Zeroizing::new(Vec::with_capacity(wide.len() / 2));
-        parts.iter().for_each(|part| out.extend_from_slice(part));
-        out
+        let mut vanished = Choice::from(1);
+        for (part, part_vanished) in &parts {
+            out.extend_from_slice(part);
+            vanished &= *part_vanished;
+        }
+        // One answer for the whole batch, after all of the work.
+        if bool::from(vanished) { Ok(out) } else { Err(Error::Randomness) }
     }
 
     /// Exponents for the powers of h mod p^2 and mod q^2.
     ///
     /// For a subgroup key each is uniform below the order of h there, twice the subgroup prime. Those of one power have
     /// the same parity, which makes them the residues of one exponent mod twice the product of the subgroup primes.
-    fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> OwnerExponents {
+    pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> OwnerExponents {
         if self.subgroup.is_none() {
             return OwnerExponents { p: self.public.exponents(rng, count), q: None };
         }
@@ -215,7 +227,7 @@ impl SecretKey {
     }
 
     /// `h^exponents mod n^2`, from the powers mod p^2 and q^2.
-    fn powers_of_h(&self, [p, q]: [&[Exponent]; 2]) -> Residues {
+    pub(super) fn powers_of_h(&self, [p, q]: [&[Exponent]; 2]) -> Residues {
         let ring = self.public.ring();
         let lift = |side: &Side, exponents: &[Exponent], idempotent: &Residues| {
             ring.lift_times(&side.ring().lower(&side.randomizers(exponents)), idempotent)
@@ -239,10 +251,10 @@ pub struct SecretKeyBytes {
     pub h: Vec<u8>,
 }
 
-struct OwnerExponents {
-    p: Vec<Exponent>,
+pub(super) struct OwnerExponents {
+    pub(super) p: Vec<Exponent>,
     /// Where they differ from those mod p^2.
-    q: Option<Vec<Exponent>>,
+    pub(super) q: Option<Vec<Exponent>>,
 }
 
 /// Makes `h^rho` by combs mod p^2 and q^2.

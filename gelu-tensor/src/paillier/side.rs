@@ -1,4 +1,5 @@
 use rand::CryptoRng;
+use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -76,15 +77,22 @@ impl Side {
         is_one(&self.ring.power(&h, &self.order)) && !is_one(&square)
     }
 
-    /// The plaintexts mod p of `count` ciphertexts given as integers below n^2.
-    pub(super) fn decrypt(&self, ciphertexts: &[u64], count: usize) -> Zeroizing<Vec<u64>> {
+    /// The plaintexts mod p of `count` ciphertexts given as integers below n^2, and whether the random factors of all
+    /// of them vanished. Where they did not, a plaintext means nothing.
+    pub(super) fn decrypt(&self, ciphertexts: &[u64], count: usize) -> (Zeroizing<Vec<u64>>, Choice) {
         let limbs = self.ring.limbs();
         let powers = self.ring.power(&self.ring.lift(ciphertexts, count), &self.order);
         let digits = self.ring.digits(&powers);
-        // The powers are 1 + L p: the upper digits are L.
-        let quotients: Vec<u64> =
-            digits.chunks_exact(2 * limbs).flat_map(|digits| &digits[limbs..]).copied().collect();
-        self.mul_mod_prime(&Zeroizing::new(quotients), &self.decryption_factor)
+        // The powers are 1 + L p: the upper digits are L. A random factor r^n vanishes exactly when the lower digit is
+        // 1, for r^order = 1 + k p makes (1 + k p)^n = 1 mod p^2.
+        let mut quotients = Zeroizing::new(Vec::with_capacity(count * limbs));
+        let mut remains = 0;
+        for digits in digits.chunks_exact(2 * limbs) {
+            let (lower, upper) = digits.split_at(limbs);
+            remains |= lower[1..].iter().fold(lower[0] ^ 1, |bits, limb| bits | limb);
+            quotients.extend_from_slice(upper);
+        }
+        (self.mul_mod_prime(&quotients, &self.decryption_factor), remains.ct_eq(&0))
     }
 
     /// `x[i] y mod p` for any number of x, each of p's limbs.

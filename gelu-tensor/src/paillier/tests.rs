@@ -1,6 +1,7 @@
 use std::sync::LazyLock;
 
 use num_bigint::{BigUint, RandomBits};
+use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
@@ -35,12 +36,12 @@ fn encrypt(randomizer: &dyn Randomizer, values: &[BigUint], rng: &mut ChaCha20Rn
 }
 
 fn decrypt(key: &SecretKey, ciphertexts: &Residues) -> Vec<BigUint> {
-    key.decrypt(ciphertexts).chunks_exact(key.public_key().size().limbs()).map(to_biguint).collect()
+    key.decrypt(ciphertexts).unwrap().chunks_exact(key.public_key().size().limbs()).map(to_biguint).collect()
 }
 
 #[test]
 fn both_ways_to_encrypt_round_trip_at_every_size() {
-    let sizes = [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072];
+    let sizes = KeyBits::ALL;
     for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
         let mut rng = ChaCha20Rng::seed_from_u64(size.bits() as u64);
         let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rng).unwrap();
@@ -209,6 +210,108 @@ fn the_order_of_a_subgroup_keys_h() {
         assert!(root == one || root == power(&(&p_order * &q_order)));
     }
     assert!(BigUint::from_bytes_le(&p) * BigUint::from_bytes_le(&q) == n);
+}
+
+/// Ciphertexts from `numbers`, as if from outside.
+fn from_numbers(key: &PublicKey, numbers: &[BigUint]) -> Residues {
+    let encode = |number: &BigUint| {
+        let mut bytes = number.to_bytes_le();
+        bytes.resize(key.ciphertext_bytes(), 0);
+        bytes
+    };
+    key.decode(&numbers.iter().flat_map(encode).collect::<Vec<u8>>()).unwrap()
+}
+
+fn to_numbers(key: &PublicKey, ciphertexts: &Residues) -> Vec<BigUint> {
+    key.encode(ciphertexts).chunks(key.ciphertext_bytes()).map(BigUint::from_bytes_le).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// A random factor outside the group, of any ciphertext of a batch that spans several vectors: decryption under a
+    /// subgroup key refuses the batch, that under the other type removes it.
+    #[test]
+    fn random_factors_outside_the_group(seed in any::<u64>(), at in 0usize..19) {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        for key in [&*KEY, &*SUBGROUP_KEY] {
+            let (n, public) = (n(key), key.public_key());
+            let values: Vec<BigUint> =
+                (0..19).map(|_| rng.sample::<BigUint, _>(RandomBits::new(n.bits())) % &n).collect();
+            let mut numbers = to_numbers(public, &encrypt(public, &values, &mut rng));
+            prop_assert_eq!(decrypt(key, &from_numbers(public, &numbers)), values.clone());
+            let r = rng.sample::<BigUint, _>(RandomBits::new(n.bits())) % &n;
+            let square = &n * &n;
+            numbers[at] = &numbers[at] * r.modpow(&n, &square) % &square;
+            let outside = from_numbers(public, &numbers);
+            match public.parameters().key_type {
+                KeyType::Djn => prop_assert_eq!(decrypt(key, &outside), values),
+                KeyType::Subgroup => prop_assert_eq!(key.decrypt(&outside), Err(Error::Randomness)),
+            }
+        }
+    }
+}
+
+/// A factor outside the group modulo one prime alone is refused; so is one whose order divides a cofactor. The roots of
+/// 1, of which h generates two, vanish all four.
+#[test]
+fn decryption_refuses_exactly_what_it_cannot_remove() {
+    let (key, rng) = (&*SUBGROUP_KEY, &mut ChaCha20Rng::seed_from_u64(4));
+    let public = key.public_key();
+    let (n, bytes) = (n(key), key.to_le_bytes());
+    let square = &n * &n;
+    let [p, q] = [&bytes.p, &bytes.q].map(|prime| BigUint::from_bytes_le(prime));
+    let [p_order, q_order] = bytes.subgroup_primes.unwrap().map(|prime| BigUint::from_bytes_le(&prime));
+    let one = BigUint::from(1u8);
+    // 1 mod the square of one prime and `value` mod that of the other.
+    let one_and = |prime: &BigUint, other: &BigUint, value: &BigUint| {
+        let [modulus, one_there] = [prime * prime, other * other];
+        let inverse = one_there.modinv(&modulus).unwrap();
+        (&one + ((value + &modulus - &one) % &modulus) * inverse % &modulus * one_there) % &square
+    };
+    let values = plaintexts(key, rng);
+    let numbers = to_numbers(public, &encrypt(key, &values, rng));
+    let times = |factor: &BigUint| {
+        let mut numbers = numbers.clone();
+        numbers[3] = &numbers[3] * factor % &square;
+        key.decrypt(&from_numbers(public, &numbers))
+    };
+    let minus_one = &square - 1u8;
+    let half_roots = [one_and(&p, &q, &minus_one), one_and(&q, &p, &minus_one)];
+    for root in [one.clone(), minus_one].iter().chain(&half_roots) {
+        assert_eq!(root * root % &square, one);
+        let plaintexts = times(root).unwrap();
+        assert_eq!(plaintexts.chunks_exact(16).map(to_biguint).collect::<Vec<_>>(), values);
+    }
+    for (prime, other, order) in [(&p, &q, &p_order), (&q, &p, &q_order)] {
+        let residue = BigUint::from(3u8).modpow(&n, &square);
+        let outside = one_and(prime, other, &residue);
+        assert_eq!(times(&outside), Err(Error::Randomness));
+        assert_eq!(times(&outside.modpow(&(order * 2u8), &square)), Err(Error::Randomness));
+        assert!(times(&outside.modpow(&((prime - 1u8) / order), &square)).is_ok());
+    }
+}
+
+/// The owner's two exponents are the residues of one, and what comes of them is the power with that one.
+#[test]
+fn powers_by_the_owner_of_a_subgroup_key_equal_num_bigint() {
+    let key = &*SUBGROUP_KEY;
+    let exponents = key.exponents(&mut ChaCha20Rng::seed_from_u64(6), 9);
+    let (p, q) = (&exponents.p, exponents.q.as_ref().unwrap());
+    let found = to_numbers(key.public_key(), &key.powers_of_h([p, q]));
+    let SecretKeyBytes { subgroup_primes, h, .. } = key.to_le_bytes();
+    let [p_order, q_order] = subgroup_primes.unwrap().map(|prime| BigUint::from_bytes_le(&prime));
+    let (n, h) = (n(key), BigUint::from_bytes_le(&h));
+    let inverse = p_order.modinv(&q_order).unwrap();
+    for ((p, q), found) in p.iter().zip(q).zip(found) {
+        let [p, q] = [p, q].map(|exponent| to_biguint(exponent.limbs()));
+        assert!(p < &p_order * 2u8 && q < &q_order * 2u8);
+        // A multiple of the order is added, so that the difference is no negative number; it is even.
+        let half = (&q + &q_order * 8u8 - &p) / 2u8 * &inverse % &q_order;
+        let combined = &p + &p_order * 2u8 * half;
+        assert_eq!(&combined % (&q_order * 2u8), q);
+        assert_eq!(found, h.modpow(&combined, &(&n * &n)));
+    }
 }
 
 /// 2, which is no n-th residue, in the width of h.

@@ -63,7 +63,7 @@ fn column(vectors: &Vectors, column: fn(&Case) -> &String) -> Vec<BigUint> {
 }
 
 fn decrypt(key: &SecretKey, ciphertexts: &Residues) -> Vec<BigUint> {
-    key.decrypt(ciphertexts).chunks_exact(key.public_key().size().limbs()).map(to_biguint).collect()
+    key.decrypt(ciphertexts).unwrap().chunks_exact(key.public_key().size().limbs()).map(to_biguint).collect()
 }
 
 #[test]
