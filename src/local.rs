@@ -5,10 +5,12 @@ use std::time::Instant;
 use gelu_io::report::Party;
 use gelu_io::session::{ClientSession, RunError, StepRecord, serve};
 use gelu_io::transport::InProcess;
-use gelu_models::infer::{Client, Server, ServerModel};
+use gelu_models::infer::{Client, Server, ServerModel, SessionError};
 use gelu_models::plan::Plan;
-use gelu_tensor::paillier::SecretKey;
+use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use rand::rngs::ChaCha20Rng;
+use rand::{CryptoRng, SeedableRng};
 use serde::Serialize;
 
 /// Private inference with both sides on this machine, joined by a pipe of bytes: for demonstrations, tests and
@@ -17,6 +19,7 @@ use serde::Serialize;
 pub struct LocalInference {
     model: Arc<ServerModel>,
     key: Arc<SecretKey>,
+    pool: Option<Arc<RandomnessPool>>,
     batch: usize,
 }
 
@@ -80,7 +83,25 @@ impl LocalInference {
 
     /// The same with a model and a key that others use too.
     pub fn shared(model: Arc<ServerModel>, key: Arc<SecretKey>, batch: usize) -> Self {
-        Self { model, key, batch: batch.max(1) }
+        Self { model, key, pool: None, batch: batch.max(1) }
+    }
+
+    /// Makes the random factors of the client's next `factors` encryptions now (rounded down to a multiple of eight),
+    /// and more of them in the background when fewer than half are left.
+    pub fn with_pool(mut self, factors: usize) -> Self {
+        let generators = (0..rayon::current_num_threads())
+            .map(|_| Box::new(ChaCha20Rng::from_rng(&mut rand::rng())) as Box<dyn CryptoRng + Send>)
+            .collect();
+        let key = Arc::clone(&self.key);
+        let pool = RandomnessPool::new(key, factors, generators);
+        pool.wait_until_full();
+        self.pool = Some(Arc::new(pool));
+        self
+    }
+
+    /// The pool that the client draws from.
+    pub fn pool(&self) -> Option<&RandomnessPool> {
+        self.pool.as_deref()
     }
 
     /// The model that the server offers.
@@ -134,8 +155,12 @@ impl LocalInference {
             let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()));
             let mut client_side = || {
                 let rng = &mut rand::rng();
-                let client = Client::new(Arc::clone(&self.key), batch as u32);
-                let mut session = ClientSession::open(&client_end, client)?;
+                let (mut client, hello) = Client::new(Arc::clone(&self.key), batch as u32);
+                if let Some(pool) = &self.pool {
+                    let in_step = |source| SessionError::Numbers { step: 0, source };
+                    client.draw_from(Arc::clone(pool)).map_err(in_step)?;
+                }
+                let mut session = ClientSession::open(&client_end, (client, hello))?;
                 let plan = session.client().plan().cloned();
                 let mut outcomes = vec![];
                 let mut done = 0;

@@ -597,12 +597,15 @@ fn the_client_refuses_random_factors_outside_its_keys_group() {
     let key = Arc::new(SecretKey::generate(parameters, &mut rng()).unwrap());
     let mut server = Server::new(server_model());
     let (mut client, hello) = Client::new(Arc::clone(&key), 1);
-    client.handle(server.handle(hello, &mut rng()).unwrap().unwrap(), &mut rng()).unwrap();
-    let start = client.start(images(1).view(), &mut rng()).unwrap();
-    let sums = server.handle(start, &mut rng()).unwrap().unwrap();
-    let Message::Sums { position, tensor } = sums else { panic!("no sums") };
+    server.handle(hello, &mut rng()).unwrap();
+    client.handle(server.next_message(&mut rng()).unwrap().unwrap()).unwrap();
+    client.start(images(1).view()).unwrap();
+    said(&mut client).into_iter().for_each(|message| server.handle(message, &mut rng()).unwrap());
+    client.handle(server.next_message(&mut rng()).unwrap().unwrap()).unwrap();
+    let chunk = server.next_message(&mut rng()).unwrap().unwrap();
+    let Message::Chunk { position, index, ciphertexts } = chunk else { panic!("no sums") };
 
-    let (public, mut bytes) = (key.public_key(), tensor.encode_ciphertexts());
+    let (public, mut bytes) = (key.public_key(), ciphertexts.encode());
     let n = BigUint::from_bytes_le(&public.n_le_bytes());
     let square = &n * &n;
     let width = public.ciphertext_bytes();
@@ -610,8 +613,8 @@ fn the_client_refuses_random_factors_outside_its_keys_group() {
     bytes[..width].fill(0);
     let other = other.to_bytes_le();
     bytes[..other.len()].copy_from_slice(&other);
-    let tensor = EncTensor::decode(public, tensor.header(), &bytes).unwrap();
-    let error = client.handle(Message::Sums { position, tensor }, &mut rng()).unwrap_err();
+    let ciphertexts = EncChunk::decode(public, &bytes).unwrap();
+    let error = client.handle(Message::Chunk { position, index, ciphertexts }).unwrap_err();
     assert_eq!(error, SessionError::Numbers { step: 0, source: gelu_net::tensor::Error::Randomness });
     assert_eq!(error.reason(), AbortReason::BadTensor);
     assert!(client.is_closed());

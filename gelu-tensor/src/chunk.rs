@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::arith::Residues;
 use crate::layout::{Arrangement, Extent};
-use crate::paillier::{Fingerprint, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{PublicKey, Randomizer, SecretKey};
 use crate::{EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
 
 /// The most bytes of ciphertexts that travel together.
@@ -154,12 +154,7 @@ impl Arrivals {
 
     /// Takes note of a chunk, or refuses it.
     fn admit(&mut self, index: u32, chunk: &EncChunk) -> Result<(), Error> {
-        if chunk.key != self.key {
-            return Err(Error::ForeignKey {
-                expected: Fingerprint(self.key.fingerprint()).to_string(),
-                found: Fingerprint(chunk.key.fingerprint()).to_string(),
-            });
-        }
+        self.key.check_same(&chunk.key)?;
         if index != self.chunks {
             let (expected, found) = (self.chunks as usize, index as usize);
             return Err(Error::Count { what: "index of the next chunk", expected, found });
@@ -286,13 +281,8 @@ impl Decryption {
         let first = self.arrivals.ciphertexts;
         self.arrivals.admit(index, chunk)?;
         let public = key.public_key();
-        if *public != self.arrivals.key {
-            return Err(Error::ForeignKey {
-                expected: Fingerprint(self.arrivals.key.fingerprint()).to_string(),
-                found: Fingerprint(public.fingerprint()).to_string(),
-            });
-        }
-        let plaintexts = key.decrypt(&chunk.ciphertexts);
+        self.arrivals.key.check_same(public)?;
+        let plaintexts = key.decrypt(&chunk.ciphertexts)?;
         let EncTensorHeader { shape, batch, format, layout } = &self.header;
         let (extent, modulus) = (Extent::new(*batch, shape), public.ring().modulus());
         layout.unpack(&mut self.values, (&plaintexts, first), extent, modulus, *format)

@@ -6,7 +6,7 @@ use crate::fixed_tensor::check_addend;
 use crate::layout::{Arrangement, Extent};
 use crate::lowering::ColumnPlan;
 use crate::matmul::{self, Columns};
-use crate::paillier::{Fingerprint, HidingRandomizers, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{HidingRandomizers, PublicKey, Randomizer, SecretKey};
 use crate::{Error, FixedTensor, Format, IntMatrix, Shape, SlotLayout, Window};
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
@@ -165,7 +165,7 @@ impl EncTensor {
     /// once; [`Error::Randomness`] when a ciphertext was not made under the key, though it is a unit; [`Error::Plaintext`]
     /// when a value is outside the format's bound.
     pub fn decrypt(&self, key: &SecretKey) -> Result<FixedTensor, Error> {
-        self.check_key(key.public_key())?;
+        self.key.check_same(key.public_key())?;
         if let Arrangement::Patches(_) = self.layout.arrangement {
             return Err(self.layout_error("decryption", "one value, a batch or positions"));
         }
@@ -252,7 +252,7 @@ impl EncTensor {
     /// # Errors
     /// When they differ or the result could overflow its slots.
     pub fn add(&self, other: &Self) -> Result<Self, Error> {
-        self.check_key(&other.key)?;
+        self.key.check_same(&other.key)?;
         if self.shape != other.shape {
             return Err(Error::Shape {
                 what: "addend",
@@ -367,16 +367,6 @@ impl EncTensor {
         let columns = Columns::new(ring, &self.ciphertexts, product.taps, product.indices.iter().copied());
         let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest(ring.backend().lanes());
         matmul::multiply(ring, matrix, &columns, strategy)
-    }
-
-    fn check_key(&self, other: &PublicKey) -> Result<(), Error> {
-        if self.key == *other {
-            return Ok(());
-        }
-        Err(Error::ForeignKey {
-            expected: Fingerprint(self.key.fingerprint()).to_string(),
-            found: Fingerprint(other.fingerprint()).to_string(),
-        })
     }
 
     fn layout_error(&self, operation: &'static str, expected: &'static str) -> Error {

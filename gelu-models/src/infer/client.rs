@@ -3,8 +3,8 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use gelu_tensor::paillier::{Randomizer, SecretKey};
-use gelu_tensor::{Decryption, Encryption, FixedTensor};
+use gelu_tensor::paillier::{Randomizer, RandomnessPool, SecretKey};
+use gelu_tensor::{Decryption, Encryption, Error, FixedTensor};
 use ndarray::ArrayView2;
 use rand::CryptoRng;
 
@@ -16,6 +16,7 @@ use crate::plan::Plan;
 /// The client's side of one session: the only place where a secret key and plaintexts are.
 pub struct Client {
     key: Arc<SecretKey>,
+    pool: Option<Arc<RandomnessPool>>,
     batch: usize,
     custom: Option<Box<StepFn>>,
     state: State,
@@ -67,7 +68,17 @@ impl Client {
     /// A session for batches of `batch` images, and the hello to send.
     pub fn new(key: Arc<SecretKey>, batch: u32) -> (Self, Message) {
         let hello = Message::Hello { version: PROTOCOL_VERSION, key: key.public_key().clone(), batch };
-        (Self { key, batch: batch as usize, custom: None, state: State::Greeting }, hello)
+        (Self { key, pool: None, batch: batch as usize, custom: None, state: State::Greeting }, hello)
+    }
+
+    /// Encrypts with random factors that were made ahead of time.
+    ///
+    /// # Errors
+    /// [`Error::ForeignKey`] when the pool is of another key.
+    pub fn draw_from(&mut self, pool: Arc<RandomnessPool>) -> Result<(), Error> {
+        self.key.public_key().check_same(pool.public_key())?;
+        self.pool = Some(pool);
+        Ok(())
     }
 
     /// Replaces the plan's activations by a function of one's own, which may also only look.
@@ -172,7 +183,10 @@ impl Client {
         match &mut self.state {
             State::Closed => Err(SessionError::Closed),
             State::Greeting => Ok(None),
-            State::Running(running) => Ok(running.next_message(&self.key, rng)),
+            State::Running(running) => Ok(match &self.pool {
+                Some(pool) => running.next_message(&**pool, rng),
+                None => running.next_message(&*self.key, rng),
+            }),
         }
     }
 
@@ -285,7 +299,7 @@ impl Running {
         }
     }
 
-    fn next_message(&mut self, key: &SecretKey, rng: &mut dyn CryptoRng) -> Option<Message> {
+    fn next_message(&mut self, randomizer: &dyn Randomizer, rng: &mut dyn CryptoRng) -> Option<Message> {
         let sending = self.sending;
         let batch = self.batches.iter_mut().find(|batch| {
             batch.activations.is_some() && sending.is_none_or(|round| round == batch.position.round)
@@ -296,7 +310,7 @@ impl Running {
             self.awaited.push_back(position);
             return Some(Message::Activations { position, header: activations.header() });
         }
-        let ciphertexts = activations.next_chunk(key, rng)?;
+        let ciphertexts = activations.next_chunk(randomizer, rng)?;
         let index = batch.chunks;
         batch.chunks += 1;
         batch.sent = activations.ciphertexts_made();

@@ -21,7 +21,6 @@ use crate::arith::Residues;
 
 pub use parameters::{KeyBits, KeyParameters, KeyType};
 pub use pool::RandomnessPool;
-pub(crate) use public::Fingerprint;
 pub use public::{HidingExponents, HidingRandomizers, PublicKey};
 pub use secret::{SecretKey, SecretKeyBytes};
 

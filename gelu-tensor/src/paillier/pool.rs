@@ -18,6 +18,9 @@ use crate::arith::Residues;
 /// on, and every factor leaves it at most once. What it lacks is computed at once, as if there were no pool: nobody
 /// waits for it, and a thread that has panicked is only missing.
 ///
+/// Its threads rest when it is full, and begin again when it is less than half full: they would only compete with the
+/// encryptions that it serves.
+///
 /// For fresh encryptions only. [Re-randomisation](crate::EncTensor::rerandomize) takes longer exponents, which hide
 /// other exponents from the key's owner; those here would not.
 ///
@@ -45,6 +48,8 @@ struct State {
     promised: usize,
     handed_out: u64,
     threads: usize,
+    /// Whether the threads are to make more, as long as there is room.
+    filling: bool,
     stopping: bool,
 }
 
@@ -58,7 +63,7 @@ impl RandomnessPool {
         generators: Vec<Box<dyn CryptoRng + Send>>,
     ) -> Self {
         let capacity = capacity / LANES * LANES;
-        let state = State { threads: generators.len(), ..State::default() };
+        let state = State { threads: generators.len(), filling: true, ..State::default() };
         let shared = Arc::new(Shared { source, capacity, state: Mutex::new(state), changed: Condvar::new() });
         let threads = generators
             .into_iter()
@@ -96,6 +101,8 @@ impl RandomnessPool {
     /// and returns how many factors are ready.
     pub fn wait_until_full(&self) -> usize {
         let mut state = self.shared.lock();
+        state.filling = true;
+        self.shared.changed.notify_all();
         while state.ready + LANES <= self.shared.capacity && state.threads > 0 {
             state = self.shared.wait(state);
         }
@@ -121,6 +128,7 @@ impl RandomnessPool {
         }
         state.ready -= count - missing;
         state.handed_out += (count - missing) as u64;
+        state.filling |= state.ready < self.shared.capacity / 2;
         drop(state);
         self.shared.changed.notify_all();
         taken
@@ -185,7 +193,11 @@ impl Thread {
     /// Room for a batch, as soon as there is some; `None` when the pool is no longer wanted.
     fn promise(&self) -> Option<Promise<'_>> {
         let mut state = self.0.lock();
-        while !state.stopping && state.ready + state.promised + LANES > self.0.capacity {
+        loop {
+            state.filling &= state.ready + state.promised + LANES <= self.0.capacity;
+            if state.stopping || state.filling {
+                break;
+            }
             state = self.0.wait(state);
         }
         (!state.stopping).then(|| {

@@ -180,6 +180,20 @@ impl PublicKey {
         }
     }
 
+    /// Refuses another key.
+    ///
+    /// # Errors
+    /// [`Error::ForeignKey`].
+    pub fn check_same(&self, other: &Self) -> Result<(), Error> {
+        if self == other {
+            return Ok(());
+        }
+        Err(Error::ForeignKey {
+            expected: Fingerprint(self.fingerprint()).to_string(),
+            found: Fingerprint(other.fingerprint()).to_string(),
+        })
+    }
+
     /// The ciphertexts of the sums with `plaintexts`, of n's limbs each.
     pub(crate) fn add_plaintexts(&self, ciphertexts: &Residues, plaintexts: &[u64]) -> Residues {
         let (ring, limbs) = (&self.0.ring, self.0.ring.limbs());
