@@ -1,0 +1,187 @@
+//! Whether secrets can be read off a clock: two classes of inputs in random order, and Welch's t-test on their times
+//! (Reparaz, Balasch, Verbauwhede: Dude, is my code constant time?, DATE 2017).
+//!
+//! `cargo bench --bench constant_time`; a number after `--` is how many measurements each test takes (10,000).
+//!
+//! Each line has the largest |t| over all measurements and over those below several percentiles, for interruptions
+//! hide small differences. Above 4.5 is a hint, above 10 a leak, and then the exit code is 1. The line on it is a test of
+//! the test: a power by squaring and multiplying leaks the weight of its exponent, and must be found out. What is not found
+//! is not proven absent: it says that so many measurements on this machine do not show it. It does not look at caches
+//! shared with others, at power or at faults.
+
+#![allow(clippy::unwrap_used, reason = "a failed set-up ends the measurement")]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use gelu_net::prelude::*;
+use gelu_net::tensor::arith::{Comb, Exponent, Residues};
+use num_bigint::BigUint;
+use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
+
+const MEASUREMENTS: usize = 10_000;
+const HINT: f64 = 4.5;
+const LEAK: f64 = 10.0;
+/// Residues together: one vector.
+const TOGETHER: usize = 8;
+
+/// Times `work` on inputs of one class or the other, as `input` makes them, outside of what is timed.
+fn times<T>(
+    count: usize,
+    rng: &mut ChaCha20Rng,
+    mut input: impl FnMut(bool, &mut ChaCha20Rng) -> T,
+    work: impl Fn(&T),
+) -> Vec<(bool, f64)> {
+    (0..count)
+        .map(|_| {
+            let class = rng.next_u64() % 2 == 1;
+            let input = input(class, rng);
+            let start = Instant::now();
+            work(black_box(&input));
+            (class, start.elapsed().as_secs_f64())
+        })
+        .collect()
+}
+
+/// Welch's t.
+fn welch(times: &[(bool, f64)]) -> f64 {
+    let [a, b] = [false, true].map(|class| {
+        let times: Vec<f64> = times.iter().filter(|(of, _)| *of == class).map(|(_, time)| *time).collect();
+        let count = times.len().max(2) as f64;
+        let mean = times.iter().sum::<f64>() / count;
+        let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    });
+    let spread = (a.1 + b.1).sqrt();
+    if spread > 0.0 { (a.0 - b.0) / spread } else { 0.0 }
+}
+
+/// The largest |t| over all measurements and over those that are not among the slowest.
+fn largest_t(times: &[(bool, f64)]) -> f64 {
+    // The first ones warm up.
+    let times = &times[times.len() / 20..];
+    let mut sorted: Vec<f64> = times.iter().map(|(_, time)| *time).collect();
+    sorted.sort_by(f64::total_cmp);
+    [1.0, 0.99, 0.95, 0.9, 0.75, 0.5]
+        .iter()
+        .map(|part| {
+            let most = sorted[((sorted.len() - 1) as f64 * part) as usize];
+            let kept: Vec<_> = times.iter().copied().filter(|(_, time)| *time <= most).collect();
+            welch(&kept).abs()
+        })
+        .fold(0.0, f64::max)
+}
+
+fn random_exponent(rng: &mut ChaCha20Rng, limbs: usize) -> Vec<u64> {
+    (0..limbs).map(|_| rng.next_u64()).collect()
+}
+
+/// What one must not do with a secret exponent: a product for each bit that is set.
+fn square_and_multiply(exponent: &[u64], n: &BigUint) -> BigUint {
+    let mut power = BigUint::from(3u8);
+    for bit in (0..64 * exponent.len() - 1).rev() {
+        power = &power * &power % n;
+        if exponent[bit / 64] >> (bit % 64) & 1 == 1 {
+            power = power * 3u8 % n;
+        }
+    }
+    power
+}
+
+fn main() -> ExitCode {
+    let count = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(MEASUREMENTS);
+    let rng = &mut ChaCha20Rng::seed_from_u64(5);
+    let size = KeyBits::Bits2048;
+    let limbs = size.bits() / 64;
+    let mut leaks = 0;
+    let mut report = |name: &str, times: &[(bool, f64)], expected: bool| {
+        let t = largest_t(times);
+        let verdict = match t {
+            t if (t > LEAK) == expected && expected => "leaks, as it must",
+            t if t > LEAK => "LEAKS",
+            _ if expected => "NOT FOUND OUT",
+            t if t > HINT => "a hint: measure more often",
+            _ => "no leak found",
+        };
+        leaks += usize::from((t > LEAK) != expected);
+        println!("{name:<60} |t| {t:>7.2}  {verdict}");
+    };
+    println!("{count} measurements each, batches of {TOGETHER}, keys of {} bits\n", size.bits());
+
+    for key_type in KeyType::ALL {
+        let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap();
+        let public = key.public_key();
+        let layout = SlotLayout::one_value(24);
+        let format = Format::new(1 << 20, 0).unwrap();
+        let encrypt = |value: i64, rng: &mut ChaCha20Rng| {
+            let plain = FixedTensor::new(Shape::from([TOGETHER]), format, vec![value; TOGETHER]).unwrap();
+            plain.encrypt(layout, &key, rng).unwrap()
+        };
+        let fixed = encrypt(0, rng);
+        let name = key_type.name();
+        let decryption = times(
+            count,
+            rng,
+            |class, rng| {
+                if class { encrypt((rng.next_u64() % (1 << 20)) as i64, rng) } else { fixed.clone() }
+            },
+            |encrypted| {
+                black_box(encrypted.decrypt(&key).unwrap());
+            },
+        );
+        report(&format!("{name}: decryption, one ciphertext or random ones"), &decryption, false);
+        let signs = times(
+            count,
+            rng,
+            |class, rng| encrypt(if class { -1 } else { 1 }, rng),
+            |encrypted| {
+                black_box(encrypted.decrypt(&key).unwrap());
+            },
+        );
+        report(&format!("{name}: decryption, 1 or -1"), &signs, false);
+
+        if key_type == KeyType::Djn {
+            let ring = public.ring();
+            let base: Residues = public.decode(&fixed.encode_ciphertexts()).unwrap();
+            // Both have all bits of their length: the highest is set.
+            let exponent = |class: bool, rng: &mut ChaCha20Rng| {
+                let mut exponent = if class { random_exponent(rng, limbs) } else { vec![0; limbs] };
+                exponent[limbs - 1] |= 1 << 63;
+                exponent
+            };
+            let powers = times(
+                count / 10,
+                rng,
+                |class, rng| Exponent::new(exponent(class, rng)),
+                |exponent| {
+                    black_box(ring.power(&base, exponent));
+                },
+            );
+            report("a power mod n^2, a sparse exponent or random ones", &powers, false);
+            let comb = Comb::quick(ring, &base.gather([0]), size.bits());
+            let combs = times(
+                count,
+                rng,
+                |class, rng| -> Vec<Exponent> {
+                    (0..TOGETHER).map(|_| Exponent::new(exponent(class, rng))).collect()
+                },
+                |exponents| {
+                    black_box(comb.power(ring, exponents));
+                },
+            );
+            report("powers by a comb, a sparse exponent or random ones", &combs, false);
+            let n = BigUint::from_bytes_le(&public.n_le_bytes());
+            let leaky = times(
+                count / 10,
+                rng,
+                |class, rng| exponent(class, rng),
+                |exponent| {
+                    black_box(square_and_multiply(exponent, &n));
+                },
+            );
+            report("squaring and multiplying, a sparse exponent or random ones", &leaky, true);
+        }
+    }
+    if leaks == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
