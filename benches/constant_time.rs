@@ -25,6 +25,8 @@ const HINT: f64 = 4.5;
 const LEAK: f64 = 10.0;
 /// Residues together: one vector.
 const TOGETHER: usize = 8;
+/// Ciphertexts of a class.
+const POOL: usize = 64;
 
 /// Times `work` on inputs of one class or the other, as `input` makes them, outside of what is timed.
 fn times<T>(
@@ -73,10 +75,6 @@ fn largest_t(times: &[(bool, f64)]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-fn random_exponent(rng: &mut ChaCha20Rng, limbs: usize) -> Vec<u64> {
-    (0..limbs).map(|_| rng.next_u64()).collect()
-}
-
 /// What one must not do with a secret exponent: a product for each bit that is set.
 fn square_and_multiply(exponent: &[u64], n: &BigUint) -> BigUint {
     let mut power = BigUint::from(3u8);
@@ -118,35 +116,42 @@ fn main() -> ExitCode {
             let plain = FixedTensor::new(Shape::from([TOGETHER]), format, vec![value; TOGETHER]).unwrap();
             plain.encrypt(layout, &key, rng).unwrap()
         };
-        let fixed = encrypt(0, rng);
+        // Made before, so that what makes them leaves no traces in caches that differ by class.
+        let mut several =
+            |values: &[i64]| -> Vec<EncTensor> { values.iter().map(|&value| encrypt(value, rng)).collect() };
+        let random: Vec<i64> = (0..POOL as i64).map(|i| i * 7919 % (1 << 20)).collect();
+        let [random, zeros] = [several(&random), several(&[0; POOL])];
+        let [ones, minus_ones] = [several(&[1; POOL]), several(&[-1; POOL])];
         let name = key_type.name();
-        let decryption = times(
-            count,
-            rng,
-            |class, rng| {
-                if class { encrypt((rng.next_u64() % (1 << 20)) as i64, rng) } else { fixed.clone() }
-            },
-            |encrypted| {
-                black_box(encrypted.decrypt(&key).unwrap());
-            },
-        );
-        report(&format!("{name}: decryption, one ciphertext or random ones"), &decryption, false);
-        let signs = times(
-            count,
-            rng,
-            |class, rng| encrypt(if class { -1 } else { 1 }, rng),
-            |encrypted| {
-                black_box(encrypted.decrypt(&key).unwrap());
-            },
-        );
-        report(&format!("{name}: decryption, 1 or -1"), &signs, false);
+        let classes: [(&str, &[EncTensor], &[EncTensor]); 4] = [
+            ("one ciphertext or random ones", &zeros[..1], &random),
+            ("0 or random values", &zeros, &random),
+            ("1 or -1", &ones, &minus_ones),
+            ("the same twice", &random, &random),
+        ];
+        for (what, first, second) in classes {
+            let decryption = times(
+                count,
+                rng,
+                |class, rng| {
+                    let (of, index) = (if class { second } else { first }, rng.next_u64() as usize % POOL);
+                    of[index % of.len()].clone()
+                },
+                |encrypted| {
+                    black_box(encrypted.decrypt(&key).unwrap());
+                },
+            );
+            report(&format!("{name}: decryption, {what}"), &decryption, false);
+        }
 
         if key_type == KeyType::Djn {
             let ring = public.ring();
-            let base: Residues = public.decode(&fixed.encode_ciphertexts()).unwrap();
+            let base: Residues = public.decode(&zeros[0].encode_ciphertexts()).unwrap();
             // Both have all bits of their length: the highest is set.
             let exponent = |class: bool, rng: &mut ChaCha20Rng| {
-                let mut exponent = if class { random_exponent(rng, limbs) } else { vec![0; limbs] };
+                // By the same work for both classes.
+                let mask = if class { u64::MAX } else { 0 };
+                let mut exponent: Vec<u64> = (0..limbs).map(|_| rng.next_u64() & mask).collect();
                 exponent[limbs - 1] |= 1 << 63;
                 exponent
             };

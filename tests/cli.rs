@@ -396,3 +396,41 @@ fn wrong_usage_is_exit_code_2() {
         expect(&failure(wrong, 2), &["--help"]);
     }
 }
+
+#[test]
+fn tuning_says_what_it_needs() {
+    let weights = weights_file("conv1");
+    let tune = ["plan", "--model", "conv1", "--tune"];
+    expect(&failure(&tune, 2), &["--weights"]);
+    let folder = Folder::new();
+    let (weights, data) = (weights.to_str().unwrap(), folder.path("none"));
+    let message =
+        failure(&[&tune[..], &["--weights", weights, "--data", data.to_str().unwrap()]].concat(), 1);
+    expect(&message, &["none", "mnist"]);
+}
+
+#[test]
+fn a_pool_is_reported_as_prepared() {
+    let weights = weights_file("conv1");
+    let folder = Folder::new();
+    let picture = folder.path("one.png");
+    let stroke = |x: u32, y: u32| Luma([if (12..16).contains(&x) && (4..24).contains(&y) { 0 } else { 255 }]);
+    GrayImage::from_fn(28, 28, stroke).save(&picture).unwrap();
+    let report = json(&[
+        "infer",
+        "--model",
+        "conv1",
+        "--weights",
+        weights.to_str().unwrap(),
+        "--images",
+        picture.to_str().unwrap(),
+        "--key-bits",
+        "1024",
+        "--pool",
+        "30",
+        "--json",
+    ]);
+    assert_eq!(report["pool"]["factors"], 24);
+    assert!(report["pool"]["bytes"].as_u64().unwrap() >= 24 * 256);
+    assert!(report["agree_fixed"].as_f64().unwrap() == 1.0);
+}

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{KEY, copy, digits, options, shipped};
+use common::{KEY, copy, digits, key, options, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::InProcess;
 use gelu_net::prelude::*;
+use gelu_net::tensor::paillier::RandomnessPool;
 
 /// Sessions of one image each are through while another sends batch after batch, which it stops only then.
 #[test]
@@ -67,4 +68,29 @@ fn small_sessions_finish_beside_a_large_one() {
         large.join().unwrap()
     });
     assert!(batches < MOST, "the small sessions finished first: {batches} batches");
+}
+
+/// Random factors from a pool make other ciphertexts and the same results; those that it lacks are made at once.
+#[test]
+fn a_pool_changes_no_result() {
+    let images = digits(3, 2);
+    let local = || {
+        let (model, ranges) = shipped("conv1");
+        LocalInference::new(ServerModel::new(model, options(ranges)), copy(&KEY), 1)
+    };
+    let without = local().run(images.view(), |_| ()).unwrap();
+    let local = local().with_pool(64);
+    assert_eq!(local.pool().unwrap().ready(), 64);
+    let with = local.run(images.view(), |_| ()).unwrap();
+    assert_eq!(with.integers, without.integers);
+    assert!(local.pool().unwrap().handed_out() >= 64);
+    assert!(with.client.encryptions > 64);
+}
+
+#[test]
+fn a_pool_of_another_key_is_refused() {
+    let pool = RandomnessPool::new(key(77), 8, vec![]);
+    let (mut client, _) = Client::new(Arc::clone(&KEY), 1);
+    let error = client.draw_from(Arc::new(pool)).unwrap_err();
+    assert!(matches!(error, gelu_net::tensor::Error::ForeignKey { .. }), "{error}");
 }

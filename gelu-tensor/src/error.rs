@@ -44,8 +44,8 @@ pub enum Error {
         /// Whether it is odd.
         odd: bool,
     },
-    /// A backend that this machine does not have.
-    #[error("backend: expected one that this machine has, found {wanted}")]
+    /// A backend that this machine does not have, or that was asked for when another one was in use.
+    #[error("backend: expected one that this machine has, asked for before another is used, found {wanted}")]
     Backend {
         /// Its name.
         wanted: &'static str,

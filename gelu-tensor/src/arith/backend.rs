@@ -12,6 +12,9 @@ use super::residues::{Entry, Residues};
 use super::ring::Operations;
 use crate::Error;
 
+/// What [`Backend::preferred`] has decided.
+static PREFERRED: OnceLock<Backend> = OnceLock::new();
+
 /// Who does the arithmetic. Both give the same results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,15 +29,28 @@ impl Backend {
     /// The environment variable that names the backend: `portable` or `ifma`.
     pub const VARIABLE: &str = "GELU_BACKEND";
 
-    /// The one that rings are made with: what [`VARIABLE`](Self::VARIABLE) names if this machine has it, else the
-    /// fastest there is. Decided once in a process.
+    /// The one that rings are made with: what [`prefer`](Self::prefer) said, else what [`VARIABLE`](Self::VARIABLE)
+    /// names if this machine has it, else the fastest there is. Decided once in a process, when it is first asked for.
     pub fn preferred() -> Self {
-        static PREFERRED: OnceLock<Backend> = OnceLock::new();
         *PREFERRED.get_or_init(|| match std::env::var(Self::VARIABLE).as_deref() {
             Ok("portable") => Self::Portable,
             _ if Self::Ifma.is_available() => Self::Ifma,
             _ => Self::Portable,
         })
+    }
+
+    /// Makes it the one that all keys and rings of this process are made with. To be called before the first of them.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when this machine does not have it, or another one is in use already.
+    pub fn prefer(self) -> Result<(), Error> {
+        let refused = Error::Backend { wanted: self.name() };
+        if self.is_available() && *PREFERRED.get_or_init(|| self) == self { Ok(()) } else { Err(refused) }
+    }
+
+    /// The backend of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::Portable, Self::Ifma].into_iter().find(|backend| backend.name() == name)
     }
 
     /// Whether this machine has it.

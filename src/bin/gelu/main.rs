@@ -15,7 +15,9 @@ mod weights;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use gelu_tensor::arith::Backend;
 
 /// Convolutional networks on encrypted data: the server computes on ciphertexts, the client keeps data and key.
 #[derive(Debug, Parser)]
@@ -46,8 +48,18 @@ enum Command {
     Weights(weights::Command),
 }
 
+/// A backend that is misspelt or missing should not be replaced by another one silently.
+fn check_backend() -> anyhow::Result<()> {
+    let Some(name) = std::env::var_os(Backend::VARIABLE) else { return Ok(()) };
+    let backend = name.to_str().and_then(Backend::by_name).with_context(|| {
+        format!("{}: expected `portable` or `ifma`, found `{}`", Backend::VARIABLE, name.display())
+    })?;
+    Ok(backend.prefer()?)
+}
+
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let done = check_backend().and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Plan(args) => plan::run(&args),
@@ -56,7 +68,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args),
         Command::Weights(command) => weights::run(&command),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

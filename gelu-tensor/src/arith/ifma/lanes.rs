@@ -17,7 +17,7 @@ pub(super) fn load<'a>(out: &mut [__m512i], row: impl Fn(usize) -> &'a [u64]) {
         let mut vectors = [_mm512_setzero_si512(); LANES];
         for (vector, row) in vectors.iter_mut().zip(rows) {
             let limbs: &[u64] = &row[block * LANES..][..LANES];
-            // SAFETY: the slice has eight limbs of eight bytes, and the load needs no alignment.
+            // SAFETY: the slice has eight limbs of eight bytes (slicing panics otherwise), and the load needs no alignment.
             *vector = unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) };
         }
         let columns = transpose(vectors);
@@ -34,7 +34,8 @@ pub(super) fn store(rows: &mut [u64], width: usize, vectors: &[__m512i]) {
         columns[..vectors.len()].copy_from_slice(vectors);
         for (row, vector) in rows.chunks_exact_mut(width).zip(transpose(columns)) {
             let limbs: &mut [u64] = &mut row[block * LANES..][..LANES];
-            // SAFETY: the slice has eight limbs of eight bytes, and the store needs no alignment.
+            // SAFETY: the slice has eight limbs of eight bytes (slicing panics otherwise), is borrowed by nobody else, and
+            // the store needs no alignment.
             unsafe { _mm512_storeu_si512(limbs.as_mut_ptr().cast(), vector) };
         }
     }
@@ -114,7 +115,8 @@ pub(super) fn select<const N: usize>(
         let mut entries = [[zero; 2]; B];
         for (entries, limbs) in entries.iter_mut().zip(limbs) {
             let (low, high) = limbs.split_at(LANES);
-            // SAFETY: each half has eight limbs of eight bytes, and the loads need no alignment.
+            // SAFETY: each half has eight limbs of eight bytes, for `limbs` is an array of sixteen that was split after
+            // eight, and the loads need no alignment.
             *entries = [low, high].map(|limbs| unsafe { _mm512_loadu_si512(limbs.as_ptr().cast()) });
         }
         for (group, out) in out.iter_mut().enumerate() {
@@ -185,7 +187,8 @@ mod tests {
         let width = 24;
         let rows: Vec<u64> = (0..8 * width as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
         let mut back = vec![0; 5 * width];
-        // SAFETY: the processor has AVX-512 F.
+        // SAFETY: the processor has AVX-512 F, as was just checked; a vector is 64 bytes of which every pattern is an array
+        // of eight limbs.
         let columns: Vec<[u64; 8]> = unsafe {
             let mut vectors = vec![_mm512_setzero_si512(); 20];
             load(&mut vectors, |lane| &rows[lane * width..][..width]);

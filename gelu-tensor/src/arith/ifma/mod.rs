@@ -12,7 +12,8 @@
 //!
 //! This folder is the only place in the project with `unsafe` code. It does two things: it calls functions compiled
 //! for AVX-512 IFMA, after [`Ifma::detect`] has found it, and it loads and stores vectors from slices whose lengths it
-//! has checked.
+//! has checked. The functions called are safe in every other respect: wrong lengths make them panic or give wrong
+//! numbers, and never touch other memory. (A test also reads vectors as arrays of their limbs.)
 
 mod kernels;
 mod lanes;
@@ -26,7 +27,7 @@ use super::backend::{Factors, Selection};
 use super::portable;
 use super::power::Exponent;
 
-/// Proof that this processor has AVX-512 F and IFMA, made only by detection.
+/// Proof that this processor has AVX-512 F and IFMA, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ifma(());
 
@@ -39,7 +40,7 @@ impl Ifma {
 
     /// Multiply-adds in chains that do not wait for each other; how many. See [`Limit`](super::Limit).
     pub(super) fn multiply_add_chains(self) -> usize {
-        // SAFETY: the token of detection says that the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the token proves.
         unsafe { kernels::multiply_add_chains() }
     }
 }
@@ -231,7 +232,7 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
             }
             Factors::One(y) => &y[..width],
         };
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::mul_rows(&tables, x, steps, factor, width) };
     }
 }
@@ -241,7 +242,7 @@ fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
     let (tables, width) = (context.tables::<N>(), context.width());
     let run = lanes::LANES * width;
     for (x, y) in x.chunks_mut(run).zip(y.chunks(run)) {
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::add_rows(&tables, x, y, width) };
     }
 }
@@ -253,7 +254,7 @@ fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Sel
     for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
         let digit = |row: usize, residue: usize| (selection.digit)(row, part * SELECTED_TOGETHER + residue);
         let selection = Selection { digit: &digit, ..selection };
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::mul_selected(&tables, x, selection, constants, width) };
     }
 }
@@ -263,7 +264,7 @@ fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], con
     let (tables, width) = (context.tables::<N>(), context.width());
     let run = lanes::LANES * width;
     for (x, m) in x.chunks_mut(run).zip(m.chunks(run)) {
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::mul_one_plus_rows(&tables, x, m, constants, width) };
     }
 }
@@ -273,7 +274,7 @@ fn power<const N: usize>(context: &Context, x: &mut [u64], exponent: &Exponent, 
     let (tables, width) = (context.tables::<N>(), context.width());
     for x in x.chunks_mut(lanes::LANES * width) {
         let digits = exponent.digits_from_top(POWER_WINDOW);
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::power_rows(&tables, x, digits, one, width) };
     }
 }
@@ -282,7 +283,7 @@ fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
     for x in x.chunks_mut(lanes::LANES * width) {
-        // SAFETY: the context holds a token of detection, so the processor has AVX-512 F and IFMA.
+        // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::square_rows(&tables, x, times, width) };
     }
 }
