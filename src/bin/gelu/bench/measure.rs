@@ -12,8 +12,7 @@ use gelu_tensor::arith::{Limit, Operations, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window};
 use indicatif::ProgressBar;
-use ndarray::{Array2, ArrayView2, s};
-use rand::CryptoRng;
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
@@ -332,7 +331,9 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     let values: Vec<i64> = (0..TOGETHER as i64).map(|i| i * 97 % 60_000 - 30_000).collect();
     let plain = FixedTensor::new(Shape::from([1, 16, 16]), format, values)?;
     let layout = SlotLayout::one_value(48);
-    let encrypt = |key: &dyn Encrypt| key.encrypt(&plain, layout, &mut rand::rng());
+    let encrypt = |key: &dyn Randomizer| -> anyhow::Result<EncTensor> {
+        Ok(plain.encrypt(layout, key, &mut rand::rng())?)
+    };
     add("encryption by the key's owner", TOGETHER, pools.seconds(runs, || encrypt(key).map(drop))?);
     add("encryption with the public key", TOGETHER, pools.seconds(runs, || encrypt(public).map(drop))?);
     let encrypted = encrypt(key)?;
@@ -356,27 +357,6 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     Ok(list)
 }
 
-/// What both halves of a key do.
-trait Encrypt: Sync {
-    fn encrypt(
-        &self,
-        plain: &FixedTensor,
-        layout: SlotLayout,
-        rng: &mut dyn CryptoRng,
-    ) -> anyhow::Result<EncTensor>;
-}
-
-impl<K: Randomizer + Sync> Encrypt for K {
-    fn encrypt(
-        &self,
-        plain: &FixedTensor,
-        layout: SlotLayout,
-        rng: &mut dyn CryptoRng,
-    ) -> anyhow::Result<EncTensor> {
-        Ok(plain.encrypt(layout, self, rng)?)
-    }
-}
-
 /// Ciphertexts of zeros, as residues.
 fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues> {
     let format = Format::new(1, 0)?;
@@ -393,7 +373,7 @@ fn session(
 ) -> anyhow::Result<(f64, f64)> {
     let local = LocalInference::shared(model, key, plan.batch);
     let images = images([(runs + 1) * plan.batch, plan.input.elements()]);
-    let first = local.run(images.slice(s![..plan.batch, ..]), |_| ())?.seconds;
+    let first = local.run(images.view().split_at(Axis(0), plan.batch).0, |_| ())?.seconds;
     let mut times = vec![];
     let mut last: Option<Instant> = None;
     local.run(images.view(), |_| {
