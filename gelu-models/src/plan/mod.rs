@@ -114,7 +114,7 @@ impl Segment {
         const OPERATIONS: u64 = 1 << 14;
         let (images, apart) = (self.up_header(batch).batch, self.images_apart());
         let runs = images.div_ceil(apart) as u64;
-        let together = OPERATIONS.saturating_mul(runs) / self.operations.cost().max(1);
+        let together = OPERATIONS.saturating_mul(runs) / self.operations.total().max(1);
         apart.saturating_mul(together.max(1) as usize).min(images)
     }
 

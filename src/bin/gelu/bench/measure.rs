@@ -53,7 +53,7 @@ pub(crate) struct Operation {
 pub(crate) struct SessionFigures {
     /// From the hello to the end of the first batch.
     pub(crate) seconds_first: f64,
-    /// A later batch.
+    /// A later batch, in the mean: while it is under way, another one is too.
     pub(crate) seconds_per_batch: f64,
     /// The client's part of a batch.
     pub(crate) seconds_client_one_thread: f64,
@@ -365,7 +365,7 @@ fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues>
     Ok(public.decode(&encrypted.encode_ciphertexts())?)
 }
 
-/// Whole sessions: the time of one with a single batch, and of each later batch of one with several.
+/// Whole sessions: the time of one with a single batch, and the mean of the later batches of one with several.
 fn session(
     (model, key): (Arc<ServerModel>, Arc<SecretKey>),
     plan: &Plan,
@@ -374,13 +374,14 @@ fn session(
     let local = LocalInference::shared(model, key, plan.batch);
     let images = images([(runs + 1) * plan.batch, plan.input.elements()]);
     let first = local.run(images.view().split_at(Axis(0), plan.batch).0, |_| ())?.seconds;
-    let mut times = vec![];
-    let mut last: Option<Instant> = None;
-    local.run(images.view(), |_| {
-        let now = Instant::now();
-        times.extend(last.replace(now).map(|last| (now - last).as_secs_f64()));
-    })?;
-    Ok((first, median(times)))
+    // Two batches are under way at a time, so that single ones say little.
+    let mut ends = vec![];
+    local.run(images.view(), |_| ends.push(Instant::now()))?;
+    let each = match (ends.first(), ends.last()) {
+        (Some(first), Some(last)) => (*last - *first).as_secs_f64() / runs as f64,
+        _ => 0.0,
+    };
+    Ok((first, each))
 }
 
 /// Linux says it in kB.
