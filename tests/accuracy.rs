@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{options, pixels, shipped};
+use common::{layer_bits, options, pixels, shipped};
 use gelu_net::io::data::{DataDir, Split};
+use gelu_net::prelude::*;
 
 fn classes(logits: impl IntoIterator<Item = Vec<f64>>) -> Vec<usize> {
     let largest = |row: Vec<f64>| (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
@@ -24,21 +25,26 @@ fn fixed_point_is_as_accurate_as_the_real_network() {
     let images = pixels(test.images());
     for name in ["conv1", "lenet5"] {
         let (model, ranges) = shipped(name);
-        let fixed = model.plan(&options(ranges)).unwrap().run_clear(images.view()).unwrap();
         let float = model.logits(images.view()).unwrap();
         let float = classes(float.outer_iter().map(|row| row.iter().map(|&x| f64::from(x)).collect()));
-        let predictions = fixed.predictions();
         let right = |found: &[usize]| {
             let pairs = found.iter().zip(test.labels());
             pairs.filter(|(found, label)| **found == usize::from(**label)).count()
         };
-        let same = predictions.iter().zip(&float).filter(|(a, b)| a == b).count();
-        let (right_fixed, right_float) = (right(&predictions), right(&float));
-        println!(
-            "{name}: {right_fixed} right on integers, {right_float} on reals, {same} the same, {} values clamped",
-            fixed.saturations
-        );
-        assert!(right_fixed.abs_diff(right_float) <= 5, "{name}");
-        assert!(same >= 9_990, "{name}");
+        let default = options(ranges);
+        // The bits that come with the weights, and those of any others.
+        let tuned = PlanOptions { layer_bits: layer_bits(name), ..default.clone() };
+        for options in [tuned, default] {
+            let fixed = model.plan(&options).unwrap().run_clear(images.view()).unwrap();
+            let predictions = fixed.predictions();
+            let same = predictions.iter().zip(&float).filter(|(a, b)| a == b).count();
+            let (right_fixed, right_float) = (right(&predictions), right(&float));
+            println!(
+                "{name}: {right_fixed} right on integers, {right_float} on reals, {same} the same, {} values clamped",
+                fixed.saturations
+            );
+            assert!(right_fixed.abs_diff(right_float) <= 5, "{name}");
+            assert!(same >= 9_990, "{name}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test and bench includes this file and uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -39,7 +40,13 @@ pub(crate) fn shipped(name: &str) -> (Model, Ranges) {
     (model, ranges)
 }
 
-/// The options that `gelu infer` uses.
+/// The weight bits that the shipped weights were tuned to.
+pub(crate) fn layer_bits(name: &str) -> BTreeMap<String, u32> {
+    let weights = read_safetensors(&weights_file(name)).unwrap();
+    serde_json::from_str(&weights.metadata[PlanOptions::LAYER_BITS_KEY]).unwrap()
+}
+
+/// The options that `gelu infer` uses, but for tuned bits.
 pub(crate) fn options(ranges: Ranges) -> PlanOptions {
     PlanOptions { ranges: Some(ranges), ..PlanOptions::default() }
 }

@@ -32,6 +32,11 @@ pub struct PlanOptions {
     pub range_margin: f64,
 }
 
+impl PlanOptions {
+    /// The key of a weight file's metadata that holds [`layer_bits`](Self::layer_bits) tuned for it, as a JSON object.
+    pub const LAYER_BITS_KEY: &str = "gelu.layer_bits";
+}
+
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
-use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
+use crate::model_args::{KeySize, KeyTypeName, Loaded, warn_of_short_key, with_weights};
 
 /// LeNet-5, trained by this project on MNIST with `gelu train`.
 const WEIGHTS: &[u8] = include_bytes!("../../../models/lenet5.safetensors");
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     warn_of_short_key(size);
     let weights = parse_safetensors(WEIGHTS, Path::new("the built-in weights"))?;
-    let (model, ranges) = with_weights("lenet5", &weights, None)?;
+    let Loaded { model, ranges, layer_bits } = with_weights("lenet5", &weights, None)?;
     let samples = sample_digits(SampleOptions { seed: args.seed, per_digit: args.per_digit as usize });
     let count = samples.len();
 
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             size.bits()
         );
     }
-    let options = PlanOptions { ranges: Some(ranges), ..PlanOptions::default() };
+    let options = PlanOptions { ranges: Some(ranges), layer_bits, ..PlanOptions::default() };
     let local = LocalInference::new(ServerModel::new(model, options), key, count);
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calibrate::{CalibrateArgs, Calibrated};
-use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
+use crate::model_args::{KeySize, KeyTypeName, Loaded, Numbers, key_for, load_model};
 
 /// Classify images on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]
@@ -115,7 +115,8 @@ impl From<InvertName> for Invert {
 }
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
-    let (model, ranges) = load_model(&args.model, &args.weights, args.normalize.as_ref())?;
+    let Loaded { model, ranges, layer_bits } =
+        load_model(&args.model, &args.weights, args.normalize.as_ref())?;
     let (images, labels) = read_images(args)?;
     let inputs = pixels(&images)?;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
@@ -123,7 +124,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().ring().backend();
     let batch = (args.batch as usize).min(images.count());
-    let options = args.numbers.options(Some(ranges));
+    let options = args.numbers.options(Some(ranges), &layer_bits);
     let program = model.plan(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;

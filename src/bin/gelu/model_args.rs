@@ -1,5 +1,6 @@
 //! Options that several commands share: which network, which weights, which numbers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,13 +15,24 @@ use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretK
 
 use crate::datasets;
 
+/// Weight bits by layer.
+pub(crate) type LayerBits = BTreeMap<String, u32>;
+
+/// A network with its weights, and what it was calibrated and tuned to.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    pub(crate) ranges: Ranges,
+    pub(crate) layer_bits: LayerBits,
+}
+
 /// The bits of integers.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Numbers {
-    /// Bits of an integer weight, its sign included (2 to 24). More bits cost the server more products.
-    #[arg(long, default_value_t = 9, value_name = "BITS")]
-    weight_bits: u32,
-    /// Other weight bits for single layers, for instance fc1=8,fc2=10.
+    /// Bits of an integer weight, its sign included (2 to 24). More bits cost the server more products [default: those
+    /// that the weight file was tuned to, else 9].
+    #[arg(long, value_name = "BITS")]
+    weight_bits: Option<u32>,
+    /// Other weight bits for single layers, for instance fc1=8,fc2=10; `gelu plan --tune` finds some.
     #[arg(long, value_delimiter = ',', value_name = "LAYER=BITS", value_parser = parse_layer_bits)]
     layer_bits: Vec<(String, u32)>,
     /// Bits of an activation (2 to 24).
@@ -32,15 +44,18 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// The options of a plan with these bits.
-    pub(crate) fn options(&self, ranges: Option<Ranges>) -> PlanOptions {
+    /// The options of a plan with these bits, for a network with ranges and bits of its own.
+    pub(crate) fn options(&self, ranges: Option<Ranges>, tuned: &LayerBits) -> PlanOptions {
+        let default = PlanOptions::default();
+        let mut layer_bits = if self.weight_bits.is_none() { tuned.clone() } else { LayerBits::new() };
+        layer_bits.extend(self.layer_bits.iter().cloned());
         PlanOptions {
-            weight_bits: self.weight_bits,
-            layer_bits: self.layer_bits.iter().cloned().collect(),
+            weight_bits: self.weight_bits.unwrap_or(default.weight_bits),
+            layer_bits,
             activation_bits: self.activation_bits,
             input_bits: self.input_bits,
             ranges,
-            ..PlanOptions::default()
+            ..default
         }
     }
 }
@@ -106,12 +121,12 @@ pub(crate) fn warn_of_short_key(size: KeyBits) {
     }
 }
 
-/// A network by name, with the weights of a file. The ranges are the file's own.
+/// A network by name, with the weights of a file. The ranges and bits are the file's own.
 pub(crate) fn load_model(
     name: &str,
     weights: &Path,
     normalization: Option<&Normalization>,
-) -> anyhow::Result<(Model, Ranges)> {
+) -> anyhow::Result<Loaded> {
     with_weights(name, &read_safetensors(weights)?, normalization)
         .with_context(|| format!("weights in {}", weights.display()))
 }
@@ -122,7 +137,7 @@ pub(crate) fn with_weights(
     name: &str,
     weights: &Weights,
     normalization: Option<&Normalization>,
-) -> anyhow::Result<(Model, Ranges)> {
+) -> anyhow::Result<Loaded> {
     let mut model = zoo::by_name(name)?;
     model.load(weights)?;
     if let Some(normalization) = normalization {
@@ -137,7 +152,11 @@ pub(crate) fn with_weights(
             ranges
         }
     };
-    Ok((model, ranges))
+    let layer_bits = match weights.metadata.get(PlanOptions::LAYER_BITS_KEY) {
+        Some(json) => serde_json::from_str(json).context("tuned bits in the weights' metadata")?,
+        None => LayerBits::new(),
+    };
+    Ok(Loaded { model, ranges, layer_bits })
 }
 
 /// Reads a secret key file.

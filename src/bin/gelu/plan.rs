@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::report::TextTable;
+use gelu_io::weights::{Dtype, read_safetensors, write_safetensors};
 use gelu_models::Model;
 use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
 use gelu_models::zoo;
@@ -13,7 +14,7 @@ use gelu_tensor::paillier::KeyBits;
 use serde_json::{Value, json};
 
 use crate::infer::pixels;
-use crate::model_args::{KeySize, KeyTypeName, Numbers, load_model, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, LayerBits, Loaded, Numbers, load_model, warn_of_short_key};
 use crate::tune::{TuneArgs, Tuned, tune};
 
 /// Show how a model is run on ciphertexts: segments, slots, ciphertexts, products, bytes.
@@ -54,22 +55,32 @@ pub(crate) struct PlanArgs {
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let key = KeyBits::from(args.key_bits);
     warn_of_short_key(key);
-    let (model, ranges) = match &args.weights {
+    let (model, ranges, mut layer_bits) = match &args.weights {
         Some(path) => {
-            let (model, ranges) = load_model(&args.model, path, None)?;
-            (model, Some(ranges))
+            let Loaded { model, ranges, layer_bits } = load_model(&args.model, path, None)?;
+            (model, Some(ranges), layer_bits)
         }
-        None => (zoo::by_name(&args.model)?, None),
+        None => (zoo::by_name(&args.model)?, None, LayerBits::new()),
     };
+    if args.tune.tune {
+        // It starts anew.
+        layer_bits.clear();
+    }
     let mut options = PlanOptions {
         key,
         key_type: args.key_type.into(),
         batch: args.batch,
-        ..args.numbers.options(ranges)
+        ..args.numbers.options(ranges, &layer_bits)
     };
     let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
     if let Some(tuned) = &tuned {
         options.layer_bits = tuned.layer_bits.iter().cloned().collect();
+        if let Some((from, to)) = args.weights.as_ref().zip(args.tune.save.as_ref()) {
+            let mut weights = read_safetensors(from)?;
+            let json = serde_json::to_string(&options.layer_bits)?;
+            weights.metadata.insert(PlanOptions::LAYER_BITS_KEY.to_owned(), json);
+            write_safetensors(to, &weights, Dtype::F32)?;
+        }
     }
     let program = model.plan(&options)?;
     let error = args.weights.as_ref().map(|_| LogitError::measure(&model, &program)).transpose()?;

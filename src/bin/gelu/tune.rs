@@ -22,6 +22,9 @@ pub(crate) struct TuneArgs {
     /// images fare.
     #[arg(long, requires = "weights")]
     pub(crate) tune: bool,
+    /// Write the weights (F32) with the bits that were found, which commands then take by themselves.
+    #[arg(long, requires = "tune", value_name = "FILE.safetensors")]
+    pub(crate) save: Option<PathBuf>,
     /// How many images of either part [default: 10000].
     #[arg(long, default_value_t = 10_000, requires = "tune", value_parser = clap::value_parser!(u32).range(1000..))]
     images: u32,

@@ -9,6 +9,7 @@ use gelu_io::{
     report::TextTable,
     weights::{Dtype, Listing, list_safetensors, read_safetensors, write_safetensors},
 };
+use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
 use serde::Serialize;
 
@@ -169,6 +170,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
     if args.normalize.is_some() {
         // Measured on the other scale of the input.
         weights.metadata.remove(Ranges::METADATA_KEY);
+        weights.metadata.remove(PlanOptions::LAYER_BITS_KEY);
     }
     let measured = args.calibrate.map(|dataset| measure(&model, dataset, args.data.clone())).transpose()?;
     if let Some((ranges, accuracy)) = &measured {

@@ -18,7 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
-use crate::model_args::warn_of_short_key;
+use crate::model_args::{LayerBits, warn_of_short_key};
 
 /// The size of keys that limits are quoted for.
 const QUOTED_BITS: usize = 2048;
@@ -103,7 +103,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     warn_of_short_key(parameters.size);
     let (batch, runs) = (args.batch as usize, args.runs as usize);
     let model = zoo::by_name(&args.model)?;
-    let options = args.numbers.options(None);
+    let options = args.numbers.options(None, &LayerBits::new());
     let program = model.plan(&PlanOptions {
         key: parameters.size,
         key_type: parameters.key_type,
