@@ -10,7 +10,7 @@ pub(super) struct Reply {
     pub(super) weight: u64,
 }
 
-/// A ciphertext on its way back in the same unit: 200 products, or some 65 us, which half a kilobyte takes at 60
+/// A ciphertext on its way in the same unit: 200 products, or some 65 us, which half a kilobyte takes at 60
 /// Mbit/s. Without it single images would be stacked less, for hardly any gain of time.
 const TRANSFER: u64 = 20_000;
 
@@ -35,7 +35,7 @@ pub(super) fn reply(
         operations: each * ciphertexts as u64,
         weight: filled_down * (each.cost() + decryption(key))
             + filled_up * encryption(key)
-            + ciphertexts as u64 * TRANSFER,
+            + (encryptions + ciphertexts) as u64 * TRANSFER,
     }
 }
 
