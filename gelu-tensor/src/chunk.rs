@@ -57,6 +57,10 @@ impl EncChunk {
         &self.key
     }
 
+    pub(crate) fn ciphertexts(&self) -> &Residues {
+        &self.ciphertexts
+    }
+
     /// How many ciphertexts it has: at least one.
     pub fn ciphertext_count(&self) -> usize {
         self.ciphertexts.len()

@@ -366,7 +366,7 @@ impl EncTensor {
         self.layout.check_format(format)?;
         let columns = Columns::new(ring, &self.ciphertexts, product.taps, product.indices.iter().copied());
         let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest(ring.backend().lanes());
-        matmul::multiply(ring, matrix, &columns, strategy)
+        matmul::multiply(ring, &matrix.into(), &columns, strategy)
     }
 
     fn layout_error(&self, operation: &'static str, expected: &'static str) -> Error {

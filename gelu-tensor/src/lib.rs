@@ -15,6 +15,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod window;
+mod wrapped;
 
 pub use chunk::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Encryption};
 pub use enc_tensor::{EncTensor, EncTensorHeader};
@@ -25,3 +26,4 @@ pub use layout::{Arrangement, SlotLayout};
 pub use matmul::{MatmulShape, Strategy};
 pub use shape::Shape;
 pub use window::{Window, WindowTap, Windows};
+pub use wrapped::{EncBatch, EncRate, Flood, MapEntry, RingBits, SparseMap, UpdateLayout, WideLayout};

@@ -52,8 +52,8 @@ impl Comb {
     /// takes the inverse of the base as well.
     pub fn wide(ring: &Ring, base: &Residues, inverse: &Residues, exponent_bits: usize) -> Self {
         let count = exponent_bits.div_ceil(WINDOW);
-        let rows = power_rows(ring, base, count);
-        let inverses = power_rows(ring, inverse, count);
+        let rows = power_rows(ring, &powers_of_two(ring, base, [count, WINDOW]));
+        let inverses = power_rows(ring, &powers_of_two(ring, inverse, [count, WINDOW]));
         let may_factor = count <= ring.most_factored_rows();
         let factored: Option<Vec<Residues>> = rows
             .par_iter()
@@ -63,6 +63,20 @@ impl Comb {
         let (rows, factored) = factored.map_or((rows, false), |factored| (factored, true));
         let rows = rows.par_iter().map(|row| ring.arrange_for_selection(row)).collect();
         Self { rows, rounds: 1, factored }
+    }
+
+    /// A table for exponents whose bits lie in fields of whole windows, `field` bits each, that stand `distance` bits
+    /// apart: [`power`](Self::power) takes them without the zeros between.
+    pub fn fields(ring: &Ring, base: &Residues, [fields, field, distance]: [usize; 3]) -> Self {
+        let mut power = base.gather([0]);
+        let mut bases = ring.empty(fields * field.div_ceil(WINDOW));
+        for _ in 0..fields {
+            let windows = field.div_ceil(WINDOW);
+            bases.append(&powers_of_two(ring, &power, [windows, WINDOW]));
+            ring.square_assign(&mut power, distance);
+        }
+        let rows = power_rows(ring, &bases).par_iter().map(|row| ring.arrange_for_selection(row)).collect();
+        Self { rows, rounds: 1, factored: false }
     }
 
     /// Operations that one power takes with a table that was made quickly, for an exponent of `exponent_bits` bits.
@@ -110,9 +124,9 @@ fn powers_of_two(ring: &Ring, base: &Residues, [count, step]: [usize; 2]) -> Res
     powers
 }
 
-/// Row i: the powers below `2^WINDOW` of `base^(2^(WINDOW i))`.
-fn power_rows(ring: &Ring, base: &Residues, count: usize) -> Vec<Residues> {
-    let bases = powers_of_two(ring, base, [count, WINDOW]);
+/// Row i: the powers below `2^WINDOW` of base i.
+fn power_rows(ring: &Ring, bases: &Residues) -> Vec<Residues> {
+    let count = bases.len();
     // Rows grow side by side, so that a batch is never a single residue.
     let starts: Vec<usize> = (0..count).step_by(ROWS).collect();
     starts

@@ -1,7 +1,6 @@
 use rayon::prelude::*;
 
-use super::Strategy;
-use crate::IntMatrix;
+use super::{Strategy, Weights};
 
 /// Which entry of each of a column's tables an output takes: digits of its weights, from the top.
 pub(super) struct LookUps {
@@ -16,8 +15,8 @@ pub(super) struct LookUps {
 }
 
 impl LookUps {
-    pub(super) fn new(matrix: &IntMatrix, strategy: Strategy) -> Self {
-        let (taps, bits) = (matrix.columns(), matrix.range().bits as usize);
+    pub(super) fn new(matrix: &Weights, strategy: Strategy) -> Self {
+        let (taps, bits) = (matrix.columns, matrix.range.bits as usize);
         let (tables, digit_bits) = match strategy {
             Strategy::Subset { inputs } => (taps.div_ceil(inputs), 1),
             Strategy::Window { bits } => (taps, bits),
@@ -25,19 +24,19 @@ impl LookUps {
         let digits = bits.div_ceil(digit_bits);
         let mut entries = vec![0u32; matrix.rows() * digits * tables];
         entries.par_chunks_mut(digits * tables).enumerate().for_each(|(row, entries)| {
-            let weights = matrix.row(row).iter().map(|&weight| offset_weight(matrix, weight));
+            let weights = matrix.values[row * taps..][..taps].iter().copied();
             let digits = entries.chunks_exact_mut(tables).zip((0..digits).rev());
             match strategy {
                 Strategy::Subset { inputs } => {
                     // Input by input of all groups, so that the loops below run over neighbours.
-                    let mut by_input = vec![0u32; inputs * tables];
+                    let mut by_input = vec![0u64; inputs * tables];
                     for (tap, weight) in weights.enumerate() {
                         by_input[tap % inputs * tables + tap / inputs] = weight;
                     }
                     for (entries, bit) in digits {
                         for (input, weights) in by_input.chunks_exact(tables).enumerate() {
                             for (entry, weight) in entries.iter_mut().zip(weights) {
-                                *entry |= (weight >> bit & 1) << input;
+                                *entry |= ((weight >> bit & 1) as u32) << input;
                             }
                         }
                     }
@@ -45,7 +44,7 @@ impl LookUps {
                 Strategy::Window { bits } => {
                     for (entries, digit) in digits {
                         for (entry, weight) in entries.iter_mut().zip(weights.clone()) {
-                            *entry = weight >> (digit * bits) & ((1 << bits) - 1);
+                            *entry = (weight >> (digit * bits) & ((1 << bits) - 1)) as u32;
                         }
                     }
                 }
@@ -58,11 +57,4 @@ impl LookUps {
     pub(super) fn of(&self, row: usize, digit: usize) -> &[u32] {
         &self.entries[(row * self.digits + digit) * self.tables..][..self.tables]
     }
-}
-
-/// The weight as a non-negative integer: offset by half the range when it is signed.
-fn offset_weight(matrix: &IntMatrix, weight: i32) -> u32 {
-    let range = matrix.range();
-    let offset = if range.signed { 1i64 << (range.bits - 1) } else { 0 };
-    (i64::from(weight) + offset) as u32
 }

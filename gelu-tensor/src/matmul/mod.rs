@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use self::look_ups::LookUps;
 use self::tables::Tables;
 use crate::arith::{Entry, Residues, Ring};
-use crate::{Error, IntMatrix};
+use crate::{Error, IntMatrix, WeightRange};
 
 /// Columns whose subset tables are held at a time, which bounds their memory.
 const COLUMN_BLOCK: usize = 64;
@@ -58,6 +58,32 @@ impl Columns {
     }
 }
 
+/// A matrix of integer weights made non-negative, of up to 64 bits each.
+pub(crate) struct Weights {
+    /// How many columns.
+    pub(crate) columns: usize,
+    /// Bits of a weight, and whether half their range has to be taken off again.
+    pub(crate) range: WeightRange,
+    /// Row by row.
+    pub(crate) values: Vec<u64>,
+}
+
+impl Weights {
+    fn rows(&self) -> usize {
+        self.values.len() / self.columns
+    }
+}
+
+impl From<&IntMatrix> for Weights {
+    fn from(matrix: &IntMatrix) -> Self {
+        let range = matrix.range();
+        let offset = if range.signed { 1i64 << (range.bits - 1) } else { 0 };
+        let rows = (0..matrix.rows()).flat_map(|row| matrix.row(row));
+        let values = rows.map(|&weight| (i64::from(weight) + offset) as u64).collect();
+        Self { columns: matrix.columns(), range, values }
+    }
+}
+
 /// `matrix` times every column: for each column, the ciphertexts of all rows, in order.
 ///
 /// # Errors
@@ -65,14 +91,14 @@ impl Columns {
 /// ciphertext is no unit.
 pub(crate) fn multiply(
     ring: &Ring,
-    matrix: &IntMatrix,
+    matrix: &Weights,
     columns: &Columns,
     strategy: Strategy,
 ) -> Result<Residues, Error> {
-    if matrix.columns() != columns.taps {
+    if matrix.columns != columns.taps {
         return Err(Error::Count {
             what: "inputs of a matrix row",
-            expected: matrix.columns(),
+            expected: matrix.columns,
             found: columns.taps,
         });
     }
@@ -89,7 +115,7 @@ pub(crate) fn multiply(
         // An inversion leaves cores idle, which work on the sums meanwhile.
         let (mut sums, offsets) = rayon::join(
             || horner(ring, &look_ups, &tables, (count, matrix.rows())),
-            || matrix.range().signed.then(|| offsets(ring, matrix, &tables)).transpose(),
+            || matrix.range.signed.then(|| offsets(ring, matrix, &tables)).transpose(),
         );
         if let Some(offsets) = offsets? {
             sums.par_iter_mut().enumerate().for_each(|(part, sums)| {
@@ -139,10 +165,10 @@ fn horner(ring: &Ring, look_ups: &LookUps, tables: &Tables, (count, rows): (usiz
 
 /// For each column what takes the offset of signed weights back: `-2^(k-1)` times the sum of its ciphertexts, for
 /// weights of k bits.
-fn offsets(ring: &Ring, matrix: &IntMatrix, tables: &Tables) -> Result<Residues, Error> {
+fn offsets(ring: &Ring, matrix: &Weights, tables: &Tables) -> Result<Residues, Error> {
     let sums = tables.column_sums(ring);
     let rule = "must be a unit mod n^2";
     let mut offsets = ring.invert_vartime(&sums).ok_or(Error::Ciphertext { index: 0, rule })?;
-    ring.square_assign(&mut offsets, matrix.range().bits as usize - 1);
+    ring.square_assign(&mut offsets, matrix.range.bits as usize - 1);
     Ok(offsets)
 }

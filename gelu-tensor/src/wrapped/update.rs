@@ -1,0 +1,184 @@
+use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{EncBatch, RingBits, WideLayout, write_bits};
+use crate::arith::{Comb, Exponent};
+use crate::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::{EncChunk, Error};
+
+/// How masked steps lie under the server's key: slots that hold the product of the server's secret rate and a client's
+/// step, a mask mod 2^l and a random multiple of 2^l.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateLayout {
+    /// l.
+    pub ring: RingBits,
+    /// Bits of the random multiples of 2^l.
+    pub flood_bits: u32,
+    /// Steps.
+    pub steps: usize,
+}
+
+impl UpdateLayout {
+    /// A step's absolute value is below this.
+    pub const STEP_BOUND: i64 = 1 << 23;
+    /// The most bits that a rate may have.
+    pub const RATE_BITS: u32 = 8;
+    /// Bits of a step, offset so that it is not negative.
+    const STEP_BITS: usize = 24;
+
+    /// Bits of a slot.
+    fn slot_bits(self) -> usize {
+        (self.ring.bits() + self.flood_bits) as usize + 1
+    }
+
+    /// As vectors of one image for each slot.
+    fn wide(self, key: KeyBits) -> Result<WideLayout, Error> {
+        let layout = WideLayout::new(self.slot_bits(), usize::MAX, key)?;
+        let width = key.slot_capacity_bits() / layout.slot_bits;
+        Ok(WideLayout { batch: width, width, ..layout })
+    }
+
+    /// Ciphertexts that the steps take.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when not even one slot fits.
+    pub fn ciphertexts(self, key: KeyBits) -> Result<usize, Error> {
+        Ok(self.steps.div_ceil(self.wide(key)?.width))
+    }
+
+    /// What the server reads: for each step the rate times it plus its mask, mod 2^l.
+    ///
+    /// # Errors
+    /// As [`EncBatch::from_chunks`] and [`EncBatch::decrypt_low`].
+    pub fn decrypt(
+        self,
+        key: &SecretKey,
+        rate: u64,
+        chunks: &[EncChunk],
+    ) -> Result<Zeroizing<Vec<u64>>, Error> {
+        let public = key.public_key();
+        let layout = self.wide(public.size())?;
+        let elements = self.ciphertexts(public.size())?;
+        let batch = EncBatch::from_chunks(public, elements, layout, chunks)?;
+        let values = batch.decrypt_low(key, self.ring.bits())?;
+        let offset = rate.wrapping_mul(Self::STEP_BOUND.unsigned_abs());
+        // Slot by slot in the vectors, ciphertext by ciphertext in the steps.
+        let step = |at: usize| values[at % layout.width * elements + at / layout.width];
+        Ok(Zeroizing::new((0..self.steps).map(|at| self.ring.wrap(step(at).wrapping_sub(offset))).collect()))
+    }
+}
+
+/// The server's secret rate under its own key, with a table for its multiples: `[eta]_s`.
+pub struct EncRate {
+    key: PublicKey,
+    layout: UpdateLayout,
+    comb: Comb,
+    width: usize,
+}
+
+impl EncRate {
+    /// Encrypts a rate: what the server sends.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when it has more than [`UpdateLayout::RATE_BITS`] bits.
+    pub fn encrypt(rate: u64, key: &SecretKey, rng: &mut dyn CryptoRng) -> Result<EncChunk, Error> {
+        if rate >> UpdateLayout::RATE_BITS != 0 {
+            return Err(Error::Value { index: 0, bound: (1 << UpdateLayout::RATE_BITS) - 1 });
+        }
+        let public = key.public_key();
+        let mut plaintext = vec![0; public.ring().limbs()];
+        plaintext[0] = rate;
+        let ciphertext = public.add_plaintexts(&key.randomizers(rng, 1), &plaintext);
+        Ok(EncChunk::new(public.clone(), ciphertext))
+    }
+
+    /// What the client makes of it.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when it is not one ciphertext; [`Error::Overflow`] when no slot fits.
+    pub fn new(rate: &EncChunk, layout: UpdateLayout) -> Result<Self, Error> {
+        let found = rate.ciphertext_count();
+        if found != 1 {
+            return Err(Error::Count { what: "ciphertexts of a rate", expected: 1, found });
+        }
+        let key = rate.key().clone();
+        let width = layout.wide(key.size())?.width;
+        let fields = [width, UpdateLayout::STEP_BITS, layout.slot_bits()];
+        let comb = Comb::fields(key.ring(), rate.ciphertexts(), fields);
+        Ok(Self { key, layout, comb, width })
+    }
+
+    /// Masks steps (Algorithm 3): `[rate step + mask]` for each, and the masks, uniform mod 2^l.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the steps are not as many as the layout has; [`Error::Value`] when one is not below
+    /// [`UpdateLayout::STEP_BOUND`] in absolute value.
+    pub fn mask(
+        &self,
+        steps: &[i64],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Vec<EncChunk>, Zeroizing<Vec<u64>>), Error> {
+        let UpdateLayout { ring, flood_bits, steps: expected } = self.layout;
+        if steps.len() != expected {
+            return Err(Error::Count { what: "steps of an update", expected, found: steps.len() });
+        }
+        let bound = UpdateLayout::STEP_BOUND;
+        if let Some(index) = steps.iter().position(|step| step.unsigned_abs() >= bound.unsigned_abs()) {
+            return Err(Error::Value { index, bound: bound.unsigned_abs() - 1 });
+        }
+        let (limbs, slot_bits) = (self.key.ring().limbs(), self.layout.slot_bits());
+        let masks = Zeroizing::new(steps.iter().map(|_| ring.wrap(rng.next_u64())).collect::<Vec<_>>());
+        let count = steps.len().div_ceil(self.width);
+        let mut exponents = Vec::with_capacity(count);
+        let mut plaintexts = Zeroizing::new(vec![0; count * limbs]);
+        let parts =
+            steps.chunks(self.width).zip(masks.chunks(self.width)).zip(plaintexts.chunks_exact_mut(limbs));
+        for ((steps, masks), plaintext) in parts {
+            let bits = self.width * UpdateLayout::STEP_BITS;
+            let mut exponent = vec![0; bits.div_ceil(64)];
+            for slot in 0..self.width {
+                // A slot without a step holds a mask as well: nothing tells it apart.
+                let (step, mask) = match (steps.get(slot), masks.get(slot)) {
+                    (Some(&step), Some(&mask)) => (step, mask),
+                    _ => (0, ring.wrap(rng.next_u64())),
+                };
+                let (step, high) =
+                    ((step + bound).unsigned_abs(), rng.next_u64() >> (64 - flood_bits.max(1)));
+                write_bits(&mut exponent, slot * UpdateLayout::STEP_BITS, step);
+                write_bits(plaintext, slot * slot_bits, mask);
+                write_bits(
+                    plaintext,
+                    slot * slot_bits + ring.bits() as usize,
+                    if flood_bits == 0 { 0 } else { high },
+                );
+            }
+            exponents.push(Exponent::new(exponent));
+        }
+        // The rate's own randomness is raised to the steps: what hides it must be longer than both together.
+        let grown = self.key.parameters().encryption_exponent() + self.width * slot_bits;
+        let hidden = self.key.hiding_exponents(rng, count, grown).powers();
+        let engine = self.key.ring();
+        let products = self.key.in_parallel(count, |range| {
+            let mut products = self.comb.power(engine, &exponents[range.clone()]);
+            engine.mul_assign(&mut products, &hidden.powers.gather(range));
+            products
+        });
+        let ciphertexts = self.key.add_plaintexts(&products, &plaintexts);
+        let most = EncChunk::most(&self.key);
+        let run = |start: usize| ciphertexts.gather(start..count.min(start + most));
+        let chunks = (0..count).step_by(most).map(|start| EncChunk::new(self.key.clone(), run(start)));
+        Ok((chunks.collect(), masks))
+    }
+}
+
+/// Does not print the table.
+impl std::fmt::Debug for EncRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncRate")
+            .field("key", &self.key)
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
