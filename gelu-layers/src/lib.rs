@@ -17,6 +17,7 @@ mod integer;
 mod linear;
 mod loss;
 mod mean_pool;
+mod trainable;
 
 pub use activation::{Activation, UnknownActivation};
 pub use affine::{Affine, AffineForm};
@@ -28,6 +29,7 @@ pub use integer::{IntegerLinear, LinearRange};
 pub use linear::{Gradients, InputGradient, Linear, Parameters};
 pub use loss::{CrossEntropy, cross_entropy};
 pub use mean_pool::MeanPool2d;
+pub use trainable::TrainableMap;
 
 #[cfg(test)]
 mod tests;

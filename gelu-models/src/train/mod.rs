@@ -8,6 +8,7 @@ mod backprop;
 mod config;
 mod dataset;
 mod evaluate;
+pub mod private;
 mod state;
 mod trainer;
 

@@ -1,0 +1,257 @@
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{LayerLeakage, Leakage, Ledger};
+use super::{PrivateError, TrainPlan};
+use crate::train::TrainConfig;
+
+/// How many iterations a client may run in one go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DMax {
+    /// Drawn anew for every turn, from 2 up to the most that the leakage policy allows.
+    #[default]
+    Auto,
+    /// Always the same.
+    Fixed(u32),
+}
+
+/// What determines the server's part of a run, besides the first weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MasterConfig {
+    /// Learning rate and its schedule, epochs, seed. Momentum is the clients' affair; there is no weight decay.
+    pub train: TrainConfig,
+    /// Inputs of all clients together: an epoch.
+    pub images: u64,
+    /// How long a turn is.
+    pub d_max: DMax,
+    /// What a turn may show.
+    pub leakage: Leakage,
+}
+
+/// What a client is told at the beginning of a turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Which turn of the run, from 0.
+    pub turn: u64,
+    /// Iterations that it may run, d_max.
+    pub iterations: u32,
+    /// The learning rate is the server's secret (of at most 4 bits) times 2^-`rate_scale`.
+    pub rate_scale: u32,
+    /// By how much the largest possible sum and product of each trained layer may grow before they could leave the
+    /// ring: powers of two.
+    pub room: Vec<[u64; 2]>,
+}
+
+/// The largest secret part of a learning rate.
+pub(super) const MOST_RATE: u64 = 15;
+
+/// The server's arithmetic in the clear: weights between turns, learning rate, length of turns, ledger.
+#[derive(Clone, Debug)]
+pub(super) struct Master {
+    plan: Arc<TrainPlan>,
+    config: MasterConfig,
+    leakage: Vec<LayerLeakage>,
+    state: MasterState,
+}
+
+/// What of a server is kept between turns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MasterState {
+    /// The parameters mod 2^l.
+    pub parameters: Vec<u64>,
+    /// Turns done.
+    pub turns: u64,
+    /// Iterations done.
+    pub iterations: u64,
+    /// What clients have seen.
+    pub ledger: Ledger,
+}
+
+impl Master {
+    pub(super) fn new(
+        plan: Arc<TrainPlan>,
+        config: MasterConfig,
+        parameters: Vec<u64>,
+    ) -> Result<Self, PrivateError> {
+        let state = MasterState { parameters, turns: 0, iterations: 0, ledger: Ledger::default() };
+        Self::resume(plan, config, state)
+    }
+
+    pub(super) fn resume(
+        plan: Arc<TrainPlan>,
+        config: MasterConfig,
+        state: MasterState,
+    ) -> Result<Self, PrivateError> {
+        if let Some((what, expected, found)) = config.train.fault() {
+            let (expected, found) = (expected.to_owned(), found.to_string());
+            return Err(PrivateError::Setting { what, expected, found });
+        }
+        if config.train.weight_decay != 0.0 {
+            let found = config.train.weight_decay.to_string();
+            return Err(PrivateError::Setting { what: "weight decay", expected: "0".to_owned(), found });
+        }
+        if config.images == 0 || config.train.batch_size != plan.batch() {
+            return Err(PrivateError::State("its images and batch must be those of the plan"));
+        }
+        let ring = plan.numbers().ring;
+        if state.parameters.len() != plan.parameters()
+            || state.parameters.iter().any(|&value| value != ring.wrap(value))
+        {
+            return Err(PrivateError::State("its parameters must be those of the plan"));
+        }
+        let leakage = LayerLeakage::of(&plan);
+        let master = Self { plan, config, leakage, state };
+        master.longest()?;
+        Ok(master)
+    }
+
+    pub(super) fn state(&self) -> &MasterState {
+        &self.state
+    }
+
+    pub(super) fn leakage(&self) -> &[LayerLeakage] {
+        &self.leakage
+    }
+
+    /// Iterations of the whole run.
+    pub(super) fn iterations(&self) -> u64 {
+        let images = self.config.images * u64::from(self.config.train.epochs);
+        images.div_ceil(self.plan.batch() as u64)
+    }
+
+    /// The most iterations that the policy allows in one turn.
+    fn longest(&self) -> Result<u32, PrivateError> {
+        // The paper's bound: d_max in (1, m + 2), for a layer with m inputs; the narrowest layer counts.
+        let inputs = self.leakage.iter().map(|layer| layer.forward_unknowns - 1).min().unwrap_or(1);
+        let paper = u32::try_from(inputs + 1).unwrap_or(u32::MAX);
+        let most = match self.config.leakage {
+            Leakage::Paper => paper,
+            Leakage::Off => match self.config.d_max {
+                DMax::Auto => paper,
+                DMax::Fixed(_) => u32::MAX,
+            },
+            Leakage::Strict => {
+                let most = self.leakage.iter().map(LayerLeakage::strict_iterations).min().unwrap_or(0);
+                if most == 0 {
+                    let worst = self.leakage.iter().find(|layer| layer.strict_iterations() == 0);
+                    return Err(worst.map_or(PrivateError::Complete, |layer| refuse(layer, 1)));
+                }
+                most.min(paper)
+            }
+        };
+        match self.config.d_max {
+            DMax::Fixed(wanted) if wanted == 0 => Err(PrivateError::Setting {
+                what: "d-max",
+                expected: "auto, or at least 1".to_owned(),
+                found: "0".to_owned(),
+            }),
+            DMax::Fixed(wanted) if wanted > most => match self.config.leakage {
+                Leakage::Strict => {
+                    let layer = self.leakage.iter().find(|layer| layer.is_solvable_after(wanted));
+                    Err(layer.map_or(PrivateError::Complete, |layer| refuse(layer, wanted)))
+                }
+                _ => Err(PrivateError::Setting {
+                    what: "d-max",
+                    expected: format!(
+                        "1 to {most} iterations (the paper's bound m + 2, exclusive, for the narrowest layer)"
+                    ),
+                    found: wanted.to_string(),
+                }),
+            },
+            DMax::Fixed(wanted) => Ok(wanted),
+            DMax::Auto => Ok(most),
+        }
+    }
+
+    /// The next turn, and the secret part of its learning rate.
+    pub(super) fn grant(&self) -> Result<(Grant, u64), PrivateError> {
+        let left = self.iterations().saturating_sub(self.state.iterations);
+        if left == 0 {
+            return Err(PrivateError::Complete);
+        }
+        let longest = self.longest()?;
+        let drawn = match self.config.d_max {
+            DMax::Fixed(wanted) => wanted,
+            DMax::Auto => {
+                let mut rng = ChaCha8Rng::seed_from_u64(self.config.train.seed);
+                rng.set_stream(1 << 62 | self.state.turns);
+                rng.random_range(longest.min(2)..=longest)
+            }
+        };
+        let epochs = (self.state.iterations * self.plan.batch() as u64) as f64 / self.config.images as f64;
+        let (rate, rate_scale) = self.rate(self.config.train.learning_rate_at(epochs));
+        let iterations = u32::try_from(left).unwrap_or(u32::MAX).min(drawn);
+        Ok((Grant { turn: self.state.turns, iterations, rate_scale, room: self.room()? }, rate))
+    }
+
+    /// A learning rate as a number of up to 4 bits and a power of two, within the weights' grid.
+    fn rate(&self, rate: f64) -> (u64, u32) {
+        let finest = self.plan.numbers().weight_bits as i32;
+        let scale = (3 - rate.log2().floor().clamp(-64.0, 3.0) as i32).clamp(0, finest);
+        let secret = (rate * f64::from(scale).exp2()).round() as u64;
+        (secret.clamp(1, MOST_RATE), scale as u32)
+    }
+
+    fn room(&self) -> Result<Vec<[u64; 2]>, PrivateError> {
+        let ring = self.plan.numbers().ring;
+        let magnitudes: Vec<u64> =
+            self.state.parameters.iter().map(|&value| ring.signed(value).unsigned_abs()).collect();
+        let layers = self.plan.layers().map(|(segment, _)| {
+            let largest = segment.largest(&magnitudes, self.plan.numbers());
+            let room = largest.map(|largest| ring.bound().saturating_sub(largest));
+            if let Some(at) = room.iter().position(|&room| room == 0) {
+                return Err(PrivateError::RingFull {
+                    layer: segment.name.clone(),
+                    needed_bits: 65 - largest[at].leading_zeros(),
+                    available_bits: ring.bits(),
+                });
+            }
+            Ok(room.map(|room| 1 << room.ilog2()))
+        });
+        layers.collect()
+    }
+
+    /// What the parameters are during a turn, after the sum of its steps so far, wrapping.
+    pub(super) fn after(&self, rate: u64, totals: &[i64]) -> Vec<u64> {
+        let ring = self.plan.numbers().ring;
+        let steps = totals.iter().map(|&total| rate.wrapping_mul(total as u64));
+        self.state.parameters.iter().zip(steps).map(|(&w, step)| ring.wrap(w.wrapping_sub(step))).collect()
+    }
+
+    /// Ends a turn (Algorithm 5): the sum of its steps, times the rate, is taken off.
+    pub(super) fn finish(
+        &mut self,
+        client: u32,
+        (iterations, rate): (u32, u64),
+        totals: &[i64],
+    ) -> Result<(), PrivateError> {
+        let bound = u64::from(iterations) * gelu_tensor::UpdateLayout::STEP_BOUND.unsigned_abs();
+        if totals.len() != self.state.parameters.len() {
+            return Err(PrivateError::State("it has another number of parameters"));
+        }
+        if let Some(index) = totals.iter().position(|total| total.unsigned_abs() > bound) {
+            return Err(PrivateError::Gradient { index, bound });
+        }
+        self.state.parameters = self.after(rate, totals);
+        self.state.turns += 1;
+        self.state.iterations += u64::from(iterations);
+        self.note(client, iterations);
+        Ok(())
+    }
+
+    /// Takes note of iterations that a client has seen, in a turn that was ended or not.
+    pub(super) fn note(&mut self, client: u32, iterations: u32) {
+        self.state.ledger.note(client, iterations, &self.leakage);
+    }
+}
+
+fn refuse(layer: &LayerLeakage, iterations: u32) -> PrivateError {
+    let (equations, unknowns) = layer.worst(iterations);
+    PrivateError::Leakage { layer: layer.layer.clone(), iterations, equations, unknowns }
+}

@@ -1,0 +1,30 @@
+//! Private training (IJCAI 2018 paper, section 4): clients train a shared model in turns; the server holds masked
+//! weights while they do, and they hold only the masks.
+//!
+//! The weights live in the ring Z_{2^l}, so that masking is exact: a masked run gives the same weights as
+//! [`FixedTrainer`], which does the same arithmetic without encryption, bit for bit.
+
+mod client;
+mod error;
+mod fixed;
+mod learner;
+mod ledger;
+mod master;
+mod message;
+mod plan;
+mod samples;
+mod server;
+
+pub use client::{Client, ClientState, Event};
+pub use error::PrivateError;
+pub use fixed::FixedTrainer;
+pub use learner::{LearnerConfig, LearnerState, Statistics};
+pub use ledger::{LayerLeakage, Leakage, Ledger};
+pub use master::{DMax, Grant, MasterConfig, MasterState};
+pub use message::{Message, MessageKind, PRIVATE_VERSION, Part, Position};
+pub use plan::{Description, FixedPoint, NodeDescription, TrainPlan, TrainSegment};
+pub use samples::{Augmented, Samples, Shard};
+pub use server::{Server, ServerState};
+
+#[cfg(test)]
+mod tests;

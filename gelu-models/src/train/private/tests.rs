@@ -1,0 +1,395 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
+
+use gelu_layers::{Activation, Conv2dConfig, Initializer};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
+use gelu_tensor::{RingBits, Shape};
+use ndarray::Array2;
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
+
+use super::*;
+use crate::train::{Dataset, TrainConfig};
+use crate::{Model, ModelBuilder};
+
+static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
+    let mut rng = ChaCha20Rng::seed_from_u64(11);
+    KeyType::ALL.map(|key_type| {
+        let parameters = KeyParameters { size: KeyBits::Bits1024, key_type };
+        Arc::new(SecretKey::generate(parameters, &mut rng).unwrap())
+    })
+});
+
+fn dataset(shape: Shape, count: usize, classes: usize, seed: u64) -> Arc<Dataset> {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let inputs = Array2::from_shape_fn((count, shape.elements()), |_| rng.random_range(-1.0..1.0f32));
+    let labels = (0..count).map(|_| rng.random_range(0..classes)).collect();
+    Arc::new(Dataset::new(shape, inputs, labels, classes).unwrap())
+}
+
+struct Run {
+    plan: Arc<TrainPlan>,
+    config: MasterConfig,
+    parameters: Vec<u64>,
+    data: Arc<Dataset>,
+    clients: usize,
+    momentum: f64,
+}
+
+impl Run {
+    fn new(
+        model: &mut Model,
+        (batch, clients, images): (usize, usize, usize),
+        numbers: FixedPoint,
+        seed: u64,
+    ) -> Self {
+        model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(seed));
+        let keys = [KeyBits::Bits1024; 2];
+        let plan = Arc::new(TrainPlan::new(Description::new(model, batch, numbers, keys).unwrap()).unwrap());
+        let parameters = plan.quantise(&model.weights()).unwrap();
+        let train = TrainConfig {
+            learning_rate: 0.05,
+            weight_decay: 0.0,
+            batch_size: batch,
+            epochs: 1,
+            seed,
+            ..TrainConfig::default()
+        };
+        let config =
+            MasterConfig { train, images: images as u64, d_max: DMax::Fixed(2), leakage: Leakage::Off };
+        let data = dataset(model.input_shape().clone(), images, model.output_shape().elements(), seed);
+        Self { plan, config, parameters, data, clients, momentum: 0.5 }
+    }
+
+    fn learner(&self, client: usize) -> (Arc<dyn Samples>, LearnerConfig) {
+        let shard: Arc<dyn Samples> = Arc::new(Shard::divide(&self.data, self.clients)[client].clone());
+        let config =
+            LearnerConfig { client: client as u32, seed: self.config.train.seed, momentum: self.momentum };
+        (shard, config)
+    }
+
+    fn fixed(&self) -> FixedTrainer {
+        let clients = (0..self.clients).map(|client| self.learner(client));
+        FixedTrainer::new(self.plan.clone(), self.config.clone(), self.parameters.clone(), clients).unwrap()
+    }
+
+    fn server(&self, key: usize) -> Server {
+        Server::new(self.plan.clone(), KEYS[key].clone(), self.config.clone(), self.parameters.clone())
+            .unwrap()
+    }
+
+    fn client(&self, client: usize, key: usize) -> Client {
+        let (samples, config) = self.learner(client);
+        Client::new(KEYS[key].clone(), samples, config)
+    }
+}
+
+/// Runs one turn, or until `stop` says so when an iteration may begin.
+fn turn(
+    server: &mut Server,
+    client: &mut Client,
+    rng: &mut ChaCha20Rng,
+    mut stop: impl FnMut(&Server) -> bool,
+) -> Result<bool, PrivateError> {
+    let mut to_server = VecDeque::from([client.join()?]);
+    loop {
+        let Some(message) = to_server.pop_front() else { return Err(PrivateError::State("nothing to send")) };
+        for answer in server.handle(message, rng)? {
+            let (messages, event) = client.handle(answer, rng)?;
+            to_server.extend(messages);
+            match event {
+                Some(Event::Ready) if stop(server) => return Ok(false),
+                Some(Event::Ready) => {
+                    to_server.extend(client.proceed(rng)?);
+                }
+                Some(Event::Ended) => return Ok(true),
+                None => {}
+            }
+        }
+    }
+}
+
+fn random_model(seed: u64) -> Model {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let activation = |rng: &mut ChaCha20Rng| Activation::ALL[rng.random_range(0..6)];
+    let classes = rng.random_range(2..5);
+    if rng.random_bool(0.3) {
+        let mut builder = ModelBuilder::new([rng.random_range(1..6)]);
+        if rng.random_bool(0.3) {
+            builder = builder.activation(activation(&mut rng));
+        }
+        builder = builder.dense("fc1", rng.random_range(1..6));
+        if rng.random_bool(0.7) {
+            builder = builder.activation(activation(&mut rng));
+        }
+        return builder.dense("fc2", classes).softmax().build().unwrap();
+    }
+    let channels = rng.random_range(1..3);
+    let stride = [rng.random_range(1..3), rng.random_range(1..3)];
+    let padding = [rng.random_range(0..2), rng.random_range(0..2)];
+    let mut config = Conv2dConfig::new(rng.random_range(1..3), [3, 2]);
+    config.window = config.window.with_stride(stride).with_padding(padding);
+    let mut builder = ModelBuilder::new([channels, 8, 9]).conv2d("conv1", config);
+    if rng.random_bool(0.3) {
+        builder = builder.activation(activation(&mut rng));
+    }
+    builder = builder.mean_pool2d("pool1", [[2, 2], [1, 2], [3, 1]][rng.random_range(0..3)]);
+    if rng.random_bool(0.7) {
+        builder = builder.activation(activation(&mut rng));
+    }
+    if rng.random_bool(0.5) {
+        builder = builder.conv2d("conv2", Conv2dConfig::new(2, [1, 2])).activation(activation(&mut rng));
+    }
+    builder.flatten().dense("fc1", classes).softmax().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// The central test: masked and clear runs give the same weights after every turn.
+    #[test]
+    fn masked_training_is_the_clear_fixed_point_training(seed: u64, clients in 1..4usize, batch in 1..6usize, ring in 0..4usize) {
+        let numbers = match RingBits::ALL[ring] {
+            ring if ring.bits() == 32 => FixedPoint { ring, weight_bits: 14, activation_bits: 8, error_bits: 8, ..FixedPoint::default() },
+            ring => FixedPoint { ring, ..FixedPoint::default() },
+        };
+        let run = Run::new(&mut random_model(seed), (batch, clients, 5 * batch), numbers, seed);
+        let (mut fixed, mut server) = (run.fixed(), run.server((seed % 2) as usize));
+        let mut members: Vec<Client> = (0..clients).map(|client| run.client(client, client % 2)).collect();
+        let mut rng = ChaCha20Rng::seed_from_u64(seed ^ 1);
+        for at in 0.. {
+            if fixed.is_complete() {
+                break;
+            }
+            match fixed.turn() {
+                Ok(()) => {}
+                // Polynomials may diverge, and then both must.
+                Err(error) => {
+                    let masked = turn(&mut server, &mut members[at % clients], &mut rng, |_| false);
+                    prop_assert_eq!(masked.unwrap_err(), error);
+                    break;
+                }
+            }
+            prop_assert!(turn(&mut server, &mut members[at % clients], &mut rng, |_| false).unwrap());
+            prop_assert_eq!(server.master(), fixed.master());
+            prop_assert_eq!(members[at % clients].statistics(), fixed.statistics()[at % clients]);
+        }
+        prop_assert!(server.master().turns > 0 || fixed.master().turns == 0);
+    }
+}
+
+fn small() -> Run {
+    let mut model = ModelBuilder::new([3]).dense("fc1", 4).tanh().dense("fc2", 3).softmax().build().unwrap();
+    let mut run = Run::new(&mut model, (2, 2, 16), FixedPoint::default(), 3);
+    run.config.d_max = DMax::Fixed(4);
+    run
+}
+
+#[test]
+fn masked_and_masks_meet_after_every_iteration() {
+    let run = small();
+    let (mut server, mut client, mut rng) = (run.server(0), run.client(0, 1), ChaCha20Rng::seed_from_u64(1));
+    // The clear run, stopped after each iteration: its parameters are those of a turn of so many iterations.
+    for iterations in 1..4u32 {
+        let mut config = run.config.clone();
+        config.d_max = DMax::Fixed(iterations);
+        let clients = (0..run.clients).map(|client| run.learner(client));
+        let mut fixed = FixedTrainer::new(run.plan.clone(), config, run.parameters.clone(), clients).unwrap();
+        fixed.turn().unwrap();
+        let mut seen = 0;
+        turn(&mut server, &mut client, &mut rng, |_| {
+            seen += 1;
+            seen > iterations
+        })
+        .unwrap();
+        let ring = run.plan.numbers().ring;
+        let sums = server.masked().unwrap().iter().zip(client.masks());
+        let sums: Vec<u64> = sums.map(|(masked, mask)| ring.wrap(masked.wrapping_add(*mask))).collect();
+        assert_eq!(sums, fixed.master().parameters);
+        assert_ne!(server.masked().unwrap(), fixed.master().parameters);
+        server = run.server(0);
+        client = run.client(0, 1);
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing_but_its_line_in_the_ledger() {
+    let run = small();
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let (mut server, mut first, mut second) = (run.server(0), run.client(0, 1), run.client(1, 0));
+    let mut seen = 0;
+    turn(&mut server, &mut first, &mut rng, |_| {
+        seen += 1;
+        seen == 3
+    })
+    .unwrap();
+    assert_ne!(server.masked().unwrap(), run.parameters);
+    server.abandon();
+    assert!(server.masked().is_none());
+    assert_eq!((server.master().parameters.clone(), server.master().turns), (run.parameters.clone(), 0));
+    assert_eq!(server.master().ledger.entries[0].most_iterations, 3);
+    // The next one goes on, from the weights with which the turn began.
+    assert!(turn(&mut server, &mut second, &mut rng, |_| false).unwrap());
+    assert_eq!(server.master().turns, 1);
+    assert_ne!(server.master().parameters, run.parameters);
+    // And the first one may come back.
+    first.abandon();
+    assert!(turn(&mut server, &mut first, &mut rng, |_| false).unwrap());
+}
+
+#[test]
+fn a_run_that_stops_between_any_two_iterations_goes_on_to_the_same_weights() {
+    let run = small();
+    let mut fixed = run.fixed();
+    while !fixed.is_complete() {
+        fixed.turn().unwrap();
+    }
+    for stop in 0..4 {
+        let mut rng = ChaCha20Rng::seed_from_u64(stop);
+        let mut server = run.server(0);
+        let mut clients = [run.client(0, 1), run.client(1, 0)];
+        let mut ready = 0;
+        turn(&mut server, &mut clients[0], &mut rng, |_| {
+            ready += 1;
+            ready > stop
+        })
+        .unwrap();
+        let states = (server.state(), clients[0].state().unwrap());
+        let kept: (ServerState, ClientState) =
+            serde_json::from_str(&serde_json::to_string(&states).unwrap()).unwrap();
+        // Other keys than before.
+        let mut server =
+            Server::resume(run.plan.clone(), KEYS[1].clone(), run.config.clone(), kept.0).unwrap();
+        let (samples, config) = run.learner(0);
+        let description = run.plan.description().clone();
+        clients[0] = Client::resume(KEYS[0].clone(), samples, config, (description, kept.1)).unwrap();
+        let mut at = 0;
+        while !server.is_complete() {
+            assert!(turn(&mut server, &mut clients[at % 2], &mut rng, |_| false).unwrap());
+            at += 1;
+        }
+        assert_eq!(server.master().parameters, fixed.master().parameters, "stopped after {stop}");
+    }
+}
+
+#[test]
+fn an_update_that_is_sent_twice_is_taken_once() {
+    let run = small();
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let (mut server, mut client) = (run.server(0), run.client(0, 1));
+    let mut queue = VecDeque::from([client.join().unwrap()]);
+    let mut updates = vec![];
+    while let Some(message) = queue.pop_front() {
+        if message.part() == Some(Part::Update) {
+            updates.push(message.clone());
+        }
+        for answer in server.handle(message, &mut rng).unwrap() {
+            let updated = matches!(answer, Message::Updated { .. });
+            let (messages, event) = client.handle(answer, &mut rng).unwrap();
+            queue.extend(messages);
+            if updated {
+                let masked = server.masked().unwrap().to_vec();
+                for message in updates.drain(..) {
+                    for answer in server.handle(message, &mut rng).unwrap() {
+                        assert_eq!(client.handle(answer, &mut rng).unwrap(), (vec![], None));
+                    }
+                }
+                assert_eq!(server.masked().unwrap(), masked);
+            }
+            if event == Some(Event::Ready) {
+                queue.extend(client.proceed(&mut rng).unwrap());
+            }
+        }
+    }
+    let mut fixed = run.fixed();
+    fixed.turn().unwrap();
+    assert_eq!(server.master(), fixed.master());
+}
+
+impl PartialEq for Message {
+    fn eq(&self, _: &Self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn messages_out_of_place_are_refused_and_end_the_turn() {
+    let run = small();
+    let mut rng = ChaCha20Rng::seed_from_u64(6);
+    let chunk = |server: &Server| {
+        gelu_tensor::EncRate::encrypt(1, server.key(), &mut ChaCha20Rng::seed_from_u64(1)).unwrap()
+    };
+    let begin = |rng: &mut ChaCha20Rng| {
+        let (mut server, mut client) = (run.server(0), run.client(0, 0));
+        let answer = server.handle(client.join().unwrap(), rng).unwrap().remove(0);
+        client.handle(answer, rng).unwrap();
+        (server, client)
+    };
+    for part in [Part::Inputs(1), Part::Errors(1), Part::Sums(0), Part::Update, Part::Total] {
+        let (mut server, _) = begin(&mut rng);
+        let position = Position { turn: 0, iteration: 0, part };
+        let message = Message::Tensor { position, index: 0, ciphertexts: chunk(&server) };
+        assert!(matches!(server.handle(message, &mut rng), Err(PrivateError::Place { .. })), "{part:?}");
+        assert!(server.masked().is_none() && server.master().parameters == run.parameters);
+    }
+    for (turn, iteration, index) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
+        let (mut server, _) = begin(&mut rng);
+        let position = Position { turn, iteration, part: Part::Inputs(0) };
+        let message = Message::Tensor { position, index, ciphertexts: chunk(&server) };
+        assert!(server.handle(message, &mut rng).is_err());
+    }
+    let (mut server, mut client) = begin(&mut rng);
+    assert!(client.join().is_err());
+    assert!(server.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).is_err());
+    assert!(client.handle(Message::Ended { turn: 0 }, &mut rng).is_err());
+    let version = Message::Join { version: 9, client: 0, key: KEYS[0].public_key().clone() };
+    assert_eq!(
+        run.server(0).handle(version, &mut rng).unwrap_err(),
+        PrivateError::Version { expected: PRIVATE_VERSION, found: 9 }
+    );
+}
+
+#[test]
+fn the_strict_policy_refuses_a_convolution_and_says_why() {
+    let mut lenet = crate::zoo::lenet5().unwrap();
+    let mut run = Run::new(&mut small_model(), (1, 1, 8), FixedPoint::default(), 1);
+    let description = Description::new(&lenet, 20, FixedPoint::default(), [KeyBits::Bits2048; 2]).unwrap();
+    let plan = Arc::new(TrainPlan::new(description).unwrap());
+    lenet.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
+    let parameters = plan.quantise(&lenet.weights()).unwrap();
+    let mut config = run.config.clone();
+    config.train.batch_size = 20;
+    config.leakage = Leakage::Strict;
+    config.d_max = DMax::Auto;
+    let trainer = FixedTrainer::new(plan.clone(), config.clone(), parameters, [run.learner(0)]);
+    let Err(PrivateError::Leakage { layer, equations, unknowns, .. }) = trainer.map(|_| ()) else {
+        panic!("the strict policy must refuse LeNet-5")
+    };
+    // Conv1 with its pooling shows each kernel's 26 numbers in 144 equations an image.
+    assert_eq!((layer.as_str(), equations, unknowns), ("conv1", 20 * 144, 26));
+    // A dense layer of 3 inputs and 4 outputs: 4 unknowns a row, so 3 images may be seen.
+    run.config.leakage = Leakage::Strict;
+    run.config.d_max = DMax::Fixed(3);
+    let refused = Server::new(run.plan.clone(), KEYS[0].clone(), run.config.clone(), run.parameters.clone());
+    assert!(matches!(refused, Err(PrivateError::Leakage { .. })), "{refused:?}");
+    run.config.d_max = DMax::Fixed(2);
+    assert!(
+        Server::new(run.plan.clone(), KEYS[0].clone(), run.config.clone(), run.parameters.clone()).is_ok()
+    );
+}
+
+fn small_model() -> Model {
+    ModelBuilder::new([3]).dense("fc1", 4).tanh().dense("fc2", 3).softmax().build().unwrap()
+}
+
+#[test]
+fn weights_that_no_longer_fit_the_ring_are_refused() {
+    let mut run = small();
+    run.parameters[0] = 1 << 38;
+    let mut fixed = run.fixed();
+    assert!(matches!(fixed.turn(), Err(PrivateError::RingFull { .. })));
+    assert!(matches!(
+        run.server(0).handle(run.client(0, 0).join().unwrap(), &mut ChaCha20Rng::seed_from_u64(1)),
+        Err(PrivateError::RingFull { .. })
+    ));
+}
