@@ -12,6 +12,7 @@ pub mod files;
 pub mod images;
 pub mod report;
 pub mod session;
+pub mod training;
 pub mod transport;
 pub mod weights;
 pub mod wire;

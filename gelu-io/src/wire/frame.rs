@@ -41,6 +41,16 @@ pub enum Kind {
     Abort = 6,
     /// Ciphertexts of the tensor that was begun.
     Chunk = 7,
+    /// A client's request for a turn of training.
+    Join = 8,
+    /// A server's grant of one.
+    Turn = 9,
+    /// Ciphertexts of a tensor of training.
+    Tensor = 10,
+    /// That steps have been taken.
+    Updated = 11,
+    /// The end of a turn.
+    Ended = 12,
     /// A public key.
     PublicKey = 16,
     /// A secret key.
@@ -48,7 +58,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 14] = [
         Self::Hello,
         Self::Accept,
         Self::Activations,
@@ -56,6 +66,11 @@ impl Kind {
         Self::Finish,
         Self::Abort,
         Self::Chunk,
+        Self::Join,
+        Self::Turn,
+        Self::Tensor,
+        Self::Updated,
+        Self::Ended,
         Self::PublicKey,
         Self::SecretKey,
     ];
@@ -71,6 +86,11 @@ impl fmt::Display for Kind {
             Self::Finish => "a Finish message",
             Self::Abort => "an Abort message",
             Self::Chunk => "a Chunk message",
+            Self::Join => "a Join message",
+            Self::Turn => "a Turn message",
+            Self::Tensor => "a Tensor message",
+            Self::Updated => "an Updated message",
+            Self::Ended => "an Ended message",
             Self::PublicKey => "a public key",
             Self::SecretKey => "a secret key",
         })

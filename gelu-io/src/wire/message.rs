@@ -118,8 +118,8 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
             let AbortHeader { reason } = frame.header()?;
             Ok(Message::Abort { reason })
         }
-        Kind::PublicKey | Kind::SecretKey => {
-            Err(WireError::Kind { expected: "a message".into(), found: frame.kind.to_string() })
+        _ => {
+            Err(WireError::Kind { expected: "a message of inference".into(), found: frame.kind.to_string() })
         }
     }
 }

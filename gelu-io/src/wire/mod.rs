@@ -20,7 +20,9 @@ mod keys;
 mod message;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use frame::{Kind, Limits, WireError};
 pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
 pub use message::{decode_message, encode_message};
+pub use training::{TrainingKeys, decode_training, encode_training};

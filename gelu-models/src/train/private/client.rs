@@ -47,6 +47,8 @@ enum Waiting {
     Grant,
     /// The caller, who may keep the state first.
     Proceed,
+    /// The caller, to have sent what the arithmetic needs an answer to.
+    Ask(Need),
     /// An answer of the server, and what it is an answer to.
     Tensor(Arrival, Zeroizing<Vec<i64>>),
     /// That the steps of an iteration were taken.
@@ -60,6 +62,8 @@ enum Waiting {
 pub enum Event {
     /// An iteration may begin: keep the state if need be, then [`Client::proceed`].
     Ready,
+    /// A tensor of the server's has been taken: [`Client::proceed`].
+    Taken,
     /// The turn has ended.
     Ended,
 }
@@ -154,39 +158,35 @@ impl Client {
         }
     }
 
-    /// Begins the next iteration: what to send.
+    /// Begins the next iteration, or goes on with one: what to send.
     ///
     /// # Errors
     /// [`PrivateError::State`] when it is not time; [`PrivateError::Diverged`].
     pub fn proceed(&mut self, rng: &mut dyn CryptoRng) -> Result<Vec<Message>, PrivateError> {
-        if !matches!(self.waiting, Waiting::Proceed) {
-            return Err(PrivateError::State("no iteration may begin now"));
-        }
-        let need = self.member_mut()?.learner.next_batch()?;
+        let need = match std::mem::replace(&mut self.waiting, Waiting::Idle) {
+            Waiting::Proceed => self.member_mut()?.learner.next_batch()?,
+            Waiting::Ask(need) => need,
+            waiting => {
+                self.waiting = waiting;
+                return Err(PrivateError::State("it is the server's turn to speak"));
+            }
+        };
         self.ask(need, rng)
     }
 
-    /// Takes a message, and gives what to send and what it led to. An error ends the turn.
+    /// Takes a message, and gives what it led to. An error ends the turn.
     ///
     /// # Errors
     /// [`PrivateError`].
-    pub fn handle(
-        &mut self,
-        message: Message,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(Vec<Message>, Option<Event>), PrivateError> {
-        let result = self.take(message, rng);
+    pub fn handle(&mut self, message: Message) -> Result<Option<Event>, PrivateError> {
+        let result = self.take(message);
         if result.is_err() {
             self.abandon();
         }
         result
     }
 
-    fn take(
-        &mut self,
-        message: Message,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(Vec<Message>, Option<Event>), PrivateError> {
+    fn take(&mut self, message: Message) -> Result<Option<Event>, PrivateError> {
         let found = message.kind();
         match (message, std::mem::replace(&mut self.waiting, Waiting::Idle)) {
             (Message::Turn { description, grant, done, key, rate }, Waiting::Grant) => {
@@ -209,17 +209,18 @@ impl Client {
                 }
                 member.turn = Some(Turn { number, iteration: done, rate, server: key });
                 self.waiting = Waiting::Proceed;
-                Ok((vec![], Some(Event::Ready)))
+                Ok(Some(Event::Ready))
             }
             (Message::Tensor { position, index, ciphertexts }, Waiting::Tensor(mut arrival, sent)) => {
                 match arrival.push(position, index, ciphertexts)? {
                     None => {
                         self.waiting = Waiting::Tensor(arrival, sent);
-                        Ok((vec![], None))
+                        Ok(None)
                     }
                     Some(chunks) => {
                         let need = self.unmask(position.part, &chunks, &sent)?;
-                        Ok((self.ask(need, rng)?, None))
+                        self.waiting = Waiting::Ask(need);
+                        Ok(Some(Event::Taken))
                     }
                 }
             }
@@ -231,12 +232,12 @@ impl Client {
                 {
                     current.iteration += 1;
                     self.waiting = Waiting::Proceed;
-                    return Ok((vec![], Some(Event::Ready)));
+                    return Ok(Some(Event::Ready));
                 }
                 if turn == current.number && iteration < current.iteration {
                     // Said twice, because the steps were sent twice.
                     self.waiting = waiting;
-                    return Ok((vec![], None));
+                    return Ok(None);
                 }
                 Err(PrivateError::Unexpected { expected: "the answer to an update", found })
             }
@@ -247,11 +248,11 @@ impl Client {
                 }
                 member.learner.end();
                 member.turn = None;
-                Ok((vec![], Some(Event::Ended)))
+                Ok(Some(Event::Ended))
             }
             (_, waiting) => {
                 let expected = match waiting {
-                    Waiting::Idle | Waiting::Proceed => "no message",
+                    Waiting::Idle | Waiting::Proceed | Waiting::Ask(_) => "no message",
                     Waiting::Grant => "the grant of a turn",
                     Waiting::Tensor(..) => "ciphertexts",
                     Waiting::Updated => "the answer to an update",
