@@ -114,6 +114,11 @@ impl Dataset {
         [self.select(first), self.select(second)]
     }
 
+    /// The first `count` inputs, or all if there are fewer.
+    pub fn first(&self, count: usize) -> Self {
+        self.select(&(0..self.len().min(count)).collect::<Vec<_>>())
+    }
+
     fn select(&self, indices: &[usize]) -> Self {
         Self {
             shape: self.shape.clone(),

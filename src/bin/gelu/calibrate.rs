@@ -38,6 +38,11 @@ impl CalibrateArgs {
 }
 
 impl Calibration {
+    /// Times it again: nanoseconds of one product mod n^2 at the limit, with a key of 2048 bits, before and after.
+    pub(crate) fn limits(self) -> [f64; 2] {
+        [self.before, Limit::measure(self.before.backend)].map(|limit| limit.product_ns(QUOTED_BITS))
+    }
+
     /// Times it again, after the server's work under a key of `key_bits`.
     pub(crate) fn finish(self, server: &ServerTotals, key_bits: usize) -> Calibrated {
         let limits = [self.before, Limit::measure(self.before.backend)];

@@ -125,6 +125,12 @@ impl Client {
         self.member.as_ref().map_or(&[], |member| &member.masks)
     }
 
+    /// The sums of its steps in the turn that is under way.
+    pub fn totals(&self) -> Option<&[i64]> {
+        let (_, _, totals) = self.member.as_ref()?.learner.state().turn.as_ref()?;
+        Some(totals)
+    }
+
     /// Its key.
     pub fn key(&self) -> &SecretKey {
         &self.key

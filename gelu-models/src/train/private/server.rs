@@ -123,6 +123,21 @@ impl Server {
         self.turn.as_ref().map(|turn| &turn.state.masked[..])
     }
 
+    /// Whether these masks and the masked parameters add up to the parameters of the beginning of the turn less the
+    /// rate times these sums of steps: what holds between any two iterations. Only who holds both sides can ask.
+    pub fn agrees(&self, masks: &[u64], totals: &[i64]) -> bool {
+        let Some(Turn { state, .. }) = &self.turn else { return false };
+        let ring = self.plan.numbers().ring;
+        let sums = state.masked.iter().zip(masks).map(|(masked, mask)| ring.wrap(masked.wrapping_add(*mask)));
+        masks.len() == state.masked.len() && sums.eq(self.master.after(state.rate, totals))
+    }
+
+    /// Iterations done so far, those of a turn that is under way included.
+    pub fn iterations_done(&self) -> u64 {
+        let turn = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
+        self.master.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
+    }
+
     /// What an iteration shows of each layer.
     pub fn leakage(&self) -> &[LayerLeakage] {
         self.master.leakage()

@@ -1,5 +1,7 @@
 //! `gelu train`
 
+mod private;
+
 use std::{
     fmt::Write as _,
     io::IsTerminal,
@@ -8,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::{CommandFactory, ValueEnum, error::ErrorKind};
+use clap::ValueEnum;
 use gelu_io::{
     data::DataDir,
     files::write_atomic,
@@ -29,12 +31,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::datasets::{self, DatasetName};
 
-/// Train a model on a data set.
+/// Train a model on a data set: privately, by clients that keep their data; or in the clear.
+///
+/// Privately: several clients with disjoint parts of the data take turns. Each computes activations and gradients on
+/// its own, and the server all weighted sums on ciphertexts, with weights that are masked while a client trains. Both
+/// sides are in this process and exchange encoded messages only.
 #[derive(Debug, clap::Args)]
 #[command(args_override_self = true)]
 #[command(after_help = "\
 Examples:
-  LeNet-5 on MNIST, from the folder that holds mnist/*-ubyte.gz:
+  One hidden layer of 12 neurons on UCI Iris, privately, by two clients:
+    gelu train --model mlp:12 --dataset iris --clients 2 --epochs 30 --batch 16 --lr 0.1 --report iris
+
+  LeNet-5 on 600 digits, privately; the same on integers without encryption, with the same weights:
+    gelu train --model lenet5 --dataset mnist --limit 600 --epochs 1 --batch 60 --out a.safetensors
+    gelu train --clear --fixed --model lenet5 --dataset mnist --limit 600 --epochs 1 --batch 60 --out b.safetensors
+
+  LeNet-5 on MNIST in the clear, from the folder that holds mnist/*-ubyte.gz:
     gelu train --clear --model lenet5 --dataset mnist --data DIR --out lenet5.safetensors
 
   The same, interrupted and taken up again where it stopped, with the same result:
@@ -42,13 +55,16 @@ Examples:
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
 
   One hidden layer of 12 neurons on UCI Iris, result as JSON:
-    gelu train --clear --model mlp --hidden 12 --dataset iris --epochs 50 --batch-size 16 --json")]
+    gelu train --clear --model mlp:12 --dataset iris --epochs 50 --batch 16 --json")]
 pub(crate) struct Args {
     /// Train in the clear, on data that this machine may see.
     #[arg(long)]
     clear: bool,
-    /// The network.
-    #[arg(long, value_enum)]
+    /// With --clear: on the integers of private training, which gives the same weights as without --clear.
+    #[arg(long, requires = "clear")]
+    fixed: bool,
+    /// The network: lenet5, conv1, or mlp:WIDTHS with the widths of hidden layers (mlp:12, mlp:300,100).
+    #[arg(long)]
     model: ModelName,
     /// The data.
     #[arg(long, value_enum, default_value = "mnist")]
@@ -57,9 +73,12 @@ pub(crate) struct Args {
     /// per-user data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Widths of the mlp's hidden layers.
+    /// Widths of the hidden layers of `--model mlp`.
     #[arg(long, value_delimiter = ',', default_value = "12", value_name = "WIDTHS")]
     hidden: Vec<usize>,
+    /// Train on so many inputs of the data set only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// The mlp's activation: relu, sigmoid, tanh, square, sigmoid-taylor3, sigmoid-taylor5.
     #[arg(long, default_value = "relu")]
     activation: Activation,
@@ -67,7 +86,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10)]
     epochs: u32,
     /// Inputs to one update of the weights.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, alias = "batch", default_value_t = 64)]
     batch_size: usize,
     /// Learning rate at its full value.
     #[arg(long, default_value_t = 0.05)]
@@ -75,9 +94,9 @@ pub(crate) struct Args {
     /// Momentum of the gradient descent.
     #[arg(long, default_value_t = 0.9)]
     momentum: f64,
-    /// L2 penalty on the weights.
-    #[arg(long, default_value_t = 1e-4)]
-    weight_decay: f64,
+    /// L2 penalty on the weights [default: 0.0001 with --clear, else 0, and no other is possible].
+    #[arg(long)]
+    weight_decay: Option<f64>,
     /// How the learning rate changes: constant, cosine, or step:EPOCHS:FACTOR.
     #[arg(long, default_value = "cosine")]
     schedule: Schedule,
@@ -90,7 +109,7 @@ pub(crate) struct Args {
     /// Shift, turn, scale and shear the training images a little.
     #[arg(long)]
     augment: bool,
-    /// Keep the state after every epoch in this folder.
+    /// Keep the state in this folder: after every epoch, and in private training between iterations, twice a minute.
     #[arg(long, value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
     /// Go on from the checkpoint.
@@ -102,19 +121,83 @@ pub(crate) struct Args {
     /// Draw the learning curves into this file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    #[command(flatten)]
+    private: private::PrivateArgs,
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A network that can be trained.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum ModelName {
     /// LeNet-5: two convolutions, three dense layers.
     Lenet5,
     /// Conv-1: one convolution, one dense layer.
     Conv1,
-    /// Dense layers only.
-    Mlp,
+    /// Dense layers only, with these hidden widths, or those of `--hidden`.
+    Mlp(Option<Vec<usize>>),
+}
+
+impl std::str::FromStr for ModelName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let unknown =
+            || format!("expected lenet5, conv1, or mlp:WIDTHS (for instance mlp:12), found `{name}`");
+        match name.split_once(':') {
+            None if name == "lenet5" => Ok(Self::Lenet5),
+            None if name == "conv1" => Ok(Self::Conv1),
+            None if name == "mlp" => Ok(Self::Mlp(None)),
+            Some(("mlp", widths)) => {
+                let widths: Result<Vec<usize>, _> = widths.split(',').map(str::parse).collect();
+                Ok(Self::Mlp(Some(widths.map_err(|_| unknown())?)))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl Args {
+    /// Widths of the hidden layers, of an mlp.
+    fn hidden(&self) -> &[usize] {
+        match &self.model {
+            ModelName::Mlp(Some(widths)) => widths,
+            _ => &self.hidden,
+        }
+    }
+
+    fn model_name(&self) -> &'static str {
+        match self.model {
+            ModelName::Lenet5 => "lenet5",
+            ModelName::Conv1 => "conv1",
+            ModelName::Mlp(_) => "mlp",
+        }
+    }
+
+    fn config(&self) -> TrainConfig {
+        let default_decay = if self.clear && !self.fixed { 1e-4 } else { 0.0 };
+        TrainConfig {
+            learning_rate: self.lr,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay.unwrap_or(default_decay),
+            batch_size: self.batch_size,
+            epochs: self.epochs,
+            schedule: self.schedule,
+            warm_up: self.warm_up,
+            seed: self.seed,
+            augmentation: self.augment.then_some(Augmentation::LIGHT),
+        }
+    }
+
+    /// The training and the test part, the first cut to `--limit`.
+    fn data(&self) -> anyhow::Result<[Dataset; 2]> {
+        let [train, test] = datasets::load(self.dataset, &DataDir::locate(self.data.clone()), self.seed)?;
+        Ok(match self.limit {
+            Some(limit) => [train.first(limit as usize), test],
+            None => [train, test],
+        })
+    }
 }
 
 /// One line of the learning curve.
@@ -142,13 +225,11 @@ struct Report<'a> {
 const HISTORY: &str = "gelu.history";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if !args.clear {
-        let message = "training on encrypted data is not available yet: add --clear to train on data that this \
-                       machine may see, then run the weights on encrypted data";
-        crate::Cli::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+    if !args.clear || args.fixed {
+        return private::run(args);
     }
     let start = Instant::now();
-    let [train, test] = datasets::load(args.dataset, &DataDir::locate(args.data.clone()), args.seed)?;
+    let [train, test] = args.data()?;
     let (mut trainer, mut history) = begin(args, &train)?;
     while trainer.epochs_done() < trainer.config().epochs {
         history.push(epoch(&mut trainer, [&train, &test])?);
@@ -167,7 +248,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("wrote {}", path.display());
     }
     let report = Report {
-        model: name_of(args.model),
+        model: args.model_name().to_owned(),
         dataset: name_of(args.dataset),
         config: trainer.config(),
         parameters: trainer.model().parameter_count(),
@@ -188,17 +269,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// A new run, or the one in the checkpoint, with its learning curve.
 fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> {
     let mut model = model(args, train)?;
-    let config = TrainConfig {
-        learning_rate: args.lr,
-        momentum: args.momentum,
-        weight_decay: args.weight_decay,
-        batch_size: args.batch_size,
-        epochs: args.epochs,
-        schedule: args.schedule,
-        warm_up: args.warm_up,
-        seed: args.seed,
-        augmentation: args.augment.then_some(Augmentation::LIGHT),
-    };
+    let config = args.config();
     let Some(folder) = args.checkpoint_dir.as_deref().filter(|_| args.resume) else {
         model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
         return Ok((Trainer::new(model, config)?, Vec::new()));
@@ -220,12 +291,12 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
 }
 
 fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
-    let model = match args.model {
+    let model = match &args.model {
         ModelName::Lenet5 => zoo::lenet5()?,
         ModelName::Conv1 => zoo::conv1()?,
-        ModelName::Mlp => zoo::mlp(&zoo::MlpConfig {
+        ModelName::Mlp(_) => zoo::mlp(&zoo::MlpConfig {
             inputs: train.shape().elements(),
-            hidden: args.hidden.clone(),
+            hidden: args.hidden().to_vec(),
             classes: train.classes(),
             activation: args.activation,
         })?,
@@ -233,8 +304,8 @@ fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
     let (expected, found) = (model.input_shape(), train.shape());
     ensure!(
         expected.elements() == found.elements(),
-        "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp",
-        name_of(args.model),
+        "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp:WIDTHS",
+        args.model_name(),
         name_of(args.dataset),
     );
     Ok(model)
@@ -294,11 +365,15 @@ fn curves(history: &[Epoch]) -> Vec<EpochPoint> {
 
 /// The trained weights with what a user needs to know about them.
 fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
-    let mut weights = trainer.model().weights();
-    let ranges = trainer.model().calibrate(train.inputs())?;
+    with_metadata(args, trainer.model(), train, test)
+}
+
+fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
+    let mut weights = model.weights();
+    let ranges = model.calibrate(train.inputs())?;
     let metadata = [
         (Ranges::METADATA_KEY, serde_json::to_string(&ranges)?),
-        ("gelu.model", name_of(args.model)),
+        ("gelu.model", args.model_name().to_owned()),
         ("gelu.dataset", name_of(args.dataset)),
         ("gelu.command", command(args)),
         ("gelu.test_accuracy", test.accuracy.to_string()),
@@ -307,28 +382,41 @@ fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -
     Ok(weights)
 }
 
-/// The command that gives the same weights again, without the names of files.
+/// The command that gives the same weights again, without the names of files. Private training and its clear
+/// counterpart have the same.
 fn command(args: &Args) -> String {
-    let mut text =
-        format!("gelu train --clear --model {} --dataset {}", name_of(args.model), name_of(args.dataset));
-    if args.model == ModelName::Mlp {
-        let hidden: Vec<_> = args.hidden.iter().map(usize::to_string).collect();
-        // Writing to a String cannot fail.
-        let _ = write!(text, " --hidden {} --activation {}", hidden.join(","), args.activation);
+    let clear = if args.clear && !args.fixed { " --clear" } else { "" };
+    let mut text = format!("gelu train{clear} --model {}", args.model_name());
+    // Writing to a String cannot fail.
+    if matches!(args.model, ModelName::Mlp(_)) {
+        let hidden: Vec<_> = args.hidden().iter().map(usize::to_string).collect();
+        let _ = write!(text, ":{} --activation {}", hidden.join(","), args.activation);
     }
+    let config = args.config();
     let _ = write!(
         text,
-        " --epochs {} --batch-size {} --lr {} --momentum {} --weight-decay {} --schedule {} --warm-up {} --seed {}",
-        args.epochs,
-        args.batch_size,
-        args.lr,
-        args.momentum,
-        args.weight_decay,
-        args.schedule,
-        args.warm_up,
-        args.seed,
+        " --dataset {} --epochs {} --batch {} --lr {} --momentum {} --weight-decay {} --schedule {} --warm-up {} \
+         --seed {}",
+        name_of(args.dataset),
+        config.epochs,
+        config.batch_size,
+        config.learning_rate,
+        config.momentum,
+        config.weight_decay,
+        config.schedule,
+        config.warm_up,
+        config.seed,
     );
-    text + if args.augment { " --augment" } else { "" }
+    if let Some(limit) = args.limit {
+        let _ = write!(text, " --limit {limit}");
+    }
+    if args.augment {
+        text += " --augment";
+    }
+    if clear.is_empty() {
+        text += &args.private.command();
+    }
+    text
 }
 
 /// The name of a choice as it is written on the command line.
