@@ -146,7 +146,7 @@ impl Master {
             }
         };
         match self.config.d_max {
-            DMax::Fixed(wanted) if wanted == 0 => Err(PrivateError::Setting {
+            DMax::Fixed(0) => Err(PrivateError::Setting {
                 what: "d-max",
                 expected: "auto, or at least 1".to_owned(),
                 found: "0".to_owned(),

@@ -76,7 +76,7 @@ pub enum Message {
         done: u32,
         /// The server's key.
         key: PublicKey,
-        /// The secret part of the learning rate under it, [eta].
+        /// The secret part of the learning rate under it: the paper's encrypted eta.
         rate: EncChunk,
     },
     /// Either: the next ciphertexts of a tensor.

@@ -357,7 +357,7 @@ impl TrainPlan {
                 }
                 for (to, &from) in all[range.clone()].iter_mut().zip(tensor.data()) {
                     let value = (f64::from(from) * scale).round();
-                    if !(value.abs() <= ring.bound() as f64) {
+                    if value.is_nan() || value.abs() > ring.bound() as f64 {
                         return Err(bad("weights must be finite numbers within the ring"));
                     }
                     *to = ring.wrap(value as i64 as u64);
