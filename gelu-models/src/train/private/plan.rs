@@ -34,7 +34,7 @@ impl Default for FixedPoint {
     fn default() -> Self {
         Self {
             ring: RingBits::default(),
-            weight_bits: 20,
+            weight_bits: 18,
             input_bits: 8,
             input_range: 0,
             activation_bits: 12,
