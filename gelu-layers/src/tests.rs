@@ -279,3 +279,4 @@ fn initial_values_stay_within_their_bounds() {
 }
 
 mod fixed;
+mod trainable;

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use serde_json::{Value, json};
 
+mod training;
+
 use super::frame::build;
 use super::*;
 
