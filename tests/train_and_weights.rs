@@ -116,7 +116,7 @@ fn an_interrupted_run_taken_up_again_gives_the_same_weights() {
 #[test]
 fn wrong_usage_says_what_to_do() {
     let data = data();
-    assert!(fail(&["train", "--model", "mlp"], data.path(), 2).contains("--clear"));
+    assert!(fail(&["train", "--model", "mlp", "--fixed"], data.path(), 2).contains("--clear"));
     assert!(fail(&["train", "--clear", "--model", "lenet6"], data.path(), 2).contains("lenet5"));
     assert!(fail(&[&TRAIN[..], &["--resume"]].concat(), data.path(), 2).contains("--checkpoint-dir"));
     let mismatch = ["train", "--clear", "--model", "lenet5", "--dataset", "iris"];

@@ -55,6 +55,10 @@ pub(crate) struct PrivateArgs {
     /// Bits of the ring in which weights are masked: 32, 40, 48 or 64.
     #[arg(long, default_value = "40", value_parser = parse_ring)]
     ring_bits: RingBits,
+    /// Seconds between two checkpoints, at least. Every checkpoint stands for one point between two iterations, from
+    /// which the run goes on to the same weights.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "checkpoint_dir")]
+    checkpoint_every: u32,
     /// Write a report into this folder: report.md, report.json, curves.svg, weights.safetensors.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -341,6 +345,10 @@ fn checkpoint_path(folder: &Path) -> PathBuf {
     folder.join("private.json")
 }
 
+fn interval(args: &Args) -> Duration {
+    Duration::from_secs(args.private.checkpoint_every.into())
+}
+
 fn check_command(path: &Path, kept: &Kept, args: &Args) -> anyhow::Result<()> {
     let expected = super::command(args);
     ensure!(
@@ -382,7 +390,7 @@ fn run_fixed(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
         curve.note(setting, trainer.master(), now, trainer.is_complete())?;
         progress.show(&now, &curve.last());
         if let Some(path) = &path
-            && (saved.elapsed() > Duration::from_secs(30) || trainer.is_complete())
+            && (saved.elapsed() >= interval(args) || trainer.is_complete())
         {
             make_folder(path.parent().unwrap_or(Path::new(".")))?;
             let seconds = kept.seconds + start.elapsed().as_secs_f64();
@@ -469,7 +477,7 @@ fn run_masked(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
             );
             progress.show(&sum([elsewhere, client.statistics()]), &last);
             if let Some(path) = &path
-                && saved.elapsed() > Duration::from_secs(30)
+                && saved.elapsed() >= interval(args)
             {
                 make_folder(path.parent().unwrap_or(Path::new(".")))?;
                 let seconds = kept.seconds + start.elapsed().as_secs_f64();
