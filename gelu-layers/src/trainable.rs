@@ -1,17 +1,17 @@
-use gelu_tensor::{Error, MapEntry, SparseMap, Window, WindowTap};
+use gelu_tensor::{EncBatch, Error, MapEntry, RingBits, SparseMap, Window, WindowTap};
 
-/// A linear layer, with the mean pooling after it if there is one, as integer maps: forward, back, and from the
-/// layer's weights to those of the maps.
+/// A linear layer, with the mean pooling after it if there is one, as integer maps: forward, back, and the gradient of
+/// its weights.
 ///
-/// With pooling every kernel of the map is the sum of shifted copies of the layer's own, so that both are one product;
-/// the division by the window's area only moves the scale.
+/// The mean of a convolution over shifted windows is the convolution of the means of shifted inputs. So inputs are summed
+/// first, which costs a few additions, and every weight is multiplied once for each output of the pooling; the division
+/// by the window's area only moves the scale.
 #[derive(Clone, Debug)]
 pub struct TrainableMap {
+    /// Sums of inputs, before the weights, and their transpose.
+    shifts: Option<[SparseMap; 2]>,
     forward: SparseMap,
     backward: SparseMap,
-    /// Which weight of the layer is added to which of the map, where they are not the same.
-    copies: Option<Vec<[u32; 2]>>,
-    weights: usize,
     /// The one weight of a map that is not trained.
     fixed: Option<u64>,
     scale_bits: u32,
@@ -26,8 +26,7 @@ impl TrainableMap {
         check_products(inputs.saturating_mul(outputs))?;
         let entries = (0..outputs)
             .flat_map(|output| (0..inputs).map(move |input| entry([output, input, output * inputs + input])));
-        let forward = SparseMap::new([inputs, outputs, inputs * outputs], entries.collect())?;
-        Self::new(forward, None, inputs * outputs)
+        Self::new(SparseMap::new([inputs, outputs, inputs * outputs], entries.collect())?)
     }
 
     /// A convolution of `[channels, height, width]` with `kernels` of the window (weights in PyTorch's order), and a
@@ -43,36 +42,42 @@ impl TrainableMap {
         pool: Option<Window>,
     ) -> Result<Self, Error> {
         let layer = window.over(input)?;
-        let weights = kernels.saturating_mul(layer.taps());
         let Some(pool) = pool else {
-            let forward = Self::windows_map(input, kernels, window)?;
-            return Self::new(forward, None, weights);
+            return Self::new(Self::windows_map(input, kernels, window)?);
         };
         let area = pool.kernel[0].saturating_mul(pool.kernel[1]);
         if !Self::pools(pool) {
             let what = "values under a mean after a convolution, a power of two without padding";
             return Err(Error::Count { what, expected: area.next_power_of_two(), found: area });
         }
-        // The mean must have been possible on the convolution's output.
-        pool.over([kernels, layer.output()[0], layer.output()[1]])?;
-        let kernel: [usize; 2] =
-            std::array::from_fn(|axis| window.kernel[axis] + (pool.kernel[axis] - 1) * window.stride[axis]);
-        let stride = std::array::from_fn(|axis| window.stride[axis] * pool.stride[axis]);
-        let wide = Window { kernel, stride, padding: window.padding };
-        let forward = Self::windows_map(input, kernels, wide)?;
-        let [kh, kw] = window.kernel;
-        let mut copies = vec![];
-        for at in 0..weights {
-            let (channel, y, x) = (at / (kh * kw), at / kw % kh, at % kw);
-            for dy in 0..pool.kernel[0] {
-                for dx in 0..pool.kernel[1] {
-                    let (y, x) = (y + dy * window.stride[0], x + dx * window.stride[1]);
-                    copies.push([((channel * kernel[0] + y) * kernel[1] + x) as u32, at as u32]);
+        let pooled = pool.over([kernels, layer.output()[0], layer.output()[1]])?.output();
+        // Sum (y, x) of a channel is of the inputs that one weight meets under one window of the pooling.
+        let stride: [usize; 2] = std::array::from_fn(|axis| window.stride[axis] * pool.stride[axis]);
+        let extent: [usize; 2] =
+            std::array::from_fn(|axis| stride[axis] * (pooled[axis] - 1) + window.kernel[axis]);
+        let [channels, height, width] = input;
+        check_products(channels.saturating_mul(extent[0]).saturating_mul(extent[1]).saturating_mul(area))?;
+        let mut entries = vec![];
+        let sums = [channels, extent[0], extent[1]];
+        for at in 0..sums.iter().product() {
+            let (channel, y, x) = (at / (extent[0] * extent[1]), at / extent[1] % extent[0], at % extent[1]);
+            for shift in 0..area {
+                let (dy, dx) = (shift / pool.kernel[1], shift % pool.kernel[1]);
+                let row = (y + dy * window.stride[0]).checked_sub(window.padding[0]);
+                let column = (x + dx * window.stride[1]).checked_sub(window.padding[1]);
+                if let (Some(row), Some(column)) = (row, column)
+                    && row < height
+                    && column < width
+                {
+                    entries.push(entry([at, (channel * height + row) * width + column, 0]));
                 }
             }
         }
-        let map = Self::new(forward, Some(copies), weights)?;
-        Ok(Self { scale_bits: area.ilog2(), ..map })
+        let shifts = SparseMap::new([input.iter().product(), sums.iter().product(), 1], entries)?;
+        let back = shifts.transposed()?;
+        let inner = Window { kernel: window.kernel, stride, padding: [0, 0] };
+        let map = Self::new(Self::windows_map(sums, kernels, inner)?)?;
+        Ok(Self { shifts: Some([shifts, back]), scale_bits: area.ilog2(), ..map })
     }
 
     /// Whether a mean over this window can be joined to a convolution before it.
@@ -107,7 +112,7 @@ impl TrainableMap {
         } else {
             (((1usize << 16) + area / 2) as u64 / area as u64, 16)
         };
-        Ok(Self { fixed: Some(fixed), scale_bits, ..Self::new(forward, None, 0)? })
+        Ok(Self { fixed: Some(fixed), scale_bits, ..Self::new(forward)? })
     }
 
     fn windows_map(input: [usize; 3], kernels: usize, window: Window) -> Result<SparseMap, Error> {
@@ -126,24 +131,24 @@ impl TrainableMap {
         SparseMap::new([elements, kernels * positions, kernels * taps], entries)
     }
 
-    fn new(forward: SparseMap, copies: Option<Vec<[u32; 2]>>, weights: usize) -> Result<Self, Error> {
+    fn new(forward: SparseMap) -> Result<Self, Error> {
         let backward = forward.transposed()?;
-        Ok(Self { forward, backward, copies, weights, fixed: None, scale_bits: 0 })
+        Ok(Self { shifts: None, forward, backward, fixed: None, scale_bits: 0 })
     }
 
-    /// From inputs to sums.
-    pub fn forward(&self) -> &SparseMap {
-        &self.forward
+    /// Elements of an input.
+    pub fn inputs(&self) -> usize {
+        self.shifts.as_ref().map_or(&self.forward, |[shifts, _]| shifts).inputs()
     }
 
-    /// From the sums' errors to the inputs'.
-    pub fn backward(&self) -> &SparseMap {
-        &self.backward
+    /// Elements of an output.
+    pub fn outputs(&self) -> usize {
+        self.forward.outputs()
     }
 
     /// How many weights the layer has; none where it is not trained.
     pub fn weights(&self) -> usize {
-        self.weights
+        if self.is_fixed() { 0 } else { self.forward.weights() }
     }
 
     /// Fractional bits that the division of a mean adds to a product's scale.
@@ -156,36 +161,104 @@ impl TrainableMap {
         self.fixed.is_some()
     }
 
-    /// The maps' weights for those of the layer, wrapping.
-    pub fn expand(&self, weights: &[u64]) -> Vec<u64> {
-        match (self.fixed, &self.copies) {
-            (Some(fixed), _) => vec![fixed],
-            (None, None) => weights.to_vec(),
-            (None, Some(copies)) => {
-                let mut wide = vec![0u64; self.forward.weights()];
-                for &[to, from] in copies {
-                    let sum = &mut wide[to as usize];
-                    *sum = sum.wrapping_add(weights[from as usize]);
-                }
-                wide
+    /// Products of an input and a weight that one sum has at most, and of an error and a weight that one product of
+    /// errors has.
+    pub fn most_terms(&self) -> [usize; 2] {
+        let [before, after] =
+            self.shifts.as_ref().map_or([1, 1], |maps| maps.each_ref().map(SparseMap::most_taps));
+        [self.forward.most_taps() * before, self.backward.most_taps() * after]
+    }
+
+    fn numbers(&self, weights: &[u64]) -> Vec<u64> {
+        self.fixed.map_or_else(|| weights.to_vec(), |fixed| vec![fixed])
+    }
+
+    fn shifted(&self, inputs: &[i64]) -> Result<Option<Vec<i64>>, Error> {
+        let sums = |[shifts, _]: &[SparseMap; 2]| {
+            Ok(shifts.forward(&[1], inputs)?.into_iter().map(|sum| sum as i64).collect())
+        };
+        self.shifts.as_ref().map(sums).transpose()
+    }
+
+    /// The weighted sums of whole vectors of inputs, wrapping.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when inputs or weights are not as many as there must be.
+    pub fn sums(&self, weights: &[u64], inputs: &[i64]) -> Result<Vec<u64>, Error> {
+        let shifted = self.shifted(inputs)?;
+        self.forward.forward(&self.numbers(weights), shifted.as_deref().unwrap_or(inputs))
+    }
+
+    /// The products of the errors of whole vectors of sums with the weights, wrapping.
+    ///
+    /// # Errors
+    /// As [`sums`](Self::sums).
+    pub fn products(&self, weights: &[u64], errors: &[i64]) -> Result<Vec<u64>, Error> {
+        let products = self.backward.forward(&self.numbers(weights), errors)?;
+        match &self.shifts {
+            None => Ok(products),
+            Some([_, back]) => {
+                back.forward(&[1], &products.iter().map(|&product| product as i64).collect::<Vec<_>>())
             }
         }
     }
 
-    /// The gradient for the layer's weights, given that for the maps'.
-    pub fn contract(&self, gradient: &[i64]) -> Vec<i64> {
-        match (self.fixed, &self.copies) {
-            (Some(_), _) => vec![],
-            (None, None) => gradient.to_vec(),
-            (None, Some(copies)) => {
-                let mut own = vec![0i64; self.weights];
-                for &[from, to] in copies {
-                    let sum = &mut own[to as usize];
-                    *sum = sum.wrapping_add(gradient[from as usize]);
-                }
-                own
-            }
+    /// The gradient of the weights, times 2^[`scale_bits`](Self::scale_bits): for each the sum over all its products of
+    /// input times error. Wrapping.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when inputs and errors are not of the same whole number of vectors.
+    pub fn gradient(&self, inputs: &[i64], errors: &[i64]) -> Result<Vec<i64>, Error> {
+        if self.is_fixed() {
+            return Ok(vec![]);
         }
+        let shifted = self.shifted(inputs)?;
+        self.forward.gradient(shifted.as_deref().unwrap_or(inputs), errors)
+    }
+
+    /// [`sums`](Self::sums) of a batch under encryption, with weights mod 2^l.
+    ///
+    /// # Errors
+    /// As [`EncBatch::map`].
+    pub fn sums_encrypted(
+        &self,
+        inputs: &EncBatch,
+        weights: &[u64],
+        ring: RingBits,
+    ) -> Result<EncBatch, Error> {
+        let shifted = self.shifts.as_ref().map(|[shifts, _]| inputs.sums(shifts)).transpose()?;
+        shifted.as_ref().unwrap_or(inputs).map(&self.forward, &self.numbers(weights), ring)
+    }
+
+    /// [`products`](Self::products) of a batch under encryption, with weights mod 2^l.
+    ///
+    /// # Errors
+    /// As [`EncBatch::map`].
+    pub fn products_encrypted(
+        &self,
+        errors: &EncBatch,
+        weights: &[u64],
+        ring: RingBits,
+    ) -> Result<EncBatch, Error> {
+        let products = errors.map(&self.backward, &self.numbers(weights), ring)?;
+        match &self.shifts {
+            None => Ok(products),
+            Some([_, back]) => products.sums(back),
+        }
+    }
+
+    /// For each sum, and for each product of errors, the sum of the absolute values of its weights, given those of the
+    /// weights; saturating.
+    pub fn absolute_sums(&self, magnitudes: &[u64]) -> [Vec<u64>; 2] {
+        let numbers = self.numbers(magnitudes);
+        let (mut sums, mut products) =
+            (self.forward.absolute_row_sums(&numbers), self.backward.absolute_row_sums(&numbers));
+        if let Some([shifts, back]) = &self.shifts {
+            let times = shifts.most_taps() as u64;
+            sums.iter_mut().for_each(|sum| *sum = sum.saturating_mul(times));
+            products = back.absolute_sums_of(&products);
+        }
+        [sums, products]
     }
 }
 

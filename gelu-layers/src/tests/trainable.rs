@@ -21,17 +21,17 @@ fn as_reals(values: &[u64]) -> Vec<f32> {
 /// The integer map against float layers, on small integers, where floats are exact: sums, products, gradient.
 fn compare(map: &TrainableMap, layers: &[Box<dyn Linear>], weights: &[i64], rng: &mut ChaCha8Rng) {
     let images = 2;
-    let inputs = integers(rng, images * map.forward().inputs());
-    let errors = integers(rng, images * map.forward().outputs());
+    let inputs = integers(rng, images * map.inputs());
+    let errors = integers(rng, images * map.outputs());
     let scale = (map.scale_bits() as f32).exp2();
-    let wide = map.expand(&weights.iter().map(|&weight| weight as u64).collect::<Vec<_>>());
+    let wide: Vec<u64> = weights.iter().map(|&weight| weight as u64).collect();
 
     let mut values = vec![reals(images, &inputs)];
     for layer in layers {
         values.push(layer.forward(values[values.len() - 1].view()).unwrap());
     }
     let expected: Vec<f32> = values[layers.len()].iter().map(|x| x * scale).collect();
-    assert_eq!(as_reals(&map.forward().forward(&wide, &inputs).unwrap()), expected);
+    assert_eq!(as_reals(&map.sums(&wide, &inputs).unwrap()), expected);
 
     let mut gradient = reals(images, &errors);
     let mut of_weights = None;
@@ -41,9 +41,9 @@ fn compare(map: &TrainableMap, layers: &[Box<dyn Linear>], weights: &[i64], rng:
         of_weights = gradients.parameters.map(|parameters| parameters.weight);
     }
     let expected: Vec<f32> = gradient.iter().map(|x| x * scale).collect();
-    assert_eq!(as_reals(&map.backward().forward(&wide, &errors).unwrap()), expected);
+    assert_eq!(as_reals(&map.products(&wide, &errors).unwrap()), expected);
 
-    let found = map.contract(&map.forward().gradient(&inputs, &errors).unwrap());
+    let found = map.gradient(&inputs, &errors).unwrap();
     let expected = of_weights.map_or(vec![], |weights| weights.iter().map(|x| x * scale).collect());
     assert_eq!(found.iter().map(|&x| x as f32).collect::<Vec<_>>(), expected);
     assert_eq!(map.weights(), weights.len());
@@ -101,7 +101,7 @@ proptest! {
 #[test]
 fn a_mean_whose_area_is_no_power_of_two_has_rounded_weights() {
     let map = TrainableMap::pooling([1, 3, 3], Window::new([3, 3])).unwrap();
-    let sums = map.forward().forward(&map.expand(&[]), &[9; 9]).unwrap();
+    let sums = map.sums(&[], &[9; 9]).unwrap();
     assert_eq!((sums[0], map.scale_bits()), (81 * 7282, 16));
     assert!(TrainableMap::convolution([1, 9, 9], 1, Window::new([2, 2]), Some(Window::new([3, 3]))).is_err());
     assert!(!TrainableMap::pools(Window::new([2, 2]).with_padding([1, 1])));

@@ -214,25 +214,60 @@ impl EncBatch {
             .par_iter()
             .map(|block| self.block(block, weights, ring))
             .collect::<Result<_, _>>()?;
-        let engine = self.key.ring();
+        let taps = map.most_taps().max(1);
+        Ok(self.derive(map, &parts, ring.bits() as usize + taps.ilog2() as usize + 1))
+    }
+
+    /// The sums of every output's inputs: the integer map with weights of one, whatever its weights are.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the vectors are not as long as the map says.
+    pub fn sums(&self, map: &SparseMap) -> Result<Self, Error> {
+        if map.inputs() != self.elements {
+            let what = "elements of a vector";
+            return Err(Error::Count { what, expected: map.inputs(), found: self.elements });
+        }
+        let groups = self.layout.groups();
+        let parts: Vec<Residues> = map
+            .blocks()
+            .iter()
+            .map(|block| {
+                let columns = block.columns();
+                let sums = self.key.in_parallel(groups * columns, |range| {
+                    let input = |column: usize, tap: usize| {
+                        let input = block.inputs[column % columns * block.taps + tap];
+                        column / columns * self.elements + input as usize
+                    };
+                    let run = range.clone();
+                    let taps =
+                        (0..block.taps).flat_map(|tap| run.clone().map(move |column| input(column, tap)));
+                    self.key.ring().fold_products(self.ciphertexts.gather(taps), range.len())
+                });
+                sums.gather((0..groups * columns * block.rows()).map(|at| at / block.rows()))
+            })
+            .collect();
+        Ok(self.derive(map, &parts, map.most_taps().max(1).ilog2() as usize + 1))
+    }
+
+    /// What a map made of this batch: its outputs, block by block, group by group, column by column.
+    fn derive(&self, map: &SparseMap, parts: &[Residues], grown_bits: usize) -> Self {
         // Outputs without any input are zeros.
         let mut order = vec![0; self.layout.groups() * map.outputs()];
-        let mut all = engine.ones(1);
-        for (block, part) in map.blocks().iter().zip(&parts) {
+        let mut all = self.key.ring().ones(1);
+        for (block, part) in map.blocks().iter().zip(parts) {
             let columns = (0..self.layout.groups()).flat_map(|group| {
                 block.outputs.iter().map(move |&output| group * map.outputs() + output as usize)
             });
             columns.enumerate().for_each(|(at, unit)| order[unit] = all.len() + at);
             all.append(part);
         }
-        let taps = map.most_taps().max(1);
-        Ok(Self {
+        Self {
             key: self.key.clone(),
             layout: self.layout,
             elements: map.outputs(),
             ciphertexts: all.gather(order),
-            randomness_bits: self.randomness_bits + ring.bits() as usize + taps.ilog2() as usize + 1,
-        })
+            randomness_bits: self.randomness_bits + grown_bits,
+        }
     }
 
     /// Group by group, column by column, the outputs of a block.

@@ -162,6 +162,16 @@ impl SparseMap {
         sums
     }
 
+    /// For each output the sum of its inputs, whatever the weights; saturating.
+    pub fn absolute_sums_of(&self, inputs: &[u64]) -> Vec<u64> {
+        let mut sums = vec![0u64; self.outputs];
+        for entry in self.entries() {
+            let sum = &mut sums[entry.output as usize];
+            *sum = sum.saturating_add(inputs[entry.input as usize]);
+        }
+        sums
+    }
+
     /// The map of each vector (`inputs` integers, one after another) with weights mod 2^64, wrapping.
     ///
     /// # Errors

@@ -298,8 +298,8 @@ impl Client {
         };
         let (segment, ring) = (&plan.segments()[index], plan.numbers().ring);
         let (elements, flood) = match (forward, segment.backward_flood) {
-            (false, Some(flood)) => (segment.map.backward().outputs(), flood),
-            _ => (segment.map.forward().outputs(), segment.forward_flood),
+            (false, Some(flood)) => (segment.map.inputs(), flood),
+            _ => (segment.map.outputs(), segment.forward_flood),
         };
         let batch = EncBatch::from_chunks(key.public_key(), elements, plan.layout(flood)?, chunks)?;
         let (masked, own) = rayon::join(
@@ -327,7 +327,7 @@ impl Client {
             Need::Sums(index, values) => {
                 let segment = &plan.segments()[index];
                 let layout = plan.layout(segment.forward_flood)?;
-                let (map, step) = (segment.map.forward(), index as u32);
+                let (map, step) = (&segment.map, index as u32);
                 let chunks = EncBatch::encrypt(&values, map.inputs(), layout, &*key, rng)?.into_chunks();
                 let arrival = Arrival::new(position(Part::Sums(step)), layout.groups() * map.outputs());
                 (Part::Inputs(step), chunks, Waiting::Tensor(arrival, Zeroizing::new(values)))
@@ -336,9 +336,9 @@ impl Client {
                 let segment = &plan.segments()[index];
                 let flood = segment.backward_flood.ok_or(PrivateError::State("no errors go back here"))?;
                 let layout = plan.layout(flood)?;
-                let (map, step) = (segment.map.backward(), index as u32);
-                let chunks = EncBatch::encrypt(&values, map.inputs(), layout, &*key, rng)?.into_chunks();
-                let arrival = Arrival::new(position(Part::Products(step)), layout.groups() * map.outputs());
+                let (map, step) = (&segment.map, index as u32);
+                let chunks = EncBatch::encrypt(&values, map.outputs(), layout, &*key, rng)?.into_chunks();
+                let arrival = Arrival::new(position(Part::Products(step)), layout.groups() * map.inputs());
                 (Part::Errors(step), chunks, Waiting::Tensor(arrival, Zeroizing::new(values)))
             }
             Need::Update(steps) => {

@@ -252,14 +252,13 @@ impl Learner {
         self.state.statistics.clamped += clamped;
         if let Some(layer) = &segment.layer {
             let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
-            let gradient =
-                segment.map.contract(&segment.map.forward().gradient(&turn.pass.inputs[index], &values)?);
+            let gradient = segment.map.gradient(&turn.pass.inputs[index], &values)?;
             let error_unit = f64::from(-(plan.numbers().error_bits as i32)).exp2() / plan.batch() as f64;
             let unit = error_unit * f64::from(-segment.input.0 - segment.map.scale_bits() as i32).exp2();
             for (to, &from) in turn.gradient[layer.weights.clone()].iter_mut().zip(&gradient) {
                 *to = from as f64 * unit;
             }
-            let positions = segment.map.forward().outputs() / layer.rows;
+            let positions = segment.map.outputs() / layer.rows;
             for (channel, errors) in values.chunks_exact(positions).enumerate() {
                 let sum: i64 = errors.iter().sum();
                 turn.gradient[layer.biases.start + channel % layer.rows] += sum as f64 * error_unit;

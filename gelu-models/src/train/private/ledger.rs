@@ -68,7 +68,7 @@ impl LayerLeakage {
     pub fn of(plan: &TrainPlan) -> Vec<Self> {
         let batch = plan.batch() as u64;
         let layers = plan.layers().map(|(segment, layer)| {
-            let (inputs, outputs) = (segment.map.forward().inputs(), segment.map.forward().outputs());
+            let (inputs, outputs) = (segment.map.inputs(), segment.map.outputs());
             // Of a convolution [kernels, channels, height, width]; a dense layer's inputs are its channels.
             let channels = layer.shape.dims().get(1).copied().unwrap_or(1).max(1);
             let elements = if segment.backward_flood.is_some() { inputs / channels } else { 0 };

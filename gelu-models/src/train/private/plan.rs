@@ -247,7 +247,7 @@ impl TrainPlan {
             if index <= first {
                 segment.backward_flood = None;
             }
-            let largest = segment.map.forward().inputs().max(segment.map.forward().outputs());
+            let largest = segment.map.inputs().max(segment.map.outputs());
             if largest.saturating_mul(*batch) > MOST_VALUES {
                 return Err(model_error("a tensor of a batch must have at most 2^26 values", &segment.name));
             }
@@ -478,6 +478,7 @@ impl Compiler {
             let quotient = (taps as u64).saturating_mul(bound).saturating_add(1);
             Flood { ring: numbers.ring, quotient, bits: numbers.flood_bits }.check()
         };
+        let [most_sum, most_product] = map.most_terms();
         let layer = (!map.is_fixed()).then(|| {
             let weights = self.parameters..self.parameters + map.weights();
             let biases = weights.end..weights.end + rows;
@@ -493,8 +494,8 @@ impl Compiler {
             input,
             sum_scale: input.0 + weight_scale + map.scale_bits() as i32,
             product_scale: numbers.error_bits as i32 + weight_scale + map.scale_bits() as i32,
-            forward_flood: flood(map.forward().most_taps(), input.1)?,
-            backward_flood: Some(flood(map.backward().most_taps(), 1 << numbers.error_bits)?),
+            forward_flood: flood(most_sum, input.1)?,
+            backward_flood: Some(flood(most_product, 1 << numbers.error_bits)?),
             map,
             activations: vec![],
         });
@@ -506,7 +507,7 @@ impl TrainSegment {
     /// The biases of all outputs as they are added to sums, mod 2^64; none for pooling.
     pub fn bias(&self, parameters: &[u64]) -> Vec<u64> {
         let Some(layer) = &self.layer else { return vec![] };
-        let positions = self.map.forward().outputs() / layer.rows;
+        let positions = self.map.outputs() / layer.rows;
         let biases = parameters[layer.biases.clone()].iter();
         biases.flat_map(|&bias| std::iter::repeat_n(bias << self.bias_shift(), positions)).collect()
     }
@@ -516,10 +517,9 @@ impl TrainSegment {
         (self.input.0 + self.map.scale_bits() as i32).unsigned_abs()
     }
 
-    /// The weights of the maps.
-    pub fn expand(&self, parameters: &[u64]) -> Vec<u64> {
-        let weights = self.layer.as_ref().map_or(&[][..], |layer| &parameters[layer.weights.clone()]);
-        self.map.expand(weights)
+    /// The layer's weights among all parameters; none for pooling.
+    pub fn weights<'a>(&self, parameters: &'a [u64]) -> &'a [u64] {
+        self.layer.as_ref().map_or(&[][..], |layer| &parameters[layer.weights.clone()])
     }
 
     /// Sums in the clear, biases included, mod 2^64.
@@ -527,7 +527,7 @@ impl TrainSegment {
     /// # Errors
     /// When the inputs are no whole vectors.
     pub fn sums(&self, parameters: &[u64], inputs: &[i64]) -> Result<Vec<u64>, gelu_tensor::Error> {
-        let mut sums = self.map.forward().forward(&self.expand(parameters), inputs)?;
+        let mut sums = self.map.sums(self.weights(parameters), inputs)?;
         let bias = self.bias(parameters);
         if !bias.is_empty() {
             sums.iter_mut().zip(bias.iter().cycle()).for_each(|(sum, bias)| *sum = sum.wrapping_add(*bias));
@@ -540,31 +540,22 @@ impl TrainSegment {
     /// # Errors
     /// When the errors are no whole vectors.
     pub fn products(&self, parameters: &[u64], errors: &[i64]) -> Result<Vec<u64>, gelu_tensor::Error> {
-        self.map.backward().forward(&self.expand(parameters), errors)
+        self.map.products(self.weights(parameters), errors)
     }
 
     /// The largest absolute values that sums and products can have, for parameters of these absolute values;
     /// saturating.
     pub fn largest(&self, magnitudes: &[u64], numbers: &FixedPoint) -> [u64; 2] {
-        // Larger ones could wrap while the weights of a map are summed from copies.
-        const MOST: u64 = 1 << 46;
         let Some(layer) = &self.layer else { return [0, 0] };
-        if magnitudes[layer.weights.clone()].iter().any(|&magnitude| magnitude > MOST) {
-            return [u64::MAX; 2];
-        }
-        let weights = self.expand(magnitudes);
-        let positions = self.map.forward().outputs() / layer.rows;
+        let [rows, columns] = self.map.absolute_sums(self.weights(magnitudes));
+        let positions = self.map.outputs() / layer.rows;
         let biases = &magnitudes[layer.biases.clone()];
-        let rows = self.map.forward().absolute_row_sums(&weights);
         let sums = rows.iter().enumerate().map(|(at, sum)| {
             let bias = u128::from(biases[at / positions]) << self.bias_shift();
             let sum = u128::from(*sum) * u128::from(self.input.1) + bias;
             u64::try_from(sum).unwrap_or(u64::MAX)
         });
-        let columns = match self.backward_flood {
-            Some(_) => self.map.backward().absolute_row_sums(&weights),
-            None => vec![],
-        };
+        let columns = if self.backward_flood.is_some() { columns } else { vec![] };
         let products = columns.iter().map(|sum| sum.saturating_mul(1 << numbers.error_bits));
         [sums.max().unwrap_or(0), products.max().unwrap_or(0)]
     }

@@ -263,7 +263,7 @@ impl Server {
         let position = Position { turn: state.grant.turn, iteration: state.done, part: Part::Inputs(0) };
         let segment = &self.plan.segments()[0];
         let layout = self.plan.layout(segment.forward_flood)?;
-        Ok(Arrival::new(position, layout.groups() * segment.map.forward().inputs()))
+        Ok(Arrival::new(position, layout.groups() * segment.map.inputs()))
     }
 
     fn answer(
@@ -278,16 +278,16 @@ impl Server {
         match position.part {
             Part::Inputs(index) => {
                 let segment = &plan.segments()[index as usize];
-                let (map, flood) = (segment.map.forward(), segment.forward_flood);
+                let (map, flood) = (&segment.map, segment.forward_flood);
                 let batch = EncBatch::from_chunks(&turn.client, map.inputs(), plan.layout(flood)?, chunks)?;
-                let weights: Vec<u64> = segment.expand(masked).iter().map(|&w| ring.wrap(w)).collect();
-                let sums = batch.map(map, &weights, ring)?.flooded(&segment.bias(masked), flood, rng)?;
+                let sums = map.sums_encrypted(&batch, segment.weights(masked), ring)?;
+                let sums = sums.flooded(&segment.bias(masked), flood, rng)?;
                 let next = index as usize + 1;
                 turn.arrival = if next < plan.segments().len() {
                     let segment = &plan.segments()[next];
                     let layout = plan.layout(segment.forward_flood)?;
                     let position = Position { part: Part::Inputs(index + 1), ..position };
-                    Arrival::new(position, layout.groups() * segment.map.forward().inputs())
+                    Arrival::new(position, layout.groups() * segment.map.inputs())
                 } else {
                     after_backward(&plan, position, plan.segments().len())?
                 };
@@ -296,10 +296,10 @@ impl Server {
             Part::Errors(index) => {
                 let segment = &plan.segments()[index as usize];
                 let flood = segment.backward_flood.ok_or(PrivateError::State("no errors go back here"))?;
-                let map = segment.map.backward();
-                let batch = EncBatch::from_chunks(&turn.client, map.inputs(), plan.layout(flood)?, chunks)?;
-                let weights: Vec<u64> = segment.expand(masked).iter().map(|&w| ring.wrap(w)).collect();
-                let products = batch.map(map, &weights, ring)?.flooded(&[], flood, rng)?;
+                let map = &segment.map;
+                let batch = EncBatch::from_chunks(&turn.client, map.outputs(), plan.layout(flood)?, chunks)?;
+                let products = map.products_encrypted(&batch, segment.weights(masked), ring)?;
+                let products = products.flooded(&[], flood, rng)?;
                 turn.arrival = after_backward(&plan, position, index as usize)?;
                 Ok(Message::tensor(
                     Position { part: Part::Products(index), ..position },
@@ -367,7 +367,7 @@ fn after_backward(plan: &TrainPlan, position: Position, before: usize) -> Result
         return Ok(Arrival::new(Position { part: Part::Update, ..position }, count));
     };
     let flood = segment.backward_flood.ok_or(PrivateError::State("no errors go back here"))?;
-    let count = plan.layout(flood)?.groups() * segment.map.backward().inputs();
+    let count = plan.layout(flood)?.groups() * segment.map.outputs();
     Ok(Arrival::new(Position { part: Part::Errors(index as u32), ..position }, count))
 }
 

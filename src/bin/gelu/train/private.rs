@@ -668,7 +668,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
         ]);
         let plan = &setting.plan;
         for (index, segment) in (0u32..).zip(plan.segments()) {
-            let (forward, backward) = (segment.map.forward(), segment.map.backward());
+            let (inputs, outputs) = (segment.map.inputs(), segment.map.outputs());
             let mut add = |part, values: usize, direction: &str, flood| {
                 let totals = account.of(Some(part));
                 let (what, layout) = (
@@ -691,11 +691,11 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
                     totals.bytes.to_string(),
                 ]);
             };
-            add(Part::Inputs(index), forward.inputs(), "up", segment.forward_flood);
-            add(Part::Sums(index), forward.outputs(), "down", segment.forward_flood);
+            add(Part::Inputs(index), inputs, "up", segment.forward_flood);
+            add(Part::Sums(index), outputs, "down", segment.forward_flood);
             if let Some(flood) = segment.backward_flood {
-                add(Part::Errors(index), backward.inputs(), "up", flood);
-                add(Part::Products(index), backward.outputs(), "down", flood);
+                add(Part::Errors(index), outputs, "up", flood);
+                add(Part::Products(index), inputs, "down", flood);
             }
         }
         for (part, name) in [(Part::Update, "masked steps"), (Part::Total, "sums of steps")] {
