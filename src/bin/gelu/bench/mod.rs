@@ -3,6 +3,7 @@
 mod compare;
 mod measure;
 mod peers;
+mod training;
 
 use std::path::PathBuf;
 
@@ -28,6 +29,9 @@ Examples:
   A full batch under a subgroup key, kept for later, with a chart:
     gelu bench --batch 75 --key-type subgroup --json > before.json
     gelu bench --batch 75 --key-type subgroup --compare before.json --svg layers.svg
+
+  Private training, and what share of it is whose:
+    gelu bench train
 
   The same operations in python-paillier, SecretFlow HEU and TenSEAL, on one core:
     gelu bench peers
@@ -78,6 +82,8 @@ pub(crate) struct BenchArgs {
 enum Other {
     /// Time python-paillier, SecretFlow HEU and TenSEAL beside this program, on one core.
     Peers(peers::PeersArgs),
+    /// Time private training, and where its time goes.
+    Train(training::TrainingArgs),
 }
 
 /// What is printed as JSON, and read again for a comparison.
@@ -104,8 +110,10 @@ pub(crate) struct Report {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    if let Some(Other::Peers(args)) = &args.other {
-        return peers::run(args);
+    match &args.other {
+        Some(Other::Peers(args)) => return peers::run(args),
+        Some(Other::Train(args)) => return training::run(args),
+        None => {}
     }
     // Read first: a mistyped name should not cost a measurement.
     let earlier = args.compare.as_deref().map(compare::read).transpose()?;

@@ -1,6 +1,6 @@
 //! `gelu train`
 
-mod private;
+pub(crate) mod private;
 
 use std::{
     fmt::Write as _,

@@ -610,7 +610,7 @@ fn finish(
 }
 
 /// Where the time of a run went, in percent.
-fn shares(account: &TrainingAccount) -> String {
+pub(crate) fn shares(account: &TrainingAccount) -> String {
     let (up, down) = (account.up(), account.down());
     let rows = [
         ("server: products, flooding, re-randomisation", down.making),
