@@ -88,12 +88,26 @@ fn peers_say_what_is_missing() {
 
 #[test]
 fn training_is_timed_by_parts() {
-    let arguments =
-        ["bench", "train", "--model", "dense12", "--key-bits", "1024", "--batch", "4", "--iterations", "2", "--json"];
+    let arguments = [
+        "bench",
+        "train",
+        "--model",
+        "dense12",
+        "--key-bits",
+        "1024",
+        "--batch",
+        "4",
+        "--iterations",
+        "2",
+        "--json",
+    ];
     let output = Command::new(env!("CARGO_BIN_EXE_gelu")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let percent: f64 =
         object["percent"].as_object().unwrap().values().map(|value| value.as_f64().unwrap()).sum();
-    assert!((percent - 100.0).abs() < 1e-6 && object["images_per_second"].as_f64().unwrap() > 0.0, "{object}");
+    assert!(
+        (percent - 100.0).abs() < 1e-6 && object["images_per_second"].as_f64().unwrap() > 0.0,
+        "{object}"
+    );
 }

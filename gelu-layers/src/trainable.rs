@@ -21,7 +21,7 @@ impl TrainableMap {
     /// A fully connected layer: weights row by row, a row for each output.
     ///
     /// # Errors
-    /// [`Error::Count`] when it is empty or has more than 2^26 weights.
+    /// [`Error::Count`] when it is empty or has more than 2^24 weights.
     pub fn dense([inputs, outputs]: [usize; 2]) -> Result<Self, Error> {
         check_products(inputs.saturating_mul(outputs))?;
         let entries = (0..outputs)
@@ -169,6 +169,11 @@ impl TrainableMap {
         [self.forward.most_taps() * before, self.backward.most_taps() * after]
     }
 
+    /// Products of a weight and an input for one vector.
+    pub fn products_of_one(&self) -> usize {
+        self.forward.products()
+    }
+
     fn numbers(&self, weights: &[u64]) -> Vec<u64> {
         self.fixed.map_or_else(|| weights.to_vec(), |fixed| vec![fixed])
     }
@@ -268,9 +273,9 @@ fn entry([output, input, weight]: [usize; 3]) -> MapEntry {
 
 /// Before so many entries are made.
 fn check_products(found: usize) -> Result<(), Error> {
-    const MOST: usize = 1 << 26;
+    const MOST: usize = 1 << 24;
     if found > MOST {
-        return Err(Error::Count { what: "products of a linear map, 1 to 2^26", expected: MOST, found });
+        return Err(Error::Count { what: "products of a linear map, 1 to 2^24", expected: MOST, found });
     }
     Ok(())
 }

@@ -49,16 +49,16 @@ impl Block {
 
 impl SparseMap {
     /// The most products that one map may have.
-    const MOST: usize = 1 << 26;
+    const MOST: usize = 1 << 24;
 
     /// The map of `entries` between vectors of `[inputs, outputs]` elements with `weights` weights.
     ///
     /// # Errors
-    /// [`Error::Count`] when an entry is outside them, or there are none, or more than 2^26.
+    /// [`Error::Count`] when an entry is outside them, or there are none, or more than 2^24.
     pub fn new([inputs, outputs, weights]: [usize; 3], mut entries: Vec<MapEntry>) -> Result<Self, Error> {
         let count = entries.len();
         if entries.is_empty() || count > Self::MOST {
-            let what = "products of a linear map, 1 to 2^26";
+            let what = "products of a linear map, 1 to 2^24";
             return Err(Error::Count { what, expected: count.clamp(1, Self::MOST), found: count });
         }
         for (what, limit, largest) in [

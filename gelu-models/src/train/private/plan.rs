@@ -203,6 +203,12 @@ impl LayerSpan {
 /// Values of all images of one tensor that a plan may ask for.
 const MOST_VALUES: usize = 1 << 26;
 
+/// Steps that a network may have.
+const MOST_NODES: usize = 1 << 10;
+
+/// Products of one image in all of a network's layers that a plan may ask for: a description comes from a peer.
+const MOST_PRODUCTS: usize = 1 << 25;
+
 impl TrainPlan {
     /// The plan of a description.
     ///
@@ -219,6 +225,9 @@ impl TrainPlan {
         let Some((NodeDescription::Activation(Activation::Softmax), nodes)) = nodes.split_last() else {
             return Err(model_error("a model to be trained must end in a softmax", "one that does not"));
         };
+        if nodes.len() > MOST_NODES {
+            return Err(model_error("a model to be trained must have at most 1,024 steps", "more"));
+        }
         let mut compiler = Compiler {
             numbers: *numbers,
             shape: input.clone(),
@@ -237,6 +246,13 @@ impl TrainPlan {
                 _ => None,
             };
             compiler.add(node, pool)?;
+            let products = compiler.segments.iter().map(|segment| segment.map.products_of_one());
+            if products.fold(0, usize::saturating_add) > MOST_PRODUCTS {
+                return Err(model_error(
+                    "a model to be trained must have at most 2^25 products an image",
+                    "more",
+                ));
+            }
         }
         let Compiler { shape, mut segments, prologue, parameters, .. } = compiler;
         if parameters == 0 {

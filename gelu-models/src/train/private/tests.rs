@@ -382,3 +382,83 @@ fn weights_that_no_longer_fit_the_ring_are_refused() {
         Err(PrivateError::RingFull { .. })
     ));
 }
+
+#[test]
+fn sums_of_steps_that_no_honest_client_has_are_refused() {
+    let run = small();
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    let (mut server, mut client) = (run.server(0), run.client(0, 1));
+    let mut queue = VecDeque::from([client.join().unwrap()]);
+    let error = loop {
+        let message = match queue.pop_front().unwrap() {
+            Message::Tensor { position, index, .. } if position.part == Part::Total => {
+                // Far above what four iterations can add up to, but below what a slot holds.
+                let (layout, elements) = run.plan.total_layout().unwrap();
+                let values = vec![TrainPlan::total_offset() + (1 << 30); layout.width * elements];
+                let key = KEYS[0].public_key();
+                let forged =
+                    gelu_tensor::EncBatch::encrypt(&values, elements, layout, key, &mut rng).unwrap();
+                let ciphertexts = forged.into_chunks().remove(0);
+                Message::Tensor { position, index, ciphertexts }
+            }
+            message => message,
+        };
+        match server.handle(message, &mut rng) {
+            Err(error) => break error,
+            Ok(answers) => {
+                for answer in answers {
+                    if let Some(Event::Ready | Event::Taken) = client.handle(answer).unwrap() {
+                        queue.extend(client.proceed(&mut rng).unwrap());
+                    }
+                }
+            }
+        }
+    };
+    assert!(matches!(error, PrivateError::Gradient { index: 0, .. }), "{error}");
+    assert_eq!(server.master().parameters, run.parameters);
+    assert!(server.masked().is_none());
+}
+
+#[test]
+fn what_is_out_of_range_is_clamped_and_counted() {
+    let mut run = small();
+    let inputs = Array2::from_elem((16, 3), 3.0);
+    run.data = Arc::new(Dataset::new(Shape::from([3]), inputs, vec![0; 16], 3).unwrap());
+    let mut fixed = run.fixed();
+    fixed.turn().unwrap();
+    // Three inputs each of two images, in four iterations.
+    assert_eq!(fixed.statistics()[0].clamped, 24);
+    assert_eq!(fixed.statistics()[0].images, 8);
+}
+
+#[test]
+fn descriptions_that_cannot_be_trained_are_refused() {
+    let refused = |nodes: Vec<NodeDescription>, batch: usize, numbers: FixedPoint| {
+        let description = Description {
+            input: Shape::from([1, 8, 8]),
+            nodes,
+            batch,
+            numbers,
+            client_key: KeyBits::Bits1024,
+            server_key: KeyBits::Bits1024,
+        };
+        TrainPlan::new(description).unwrap_err().to_string()
+    };
+    let dense = |outputs| NodeDescription::Dense { name: "fc".to_owned(), outputs };
+    let softmax = || NodeDescription::Activation(Activation::Softmax);
+    let usual = FixedPoint::default();
+    assert!(refused(vec![NodeDescription::Flatten, dense(2)], 1, usual).contains("end in a softmax"));
+    assert!(refused(vec![softmax(), dense(2), softmax()], 1, usual).contains("must be the last"));
+    assert!(refused(vec![NodeDescription::Flatten, softmax()], 1, usual).contains("weights"));
+    assert!(refused(vec![dense(2), softmax()], 0, usual).contains("1 to 65,536"));
+    assert!(refused(vec![dense(usize::MAX), softmax()], 1, usual).contains("`fc`"));
+    assert!(refused(vec![dense(1 << 18), dense(1 << 18), softmax()], 1, usual).contains("2^24"));
+    let wide = vec![dense(1 << 17); 5].into_iter().chain([softmax()]).collect();
+    assert!(refused(wide, 1, usual).contains("2^24"));
+    let many = vec![NodeDescription::Flatten; 2000].into_iter().chain([dense(2), softmax()]).collect();
+    assert!(refused(many, 1, usual).contains("1,024"));
+    assert!(refused(vec![dense(1 << 16), softmax()], 1 << 16, usual).contains("2^26 values"));
+    assert!(
+        refused(vec![dense(2), softmax()], 1, FixedPoint { weight_bits: 41, ..usual }).contains("8 to 40")
+    );
+}

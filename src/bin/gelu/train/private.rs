@@ -603,7 +603,10 @@ fn finish(
             done.statistics.images as f64 / seconds
         );
         if done.account.is_some() {
-            println!("{}", shares(&account));
+            println!("\n{}", shares(&account));
+        }
+        if let Some([before, after]) = limits {
+            println!("limit_ns {:.0} ({before:.0} before, {after:.0} after)", (before + after) / 2.0);
         }
     }
     Ok(())
