@@ -1,0 +1,246 @@
+//! Private training, and its clear counterpart on the same integers.
+
+mod fixed;
+mod masked;
+mod progress;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use gelu_io::training::TrainingAccount;
+use gelu_layers::Initializer;
+use gelu_models::Model;
+use gelu_models::train::private::{
+    Augmented, DMax, Description, FixedPoint, LayerLeakage, Leakage, LearnerConfig, MasterConfig,
+    MasterState, Samples, Shard, Statistics, TrainPlan,
+};
+use gelu_models::train::{Augmentation, Dataset};
+use gelu_tensor::RingBits;
+use gelu_tensor::arith::Backend;
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use serde::{Deserialize, Serialize};
+
+use self::progress::Point;
+pub(crate) use self::report::shares;
+use super::Args;
+use crate::calibrate::CalibrateArgs;
+use crate::datasets::DatasetName;
+use crate::model_args::{KeySize, KeyTypeName};
+
+/// What only private training has.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Private training")]
+pub(crate) struct PrivateArgs {
+    /// Clients, each with a part of the data of its own. They take turns.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    clients: u32,
+    /// Bits of the clients' keys and the server's, which are made anew.
+    #[arg(long, value_enum, default_value = "2048")]
+    key_bits: KeySize,
+    /// How those keys are made. Subgroup keys take a third of the clients' time, under one assumption more (see
+    /// SECURITY.md).
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
+    /// Iterations that a client may run in one go: a number, or `auto` to draw one for every turn, as the paper does.
+    #[arg(long, default_value = "auto", value_name = "N", value_parser = parse_d_max)]
+    d_max: DMax,
+    /// How many iterations may be allowed at all: `paper` keeps below the paper's bound, `strict` below as many linear
+    /// equations as a layer has unknown weights (every image and position counted), `off` sets no bound.
+    #[arg(long, default_value = "paper", value_name = "POLICY")]
+    leakage: Leakage,
+    /// Bits of the ring in which weights are masked: 32, 40, 48 or 64.
+    #[arg(long, default_value = "40", value_parser = parse_ring)]
+    ring_bits: RingBits,
+    /// Seconds between two checkpoints, at least. Every checkpoint stands for one point between two iterations, from
+    /// which the run goes on to the same weights.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "checkpoint_dir")]
+    checkpoint_every: u32,
+    /// Write a report into this folder: report.md, report.json, curves.svg, weights.safetensors.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
+}
+
+impl PrivateArgs {
+    /// What of it determines the weights.
+    pub(super) fn command(&self) -> String {
+        let d_max = match self.d_max {
+            DMax::Auto => "auto".to_owned(),
+            DMax::Fixed(iterations) => iterations.to_string(),
+        };
+        let (clients, ring) = (self.clients, self.ring_bits.bits());
+        format!(" --clients {clients} --d-max {d_max} --leakage {} --ring-bits {ring}", self.leakage)
+    }
+}
+
+fn parse_d_max(text: &str) -> Result<DMax, String> {
+    match text {
+        "auto" => Ok(DMax::Auto),
+        _ => text
+            .parse()
+            .ok()
+            .filter(|&iterations: &u32| iterations > 0)
+            .map(DMax::Fixed)
+            .ok_or_else(|| format!("expected `auto` or a number of iterations from 1, found `{text}`")),
+    }
+}
+
+fn parse_ring(text: &str) -> Result<RingBits, String> {
+    let ring = text.parse().ok().and_then(|bits: u32| RingBits::try_from(bits).ok());
+    ring.ok_or_else(|| format!("expected 32, 40, 48 or 64, found `{text}`"))
+}
+
+/// The numbers that suit a data set.
+fn numbers(args: &Args) -> FixedPoint {
+    let ring = args.private.ring_bits;
+    let short = if ring.bits() < 40 {
+        FixedPoint { weight_bits: 15, activation_bits: 10, error_bits: 10, ..FixedPoint::default() }
+    } else {
+        FixedPoint::default()
+    };
+    let (input_bits, input_range) = match args.dataset {
+        DatasetName::Mnist | DatasetName::KrVsKp => (8, 0),
+        // Standardised numbers.
+        DatasetName::Iris | DatasetName::Diabetes => (10, 3),
+    };
+    FixedPoint { ring, input_bits, input_range, ..short }
+}
+
+/// Everything that both kinds of run begin with.
+struct Setting {
+    model: Model,
+    plan: Arc<TrainPlan>,
+    config: MasterConfig,
+    parameters: Vec<u64>,
+    train: Arc<Dataset>,
+    test: Dataset,
+}
+
+/// What of a run is kept besides the two sides' states.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    command: String,
+    curve: Vec<Point>,
+    seconds: f64,
+}
+
+impl Setting {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        let [train, test] = args.data()?;
+        let mut model = super::model(args, &train)?;
+        model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+        let key = args.private.key_bits.into();
+        let description = Description::new(&model, args.batch_size, numbers(args), [key, key])?;
+        let plan = Arc::new(TrainPlan::new(description)?);
+        let parameters = plan.quantise(&model.weights())?;
+        let clients = args.private.clients as usize;
+        ensure!(
+            train.len() >= clients,
+            "--clients: expected at most {} (the inputs), found {clients}",
+            train.len()
+        );
+        let config = MasterConfig {
+            train: args.config(),
+            images: train.len() as u64,
+            d_max: args.private.d_max,
+            leakage: args.private.leakage,
+        };
+        Ok(Self { model, plan, config, parameters, train: Arc::new(train), test })
+    }
+
+    /// What each client holds, and how it works.
+    fn clients(&self, args: &Args) -> Vec<(Arc<dyn Samples>, LearnerConfig)> {
+        let clients = args.private.clients;
+        (0..clients)
+            .zip(Shard::divide(&self.train, clients as usize))
+            .map(|(client, shard)| {
+                let samples: Arc<dyn Samples> = match args.augment {
+                    true => {
+                        let seed = args.seed ^ (u64::from(client) << 32);
+                        Arc::new(Augmented { samples: shard, augmentation: Augmentation::LIGHT, seed })
+                    }
+                    false => Arc::new(shard),
+                };
+                (samples, LearnerConfig { client, seed: args.seed, momentum: args.momentum })
+            })
+            .collect()
+    }
+
+    /// The model with the parameters of a server.
+    fn load(&mut self, parameters: &[u64]) -> anyhow::Result<()> {
+        self.model.load(&self.plan.weights(parameters)?)?;
+        Ok(())
+    }
+
+    /// Names the layers that a client can solve for.
+    fn warn(&self, leakage: &[LayerLeakage]) {
+        let longest = match (self.config.d_max, self.config.leakage) {
+            (_, Leakage::Strict) => return,
+            (DMax::Fixed(iterations), _) => iterations,
+            (DMax::Auto, _) => leakage.iter().map(|layer| layer.forward_unknowns as u32).min().unwrap_or(1),
+        };
+        let solvable: Vec<String> = leakage
+            .iter()
+            .filter(|layer| layer.is_solvable_after(longest))
+            .map(|layer| {
+                let after = layer.strict_iterations().saturating_add(1);
+                format!("{} (after {after} iteration{})", layer.layer, if after == 1 { "" } else { "s" })
+            })
+            .collect();
+        if !solvable.is_empty() {
+            eprintln!(
+                "warning: a turn of up to {longest} iterations shows a client more equations than unknowns, so that it \
+                 could solve for the weights of {}; --leakage strict refuses that, a smaller batch or --d-max may help",
+                solvable.join(", ")
+            );
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut setting = Setting::new(args)?;
+    let start = Instant::now();
+    let calibration = args.private.calibrate.start(Backend::preferred());
+    let done = if args.fixed { fixed::run(args, &mut setting)? } else { masked::run(args, &mut setting)? };
+    let seconds = done.seconds_before + start.elapsed().as_secs_f64();
+    let calibrated = calibration.map(|calibration| calibration.limits());
+    report::finish(args, &mut setting, &done, seconds, calibrated)
+}
+
+/// A run that is through.
+struct Done {
+    master: MasterState,
+    leakage: Vec<LayerLeakage>,
+    statistics: Statistics,
+    account: Option<TrainingAccount>,
+    curve: Vec<Point>,
+    seconds_before: f64,
+}
+
+fn checkpoint_path(folder: &Path) -> PathBuf {
+    folder.join("private.json")
+}
+
+fn interval(args: &Args) -> Duration {
+    Duration::from_secs(args.private.checkpoint_every.into())
+}
+
+fn check_command(path: &Path, kept: &Kept, args: &Args) -> anyhow::Result<()> {
+    let expected = super::command(args);
+    ensure!(
+        kept.command == expected,
+        "{}: the checkpoint is of another run.\n  expected (this command): {expected}\n  found (the checkpoint): {}",
+        path.display(),
+        kept.command,
+    );
+    Ok(())
+}
+
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+}
