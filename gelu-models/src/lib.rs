@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attack;
 mod builder;
 mod calibrate;
 pub mod infer;
