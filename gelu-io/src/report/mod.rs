@@ -2,11 +2,13 @@
 
 mod charts;
 mod font;
+mod panels;
 mod sheet;
 mod table;
 mod terminal;
 
 pub use charts::{Bar, EpochPoint, Party, bar_chart_svg, training_curves_svg};
+pub use panels::{Panel, write_panels};
 pub use sheet::{contact_sheet, write_contact_sheet};
 pub use table::TextTable;
 pub use terminal::{Canvas, Ink};

@@ -2,9 +2,11 @@
 //! and a server that computes images from gradients.
 
 mod extract;
+mod observe;
 mod reconstruct;
 #[cfg(test)]
 mod tests;
 
 pub use extract::{Extraction, extract};
+pub use observe::{ObservedUpdate, observe};
 pub use reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};

@@ -1,5 +1,6 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+mod attack;
 mod bench;
 mod calibrate;
 mod data;
@@ -43,6 +44,9 @@ enum Command {
     Data(data::DataArgs),
     /// Train a model.
     Train(train::Args),
+    /// Try out what private training leaks, and what its masks prevent.
+    #[command(subcommand)]
+    Attack(attack::Command),
     /// Look into weight files, check them against a model, convert them.
     #[command(subcommand)]
     Weights(weights::Command),
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Keygen(args) => keygen::run(&args),
         Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args),
+        Command::Attack(command) => attack::run(&command),
         Command::Weights(command) => weights::run(&command),
     });
     match done {

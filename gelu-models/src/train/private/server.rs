@@ -143,6 +143,11 @@ impl Server {
         self.master.leakage()
     }
 
+    /// What is trained, and how.
+    pub fn plan(&self) -> &TrainPlan {
+        &self.plan
+    }
+
     /// Iterations of the whole run.
     pub fn iterations(&self) -> u64 {
         self.master.iterations()
