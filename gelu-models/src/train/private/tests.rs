@@ -174,6 +174,71 @@ proptest! {
     }
 }
 
+/// The server's key of 1,024 bits, and clients' of 2,048.
+static PAPER_KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
+    let mut rng = ChaCha20Rng::seed_from_u64(13);
+    [KeyBits::Bits1024, KeyBits::Bits2048].map(|size| Arc::new(SecretKey::generate(size, &mut rng).unwrap()))
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+
+    /// The paper's protocol to the letter gives the weights of the fast one, after every turn.
+    #[test]
+    fn the_papers_own_masks_give_the_same_weights(seed: u64, clients in 1..3usize, batch in 1..3usize) {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut builder = ModelBuilder::new([rng.random_range(1..4)]);
+        for layer in 0..rng.random_range(1..3) {
+            let activation = Activation::ALL[rng.random_range(0..6)];
+            builder = builder.dense(&format!("hidden{layer}"), rng.random_range(1..4)).activation(activation);
+        }
+        let mut model = builder.dense("fc", rng.random_range(2..4)).softmax().build().unwrap();
+        let run = Run::new(&mut model, (batch, clients, 4 * batch), FixedPoint::default(), seed);
+        let mut fixed = run.fixed();
+        let members = (0..clients).map(|client| {
+            let (samples, config) = run.learner(client);
+            (PAPER_KEYS[1].clone(), samples, config)
+        });
+        let start = (run.plan.clone(), run.config.clone());
+        let mut paper = PaperTrainer::new(start, run.parameters.clone(), PAPER_KEYS[0].clone(), members).unwrap();
+        while !fixed.is_complete() {
+            fixed.turn().unwrap();
+            paper.turn(&mut rng).unwrap();
+            prop_assert_eq!(paper.master(), fixed.master());
+            prop_assert_eq!(paper.statistics(), fixed.statistics());
+        }
+        prop_assert!(paper.is_complete());
+        // Once masked, weights are scalars of full size.
+        prop_assert!(paper.longest_scalar() > 1024 - 20, "{}", paper.longest_scalar());
+    }
+}
+
+#[test]
+fn the_papers_mode_needs_dense_layers_and_larger_keys_of_clients() {
+    let run = small();
+    let (samples, config) = run.learner(0);
+    let start = (run.plan.clone(), run.config.clone());
+    let equal = PaperTrainer::new(
+        start,
+        run.parameters.clone(),
+        PAPER_KEYS[0].clone(),
+        [(PAPER_KEYS[0].clone(), samples.clone(), config)],
+    );
+    assert!(equal.unwrap_err().to_string().contains("expected more than 10"));
+    let mut model = ModelBuilder::new([1, 4, 4])
+        .conv2d("conv1", Conv2dConfig::new(1, [2, 2]))
+        .flatten()
+        .dense("fc1", 2)
+        .softmax()
+        .build()
+        .unwrap();
+    let run = Run::new(&mut model, (1, 1, 2), FixedPoint::default(), 1);
+    let start = (run.plan.clone(), run.config.clone());
+    let member = [(PAPER_KEYS[1].clone(), samples, config)];
+    let refused = PaperTrainer::new(start, run.parameters.clone(), PAPER_KEYS[0].clone(), member);
+    assert!(refused.unwrap_err().to_string().contains("conv1"));
+}
+
 fn small() -> Run {
     let mut model = ModelBuilder::new([3]).dense("fc1", 4).tanh().dense("fc2", 3).softmax().build().unwrap();
     let mut run = Run::new(&mut model, (2, 2, 16), FixedPoint::default(), 3);

@@ -1,0 +1,326 @@
+use std::sync::Arc;
+
+use gelu_tensor::arith::Residues;
+use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use num_bigint::{BigInt, BigUint};
+use rand::CryptoRng;
+
+use super::learner::{Learner, Need};
+use super::master::{MOST_RATE, Master, MasterState};
+use super::plan::{LayerSpan, TrainSegment};
+use super::{LearnerConfig, MasterConfig, PrivateError, Samples, Statistics, TrainPlan};
+
+/// The paper's own protocol to the letter (section 4, Algorithms 1 to 5), for dense networks: the reference for the fast
+/// mode of [`Client`](super::Client) and [`Server`](super::Server), which masks mod 2^l and packs.
+///
+/// Masks are uniform in Z_N, with N the server's modulus; the server's masked weights are scalars of full size; `1/eta`
+/// is an exact inverse mod N; a ciphertext holds one number. Where the paper masks real numbers, these are the fast
+/// mode's integers, so that all masks cancel exactly, and the weights are those of [`FixedTrainer`](super::FixedTrainer),
+/// bit for bit.
+///
+/// A masked sum is an integer of up to N times the inputs' absolute values, which must not wrap in the client's plaintext
+/// space before it is reduced mod N: so a client's key must be larger than the server's. The paper has keys of one size
+/// and real numbers, where this question does not arise.
+pub struct PaperTrainer {
+    plan: Arc<TrainPlan>,
+    master: Master,
+    learners: Vec<Learner>,
+    server: Arc<SecretKey>,
+    clients: Vec<Arc<SecretKey>>,
+    longest_scalar: u64,
+}
+
+/// What both sides hold in a turn. Both are here, since both sides are in one process; neither function below is given
+/// more than its own side has.
+struct Turn {
+    /// The server's: w - r mod N.
+    masked: Vec<BigUint>,
+    /// The client's: r mod N.
+    masks: Vec<BigUint>,
+    /// N.
+    modulus: BigUint,
+}
+
+impl PaperTrainer {
+    /// A run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantise`] gives them), each with its key.
+    ///
+    /// # Errors
+    /// [`PrivateError::Model`] when the network has other layers than dense ones; [`PrivateError::Setting`] when a
+    /// client's key is not larger than the server's by as much as the network's sums need.
+    pub fn new(
+        (plan, config): (Arc<TrainPlan>, MasterConfig),
+        parameters: Vec<u64>,
+        server: Arc<SecretKey>,
+        clients: impl IntoIterator<Item = (Arc<SecretKey>, Arc<dyn Samples>, LearnerConfig)>,
+    ) -> Result<Self, PrivateError> {
+        if let Some(segment) = plan.segments().iter().find(|segment| dense(segment).is_none()) {
+            let rule = "the paper's mode trains dense layers only";
+            return Err(PrivateError::Model { rule, found: segment.name.clone() });
+        }
+        let master = Master::new(plan.clone(), config, parameters)?;
+        let (mut learners, mut keys) = (vec![], vec![]);
+        // The largest sum of a scalar below N times inputs or errors, and a bias, is N times this.
+        let most = plan.segments().iter().map(|segment| {
+            let [sum, product] = segment.map.most_terms().map(|terms| terms as u64);
+            let sum = sum * segment.input.1 + (1 << segment.bias_shift());
+            sum.max(product << plan.numbers().error_bits)
+        });
+        let needed = server.public_key().modulus() * most.max().unwrap_or(1) * 2u8;
+        for (key, samples, config) in clients {
+            if key.public_key().modulus() <= needed {
+                return Err(PrivateError::Setting {
+                    what: "bits of a client's key, for the sums of the paper's mode",
+                    expected: format!("more than {}", needed.bits()),
+                    found: key.public_key().size().bits().to_string(),
+                });
+            }
+            learners.push(Learner::new(plan.clone(), samples, config)?);
+            keys.push(key);
+        }
+        if learners.is_empty() {
+            return Err(PrivateError::State("a run needs at least one client"));
+        }
+        Ok(Self { plan, master, learners, server, clients: keys, longest_scalar: 0 })
+    }
+
+    /// The parameters, and how far the run is.
+    pub fn master(&self) -> &MasterState {
+        self.master.state()
+    }
+
+    /// What the clients have met, one after another.
+    pub fn statistics(&self) -> Vec<Statistics> {
+        self.learners.iter().map(|learner| learner.state().statistics).collect()
+    }
+
+    /// Whether all iterations have been done.
+    pub fn is_complete(&self) -> bool {
+        self.master.state().iterations >= self.master.iterations()
+    }
+
+    /// Bits of the longest scalar that the server has multiplied with so far.
+    pub fn longest_scalar(&self) -> u64 {
+        self.longest_scalar
+    }
+
+    /// One turn of the client whose turn it is.
+    ///
+    /// # Errors
+    /// [`PrivateError`]; [`PrivateError::State`] when masked weights and masks do not add up to the weights, which would
+    /// be a bug.
+    pub fn turn(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
+        let (grant, rate) = self.master.grant()?;
+        let at = (grant.turn % self.learners.len() as u64) as usize;
+        let modulus = self.server.public_key().modulus();
+        let (ring, key) = (self.plan.numbers().ring, self.clients[at].clone());
+        let masked: Vec<BigUint> =
+            self.master.state().parameters.iter().map(|&w| residue(ring.signed(w), &modulus)).collect();
+        let masks = vec![BigUint::ZERO; masked.len()];
+        let mut turn = Turn { masked, masks, modulus };
+        // Algorithm 2, line 1: [1/eta] under the server's key.
+        let server = self.server.public_key().clone();
+        let inverse = BigUint::from(rate)
+            .modinv(&turn.modulus)
+            .ok_or(PrivateError::State("the rate has an inverse mod N"))?;
+        let encrypted_inverse = PublicKey::encrypt_numbers(&*self.server, &[inverse], rng)?;
+        debug_assert!(rate <= MOST_RATE);
+
+        self.learners[at].begin(grant)?;
+        let mut need = self.learners[at].next_batch()?;
+        let totals = loop {
+            need = match need {
+                Need::Sums(index, values) => {
+                    let sums = self.exchange(&turn, (index, Pass::Forward), &values, &key, rng)?;
+                    self.learners[at].sums(index, &sums)?
+                }
+                Need::Products(index, errors) => {
+                    let products = self.exchange(&turn, (index, Pass::Backward), &errors, &key, rng)?;
+                    self.learners[at].products(index, &products)?
+                }
+                Need::Update(steps) => {
+                    let updates = mask(&server, &encrypted_inverse, &steps, &mut turn, rng)?;
+                    self.update(rate, &updates, &mut turn)?;
+                    let totals =
+                        self.learners[at].state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);
+                    let expected = self.master.after(rate, totals);
+                    let meet =
+                        turn.masked.iter().zip(&turn.masks).zip(&expected).all(|((masked, mask), &w)| {
+                            (masked + mask) % &turn.modulus == residue(ring.signed(w), &turn.modulus)
+                        });
+                    if !meet {
+                        return Err(PrivateError::State(
+                            "masked weights and masks must add up to the weights",
+                        ));
+                    }
+                    self.learners[at].next_batch()?
+                }
+                Need::Total(totals) => break totals,
+            };
+        };
+        // Algorithm 5: the sums of the true steps, encrypted under the server's key.
+        let numbers: Vec<BigUint> = totals.iter().map(|&total| residue(total, &turn.modulus)).collect();
+        let sent = PublicKey::encrypt_numbers(&server, &numbers, rng)?;
+        let received = self.server.decrypt_numbers(&sent)?;
+        let totals: Vec<i64> =
+            received.iter().map(|number| centred(number, &turn.modulus)).collect::<Result<_, _>>()?;
+        let iterations = self.learners[at].state().turn.as_ref().map_or(0, |(_, done, _)| *done);
+        self.learners[at].end();
+        self.master.finish(at as u32, (iterations, rate), &totals)
+    }
+
+    /// Algorithms 1 and 2 with 4: the client encrypts, the server multiplies with masked weights, the client decrypts
+    /// and takes its masks off.
+    fn exchange(
+        &mut self,
+        turn: &Turn,
+        (index, pass): (usize, Pass),
+        values: &[i64],
+        key: &SecretKey,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<u64>, PrivateError> {
+        let plan = self.plan.clone();
+        let segment = &plan.segments()[index];
+        let layer = dense(segment).ok_or(PrivateError::State("dense layers only"))?;
+        let (rows, taps) = (layer.rows, layer.taps());
+        let (inputs, outputs) = if pass == Pass::Forward { (taps, rows) } else { (rows, taps) };
+        // Where the weight from an input to an output of this pass lies.
+        let weight = |output: usize, input: usize| {
+            layer.weights.start
+                + if pass == Pass::Forward { output * taps + input } else { input * taps + output }
+        };
+        let public = key.public_key();
+        let (images, own) = (plan.batch(), public.modulus());
+        let scalar = |output: usize, of: &[BigUint]| match pass {
+            Pass::Forward => &of[layer.biases.start + output] << segment.bias_shift(),
+            Pass::Backward => BigUint::ZERO,
+        };
+
+        // Client.
+        let numbers: Vec<BigUint> = values.iter().map(|&value| residue(value, &own)).collect();
+        let sent = PublicKey::encrypt_numbers(key, &numbers, rng)?;
+
+        // Server.
+        let engine = public.ring();
+        let mut sums: Option<Residues> = None;
+        for output in 0..outputs {
+            let bias = vec![scalar(output, &turn.masked); images];
+            let mut sum = PublicKey::encrypt_numbers(public, &bias, rng)?;
+            for input in 0..inputs {
+                let weight = &turn.masked[weight(output, input)];
+                self.longest_scalar = self.longest_scalar.max(weight.bits());
+                let column = sent.gather((0..images).map(|image| image * inputs + input));
+                engine.mul_assign(&mut sum, &engine.power(&column, &public.exponent(weight)?));
+            }
+            match &mut sums {
+                Some(sums) => sums.append(&sum),
+                None => sums = Some(sum),
+            }
+        }
+        let sums = sums.ok_or(PrivateError::State("a layer has outputs"))?;
+        let answered = public.hide(sums, rng);
+
+        // Client.
+        let received = key.decrypt_numbers(&answered)?;
+        let mut out = vec![0; images * outputs];
+        for (at, number) in received.iter().enumerate() {
+            let (output, image) = (at / images, at % images);
+            let mut sum = signed(number, &own) + BigInt::from(scalar(output, &turn.masks));
+            for input in 0..inputs {
+                sum +=
+                    BigInt::from(turn.masks[weight(output, input)].clone()) * values[image * inputs + input];
+            }
+            let modulus = BigInt::from(turn.modulus.clone());
+            let sum = ((sum % &modulus) + &modulus) % &modulus;
+            out[image * outputs + output] = centred(sum.magnitude(), &turn.modulus)? as u64;
+        }
+        Ok(out)
+    }
+
+    /// Algorithm 2, line 11, and equation 2: the server takes masked gradients.
+    fn update(&self, rate: u64, updates: &Residues, turn: &mut Turn) -> Result<(), PrivateError> {
+        let modulus = turn.modulus.clone();
+        for (masked, update) in turn.masked.iter_mut().zip(self.server.decrypt_numbers(updates)?) {
+            let step = update * rate % &modulus;
+            *masked = (&*masked + &modulus - step) % &modulus;
+        }
+        Ok(())
+    }
+}
+
+/// Prints no secret.
+impl std::fmt::Debug for PaperTrainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PaperTrainer").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    Backward,
+}
+
+/// Algorithm 3: the client's gradients, plus `1/eta` times uniform masks, under the server's key.
+fn mask(
+    server: &PublicKey,
+    encrypted_inverse: &Residues,
+    steps: &[i64],
+    turn: &mut Turn,
+    rng: &mut dyn CryptoRng,
+) -> Result<Residues, PrivateError> {
+    let numbers: Vec<BigUint> = steps.iter().map(|&step| residue(step, &turn.modulus)).collect();
+    let mut updates = PublicKey::encrypt_numbers(server, &numbers, rng)?;
+    let engine = server.ring();
+    let mut masks: Option<Residues> = None;
+    for mask in &mut turn.masks {
+        let fresh = uniform(&turn.modulus, rng);
+        let power = engine.power(encrypted_inverse, &server.exponent(&fresh)?);
+        match &mut masks {
+            Some(masks) => masks.append(&power),
+            None => masks = Some(power),
+        }
+        *mask = (&*mask + fresh) % &turn.modulus;
+    }
+    if let Some(masks) = &masks {
+        engine.mul_assign(&mut updates, masks);
+    }
+    Ok(server.hide(updates, rng))
+}
+
+/// A dense layer's place among the parameters.
+fn dense(segment: &TrainSegment) -> Option<&LayerSpan> {
+    segment.layer.as_ref().filter(|layer| layer.shape.dims().len() == 2)
+}
+
+/// Uniform below `modulus`, by rejection.
+fn uniform(modulus: &BigUint, rng: &mut dyn CryptoRng) -> BigUint {
+    let bytes = modulus.bits().div_ceil(8) as usize;
+    loop {
+        let mut draw = vec![0; bytes];
+        rng.fill_bytes(&mut draw);
+        let number = BigUint::from_bytes_le(&draw);
+        if &number < modulus {
+            return number;
+        }
+    }
+}
+
+/// A signed integer mod n.
+fn residue(value: i64, modulus: &BigUint) -> BigUint {
+    let magnitude = BigUint::from(value.unsigned_abs());
+    if value < 0 { modulus - magnitude } else { magnitude }
+}
+
+/// The representative nearest to zero.
+fn signed(number: &BigUint, modulus: &BigUint) -> BigInt {
+    if number * 2u8 > *modulus {
+        BigInt::from(number.clone()) - BigInt::from(modulus.clone())
+    } else {
+        BigInt::from(number.clone())
+    }
+}
+
+/// The same as an integer of 64 bits: sums are bounded so that they are.
+fn centred(number: &BigUint, modulus: &BigUint) -> Result<i64, PrivateError> {
+    i64::try_from(signed(number, modulus)).map_err(|_| PrivateError::State("sums must have at most 64 bits"))
+}
