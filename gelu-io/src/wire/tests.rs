@@ -148,7 +148,9 @@ fn bytes_of_something_else_are_named() {
     assert_eq!(error(&patched(hello, 4, &[2])), WireError::Version { found: 2 });
     assert!(matches!(error(&patched(hello, 5, &[99])), WireError::Kind { found, .. } if found == "kind 99"));
     for other in [encode_public_key(public()).unwrap(), secret_file()] {
-        assert!(matches!(error(&other), WireError::Kind { expected, .. } if expected == "a message of inference"));
+        assert!(
+            matches!(error(&other), WireError::Kind { expected, .. } if expected == "a message of inference")
+        );
     }
 }
 
