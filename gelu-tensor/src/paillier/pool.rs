@@ -101,9 +101,12 @@ impl RandomnessPool {
     /// and returns how many factors are ready.
     pub fn wait_until_full(&self) -> usize {
         let mut state = self.shared.lock();
-        state.filling = true;
-        self.shared.changed.notify_all();
         while state.ready + LANES <= self.shared.capacity && state.threads > 0 {
+            // Each time anew: it may have been full, and drawn upon before this thread woke.
+            if !state.filling {
+                state.filling = true;
+                self.shared.changed.notify_all();
+            }
             state = self.shared.wait(state);
         }
         state.ready
@@ -194,8 +197,9 @@ impl Thread {
     fn promise(&self) -> Option<Promise<'_>> {
         let mut state = self.0.lock();
         loop {
-            state.filling &= state.ready + state.promised + LANES <= self.0.capacity;
-            if state.stopping || state.filling {
+            state.filling &= state.ready + LANES <= self.0.capacity;
+            // Room that is promised is not filled yet: its thread may fail, and this one must take its place.
+            if state.stopping || state.filling && state.ready + state.promised + LANES <= self.0.capacity {
                 break;
             }
             state = self.0.wait(state);

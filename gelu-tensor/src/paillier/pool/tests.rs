@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use rand::{RngExt, SeedableRng, TryCryptoRng, TryRng, rngs::ChaCha20Rng};
@@ -27,10 +27,16 @@ fn numbers(key: &PublicKey, residues: &Residues) -> Vec<Vec<u8>> {
     key.encode(residues).chunks(key.ciphertext_bytes()).map(<[u8]>::to_vec).collect()
 }
 
-/// A generator that panics, or waits for its channel's other end to go.
-struct Broken(Option<Receiver<()>>);
+/// A generator that says when it is first asked, by dropping `asked`, waits for the other end of `gate` to go, and then
+/// draws from `rng`, or panics for want of one.
+#[derive(Default)]
+struct Gated {
+    asked: Option<Sender<()>>,
+    gate: Option<Receiver<()>>,
+    rng: Option<ChaCha20Rng>,
+}
 
-impl TryRng for Broken {
+impl TryRng for Gated {
     type Error = std::convert::Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -38,19 +44,22 @@ impl TryRng for Broken {
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        match &self.0 {
-            None => panic!("a generator that fails"),
-            Some(gate) => Ok(gate.recv().map_or(7, |()| 7)),
-        }
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        bytes.fill(self.try_next_u64()? as u8);
-        Ok(())
+        self.asked = None;
+        if let Some(gate) = self.gate.take() {
+            // Nothing is ever sent.
+            let _ = gate.recv();
+        }
+        self.rng.as_mut().expect("a generator that fails").try_fill_bytes(bytes)
     }
 }
 
-impl TryCryptoRng for Broken {}
+impl TryCryptoRng for Gated {}
 
 /// Four consumers and three threads that fill, with counts that cut batches and that are more than the pool has.
 #[test]
@@ -115,7 +124,7 @@ fn what_the_pool_lacks_is_computed_at_once() {
 #[test]
 fn a_thread_that_panics_is_only_missing() {
     let key = &KEYS[1];
-    let broken = || Box::new(Broken(None)) as Box<dyn CryptoRng + Send>;
+    let broken = || Box::new(Gated::default()) as Box<dyn CryptoRng + Send>;
     let pool = RandomnessPool::new(key.clone(), 16, vec![broken(), broken()]);
     assert_eq!(pool.wait_until_full(), 0);
     assert_eq!(pool.randomizers(&mut rng(2), 5).len(), 5);
@@ -126,11 +135,49 @@ fn a_thread_that_panics_is_only_missing() {
     assert_eq!((pool.randomizers(&mut rng(2), 5).len(), pool.handed_out()), (5, 5));
 }
 
+/// The room that a thread was promised is filled by another when the thread fails, even one that found no room before.
+#[test]
+fn a_promise_that_is_not_kept_is_taken_over() {
+    let (asked, start) = channel();
+    let (failing, fail) = channel();
+    let generators: Vec<Box<dyn CryptoRng + Send>> = vec![
+        Box::new(Gated { asked: Some(asked), gate: Some(fail), rng: None }),
+        Box::new(Gated { asked: None, gate: Some(start), rng: Some(rng(100)) }),
+    ];
+    let pool = RandomnessPool::new(KEYS[0].clone(), 16, generators);
+    // The good thread rests with eight made and eight promised to the other.
+    let mut state = pool.shared.lock();
+    while state.ready < 8 {
+        state = pool.shared.wait(state);
+    }
+    drop(state);
+    thread::sleep(std::time::Duration::from_millis(20));
+    drop(failing);
+    assert_eq!(pool.wait_until_full(), 16);
+}
+
+/// Whoever waits while others draw sees it full in the end.
+#[test]
+fn waiting_beside_consumers_ends() {
+    let pool = RandomnessPool::new(KEYS[1].clone(), 16, generators(2));
+    thread::scope(|scope| {
+        for seed in 0..2 {
+            let pool = &pool;
+            scope.spawn(move || (0..50).for_each(|_| assert_eq!(pool.randomizers(&mut rng(seed), 3).len(), 3)));
+        }
+        for _ in 0..50 {
+            pool.wait_until_full();
+        }
+    });
+    assert!(pool.wait_until_full() > 8);
+}
+
 /// The other end of its channel goes at the end: before that, a consumer that waited for the thread would hang.
 #[test]
 fn nobody_waits_for_a_thread_that_is_stuck() {
     let (gate, waiting) = channel();
-    let stuck: Box<dyn CryptoRng + Send> = Box::new(Broken(Some(waiting)));
+    let stuck: Box<dyn CryptoRng + Send> =
+        Box::new(Gated { asked: None, gate: Some(waiting), rng: Some(rng(100)) });
     let pool = RandomnessPool::new(KEYS[0].clone(), 64, vec![stuck]);
     assert_eq!((pool.randomizers(&mut rng(3), 9).len(), pool.handed_out()), (9, 0));
     drop(gate);
