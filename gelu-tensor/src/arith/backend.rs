@@ -279,12 +279,54 @@ impl Engine {
         }
     }
 
-    /// `x[i] *= 1 + m[i] n`, given the residues of 1 and of R (that is, R in Montgomery form).
-    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], [one, r]: [&[u64]; 2]) {
+    /// `x[i] *= 1 + m[i] n`, given the residue of R (that is, R in Montgomery form).
+    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         match self {
             Self::Portable(context) => context.mul_one_plus(x, m),
             #[cfg(target_arch = "x86_64")]
-            Self::Ifma(context) => context.mul_one_plus(x, m, [one, r]),
+            Self::Ifma(context) => context.mul_one_plus(x, m, r),
+        }
+    }
+
+    /// Residues mod the square of another engine's modulus, of which this one's is a factor of half the limbs; `None`
+    /// where the backend has no way of its own. See [`Crt`](super::Crt) for the constants.
+    pub(super) fn project(
+        &self,
+        (whole, residues): (&Self, &[u64]),
+        constants: [&[u64]; 2],
+    ) -> Option<Zeroizing<Vec<u64>>> {
+        match (self, whole) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Ifma(context), Self::Ifma(whole)) => Some(context.project((whole, residues), constants)),
+            _ => None,
+        }
+    }
+
+    /// The other way round, from residues mod the squares of both factors.
+    pub(super) fn combine(
+        &self,
+        parts: [(&Self, &[u64]); 2],
+        factors: [&[u64]; 4],
+    ) -> Option<Zeroizing<Vec<u64>>> {
+        match (self, parts) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Ifma(context), [(Self::Ifma(p), p_residues), (Self::Ifma(q), q_residues)]) => {
+                Some(context.combine([(p, p_residues), (q, q_residues)], factors))
+            }
+            _ => None,
+        }
+    }
+
+    /// `x[i] /= R`: out of Montgomery form.
+    pub(super) fn reduce(&self, x: &mut [u64]) {
+        match self {
+            Self::Portable(context) => {
+                let mut one = vec![0; self.width()];
+                one[0] = 1;
+                context.mul(x, Factors::One(&one));
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(context) => context.reduce(x),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod backend;
 mod comb;
+mod crt;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // the one place for it: see its documentation
 mod ifma;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use backend::Backend;
 pub use comb::Comb;
+pub(crate) use crt::Crt;
 pub use limit::Limit;
 pub use power::Exponent;
 pub use residues::{Entry, Residues};

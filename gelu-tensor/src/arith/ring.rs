@@ -103,14 +103,8 @@ impl Ring {
         let radix = engine.radix_bits();
         let [mut one, mut lifts] = [Residues::new(engine.width(), 1), Residues::new(engine.width(), 4)];
         one.push_limbs(&engine.encode_digits(&engine.portable().large_power_of_two(radix)));
-        let power = |exponent| {
-            let mut power = one.clone();
-            let square = |x: &mut [u64]| engine.square(x, 1);
-            montgomery_power_of_two(power.limbs_mut(), exponent, square, |x, y| engine.add(x, y));
-            power
-        };
-        let run = power(bits);
-        let mut lift = power(radix);
+        let run = power_of_two(&engine, &one, bits);
+        let mut lift = power_of_two(&engine, &one, radix);
         for _ in 0..4 {
             lifts.append(&lift);
             engine.mul(lift.limbs_mut(), Factors::Each(run.limbs()));
@@ -127,6 +121,32 @@ impl Ring {
     /// Limbs of one residue, in the backend's own form.
     pub(super) fn width(&self) -> usize {
         self.0.engine.width()
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The limbs of the residue 1.
+    pub(super) fn one(&self) -> &[u64] {
+        self.0.one.limbs()
+    }
+
+    /// log2 R.
+    pub(super) fn radix_bits(&self) -> usize {
+        self.0.engine.radix_bits()
+    }
+
+    /// Residues of limbs in the backend's own form.
+    pub(super) fn residues_of(&self, limbs: &[u64]) -> Residues {
+        let mut residues = Residues::new(self.width(), limbs.len() / self.width());
+        residues.push_limbs(limbs);
+        residues
+    }
+
+    /// `2^exponent`.
+    pub(super) fn power_of_two(&self, exponent: usize) -> Residues {
+        power_of_two(&self.0.engine, &self.0.one, exponent)
     }
 
     /// Bytes that one residue takes in memory.
@@ -277,17 +297,12 @@ impl Ring {
         self.0.engine.sub(x.limbs_mut(), y.limbs());
     }
 
-    /// `x[i] *= 1 + m[i] n`, for `m[i] < n` given as limbs, one after another: two products mod n each on the
-    /// portable backend, two mod n^2 on vectors.
+    /// `x[i] *= 1 + m[i] n`, for `m[i] < n` given as limbs, one after another: two products mod n each.
     ///
     /// This is Paillier's plaintext addition (and, on a power of h, encryption).
     pub(crate) fn mul_assign_one_plus(&self, x: &mut Residues, m: &[u64]) {
         debug_assert_eq!(m.len(), x.len() * self.limbs());
-        self.0.engine.mul_one_plus(
-            x.limbs_mut(),
-            m,
-            [&self.0.one, &self.0.lifts].map(|constant| constant.residue(0)),
-        );
+        self.0.engine.mul_one_plus(x.limbs_mut(), m, self.0.lifts.residue(0));
     }
 
     /// Lifts integers into the ring: `count` little-endian integers of `wide.len() / count` limbs each, which must
@@ -313,32 +328,10 @@ impl Ring {
         out.unwrap_or_else(|| self.empty(0))
     }
 
-    /// What [`lift_times`](Self::lift_times) takes to multiply with x.
-    pub(crate) fn lifting_factor(&self, x: &Residues) -> Residues {
-        let mut factor = x.clone();
-        self.count_products(x.len());
-        self.0.engine.mul(factor.limbs_mut(), Factors::One(self.0.lifts.residue(0)));
-        factor
-    }
-
-    /// Integers of n's limbs each, one after another, times the one residue that `factor` was made from.
-    pub(crate) fn lift_times(&self, integers: &[u64], factor: &Residues) -> Residues {
-        let mut out = self.empty(integers.len() / self.limbs());
-        for integer in integers.chunks_exact(self.limbs()) {
-            out.push_limbs(&self.0.engine.encode_digits(&self.0.engine.portable().split(integer)));
-        }
-        self.count_products(out.len());
-        self.0.engine.mul(out.limbs_mut(), Factors::One(factor.residue(0)));
-        out
-    }
-
     /// The residues out of Montgomery form: for each its digits `a` and `b` with `c = a + b n`, both below n.
     pub(crate) fn digits(&self, x: &Residues) -> Zeroizing<Vec<u64>> {
         let mut out = x.clone();
-        let mut one = vec![0; self.width()];
-        one[0] = 1;
-        self.count_products(x.len());
-        self.0.engine.mul(out.limbs_mut(), Factors::One(&one));
+        self.0.engine.reduce(out.limbs_mut());
         let mut digits = Zeroizing::new(Vec::with_capacity(2 * self.limbs() * x.len()));
         for residue in out.limbs().chunks_exact(self.width()) {
             digits.extend_from_slice(&self.0.engine.decode_digits(residue));
@@ -431,6 +424,14 @@ impl Ring {
     fn count_squarings(&self, count: usize) {
         self.0.squarings.fetch_add(count as u64, Ordering::Relaxed);
     }
+}
+
+/// `2^exponent`, given the residue of 1.
+fn power_of_two(engine: &Engine, one: &Residues, exponent: usize) -> Residues {
+    let mut power = one.clone();
+    let square = |x: &mut [u64]| engine.square(x, 1);
+    montgomery_power_of_two(power.limbs_mut(), exponent, square, |x, y| engine.add(x, y));
+    power
 }
 
 /// Does not print the modulus, which may be a secret prime.

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::limbs::{from_biguint, to_biguint};
 use super::ring::MODULUS_BITS;
-use super::{Backend, Comb, Exponent, Residues, Ring};
+use super::{Backend, Comb, Crt, Exponent, Residues, Ring};
 
 fn random_modulus(rng: &mut ChaCha20Rng, bits: usize) -> BigUint {
     let mut n: BigUint = rng.sample(RandomBits::new(bits as u64));
@@ -116,6 +116,50 @@ fn integers_of_four_runs_are_reduced() {
         {
             let residue = ring.lift(&from_biguint(&value, 4 * ring.limbs()), 1);
             assert_eq!(lower(&ring, &residue)[0], value % (&n * &n));
+        }
+    }
+}
+
+/// Factors of every size with their top two bits set, the smallest and the largest that are coprime, and random ones:
+/// what is computed mod the squares of both holds mod the square of their product.
+#[test]
+fn residues_go_to_the_factors_and_back() {
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let one = BigUint::from(1u8);
+    for bits in [512, 1024, 1536, 2048] {
+        let least = (BigUint::from(3u8) << (bits - 2)) + &one;
+        let most = (&one << bits) - &one;
+        let mut random = random_modulus(&mut rng, bits);
+        random.set_bit(bits as u64 - 2, true);
+        for [p, q] in [[&least, &most], [&most, &least], [&(&most - 2u8), &most], [&random, &least]] {
+            let n = p * q;
+            let squares = [p, q].map(|factor| factor * factor);
+            // 1 mod p^2 and 0 mod q^2: p and q need not be primes, only coprime.
+            let Some(inverse) = squares[1].modinv(&squares[0]) else { continue };
+            let idempotent = &squares[1] * inverse;
+            let x = values(&mut rng, &n);
+            let all = [n.clone(), p.clone(), q.clone()].map(|modulus| rings([modulus]));
+            for at in 0..all[0].len() {
+                let [(_, whole), (_, p_ring), (_, q_ring)] = all.each_ref().map(|rings| &rings[at]);
+                let crt = Crt::new(whole, [p_ring, q_ring], &lift(whole, std::slice::from_ref(&idempotent)));
+                let residues = lift(whole, &x);
+                let parts = [0, 1].map(|part| crt.project(part, &residues));
+                for ((part, ring), square) in parts.iter().zip([p_ring, q_ring]).zip(&squares) {
+                    let expected: Vec<_> = x.iter().map(|x| x % square).collect();
+                    assert_eq!(lower(ring, part), expected, "{bits} bits, {}", whole.backend());
+                }
+                let back = crt.combine(parts.each_ref());
+                assert_eq!(lower(whole, &back), x, "{bits} bits, {}", whole.backend());
+                // Unlike parts, and operations on what came out.
+                let rotated = parts[1].gather((0..x.len()).map(|i| (i + 3) % x.len()));
+                let mut mixed = crt.combine([&parts[0], &rotated]);
+                whole.square_assign(&mut mixed, 1);
+                for (i, found) in lower(whole, &mixed).iter().enumerate() {
+                    let other = &x[(i + 3) % x.len()];
+                    assert_eq!(found % &squares[0], &x[i] * &x[i] % &squares[0]);
+                    assert_eq!(found % &squares[1], other * other % &squares[1]);
+                }
+            }
         }
     }
 }

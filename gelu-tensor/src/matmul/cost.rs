@@ -77,28 +77,27 @@ impl MatmulShape {
             [self.outputs, self.taps, self.columns, self.ciphertexts].map(|count| count as u64);
         let bits = u64::from(self.weights.bits);
         let filled = |count: u64| count.next_multiple_of(lanes);
-        let (table_products, tables, digits, digit_bits, block) = match strategy {
+        let (table_products, tables, digits, digit_bits) = match strategy {
             Strategy::Subset { inputs } => {
                 let inputs = inputs as u64;
                 let table = |size: u64| (1u64 << size) - size - 1;
                 let (full, last) = (taps / inputs, taps % inputs);
                 let rest = if last == 0 { 0 } else { filled(columns) * table(last) };
                 let products = filled(columns * full) * table(inputs) + rest;
-                (products, taps.div_ceil(inputs), bits, 1, super::COLUMN_BLOCK as u64)
+                (products, taps.div_ceil(inputs), bits, 1)
             }
             Strategy::Window { bits: window } => {
                 let products = filled(ciphertexts) * ((1 << window) - 2);
-                (products, taps, bits.div_ceil(window as u64), window as u64, columns)
+                (products, taps, bits.div_ceil(window as u64), window as u64)
             }
         };
         // The first look-up is a copy, and the offset of signed weights a product.
         let signed = u64::from(self.weights.signed);
         let look_ups = filled(columns * outputs) * (digits * tables - 1 + signed);
         let sums = columns * (tables - 1);
-        // Montgomery's trick: three products for each column of a block but the first, four for the one true
-        // inversion (taking digits, two lifts of its inverse by Newton's step).
-        let blocks = columns.div_ceil(block.max(1));
-        let inversions = 3 * (columns - blocks) + 4 * blocks;
+        // Montgomery's trick: three products for each column of a block but the first, and three for the one true
+        // inversion (a lift of its inverse and Newton's step).
+        let inversions = 3 * columns;
         Operations {
             products: table_products + look_ups + signed * (sums + inversions),
             squarings: filled(columns * outputs) * (digits - 1) * digit_bits + signed * columns * (bits - 1),

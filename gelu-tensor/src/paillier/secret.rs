@@ -10,11 +10,12 @@ use rayon::prelude::*;
 use subtle::Choice;
 use zeroize::Zeroizing;
 
+use super::public::LANES;
 use super::side::Side;
 use super::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, subgroup};
 use crate::Error;
 use crate::arith::limbs::{bit_length_vartime, from_biguint, from_le_bytes, mul_into, to_biguint};
-use crate::arith::{Exponent, Residues, Ring};
+use crate::arith::{Crt, Exponent, Residues, Ring};
 
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
 ///
@@ -25,8 +26,8 @@ pub struct SecretKey {
     q: Side,
     /// `1 / q mod p`.
     q_inverse: Zeroizing<Vec<u64>>,
-    /// The numbers mod n^2 that are 1 mod p^2 and 0 mod q^2, and the other way round, for lifting.
-    idempotents: [Residues; 2],
+    /// The way between ciphertexts mod n^2 and mod p^2 and q^2.
+    crt: Crt,
     /// Of a subgroup key the primes that divide p - 1 and q - 1 and make up the order of h.
     subgroup: Option<[Limbs; 2]>,
 }
@@ -143,12 +144,8 @@ impl SecretKey {
         ring.square_assign(&mut inverse, 1);
         let mut wide = Zeroizing::new(vec![0; 4 * q.prime().len()]);
         mul_into(&mut wide, &ring.lower(&inverse), &product(q.prime(), q.prime()));
-        let ring = public.ring();
-        let one_mod_p = ring.lift(&wide, 1);
-        let mut one_mod_q = ring.ones(1);
-        ring.sub_assign(&mut one_mod_q, &one_mod_p);
-        let idempotents = [one_mod_p, one_mod_q].map(|x| ring.lifting_factor(&x));
-        Ok(Self { public, p, q, q_inverse, idempotents, subgroup: primes.subgroup })
+        let crt = Crt::new(public.ring(), [p.ring(), q.ring()], &public.ring().lift(&wide, 1));
+        Ok(Self { public, p, q, q_inverse, crt, subgroup: primes.subgroup })
     }
 
     /// What a key file holds.
@@ -176,29 +173,33 @@ impl SecretKey {
     /// plaintext a meaningless number: with a subgroup key one outside the key's group. With any other key every unit
     /// decrypts.
     pub fn decrypt(&self, ciphertexts: &Residues) -> Result<Zeroizing<Vec<u64>>, Error> {
-        let width = 2 * self.public.size().limbs();
-        let wide = self.public.ring().lower(ciphertexts);
-        let parts: Vec<_> = wide
-            .par_chunks(8 * width)
-            .map(|wide| {
-                let count = wide.len() / width;
-                let ((m_p, p_vanished), (m_q, q_vanished)) =
-                    rayon::join(|| self.p.decrypt(wide, count), || self.q.decrypt(wide, count));
-                let mut plaintexts = Zeroizing::new(Vec::with_capacity(wide.len() / 2));
-                let half = width / 4;
+        let (count, limbs) = (ciphertexts.len(), self.public.size().limbs());
+        let starts: Vec<usize> = (0..count).step_by(LANES).collect();
+        let parts: Vec<_> = starts
+            .into_par_iter()
+            .map(|start| {
+                let part = ciphertexts.gather(start..count.min(start + LANES));
+                let ((m_p, p_vanished), (m_q, q_vanished)) = rayon::join(
+                    || self.p.decrypt(&self.crt.project(0, &part)),
+                    || self.q.decrypt(&self.crt.project(1, &part)),
+                );
+                // m = m_q + q ((m_p - m_q) / q mod p)
+                let half = limbs / 2;
+                let mut differences = Zeroizing::new(Vec::with_capacity(m_p.len()));
                 for (m_p, m_q) in m_p.chunks_exact(half).zip(m_q.chunks_exact(half)) {
-                    // m = m_q + q ((m_p - m_q) / q mod p)
-                    let difference = self.p.sub_mod_prime(m_p, m_q);
-                    let factor = self.p.mul_mod_prime(&difference, &self.q_inverse);
-                    let mut plaintext = Zeroizing::new(vec![0; 2 * half]);
-                    mul_into(&mut plaintext, &factor, self.q.prime());
-                    add_with_carry(&mut plaintext, m_q);
-                    plaintexts.extend_from_slice(&plaintext);
+                    differences.extend_from_slice(&self.p.sub_mod_prime(m_p, m_q));
+                }
+                let factors = self.p.mul_mod_prime(&differences, &self.q_inverse);
+                let mut plaintexts = Zeroizing::new(vec![0; part.len() * limbs]);
+                let halves = factors.chunks_exact(half).zip(m_q.chunks_exact(half));
+                for (plaintext, (factor, m_q)) in plaintexts.chunks_exact_mut(limbs).zip(halves) {
+                    mul_into(plaintext, factor, self.q.prime());
+                    add_with_carry(plaintext, m_q);
                 }
                 (plaintexts, p_vanished & q_vanished)
             })
             .collect();
-        let mut out = Zeroizing::new(Vec::with_capacity(wide.len() / 2));
+        let mut out = Zeroizing::new(Vec::with_capacity(count * limbs));
         let mut vanished = Choice::from(1);
         for (part, part_vanished) in &parts {
             out.extend_from_slice(part);
@@ -228,13 +229,7 @@ impl SecretKey {
 
     /// `h^exponents mod n^2`, from the powers mod p^2 and q^2.
     pub(super) fn powers_of_h(&self, [p, q]: [&[Exponent]; 2]) -> Residues {
-        let ring = self.public.ring();
-        let lift = |side: &Side, exponents: &[Exponent], idempotent: &Residues| {
-            ring.lift_times(&side.ring().lower(&side.randomizers(exponents)), idempotent)
-        };
-        let mut powers = lift(&self.p, p, &self.idempotents[0]);
-        ring.add_assign(&mut powers, &lift(&self.q, q, &self.idempotents[1]));
-        powers
+        self.crt.combine([&self.p.randomizers(p), &self.q.randomizers(q)])
     }
 }
 

@@ -77,15 +77,14 @@ impl Side {
         is_one(&self.ring.power(&h, &self.order)) && !is_one(&square)
     }
 
-    /// The plaintexts mod p of `count` ciphertexts given as integers below n^2, and whether the random factors of all
-    /// of them vanished. Where they did not, a plaintext means nothing.
-    pub(super) fn decrypt(&self, ciphertexts: &[u64], count: usize) -> (Zeroizing<Vec<u64>>, Choice) {
+    /// The plaintexts mod p of ciphertexts mod p^2, and whether the random factors of all of them vanished. Where they
+    /// did not, a plaintext means nothing.
+    pub(super) fn decrypt(&self, ciphertexts: &Residues) -> (Zeroizing<Vec<u64>>, Choice) {
         let limbs = self.ring.limbs();
-        let powers = self.ring.power(&self.ring.lift(ciphertexts, count), &self.order);
-        let digits = self.ring.digits(&powers);
+        let digits = self.ring.digits(&self.ring.power(ciphertexts, &self.order));
         // The powers are 1 + L p: the upper digits are L. A random factor r^n vanishes exactly when the lower digit is
         // 1, for r^order = 1 + k p makes (1 + k p)^n = 1 mod p^2.
-        let mut quotients = Zeroizing::new(Vec::with_capacity(count * limbs));
+        let mut quotients = Zeroizing::new(Vec::with_capacity(ciphertexts.len() * limbs));
         let mut remains = 0;
         for digits in digits.chunks_exact(2 * limbs) {
             let (lower, upper) = digits.split_at(limbs);
@@ -106,7 +105,7 @@ impl Side {
         Zeroizing::new(digits.chunks_exact(2 * limbs).flat_map(|digits| &digits[..limbs]).copied().collect())
     }
 
-    /// `x - y mod p` for x below p and y below 2 p.
+    /// `x - y mod p` for x below p and y below 2 p, each of p's limbs.
     pub(super) fn sub_mod_prime(&self, x: &[u64], y: &[u64]) -> Zeroizing<Vec<u64>> {
         let mut reduced = Zeroizing::new(vec![0; x.len()]);
         sub_into(&mut reduced, y, self.prime());

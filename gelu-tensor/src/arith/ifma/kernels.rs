@@ -11,7 +11,7 @@ use core::hint::black_box;
 use zeroize::Zeroizing;
 
 use super::lanes::{GROUPS, LANES, broadcast, load, prefetch, select, select_entry, store};
-use super::reduction::{Half, Reduction, TILE, Tables, multiply_add};
+use super::reduction::{Half, Reduction, TILE, Tables, add, multiply_add, multiply_add_same};
 use super::{LIMB_BITS, LIMB_MASK, POWER_WINDOW};
 use crate::arith::backend::Selection;
 
@@ -39,20 +39,107 @@ pub(super) fn mul_rows<'a, const N: usize>(
     store(rows, width, vectors(x));
 }
 
-/// `rows[i] *= 1 + m[i] n / scale` for up to eight rows, and as many m, of `width` limbs.
+/// `rows[i] *= 1 + m[i] n` for up to eight rows, and as many m, of `width` limbs, given the lower half of `R^2 mod n^2`.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn mul_one_plus_rows<const N: usize>(
     tables: &Tables<'_, N>,
     rows: &mut [u64],
     m: &[u64],
-    constants: OnePlus<'_>,
+    r_squared: &[[u64; TILE]; N],
     width: usize,
 ) {
     let last = rows.len() / width - 1;
     let [mut x, mut factor, mut out] = [zero_lanes::<N>(); 3];
     load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
     load(factor[0].as_flattened_mut(), |lane| &m[lane.min(last) * width..][..width]);
-    mul_one_plus(tables, &x, &factor, constants, &mut out);
+    mul_one_plus(tables, &x, &factor[0], r_squared, &mut out);
+    store(rows, width, vectors(&mut out));
+}
+
+/// `rows[i] /= R` for up to eight rows of `width` limbs: two reductions, 4 L^2 multiply-adds.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn reduce_rows<const N: usize>(tables: &Tables<'_, N>, rows: &mut [u64], width: usize) {
+    let last = rows.len() / width - 1;
+    let [mut x, mut out] = [zero_lanes::<N>(); 2];
+    load(vectors(&mut x), |lane| &rows[lane.min(last) * width..][..width]);
+    let [a, b] = &x;
+    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| add(sums, &a[i], j));
+    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| add(sums, &b[i], j));
+    store(rows, width, vectors(&mut out));
+}
+
+/// Rows of a number of limbs each.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) limbs: &'a [u64],
+    pub(super) width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// A row, or the last one where there are not as many.
+    fn at(self, row: usize) -> &'a [u64] {
+        let last = self.limbs.len() / self.width - 1;
+        &self.limbs[row.min(last) * self.width..][..self.width]
+    }
+}
+
+/// From residues mod n^2 to residues mod p^2, for a factor p of n with half as many limbs: up to eight rows of `width`
+/// limbs each, given the residue of 1 mod p^2, `n / p mod p` and `R n / p mod p` (see docs/arithmetic.md, section 6).
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn project_rows<const N: usize>(
+    tables: &Tables<'_, N>,
+    rows: &mut [u64],
+    width: usize,
+    whole: Rows<'_>,
+    [[one_low, one_high], [cofactor, cofactor_r]]: [[&[[u64; TILE]; N]; 2]; 2],
+) {
+    let mut x = [zero_lanes::<N>(); 2];
+    load(x.as_flattened_mut().as_flattened_mut().as_flattened_mut(), |lane| whole.at(lane));
+    let [[a0, a1], [b0, b1]] = &x;
+    let mut out = zero_lanes::<N>();
+    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| {
+        add(sums, &a0[i], j);
+        multiply_add_same(sums, &a1[i], &one_low[j]);
+    });
+    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| {
+        multiply_add_same(sums, &a1[i], &one_high[j]);
+        multiply_add_same(sums, &b0[i], &cofactor[j]);
+        multiply_add_same(sums, &b1[i], &cofactor_r[j]);
+    });
+    // b0 may be as large as R, so that the high half may be a little above 2 p.
+    subtract_twice_modulus(tables, &mut out[1]);
+    store(rows, width, vectors(&mut out));
+}
+
+/// The factors that halves of residues mod p^2 and mod q^2 are multiplied with: two for p, two for q.
+pub(super) type Idempotents<'a, const N: usize> = [[&'a [[u64; TILE]; N]; 2]; 4];
+
+/// From residues mod p^2 and mod q^2 to the residues mod n^2 that are both: up to eight rows of `width` limbs each,
+/// 12 L^2 multiply-adds.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn combine_rows<const N: usize>(
+    tables: &Tables<'_, N>,
+    rows: &mut [u64],
+    width: usize,
+    parts: [Rows<'_>; 2],
+    factors: &Idempotents<'_, N>,
+) {
+    // Both halves of a residue mod p^2 are as long as one half mod n^2.
+    let mut x = zero_lanes::<N>();
+    for (x, part) in x.iter_mut().zip(parts) {
+        load(x.as_flattened_mut(), |lane| part.at(lane));
+    }
+    let [p, q] = &x;
+    let mut out = zero_lanes::<N>();
+    let product = |sums: &mut _, i: usize, j: usize, half: usize| {
+        if i < N / 2 {
+            for (x, factor) in [&p[i], &p[N / 2 + i], &q[i], &q[N / 2 + i]].into_iter().zip(factors) {
+                multiply_add_same(sums, x, &factor[half][j]);
+            }
+        }
+    };
+    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| product(sums, i, j, 0));
+    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| product(sums, i, j, 1));
     store(rows, width, vectors(&mut out));
 }
 
@@ -108,7 +195,7 @@ pub(super) fn mul_selected<const N: usize>(
     tables: &Tables<'_, N>,
     residues: &mut [u64],
     selection: Selection<'_>,
-    factored: Option<OnePlus<'_>>,
+    one: Option<&[[u64; TILE]; N]>,
     width: usize,
 ) {
     let Selection { rows, rounds, digit, .. } = selection;
@@ -136,7 +223,7 @@ pub(super) fn mul_selected<const N: usize>(
         for (group, (x, out)) in x[..groups].iter().zip(&mut *out).enumerate() {
             prefetch(&next[(group * share).min(next.len())..((group + 1) * share).min(next.len())]);
             let entry = &entries[group];
-            if factored.is_some() {
+            if one.is_some() {
                 let sums = sums[group][0].as_flattened_mut();
                 for (sum, &addend) in sums.iter_mut().zip(entry[1].as_flattened()) {
                     *sum = _mm512_add_epi64(*sum, addend);
@@ -148,10 +235,10 @@ pub(super) fn mul_selected<const N: usize>(
         }
         std::mem::swap(&mut x, &mut out);
     }
-    if let Some(constants) = factored {
+    if let Some(one) = one {
         for ((x, sums), out) in x[..groups].iter().zip(&mut sums).zip(&mut *out) {
             propagate_carries(&mut sums[0]);
-            mul_one_plus(tables, x, sums, constants, out);
+            mul_one_plus(tables, x, &sums[0], one, out);
         }
         std::mem::swap(&mut x, &mut out);
     }
@@ -256,34 +343,23 @@ fn mul_low<const N: usize>(tables: &Tables<'_, N>, [a, b]: &Lanes<N>, c: &Half<N
     });
 }
 
-/// What [`mul_one_plus`] needs of a ring, as residues.
-#[derive(Clone, Copy)]
-pub(super) struct OnePlus<'a> {
-    /// 1.
-    pub(super) one: &'a [u64],
-    /// What m is in Montgomery form after a product with: R for m itself, 1 for one in Montgomery form.
-    pub(super) scale: &'a [u64],
-}
-
-/// The product of x with 1 + m n, for m in the low half of `m` (the high half is zero): the residue of the factor is
-/// `one + (m R mod n) n`, whose high half stays below 4 n.
+/// The product of x with 1 + (m scale / R) n, which changes the high half only: 8 L^2 multiply-adds.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn mul_one_plus<const N: usize>(
     tables: &Tables<'_, N>,
-    x: &Lanes<N>,
-    m: &Lanes<N>,
-    constants: OnePlus<'_>,
+    [a, b]: &Lanes<N>,
+    m: &Half<N>,
+    scale: &[[u64; TILE]; N],
     out: &mut Lanes<N>,
 ) {
-    let [mut scale, mut factor] = [zero_lanes::<N>(); 2];
-    broadcast(vectors(&mut scale), constants.scale);
-    broadcast(vectors(&mut factor), constants.one);
-    mul(tables, m, &scale, out);
-    for (limb, addend) in factor[1].as_flattened_mut().iter_mut().zip(out[0].as_flattened()) {
-        *limb = _mm512_add_epi64(*limb, *addend);
+    let [mut factor, _] = zero_lanes::<N>();
+    Reduction::new(tables).run(None, &mut factor, |sums, i, j| multiply_add_same(sums, &m[i], &scale[j]));
+    out[0] = *a;
+    Reduction::new(tables).run(None, &mut out[1], |sums, i, j| multiply_add(sums, &a[i], &factor[j]));
+    for (limb, &addend) in out[1].as_flattened_mut().iter_mut().zip(b.as_flattened()) {
+        *limb = _mm512_add_epi64(*limb, addend);
     }
-    propagate_carries(&mut factor[1]);
-    mul(tables, x, &factor, out);
+    subtract_twice_modulus(tables, &mut out[1]);
 }
 
 /// Limbs of up to 64 bits as limbs of 52 bits.

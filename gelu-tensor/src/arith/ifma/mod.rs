@@ -21,7 +21,7 @@ mod reduction;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use self::kernels::{OnePlus, SELECTED_TOGETHER};
+use self::kernels::{Rows, SELECTED_TOGETHER};
 use self::reduction::{TILE, Tables};
 use super::backend::{Factors, Selection};
 use super::portable;
@@ -195,14 +195,39 @@ impl Context {
         }
     }
 
-    /// `x[i] *= 1 + m[i] n`.
-    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], [one, r]: [&[u64]; 2]) {
+    /// `x[i] /= R`.
+    pub(super) fn reduce(&self, x: &mut [u64]) {
+        for_tiles!(self, reduce(x));
+    }
+
+    /// Residues mod the square of another modulus, of which this one is a factor of half the limbs; `cofactor` holds the
+    /// other factor's residue mod this one in its low half, and R times it in the other.
+    pub(super) fn project(
+        &self,
+        whole: (&Self, &[u64]),
+        [one, cofactor]: [&[u64]; 2],
+    ) -> Zeroizing<Vec<u64>> {
+        let mut out = Zeroizing::new(vec![0; whole.1.len() / whole.0.width() * self.width()]);
+        for_tiles!(self, project(&mut out, whole, [one, cofactor]));
+        out
+    }
+
+    /// Residues from those mod the squares of both factors, given four factors for their halves.
+    pub(super) fn combine(&self, parts: [(&Self, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
+        let [(factor, residues), _] = parts;
+        let mut out = Zeroizing::new(vec![0; residues.len() / factor.width() * self.width()]);
+        for_tiles!(self, combine(&mut out, parts, factors));
+        out
+    }
+
+    /// `x[i] *= 1 + m[i] n`, given the residue of R.
+    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         let mut narrow = Zeroizing::new(vec![0; x.len()]);
         let wide = m.chunks_exact(self.portable.modulus().len());
         for (narrow, m) in narrow.chunks_exact_mut(self.width()).zip(wide) {
             narrow_limbs(&mut narrow[..self.limbs()], m);
         }
-        for_tiles!(self, mul_one_plus(x, &narrow, OnePlus { one, scale: r }));
+        for_tiles!(self, mul_one_plus(x, &narrow, r));
     }
 
     fn tables<const N: usize>(&self) -> Tables<'_, N> {
@@ -250,22 +275,72 @@ fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
 fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Selection<'_>) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
-    let constants = selection.factored.map(|one| OnePlus { one, scale: one });
+    let one = selection.factored.map(|one| halves(one)[0]);
     for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
         let digit = |row: usize, residue: usize| (selection.digit)(row, part * SELECTED_TOGETHER + residue);
         let selection = Selection { digit: &digit, ..selection };
         // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::mul_selected(&tables, x, selection, constants, width) };
+        unsafe { kernels::mul_selected(&tables, x, selection, one, width) };
     }
 }
 
-fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], constants: OnePlus<'_>) {
+/// The halves of a residue, in tiles.
+fn halves<const N: usize>(residue: &[u64]) -> [&[[u64; TILE]; N]; 2] {
+    let halves = residue.as_chunks::<TILE>().0.as_chunks::<N>().0;
+    [&halves[0], &halves[1]]
+}
+
+fn reduce<const N: usize>(context: &Context, x: &mut [u64]) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    for x in x.chunks_mut(lanes::LANES * width) {
+        // SAFETY: a safe function but for its target features, which the context's token proves.
+        unsafe { kernels::reduce_rows(&tables, x, width) };
+    }
+}
+
+fn project<const N: usize>(
+    context: &Context,
+    out: &mut [u64],
+    (whole, residues): (&Context, &[u64]),
+    constants: [&[u64]; 2],
+) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    let constants = constants.map(halves::<N>);
+    let parts = residues.chunks(lanes::LANES * whole.width());
+    for (out, limbs) in out.chunks_mut(lanes::LANES * width).zip(parts) {
+        let rows = Rows { limbs, width: whole.width() };
+        // SAFETY: a safe function but for its target features, which the context's token proves.
+        unsafe { kernels::project_rows(&tables, out, width, rows, constants) };
+    }
+}
+
+fn combine<const N: usize>(
+    context: &Context,
+    out: &mut [u64],
+    [p, q]: [(&Context, &[u64]); 2],
+    factors: [&[u64]; 4],
+) {
+    let _: Ifma = context.ifma;
+    let (tables, width) = (context.tables::<N>(), context.width());
+    let factors = factors.map(halves::<N>);
+    let [p_width, q_width] = [p, q].map(|(context, _)| context.width());
+    let parts = p.1.chunks(lanes::LANES * p_width).zip(q.1.chunks(lanes::LANES * q_width));
+    for (out, (p, q)) in out.chunks_mut(lanes::LANES * width).zip(parts) {
+        let parts = [Rows { limbs: p, width: p_width }, Rows { limbs: q, width: q_width }];
+        // SAFETY: a safe function but for its target features, which the context's token proves.
+        unsafe { kernels::combine_rows(&tables, out, width, parts, &factors) };
+    }
+}
+
+fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], r: &[u64]) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
     let run = lanes::LANES * width;
     for (x, m) in x.chunks_mut(run).zip(m.chunks(run)) {
         // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::mul_one_plus_rows(&tables, x, m, constants, width) };
+        unsafe { kernels::mul_one_plus_rows(&tables, x, m, halves(r)[0], width) };
     }
 }
 

@@ -56,7 +56,7 @@ impl<'a, const N: usize> Reduction<'a, N> {
             let mut sums = self.start();
             for i in 0..diagonal {
                 product(&mut sums, i, diagonal - i);
-                multiply_add_modulus(&mut sums, &self.quotient[i], &self.tables.n[diagonal - i]);
+                multiply_add_same(&mut sums, &self.quotient[i], &self.tables.n[diagonal - i]);
             }
             product(&mut sums, diagonal, 0);
             if diagonal > 0 {
@@ -72,7 +72,7 @@ impl<'a, const N: usize> Reduction<'a, N> {
             let mut sums = self.start();
             for i in diagonal - (N - 1)..N {
                 product(&mut sums, i, diagonal - i);
-                multiply_add_modulus(&mut sums, &self.quotient[i], &self.tables.n[diagonal - i]);
+                multiply_add_same(&mut sums, &self.quotient[i], &self.tables.n[diagonal - i]);
             }
             if diagonal == N {
                 self.add_upper_part(&mut sums, N - 1);
@@ -187,12 +187,23 @@ pub(super) fn multiply_add(sums: &mut Sums, x: &Tile, y: &Tile) {
     }
 }
 
-/// Adds the products of a tile's limbs with limbs of the modulus.
+/// Adds the products of a tile's limbs with limbs that are the same in all lanes, the modulus's for one.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
-fn multiply_add_modulus(sums: &mut Sums, x: &Tile, n: &[u64; TILE]) {
-    for (j, &limb) in n.iter().enumerate() {
+pub(super) fn multiply_add_same(sums: &mut Sums, x: &Tile, y: &[u64; TILE]) {
+    for (j, &limb) in y.iter().enumerate() {
         multiply_add_limb(sums, x, _mm512_set1_epi64(limb as i64), j);
+    }
+}
+
+/// Adds the limbs of a number to the sums of a diagonal, where they are its tile `i`: on every diagonal i, so for j = 0.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn add(sums: &mut Sums, x: &Tile, j: usize) {
+    if j == 0 {
+        for (sum, &limb) in sums[0].iter_mut().zip(x) {
+            *sum = _mm512_add_epi64(*sum, limb);
+        }
     }
 }
 

@@ -163,7 +163,9 @@ fn waiting_beside_consumers_ends() {
     thread::scope(|scope| {
         for seed in 0..2 {
             let pool = &pool;
-            scope.spawn(move || (0..50).for_each(|_| assert_eq!(pool.randomizers(&mut rng(seed), 3).len(), 3)));
+            scope.spawn(move || {
+                (0..50).for_each(|_| assert_eq!(pool.randomizers(&mut rng(seed), 3).len(), 3))
+            });
         }
         for _ in 0..50 {
             pool.wait_until_full();
