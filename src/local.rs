@@ -160,7 +160,7 @@ impl LocalInference {
                     let in_step = |source| SessionError::Numbers { step: 0, source };
                     client.draw_from(Arc::clone(pool)).map_err(in_step)?;
                 }
-                let mut session = ClientSession::open(&client_end, (client, hello))?;
+                let mut session = ClientSession::open(&client_end, (client, hello), rng)?;
                 let plan = session.client().plan().cloned();
                 let mut outcomes = vec![];
                 let mut done = 0;

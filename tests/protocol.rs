@@ -512,7 +512,7 @@ fn client_on(
             assert!(server.is_closed());
         });
         let client = Client::new(Arc::clone(&KEY), 1);
-        let mut session = ClientSession::open(&client_end, client).unwrap();
+        let mut session = ClientSession::open(&client_end, client, &mut rng()).unwrap();
         let error = session.infer(images(1).view(), &mut rng()).unwrap_err();
         assert!(session.client().is_closed());
         let again = session.infer(images(1).view(), &mut rng()).unwrap_err();

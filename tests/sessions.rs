@@ -35,7 +35,8 @@ fn small_sessions_finish_beside_a_large_one() {
         });
         let large = scope.spawn(|| {
             let (end, begun) = (end, begun);
-            let mut session = ClientSession::open(&end, Client::new(Arc::clone(&KEY), 20)).unwrap();
+            let mut session =
+                ClientSession::open(&end, Client::new(Arc::clone(&KEY), 20), &mut rand::rng()).unwrap();
             let endless = std::iter::repeat_n(images.view(), MOST);
             let batches = endless.take_while(|_| !over.load(Ordering::Relaxed));
             let mut count = 0;

@@ -50,7 +50,7 @@ fn tapped(name: &str, batches: &[ArrayView2<'_, f32>]) -> Tapped {
         });
         let rng = &mut rand::rng();
         let client = Client::new(Arc::clone(&KEY), batches[0].nrows() as u32);
-        let mut session = ClientSession::open(&client_end, client).unwrap();
+        let mut session = ClientSession::open(&client_end, client, rng).unwrap();
         session.infer_all(batches.iter().copied(), rng, |_| ()).unwrap();
         session.finish().unwrap();
         drop(client_end);

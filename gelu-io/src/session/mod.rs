@@ -2,6 +2,7 @@
 
 mod account;
 
+use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use gelu_models::infer::{AbortReason, Client, Event, Message, Outcome, Position, Server, SessionError};
@@ -50,8 +51,9 @@ pub fn serve(
     rng: &mut dyn CryptoRng,
 ) -> (Vec<StepRecord>, Result<(), RunError>) {
     let mut account = Account::new(Party::Server);
+    let (tell, tables) = channel();
     let result = loop {
-        match serve_one(transport, &mut server, rng, &mut account) {
+        match serve_one(transport, &mut server, rng, (&mut account, &tell)) {
             Ok(()) if server.is_closed() => break Ok(()),
             Ok(()) => {}
             Err(error) => {
@@ -61,6 +63,11 @@ pub fn serve(
             }
         }
     };
+    drop(tell);
+    for (seconds, products) in tables {
+        let made = Amounts { products, seconds, overlaps: true, ..Amounts::default() };
+        account.add((Place::Opening(1), "meanwhile: tables".to_owned()), made);
+    }
     (account.into_records(), result)
 }
 
@@ -69,7 +76,7 @@ fn serve_one(
     transport: &InProcess,
     server: &mut Server,
     rng: &mut dyn CryptoRng,
-    account: &mut Account,
+    (account, tables): (&mut Account, &Sender<(f64, u64)>),
 ) -> Result<(), RunError> {
     let mut work = Work::start(server);
     let bytes = match transport.try_receive()? {
@@ -79,13 +86,16 @@ fn serve_one(
                 let bytes = encode_message(&message)?;
                 account.add(server_step(server, &message), work.finish(server).sent(&message, bytes.len()));
                 transport.send(bytes)?;
-                if matches!(message, Message::Accept { .. }) {
-                    // The client encrypts meanwhile.
-                    let work = Work::start(server);
-                    server.prepare();
-                    let mut made = work.finish(server);
-                    made.overlaps = true;
-                    account.add((Place::Opening(1), "meanwhile: tables".to_owned()), made);
+                if matches!(message, Message::Accept { .. })
+                    && let Some(preparation) = server.preparation()
+                {
+                    let tables = tables.clone();
+                    rayon::spawn(move || {
+                        let start = Instant::now();
+                        let products = preparation.run().total();
+                        // Nobody may be there any more.
+                        let _ = tables.send((start.elapsed().as_secs_f64(), products));
+                    });
                 }
                 return Ok(());
             }
@@ -140,7 +150,11 @@ impl<'a> ClientSession<'a> {
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn open(transport: &'a InProcess, (client, hello): (Client, Message)) -> Result<Self, RunError> {
+    pub fn open(
+        transport: &'a InProcess,
+        (client, hello): (Client, Message),
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, RunError> {
         let mut session = Self { transport, client, started: 0, account: Account::new(Party::Client) };
         let start = Instant::now();
         let bytes = encode_message(&hello)?;
@@ -149,7 +163,7 @@ impl<'a> ClientSession<'a> {
         transport.send(bytes)?;
         session.guard(|session| {
             while session.client.plan().is_none() {
-                let bytes = transport.receive()?;
+                let bytes = session.wait(rng)?;
                 session.take(&bytes, Instant::now(), &mut |_| ())?;
             }
             Ok(())
@@ -213,11 +227,26 @@ impl<'a> ClientSession<'a> {
                 } else if let Some(message) = session.client.next_message(rng)? {
                     session.send(&message, start)?;
                 } else {
-                    let bytes = session.transport.receive()?;
+                    let bytes = session.wait(rng)?;
                     session.take(&bytes, Instant::now(), &mut done)?;
                 }
             }
         })
+    }
+
+    /// Waits for the server's next message, and makes random factors of the next encryptions meanwhile.
+    fn wait(&mut self, rng: &mut dyn CryptoRng) -> Result<Vec<u8>, Disconnected> {
+        loop {
+            if let Some(bytes) = self.transport.try_receive()? {
+                return Ok(bytes);
+            }
+            let start = Instant::now();
+            if !self.client.prepare(rng) {
+                return self.transport.receive();
+            }
+            let made = Amounts { overlaps: true, ..Amounts::since(start) };
+            self.account.add((Place::Opening(1), "meanwhile: random factors".to_owned()), made);
+        }
     }
 
     /// Ends the session and hands over the account of its steps.

@@ -13,10 +13,21 @@ use super::{
 };
 use crate::plan::Plan;
 
+/// Random factors that a client makes before it knows the plan: hardly any network takes fewer for its first tensor.
+const FACTORS_WITHOUT_PLAN: usize = 64;
+
+/// The most that it keeps, some hundred kilobytes.
+const FACTORS_AHEAD: usize = 512;
+
+/// As many as keep all threads busy for less than a millisecond or two, for which an answer may have to wait.
+const FACTORS_AT_A_TIME: usize = 32;
+
 /// The client's side of one session: the only place where a secret key and plaintexts are.
 pub struct Client {
     key: Arc<SecretKey>,
     pool: Option<Arc<RandomnessPool>>,
+    /// Random factors made while there was nothing else to do.
+    ahead: RandomnessPool,
     batch: usize,
     custom: Option<Box<StepFn>>,
     state: State,
@@ -68,7 +79,8 @@ impl Client {
     /// A session for batches of `batch` images, and the hello to send.
     pub fn new(key: Arc<SecretKey>, batch: u32) -> (Self, Message) {
         let hello = Message::Hello { version: PROTOCOL_VERSION, key: key.public_key().clone(), batch };
-        (Self { key, pool: None, batch: batch as usize, custom: None, state: State::Greeting }, hello)
+        let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD, vec![]);
+        (Self { key, pool: None, ahead, batch: batch as usize, custom: None, state: State::Greeting }, hello)
     }
 
     /// Encrypts with random factors that were made ahead of time.
@@ -79,6 +91,20 @@ impl Client {
         self.key.public_key().check_same(pool.public_key())?;
         self.pool = Some(pool);
         Ok(())
+    }
+
+    /// Makes some random factors of the next encryptions, for while there is nothing else to do: the server has not
+    /// answered yet. False when enough are ready, or a pool has them. It changes no result.
+    pub fn prepare(&mut self, rng: &mut dyn CryptoRng) -> bool {
+        let wanted = match &self.state {
+            _ if self.pool.is_some() => 0,
+            State::Greeting => FACTORS_WITHOUT_PLAN,
+            State::Running(running) => running.encryptions_awaited().min(self.ahead.capacity()),
+            State::Closed => 0,
+        };
+        let missing = wanted.saturating_sub(self.ahead.ready());
+        self.ahead.make(rng, missing.min(FACTORS_AT_A_TIME));
+        missing > 0
     }
 
     /// Replaces the plan's activations by a function of one's own, which may also only look.
@@ -183,10 +209,9 @@ impl Client {
         match &mut self.state {
             State::Closed => Err(SessionError::Closed),
             State::Greeting => Ok(None),
-            State::Running(running) => Ok(match &self.pool {
-                Some(pool) => running.next_message(&**pool, rng),
-                None => running.next_message(&*self.key, rng),
-            }),
+            State::Running(running) => {
+                Ok(running.next_message(self.pool.as_deref().unwrap_or(&self.ahead), rng))
+            }
         }
     }
 
@@ -297,6 +322,15 @@ impl Running {
                 Ok(Some(Event::Done(Box::new(steps.finish().map_err(in_step)?))))
             }
         }
+    }
+
+    /// Ciphertexts that the answers to what was sent will lead to.
+    fn encryptions_awaited(&self) -> usize {
+        let next = |batch: &Batch| {
+            let segment = self.plan.segments.get(batch.position.step as usize + 1)?;
+            batch.activations.is_none().then(|| segment.ciphertexts_up(self.plan.batch))
+        };
+        self.batches.iter().filter_map(next).sum()
     }
 
     fn next_message(&mut self, randomizer: &dyn Randomizer, rng: &mut dyn CryptoRng) -> Option<Message> {

@@ -32,7 +32,7 @@ pub use client::{Client, Event};
 pub use message::{
     AbortReason, BATCHES_UNDER_WAY, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId,
 };
-pub use server::{Server, ServerModel};
+pub use server::{Preparation, Server, ServerModel};
 pub use step::{Outcome, Step, StepFn};
 
 /// Why a session ended before its end. The session is closed then.

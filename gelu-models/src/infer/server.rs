@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use gelu_tensor::{EncTensorBuilder, EncTensorHeader};
 use rand::CryptoRng;
@@ -40,6 +41,22 @@ impl ServerModel {
         }
         let KeyParameters { size, key_type } = key.into();
         self.model.plan(&PlanOptions { key: size, key_type, batch, ..self.options.clone() })
+    }
+}
+
+/// Work for a session that changes no result, done before it is needed.
+#[derive(Debug)]
+pub struct Preparation {
+    key: PublicKey,
+    /// Of each segment the ciphertexts re-randomised together, and the bits of what their exponents hide.
+    replies: Vec<(usize, usize)>,
+}
+
+impl Preparation {
+    /// Does it. How many operations it took.
+    pub fn run(self) -> Operations {
+        let made = self.replies.iter().map(|&(count, bits)| self.key.prepare_rerandomisation(count, bits));
+        made.fold(Operations::default(), |sum, made| sum + made)
     }
 }
 
@@ -116,16 +133,17 @@ impl Server {
         self.computing().map_or(0, |computing| computing.batches.under_way.len())
     }
 
-    /// Work that can be done while the client has not sent anything yet: tables of its key. It changes no result.
-    pub fn prepare(&self) {
-        let Some(Computing { key, program, .. }) = self.computing() else { return };
+    /// Tables of the client's key that its replies will take; `None` before its hello. Whoever runs a session can have
+    /// them made by another thread while the client encrypts.
+    pub fn preparation(&self) -> Option<Preparation> {
+        let Computing { key, program, .. } = self.computing()?;
         let plan = program.plan();
-        for segment in &plan.segments {
+        let reply = |segment: &Segment| {
             let mut part = segment.down_header(plan.batch);
             part.batch = segment.images_at_a_time(plan.batch);
-            let count = part.layout.ciphertexts(part.batch, &part.shape);
-            key.prepare_rerandomisation(count, hidden_bits(segment, key));
-        }
+            (part.layout.ciphertexts(part.batch, &part.shape), hidden_bits(segment, key))
+        };
+        Some(Preparation { key: key.clone(), replies: plan.segments.iter().map(reply).collect() })
     }
 
     /// Whether the session is over.

@@ -50,6 +50,11 @@ impl Residues {
         self.limbs.extend_from_slice(&other.limbs);
     }
 
+    /// Appends one residue of another batch of the same ring.
+    pub(crate) fn append_one(&mut self, other: &Self, index: usize) {
+        self.limbs.extend_from_slice(other.residue(index));
+    }
+
     pub(super) fn limbs(&self) -> &[u64] {
         &self.limbs
     }

@@ -19,10 +19,11 @@ pub const MODULUS_BITS: [usize; 6] = [512, 1024, 1536, 2048, 3072, 4096];
 
 /// The ring Z_{n^2} for an odd modulus n whose top bit is set.
 ///
-/// Cheap to clone; clones share the constants and the operation counter. Batches of one ring must not be handed to
+/// Cheap to clone; clones share the constants and the operation counter, unless they are [counted
+/// apart](Self::counted_apart). Batches of one ring must not be handed to
 /// another. All operations take time that depends on the batch's length only, unless they say `_vartime`.
 #[derive(Clone)]
-pub struct Ring(Arc<Constants>);
+pub struct Ring(Arc<Constants>, Arc<Counts>);
 
 struct Constants {
     engine: Engine,
@@ -30,6 +31,10 @@ struct Constants {
     /// Montgomery form.
     lifts: Residues,
     one: Residues,
+}
+
+#[derive(Default)]
+struct Counts {
     products: AtomicU64,
     squarings: AtomicU64,
 }
@@ -109,8 +114,7 @@ impl Ring {
             lifts.append(&lift);
             engine.mul(lift.limbs_mut(), Factors::Each(run.limbs()));
         }
-        let (products, squarings) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self(Arc::new(Constants { engine, lifts, one, products, squarings })))
+        Ok(Self(Arc::new(Constants { engine, lifts, one }), Arc::default()))
     }
 
     /// Limbs of n.
@@ -162,9 +166,14 @@ impl Ring {
     /// The operations done so far by this ring and its clones.
     pub fn operations(&self) -> Operations {
         Operations {
-            products: self.0.products.load(Ordering::Relaxed),
-            squarings: self.0.squarings.load(Ordering::Relaxed),
+            products: self.1.products.load(Ordering::Relaxed),
+            squarings: self.1.squarings.load(Ordering::Relaxed),
         }
+    }
+
+    /// The same ring with a count of its own, from zero: for work that is not part of the count.
+    pub fn counted_apart(&self) -> Self {
+        Self(Arc::clone(&self.0), Arc::default())
     }
 
     /// The backend that does the arithmetic.
@@ -418,11 +427,11 @@ impl Ring {
     }
 
     fn count_products(&self, count: usize) {
-        self.0.products.fetch_add(count as u64, Ordering::Relaxed);
+        self.1.products.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     fn count_squarings(&self, count: usize) {
-        self.0.squarings.fetch_add(count as u64, Ordering::Relaxed);
+        self.1.squarings.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 

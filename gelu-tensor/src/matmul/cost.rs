@@ -91,16 +91,20 @@ impl MatmulShape {
                 (products, taps, bits.div_ceil(window as u64), window as u64)
             }
         };
-        // The first look-up is a copy, and the offset of signed weights a product.
-        let signed = u64::from(self.weights.signed);
-        let look_ups = filled(columns * outputs) * (digits * tables - 1 + signed);
+        // The first look-up of a part is a copy, and so is the first part; the offset of signed weights is a product.
+        let (signed, outputs) = (u64::from(self.weights.signed), columns * outputs);
+        let parts = super::parts(outputs as usize, digits as usize) as u64;
+        let side_by_side = filled(outputs * parts) * (digits / parts * tables - 1);
+        let look_ups = side_by_side + filled(outputs) * (parts - 1 + signed);
         let sums = columns * (tables - 1);
         // Montgomery's trick: three products for each column of a block but the first, and three for the one true
         // inversion (a lift of its inverse and Newton's step).
         let inversions = 3 * columns;
         Operations {
             products: table_products + look_ups + signed * (sums + inversions),
-            squarings: filled(columns * outputs) * (digits - 1) * digit_bits + signed * columns * (bits - 1),
+            squarings: filled(outputs * parts) * (digits / parts - 1) * digit_bits
+                + filled(outputs) * (parts - 1) * (digits / parts) * digit_bits
+                + signed * columns * (bits - 1),
         }
     }
 }

@@ -10,6 +10,8 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 pub use cost::{MatmulShape, Strategy};
 use rayon::prelude::*;
 
@@ -131,36 +133,68 @@ pub(crate) fn multiply(
     Ok(out)
 }
 
-/// The outputs of some columns, column by column, without the offset of signed weights: Horner's rule over the digits
-/// of the weights, from the top, in runs of a few outputs.
+/// The outputs of some columns, column by column, without the offset of signed weights, in runs of a few: Horner's rule
+/// over the digits of the weights, from the top, in as many parts as [`parts`] says, and then over the parts.
 fn horner(ring: &Ring, look_ups: &LookUps, tables: &Tables, (count, rows): (usize, usize)) -> Vec<Residues> {
-    (0..count.div_ceil(SIDE_BY_SIDE))
-        .into_par_iter()
-        .map(|part| part * SIDE_BY_SIDE..count.min((part + 1) * SIDE_BY_SIDE))
-        .map(|outputs| {
-            let entries = |digit: usize| {
-                let look_ups: Vec<_> = outputs
-                    .clone()
-                    .map(|output| (output / rows, look_ups.of(output % rows, digit)))
-                    .collect();
-                let entry = |table: usize, &(column, digits): &(usize, &[u32])| {
-                    tables.entry(column, table, digits[table])
-                };
-                (0..tables.per_column())
-                    .flat_map(|table| look_ups.iter().map(move |look_up| entry(table, look_up)))
-                    .collect::<Vec<Entry>>()
+    let parts = parts(count, look_ups.digits);
+    let digits = look_ups.digits / parts;
+    let runs = |count: usize| {
+        (0..count.div_ceil(SIDE_BY_SIDE))
+            .into_par_iter()
+            .map(move |run| run * SIDE_BY_SIDE..count.min((run + 1) * SIDE_BY_SIDE))
+    };
+    // Output by output, part by part.
+    let sums = runs(count * parts).map(|run| {
+        let entries = |digit: usize| {
+            let look_ups: Vec<_> = run
+                .clone()
+                .map(|at| (at / parts, at % parts * digits + digit))
+                .map(|(output, digit)| (output / rows, look_ups.of(output % rows, digit)))
+                .collect();
+            let entry = |table: usize, &(column, digits): &(usize, &[u32])| {
+                tables.entry(column, table, digits[table])
             };
-            let top = entries(0);
-            let (first, others) = top.split_at(outputs.len());
-            let mut sums = tables.gather(ring, first.iter().copied());
-            ring.mul_assign_gather(&mut sums, &tables.batches, others);
-            for digit in 1..look_ups.digits {
-                ring.square_assign(&mut sums, look_ups.digit_bits);
-                ring.mul_assign_gather(&mut sums, &tables.batches, &entries(digit));
+            (0..tables.per_column())
+                .flat_map(|table| look_ups.iter().map(move |look_up| entry(table, look_up)))
+                .collect::<Vec<Entry>>()
+        };
+        let top = entries(0);
+        let (first, others) = top.split_at(run.len());
+        let mut sums = tables.gather(ring, first.iter().copied());
+        ring.mul_assign_gather(&mut sums, &tables.batches, others);
+        for digit in 1..digits {
+            ring.square_assign(&mut sums, look_ups.digit_bits);
+            ring.mul_assign_gather(&mut sums, &tables.batches, &entries(digit));
+        }
+        sums
+    });
+    let sums: Vec<Residues> = sums.collect();
+    if parts == 1 {
+        return sums;
+    }
+    let whole = |outputs: Range<usize>| {
+        let of = |part: usize| {
+            let mut factors = ring.empty(outputs.len());
+            for at in outputs.clone().map(|output| output * parts + part) {
+                factors.append_one(&sums[at / SIDE_BY_SIDE], at % SIDE_BY_SIDE);
             }
-            sums
-        })
-        .collect()
+            factors
+        };
+        let mut whole = of(0);
+        for part in 1..parts {
+            ring.square_assign(&mut whole, look_ups.digit_bits * digits);
+            ring.mul_assign(&mut whole, &of(part));
+        }
+        whole
+    };
+    runs(count).map(whole).collect()
+}
+
+/// In how many parts, of equally many digits, Horner's rule goes over so many digits of the weights of so many outputs.
+/// Few outputs leave lanes and threads empty, which the digits fill if each is a part.
+fn parts(outputs: usize, digits: usize) -> usize {
+    const FEW: usize = 4 * SIDE_BY_SIDE;
+    if outputs < FEW && !outputs.is_multiple_of(SIDE_BY_SIDE) { digits } else { 1 }
 }
 
 /// For each column what takes the offset of signed weights back: `-2^(k-1)` times the sum of its ciphertexts, for

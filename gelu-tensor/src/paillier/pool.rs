@@ -77,6 +77,21 @@ impl RandomnessPool {
         Self { shared, threads }
     }
 
+    /// Makes up to `count` factors now, as far as there is room, with this generator and on the caller's threads: what a
+    /// pool without threads of its own is for.
+    pub fn make(&self, rng: &mut dyn CryptoRng, count: usize) {
+        let factors = {
+            let mut state = self.shared.lock();
+            let factors = count.min(self.shared.capacity.saturating_sub(state.ready + state.promised));
+            state.promised += factors;
+            factors
+        };
+        if factors > 0 {
+            let promise = Promise { shared: &self.shared, factors };
+            promise.keep(self.shared.source.randomizers(rng, factors));
+        }
+    }
+
     /// How many factors it can hold.
     pub fn capacity(&self) -> usize {
         self.shared.capacity
@@ -189,7 +204,8 @@ struct Thread(Arc<Shared>);
 impl Thread {
     fn fill(self, rng: &mut dyn CryptoRng) {
         while let Some(promise) = self.promise() {
-            promise.keep(self.0.source.randomizers(rng, LANES));
+            let batch = self.0.source.randomizers(rng, promise.factors);
+            promise.keep(batch);
         }
     }
 
@@ -206,7 +222,7 @@ impl Thread {
         }
         (!state.stopping).then(|| {
             state.promised += LANES;
-            Promise { shared: &self.0 }
+            Promise { shared: &self.0, factors: LANES }
         })
     }
 }
@@ -221,6 +237,7 @@ impl Drop for Thread {
 /// Room for a batch that is being made; given back if it is not.
 struct Promise<'a> {
     shared: &'a Shared,
+    factors: usize,
 }
 
 impl Promise<'_> {
@@ -233,7 +250,7 @@ impl Promise<'_> {
 
 impl Drop for Promise<'_> {
     fn drop(&mut self) {
-        self.shared.lock().promised -= LANES;
+        self.shared.lock().promised -= self.factors;
         self.shared.changed.notify_all();
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
-use crate::arith::{Comb, Exponent, Residues, Ring};
+use crate::arith::{Comb, Exponent, Operations, Residues, Ring};
 
 /// Ciphertexts that share a vector on the backend that has the longest.
 pub(super) const LANES: usize = 8;
@@ -57,8 +57,7 @@ impl PublicKey {
             return Err(key_error("n must be odd", "an even n".into()));
         }
         if trust == Trust::Peer {
-            if let Some(factor) = (3u32..1000).step_by(2).find(|&factor| (&modulus % factor) == BigUint::ZERO)
-            {
+            if let Some(factor) = small_factor(&modulus) {
                 return Err(key_error("n must have no small factor", format!("a multiple of {factor}")));
             }
             if let Some(root) = perfect_power(&modulus) {
@@ -230,9 +229,9 @@ impl PublicKey {
     }
 
     /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
-    /// before the ciphertexts come.
-    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) {
-        self.hiding_comb(self.0.parameters.hiding_exponent(hidden_bits, count));
+    /// before the ciphertexts come. What it took, which the ring's own count leaves out.
+    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) -> Operations {
+        self.hiding_comb(self.0.parameters.hiding_exponent(hidden_bits, count)).1
     }
 
     /// The random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
@@ -247,10 +246,14 @@ impl PublicKey {
         HidingExponents { key: self.clone(), exponents: random_exponents(rng, count, bits), bits }
     }
 
-    fn hiding_comb(&self, bits: usize) -> &Comb {
+    /// The table for exponents of so many bits, and what it took if it was made now.
+    fn hiding_comb(&self, bits: usize) -> (&Comb, Operations) {
         let [short, long] = &self.0.hiding;
         let comb = if bits <= self.0.parameters.short_exponent() { short } else { long };
-        comb.get_or_init(|| Comb::quick(&self.0.ring, &self.0.h, bits))
+        let ring = self.0.ring.counted_apart();
+        // A quick table is made by one thread: none that waits for others may hold this lock.
+        let comb = comb.get_or_init(|| Comb::quick(&ring, &self.0.h, bits));
+        (comb, ring.operations())
     }
 }
 
@@ -264,7 +267,7 @@ pub struct HidingExponents {
 impl HidingExponents {
     /// Their powers of h.
     pub fn powers(&self) -> HidingRandomizers {
-        let comb = self.key.hiding_comb(self.bits);
+        let (comb, _) = self.key.hiding_comb(self.bits);
         let powers = self
             .key
             .in_parallel(self.exponents.len(), |range| comb.power(&self.key.0.ring, &self.exponents[range]));
@@ -301,9 +304,12 @@ impl Randomizer for PublicKey {
 
     fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues {
         let ring = &self.0.ring;
-        let comb = self.0.encryption.get_or_init(|| {
+        let comb = self.0.encryption.get().unwrap_or_else(|| {
+            // Made before the lock is taken: a thread that waits for others meanwhile may be given another encryption,
+            // which would wait for this lock for ever.
             let inverse = ring.invert_vartime(&self.0.h).unwrap_or_else(|| ring.ones(1));
-            Comb::wide(ring, &self.0.h, &inverse, self.0.parameters.encryption_exponent())
+            let comb = Comb::wide(ring, &self.0.h, &inverse, self.0.parameters.encryption_exponent());
+            self.0.encryption.get_or_init(|| comb)
         });
         let exponents = self.exponents(rng, count);
         self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
@@ -316,9 +322,29 @@ enum Trust {
     Owner,
 }
 
+fn is_prime(number: u32) -> bool {
+    (2..number)
+        .take_while(|divisor| divisor * divisor <= number)
+        .all(|divisor| !number.is_multiple_of(divisor))
+}
+
+/// The remainder of a public number.
+fn remainder(n: &BigUint, divisor: u32) -> u32 {
+    let divisor = u64::from(divisor);
+    n.iter_u32_digits().rev().fold(0, |rest, digit| (rest << 32 | u64::from(digit)) % divisor) as u32
+}
+
+/// An odd prime factor below 1,000. One remainder tells of three primes, whose product is below 2^30.
+fn small_factor(n: &BigUint) -> Option<u32> {
+    let primes: Vec<u32> = (3..1000).step_by(2).filter(|&number| is_prime(number)).collect();
+    primes.chunks(3).find_map(|primes| {
+        let rest = remainder(n, primes.iter().product());
+        primes.iter().copied().find(|&prime| rest.is_multiple_of(prime))
+    })
+}
+
 /// The prime k for which n is a k-th power, if there is one. n has no factor below 1,000 (10 bits).
 fn perfect_power(n: &BigUint) -> Option<u32> {
-    let is_prime = |k: u32| (2..k).take_while(|d| d * d <= k).all(|d| !k.is_multiple_of(d));
     (2..=(n.bits() / 9) as u32)
         .filter(|&k| is_prime(k) && may_be_power(n, k))
         .find(|&k| n.nth_root(k).pow(k) == *n)
@@ -328,12 +354,15 @@ fn perfect_power(n: &BigUint) -> Option<u32> {
 /// no is no power, so that roots need hardly ever be taken.
 fn may_be_power(n: &BigUint, k: u32) -> bool {
     const PRIMES: usize = 8;
-    let is_prime = |r: u64| (2..r).take_while(|d| d * d <= r).all(|d| !r.is_multiple_of(d));
-    let step = u64::from(k) * (1 + u64::from(k) % 2);
+    let step = k * (1 + k % 2);
     (1..).map(|i| i * step + 1).filter(|&r| is_prime(r)).take(PRIMES).all(|r| {
-        let residue = (n % r).iter_u64_digits().next().unwrap_or(0);
-        let power = BigUint::from(residue).modpow(&BigUint::from((r - 1) / u64::from(k)), &BigUint::from(r));
-        residue == 0 || power == BigUint::from(1u8)
+        let (residue, modulus) = (u64::from(remainder(n, r)), u64::from(r));
+        let exponent = (r - 1) / k;
+        let power = (0..u32::BITS - exponent.leading_zeros()).rev().fold(1, |power, bit| {
+            let factor = if exponent >> bit & 1 == 1 { residue } else { 1 };
+            power * power % modulus * factor % modulus
+        });
+        residue == 0 || power == 1
     })
 }
 

@@ -122,13 +122,22 @@ fn public_keys_from_outside_are_checked() {
     rejects(&(&n - 1u8), &h_value, "odd");
     rejects(&(&n >> 1), &h_value, "bits");
     rejects(&BigUint::ZERO, &h_value, "bits");
-    let mut multiple = &n / 3u8 * 3u8;
-    if !multiple.bit(0) {
-        multiple -= 3u8;
+    for factor in [3u32, 5, 7, 11, 499, 983, 991, 997] {
+        let multiple = &n / factor * factor;
+        let odd = if multiple.bit(0) { multiple } else { multiple - factor };
+        rejects(&odd, &h_value, "small factor");
     }
-    rejects(&multiple, &h_value, "small factor");
     let p = KEY.to_le_bytes().p;
-    rejects(&BigUint::from_bytes_le(&p).pow(2), &h_value, "power");
+    rejects(&BigUint::from_bytes_le(&p).pow(2), &h_value, "power of exponent 2");
+    for exponent in [3, 5, 7, 13, 31, 89] {
+        // The root of a number of 1,024 bits, without a small factor.
+        let mut root: BigUint = BigUint::from(3u8) << 1022;
+        root = root.nth_root(exponent) | BigUint::from(1u8);
+        while (3u32..1000).step_by(2).any(|factor| &root % factor == BigUint::ZERO) {
+            root -= 2u8;
+        }
+        rejects(&root.pow(exponent), &h_value, &format!("power of exponent {exponent}"));
+    }
     rejects(&n, &BigUint::ZERO, "unit");
     rejects(&n, &BigUint::from(1u8), "unit");
     rejects(&n, &n, "unit");

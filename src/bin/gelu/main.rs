@@ -10,6 +10,7 @@ mod infer;
 mod keygen;
 mod model_args;
 mod plan;
+mod threads;
 mod train;
 mod tune;
 mod weights;
@@ -63,7 +64,7 @@ fn check_backend() -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let done = check_backend().and_then(|()| match command {
+    let done = check_backend().and_then(|()| threads::start()).and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Plan(args) => plan::run(&args),

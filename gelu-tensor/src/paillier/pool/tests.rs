@@ -122,6 +122,27 @@ fn what_the_pool_lacks_is_computed_at_once() {
 }
 
 #[test]
+fn a_pool_without_threads_is_filled_at_once() {
+    let key = &KEYS[1];
+    let pool = RandomnessPool::new(key.clone(), 45, vec![]);
+    pool.make(&mut rng(1), 1000);
+    assert_eq!((pool.ready(), pool.capacity()), (40, 40));
+    let expected = numbers(key.public_key(), &key.randomizers(&mut rng(1), 40));
+    let found = numbers(key.public_key(), &pool.randomizers(&mut rng(2), 12));
+    assert!(found.iter().all(|factor| expected.contains(factor)));
+    // Full again, with twelve others.
+    pool.make(&mut rng(3), 7);
+    assert_eq!(pool.ready(), 35);
+    pool.make(&mut rng(4), 7);
+    pool.make(&mut rng(5), 7);
+    let all = numbers(key.public_key(), &pool.randomizers(&mut rng(5), 40));
+    assert_eq!((pool.ready(), pool.handed_out()), (0, 52));
+    assert_eq!(all.iter().filter(|factor| expected.contains(factor)).count(), 28);
+    assert!(all.iter().all(|factor| !found.contains(factor)));
+    assert!(key.decrypt(&pool.randomizers(&mut rng(6), 3)).unwrap().iter().all(|&limb| limb == 0));
+}
+
+#[test]
 fn a_thread_that_panics_is_only_missing() {
     let key = &KEYS[1];
     let broken = || Box::new(Gated::default()) as Box<dyn CryptoRng + Send>;

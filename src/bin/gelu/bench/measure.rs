@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use gelu_io::wire::{Limits, decode_message, encode_message};
-use gelu_models::infer::{Client, Server, ServerModel};
+use gelu_models::infer::{Client, Preparation, Server, ServerModel};
 use gelu_models::plan::{Plan, PlanOptions};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
@@ -13,12 +13,13 @@ use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
+use rayon::ThreadPool;
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
 use crate::model_args::{LayerBits, warn_of_short_key};
+use crate::threads;
 
 /// The size of keys that limits are quoted for.
 const QUOTED_BITS: usize = 2048;
@@ -65,7 +66,7 @@ struct Pools([ThreadPool; 2]);
 
 impl Pools {
     fn new(threads: usize) -> anyhow::Result<Self> {
-        let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().context("threads");
+        let pool = |threads| threads::builder(threads)?.build().context("threads");
         Ok(Self([pool(1)?, pool(threads)?]))
     }
 
@@ -196,7 +197,7 @@ impl Sides {
         let mut sides = Self { client, server: Server::new(Arc::clone(model)) };
         let (mut step, mut up) = (Step::default(), vec![encode_message(&hello)?]);
         let down = sides.serve(&mut up, &mut step)?;
-        sides.server.prepare();
+        sides.server.preparation().map(Preparation::run);
         sides.answer(&down)?;
         Ok(sides)
     }
