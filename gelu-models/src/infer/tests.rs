@@ -66,8 +66,12 @@ fn converse(server: &mut Server, client: &mut Client) -> Vec<Outcome> {
 
 /// A session that has been accepted.
 fn opened(model: Model, batch: u32) -> (Server, Client) {
+    opened_with(&KEY, model, batch)
+}
+
+fn opened_with(key: &Arc<SecretKey>, model: Model, batch: u32) -> (Server, Client) {
     let mut server = server(model);
-    let (mut client, hello) = Client::new(Arc::clone(&KEY), batch);
+    let (mut client, hello) = Client::new(Arc::clone(key), batch);
     let accept = accept(&mut server, hello);
     assert!(matches!(client.handle(accept).unwrap(), Some(Event::Ready)));
     (server, client)
@@ -94,6 +98,53 @@ fn a_session_gives_what_the_clear_run_gives() {
     assert_eq!(server.segment_name(1), Some("fc2"));
     assert_eq!(server.segment_name(2), None);
     assert_eq!(server.key(), Some(KEY.public_key()));
+}
+
+/// Factors that a client makes while it waits are as many as it can need, and change nothing.
+#[test]
+fn factors_made_ahead_are_used_and_change_nothing() {
+    let images = images(3);
+    let mut server = server(small());
+    let (mut client, hello) = Client::new(Arc::clone(&KEY), 3);
+    let rng = &mut rng();
+    let mut times = 0;
+    while client.prepare(rng) {
+        times += 1;
+    }
+    // Nothing is known of the plan yet: 64 factors, 32 at a time.
+    assert_eq!(times, 2);
+    client.handle(accept(&mut server, hello)).unwrap();
+    assert!(!client.prepare(rng), "nothing has been sent that the server could answer");
+    client.start(images.view()).unwrap();
+    while let Some(up) = client.next_message(rng).unwrap() {
+        server.handle(up, rng).unwrap();
+    }
+    // The factors of the second tensor are left of the first ones.
+    assert!(!client.prepare(rng));
+    let outcome = converse(&mut server, &mut client).remove(0);
+    let options = PlanOptions { key: KeyBits::Bits1024, batch: 3, ..PlanOptions::default() };
+    assert_eq!(outcome, small().plan(&options).unwrap().run_clear(images.view()).unwrap());
+    client.close();
+    assert!(!client.prepare(rng));
+}
+
+/// A tensor of more ciphertexts than there are factors ahead: those of the next one are made while its answer is
+/// awaited, as far as the bound allows.
+#[test]
+fn factors_are_made_for_the_next_tensor_and_no_more() {
+    let (mut server, mut client) = opened(wide(700), 1);
+    let rng = &mut rng();
+    client.start(wide_images(1).view()).unwrap();
+    while let Some(up) = client.next_message(rng).unwrap() {
+        server.handle(up, rng).unwrap();
+    }
+    let awaited = client.plan().unwrap().segments[1].ciphertexts_up(1);
+    let mut times = 0;
+    while client.prepare(rng) {
+        times += 1;
+    }
+    assert_eq!(times, awaited.min(512).div_ceil(32));
+    assert_eq!(converse(&mut server, &mut client).len(), 1);
 }
 
 /// A function of one's own sees every segment in turn and replaces its activations.
@@ -289,7 +340,9 @@ fn two_batches_are_under_way() {
 #[test]
 fn a_small_session_does_not_wait_for_a_large_batch() {
     let rng = &mut rng();
-    let (mut large, mut large_client) = opened(wide(64), 400);
+    // A key of its own: others count their operations on the shared one at the same time.
+    let key = Arc::new(SecretKey::generate(KeyBits::Bits1024, rng).unwrap());
+    let (mut large, mut large_client) = opened_with(&key, wide(64), 400);
     large_client.start(wide_images(400).view()).unwrap();
     while let Some(up) = large_client.next_message(rng).unwrap() {
         large.handle(up, rng).unwrap();
