@@ -2,51 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::{
-    fmt::Write as _,
     fs,
-    path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use gelu_io::data::{DataDir, Split};
 use gelu_models::Ranges;
 
-fn gelu(arguments: &[&str], data: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gelu")).args(arguments).env("GELU_DATA", data).output().unwrap()
-}
-
-fn succeed(arguments: &[&str], data: &Path) -> String {
-    let output = gelu(arguments, data);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn fail(arguments: &[&str], data: &Path, code: i32) -> String {
-    let output = gelu(arguments, data);
-    assert_eq!(output.status.code(), Some(code));
-    String::from_utf8(output.stderr).unwrap()
-}
-
-/// A folder with a table in Iris's form, whose classes are easy to tell apart.
-fn data() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table = String::new();
-    for i in 0..60 {
-        let (class, spread) = (i % 3, f64::from(i) / 60.0);
-        writeln!(
-            table,
-            "{},{spread},{},0.5,kind-{class}",
-            f64::from(class) + spread / 2.0,
-            1.0 - f64::from(class)
-        )
-        .unwrap();
-    }
-    fs::create_dir(folder.path().join("uci")).unwrap();
-    fs::write(folder.path().join("uci/iris.csv"), table).unwrap();
-    folder
-}
+use command::{data, fail, succeed};
 
 const TRAIN: [&str; 13] = [
     "train",

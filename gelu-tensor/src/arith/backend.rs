@@ -6,10 +6,10 @@ use zeroize::Zeroizing;
 #[cfg(target_arch = "x86_64")]
 use super::ifma;
 use super::limbs::select_row;
+use super::operations::Operations;
 use super::portable;
 use super::power::Exponent;
 use super::residues::{Entry, Residues};
-use super::ring::Operations;
 use crate::Error;
 
 /// What [`Backend::preferred`] has decided.

@@ -12,6 +12,7 @@ mod crt;
 mod ifma;
 pub(crate) mod limbs;
 mod limit;
+mod operations;
 mod portable;
 mod power;
 mod residues;
@@ -23,9 +24,10 @@ pub use backend::Backend;
 pub use comb::Comb;
 pub(crate) use crt::Crt;
 pub use limit::Limit;
+pub use operations::Operations;
 pub use power::Exponent;
 pub use residues::{Entry, Residues};
-pub use ring::{MODULUS_BITS, Operations, Ring};
+pub use ring::{MODULUS_BITS, Ring};
 
 /// From 1 in Montgomery form to `2^exponent`, by squaring and doubling (`double` adds its second argument to the
 /// first). The steps depend on the exponent only, which is public.

@@ -68,81 +68,6 @@ pub(super) fn reduce_rows<const N: usize>(tables: &Tables<'_, N>, rows: &mut [u6
     store(rows, width, vectors(&mut out));
 }
 
-/// Rows of a number of limbs each.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) limbs: &'a [u64],
-    pub(super) width: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// A row, or the last one where there are not as many.
-    fn at(self, row: usize) -> &'a [u64] {
-        let last = self.limbs.len() / self.width - 1;
-        &self.limbs[row.min(last) * self.width..][..self.width]
-    }
-}
-
-/// From residues mod n^2 to residues mod p^2, for a factor p of n with half as many limbs: up to eight rows of `width`
-/// limbs each, given the residue of 1 mod p^2, `n / p mod p` and `R n / p mod p` (see docs/arithmetic.md, section 6).
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn project_rows<const N: usize>(
-    tables: &Tables<'_, N>,
-    rows: &mut [u64],
-    width: usize,
-    whole: Rows<'_>,
-    [[one_low, one_high], [cofactor, cofactor_r]]: [[&[[u64; TILE]; N]; 2]; 2],
-) {
-    let mut x = [zero_lanes::<N>(); 2];
-    load(x.as_flattened_mut().as_flattened_mut().as_flattened_mut(), |lane| whole.at(lane));
-    let [[a0, a1], [b0, b1]] = &x;
-    let mut out = zero_lanes::<N>();
-    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| {
-        add(sums, &a0[i], j);
-        multiply_add_same(sums, &a1[i], &one_low[j]);
-    });
-    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| {
-        multiply_add_same(sums, &a1[i], &one_high[j]);
-        multiply_add_same(sums, &b0[i], &cofactor[j]);
-        multiply_add_same(sums, &b1[i], &cofactor_r[j]);
-    });
-    // b0 may be as large as R, so that the high half may be a little above 2 p.
-    subtract_twice_modulus(tables, &mut out[1]);
-    store(rows, width, vectors(&mut out));
-}
-
-/// The factors that halves of residues mod p^2 and mod q^2 are multiplied with: two for p, two for q.
-pub(super) type Idempotents<'a, const N: usize> = [[&'a [[u64; TILE]; N]; 2]; 4];
-
-/// From residues mod p^2 and mod q^2 to the residues mod n^2 that are both: up to eight rows of `width` limbs each,
-/// 12 L^2 multiply-adds.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn combine_rows<const N: usize>(
-    tables: &Tables<'_, N>,
-    rows: &mut [u64],
-    width: usize,
-    parts: [Rows<'_>; 2],
-    factors: &Idempotents<'_, N>,
-) {
-    // Both halves of a residue mod p^2 are as long as one half mod n^2.
-    let mut x = zero_lanes::<N>();
-    for (x, part) in x.iter_mut().zip(parts) {
-        load(x.as_flattened_mut(), |lane| part.at(lane));
-    }
-    let [p, q] = &x;
-    let mut out = zero_lanes::<N>();
-    let product = |sums: &mut _, i: usize, j: usize, half: usize| {
-        if i < N / 2 {
-            for (x, factor) in [&p[i], &p[N / 2 + i], &q[i], &q[N / 2 + i]].into_iter().zip(factors) {
-                multiply_add_same(sums, x, &factor[half][j]);
-            }
-        }
-    };
-    let low_quotient = Reduction::new(tables).run(None, &mut out[0], |sums, i, j| product(sums, i, j, 0));
-    Reduction::new(tables).run(Some(&low_quotient), &mut out[1], |sums, i, j| product(sums, i, j, 1));
-    store(rows, width, vectors(&mut out));
-}
-
 /// `rows[i] += y[i]` for up to eight rows of `width` limbs.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn add_rows<const N: usize>(tables: &Tables<'_, N>, rows: &mut [u64], y: &[u64], width: usize) {
@@ -167,7 +92,7 @@ pub(super) fn add_rows<const N: usize>(tables: &Tables<'_, N>, rows: &mut [u64],
 /// Brings a half below 4 n in limbs of up to 63 bits below 2 n, in limbs of 52 bits: subtracts 2 n in the lanes
 /// that it returns.
 #[target_feature(enable = "avx512f")]
-fn subtract_twice_modulus<const N: usize>(tables: &Tables<'_, N>, half: &mut Half<N>) -> __mmask8 {
+pub(super) fn subtract_twice_modulus<const N: usize>(tables: &Tables<'_, N>, half: &mut Half<N>) -> __mmask8 {
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
     propagate_carries(half);
     let mut less = *half;
@@ -305,13 +230,13 @@ pub(super) fn square_rows<const N: usize>(
 }
 
 /// All vectors of both halves, in order.
-fn vectors<const N: usize>(lanes: &mut Lanes<N>) -> &mut [__m512i] {
+pub(super) fn vectors<const N: usize>(lanes: &mut Lanes<N>) -> &mut [__m512i] {
     lanes.as_flattened_mut().as_flattened_mut()
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn zero_lanes<const N: usize>() -> Lanes<N> {
+pub(super) fn zero_lanes<const N: usize>() -> Lanes<N> {
     const { assert!(2 * N * TILE >= LANES) };
     [[[_mm512_setzero_si512(); TILE]; N]; 2]
 }

@@ -15,13 +15,14 @@
 //! has checked. The functions called are safe in every other respect: wrong lengths make them panic or give wrong
 //! numbers, and never touch other memory. (A test also reads vectors as arrays of their limbs.)
 
+mod crt;
 mod kernels;
 mod lanes;
 mod reduction;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use self::kernels::{Rows, SELECTED_TOGETHER};
+use self::kernels::SELECTED_TOGETHER;
 use self::reduction::{TILE, Tables};
 use super::backend::{Factors, Selection};
 use super::portable;
@@ -64,6 +65,8 @@ macro_rules! for_tiles {
         }
     };
 }
+
+use for_tiles;
 
 /// The constants of a modulus.
 pub(super) struct Context {
@@ -200,26 +203,6 @@ impl Context {
         for_tiles!(self, reduce(x));
     }
 
-    /// Residues mod the square of another modulus, of which this one is a factor of half the limbs; `cofactor` holds the
-    /// other factor's residue mod this one in its low half, and R times it in the other.
-    pub(super) fn project(
-        &self,
-        whole: (&Self, &[u64]),
-        [one, cofactor]: [&[u64]; 2],
-    ) -> Zeroizing<Vec<u64>> {
-        let mut out = Zeroizing::new(vec![0; whole.1.len() / whole.0.width() * self.width()]);
-        for_tiles!(self, project(&mut out, whole, [one, cofactor]));
-        out
-    }
-
-    /// Residues from those mod the squares of both factors, given four factors for their halves.
-    pub(super) fn combine(&self, parts: [(&Self, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
-        let [(factor, residues), _] = parts;
-        let mut out = Zeroizing::new(vec![0; residues.len() / factor.width() * self.width()]);
-        for_tiles!(self, combine(&mut out, parts, factors));
-        out
-    }
-
     /// `x[i] *= 1 + m[i] n`, given the residue of R.
     pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         let mut narrow = Zeroizing::new(vec![0; x.len()]);
@@ -296,41 +279,6 @@ fn reduce<const N: usize>(context: &Context, x: &mut [u64]) {
     for x in x.chunks_mut(lanes::LANES * width) {
         // SAFETY: a safe function but for its target features, which the context's token proves.
         unsafe { kernels::reduce_rows(&tables, x, width) };
-    }
-}
-
-fn project<const N: usize>(
-    context: &Context,
-    out: &mut [u64],
-    (whole, residues): (&Context, &[u64]),
-    constants: [&[u64]; 2],
-) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    let constants = constants.map(halves::<N>);
-    let parts = residues.chunks(lanes::LANES * whole.width());
-    for (out, limbs) in out.chunks_mut(lanes::LANES * width).zip(parts) {
-        let rows = Rows { limbs, width: whole.width() };
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::project_rows(&tables, out, width, rows, constants) };
-    }
-}
-
-fn combine<const N: usize>(
-    context: &Context,
-    out: &mut [u64],
-    [p, q]: [(&Context, &[u64]); 2],
-    factors: [&[u64]; 4],
-) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    let factors = factors.map(halves::<N>);
-    let [p_width, q_width] = [p, q].map(|(context, _)| context.width());
-    let parts = p.1.chunks(lanes::LANES * p_width).zip(q.1.chunks(lanes::LANES * q_width));
-    for (out, (p, q)) in out.chunks_mut(lanes::LANES * width).zip(parts) {
-        let parts = [Rows { limbs: p, width: p_width }, Rows { limbs: q, width: q_width }];
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::combine_rows(&tables, out, width, parts, &factors) };
     }
 }
 

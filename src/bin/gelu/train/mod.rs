@@ -1,5 +1,6 @@
 //! `gelu train`
 
+mod model_name;
 pub(crate) mod private;
 
 use std::{
@@ -29,6 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
+use self::model_name::ModelName;
 use crate::datasets::{self, DatasetName};
 
 /// Train a model on a data set: privately, by clients that keep their data; or in the clear.
@@ -128,50 +130,12 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A network that can be trained.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum ModelName {
-    /// LeNet-5: two convolutions, three dense layers.
-    Lenet5,
-    /// Conv-1: one convolution, one dense layer.
-    Conv1,
-    /// Dense layers only, with these hidden widths, or those of `--hidden`.
-    Mlp(Option<Vec<usize>>),
-}
-
-impl std::str::FromStr for ModelName {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let unknown =
-            || format!("expected lenet5, conv1, or mlp:WIDTHS (for instance mlp:12), found `{name}`");
-        match name.split_once(':') {
-            None if name == "lenet5" => Ok(Self::Lenet5),
-            None if name == "conv1" => Ok(Self::Conv1),
-            None if name == "mlp" => Ok(Self::Mlp(None)),
-            Some(("mlp", widths)) => {
-                let widths: Result<Vec<usize>, _> = widths.split(',').map(str::parse).collect();
-                Ok(Self::Mlp(Some(widths.map_err(|_| unknown())?)))
-            }
-            _ => Err(unknown()),
-        }
-    }
-}
-
 impl Args {
     /// Widths of the hidden layers, of an mlp.
     fn hidden(&self) -> &[usize] {
         match &self.model {
             ModelName::Mlp(Some(widths)) => widths,
             _ => &self.hidden,
-        }
-    }
-
-    fn model_name(&self) -> &'static str {
-        match self.model {
-            ModelName::Lenet5 => "lenet5",
-            ModelName::Conv1 => "conv1",
-            ModelName::Mlp(_) => "mlp",
         }
     }
 
@@ -248,7 +212,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("wrote {}", path.display());
     }
     let report = Report {
-        model: args.model_name().to_owned(),
+        model: args.model.name().to_owned(),
         dataset: name_of(args.dataset),
         config: trainer.config(),
         parameters: trainer.model().parameter_count(),
@@ -305,7 +269,7 @@ fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
     ensure!(
         expected.elements() == found.elements(),
         "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp:WIDTHS",
-        args.model_name(),
+        args.model.name(),
         name_of(args.dataset),
     );
     Ok(model)
@@ -373,7 +337,7 @@ fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) 
     let ranges = model.calibrate(train.inputs())?;
     let metadata = [
         (Ranges::METADATA_KEY, serde_json::to_string(&ranges)?),
-        ("gelu.model", args.model_name().to_owned()),
+        ("gelu.model", args.model.name().to_owned()),
         ("gelu.dataset", name_of(args.dataset)),
         ("gelu.command", command(args)),
         ("gelu.test_accuracy", test.accuracy.to_string()),
@@ -386,7 +350,7 @@ fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) 
 /// counterpart have the same.
 fn command(args: &Args) -> String {
     let clear = if args.clear && !args.fixed { " --clear" } else { "" };
-    let mut text = format!("gelu train{clear} --model {}", args.model_name());
+    let mut text = format!("gelu train{clear} --model {}", args.model.name());
     // Writing to a String cannot fail.
     if matches!(args.model, ModelName::Mlp(_)) {
         let hidden: Vec<_> = args.hidden().iter().map(usize::to_string).collect();
