@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-#[allow(dead_code, reason = "not every test needs it")]
 pub(crate) fn gelu(arguments: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gelu")).args(arguments).env("GELU_DATA", data).output().unwrap()
 }
