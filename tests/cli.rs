@@ -108,8 +108,10 @@ fn the_demo_is_right_and_accounts_for_every_step() {
     assert!(report["correct"].as_u64().unwrap() >= 29, "{report}");
     let steps = report["steps"].as_array().unwrap();
     // Hello and plan, then for each of five segments one step of the server and one of the client, after the first
-    // encryption, while which the server makes its tables.
-    assert_eq!(steps.len(), 2 + 1 + 1 + 2 * 5);
+    // encryption, while which the server makes its tables. The client makes random factors when it has to wait.
+    let ahead = steps.iter().filter(|step| step["step"] == "meanwhile: random factors").count();
+    assert!(ahead <= 1);
+    assert_eq!(steps.len() - ahead, 2 + 1 + 1 + 2 * 5);
     for step in steps {
         let server = step["party"] == "server";
         assert_eq!(step["saw"], if server { "ciphertext" } else { "plaintext" }, "{step}");

@@ -17,7 +17,7 @@ use crate::arith::backend::Selection;
 
 type Lanes<const N: usize> = [Half<N>; 2];
 
-/// Multiplies up to eight rows of `width` limbs with `factor(step, i)`, for each step in turn.
+/// Multiplies rows of `width` limbs with `factor(step, i)`, for each step in turn.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn mul_rows<'a, const N: usize>(
     tables: &Tables<'_, N>,
@@ -26,17 +26,20 @@ pub(super) fn mul_rows<'a, const N: usize>(
     factor: impl Fn(usize, usize) -> &'a [u64],
     width: usize,
 ) {
-    let last = rows.len() / width - 1;
+    // Zeroing them takes a fiftieth of a product, hence once for all rows.
     let [mut x, mut y, mut out] = [zero_lanes::<N>(); 3];
     let [mut x, mut out] = [&mut x, &mut out];
-    // Lanes without a row repeat the last one.
-    load(vectors(x), |lane| &rows[lane.min(last) * width..][..width]);
-    for step in 0..steps {
-        load(vectors(&mut y), |lane| factor(step, lane.min(last)));
-        mul(tables, x, &y, out);
-        std::mem::swap(&mut x, &mut out);
+    for (group, rows) in rows.chunks_mut(LANES * width).enumerate() {
+        // Lanes without a row repeat the last one.
+        let last = rows.len() / width - 1;
+        load(vectors(x), |lane| &rows[lane.min(last) * width..][..width]);
+        for step in 0..steps {
+            load(vectors(&mut y), |lane| factor(step, group * LANES + lane.min(last)));
+            mul(tables, x, &y, out);
+            std::mem::swap(&mut x, &mut out);
+        }
+        store(rows, width, vectors(x));
     }
-    store(rows, width, vectors(x));
 }
 
 /// `rows[i] *= 1 + m[i] n` for up to eight rows, and as many m, of `width` limbs, given the lower half of `R^2 mod n^2`.
@@ -210,7 +213,7 @@ pub(super) fn power_rows<const N: usize>(
     store(rows, width, vectors(x));
 }
 
-/// `rows[i] = rows[i]^(2^times)` for up to eight rows of `width` limbs.
+/// `rows[i] = rows[i]^(2^times)` for rows of `width` limbs.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn square_rows<const N: usize>(
     tables: &Tables<'_, N>,
@@ -218,15 +221,17 @@ pub(super) fn square_rows<const N: usize>(
     times: usize,
     width: usize,
 ) {
-    let last = rows.len() / width - 1;
     let [mut x, mut out] = [zero_lanes::<N>(); 2];
     let [mut x, mut out] = [&mut x, &mut out];
-    load(vectors(x), |lane| &rows[lane.min(last) * width..][..width]);
-    for _ in 0..times {
-        square(tables, x, out);
-        std::mem::swap(&mut x, &mut out);
+    for rows in rows.chunks_mut(LANES * width) {
+        let last = rows.len() / width - 1;
+        load(vectors(x), |lane| &rows[lane.min(last) * width..][..width]);
+        for _ in 0..times {
+            square(tables, x, out);
+            std::mem::swap(&mut x, &mut out);
+        }
+        store(rows, width, vectors(x));
     }
-    store(rows, width, vectors(x));
 }
 
 /// All vectors of both halves, in order.

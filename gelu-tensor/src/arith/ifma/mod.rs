@@ -230,19 +230,16 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
         Factors::Gather { entries, .. } => entries.len() / count.max(1),
         _ => 1,
     };
-    for (group, x) in x.chunks_mut(lanes::LANES * width).enumerate() {
-        let first = group * lanes::LANES;
-        let factor = |step: usize, lane: usize| match factors {
-            Factors::Each(y) => &y[(first + lane) * width..][..width],
-            Factors::Gather { tables, entries } => {
-                let entry = entries[step * count + first + lane];
-                tables[entry.table as usize].residue(entry.index as usize)
-            }
-            Factors::One(y) => &y[..width],
-        };
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::mul_rows(&tables, x, steps, factor, width) };
-    }
+    let factor = |step: usize, residue: usize| match factors {
+        Factors::Each(y) => &y[residue * width..][..width],
+        Factors::Gather { tables, entries } => {
+            let entry = entries[step * count + residue];
+            tables[entry.table as usize].residue(entry.index as usize)
+        }
+        Factors::One(y) => &y[..width],
+    };
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { kernels::mul_rows(&tables, x, steps, factor, width) };
 }
 
 fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
@@ -305,10 +302,8 @@ fn power<const N: usize>(context: &Context, x: &mut [u64], exponent: &Exponent, 
 fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
-    for x in x.chunks_mut(lanes::LANES * width) {
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::square_rows(&tables, x, times, width) };
-    }
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { kernels::square_rows(&tables, x, times, width) };
 }
 
 /// 64-bit limbs to limbs of 52 bits; what does not fit `narrow` must be zero.
