@@ -136,7 +136,19 @@ impl PublicKey {
 
     /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
     pub fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
-        self.0.ring.lower(ciphertexts).iter().flat_map(|limb| limb.to_le_bytes()).collect()
+        let count = ciphertexts.len();
+        let batch = batch_for(count, rayon::current_num_threads());
+        let runs: Vec<usize> = (0..count).step_by(batch).collect();
+        let encode = |start: usize| {
+            let limbs = self.0.ring.lower(&ciphertexts.gather(start..count.min(start + batch)));
+            let mut bytes = Vec::with_capacity(8 * limbs.len());
+            limbs.iter().for_each(|limb| bytes.extend_from_slice(&limb.to_le_bytes()));
+            bytes
+        };
+        match runs[..] {
+            [start] => encode(start),
+            _ => runs.into_par_iter().map(encode).collect::<Vec<_>>().concat(),
+        }
     }
 
     /// Decodes and checks ciphertexts.
