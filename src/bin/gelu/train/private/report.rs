@@ -142,7 +142,12 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
          range.\n\n![curves](curves.svg)\n",
         args.model.name(),
         name_of(args.dataset),
-        if done.account.is_some() { "privately" } else { "in the clear, on the same integers" },
+        if done.account.is_some() {
+            let size = KeyBits::from(args.private.key_bits).bits();
+            format!("privately, keys of {size} bits ({})", KeyType::from(args.private.key_type).name())
+        } else {
+            "in the clear, on the same integers".to_owned()
+        },
         command(args),
         done.master.iterations,
         args.batch_size,
