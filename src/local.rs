@@ -183,24 +183,27 @@ impl LocalInference {
             let (server_steps, result) = served.map_err(|_| gelu_io::transport::Disconnected)?;
             result?;
             let plan = plan.ok_or(gelu_io::transport::Disconnected)?;
-            let steps = interleave(plan.segments.len(), client_steps, server_steps);
+            let steps = interleave(client_steps, server_steps);
             Ok(LocalReport::new(plan, outcomes, steps))
         })
     }
 }
 
 /// Lists the steps as a tensor meets them, the client's before the server's, batch after batch: at the client one more
-/// of each batch than there are segments, and before the first batch its hello and what the server does about it.
-fn interleave(segments: usize, client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecord> {
-    let batches = client.len().saturating_sub(1) / (segments + 1);
-    let opening = server.len().saturating_sub(batches * segments);
-    let (mut client, mut server) = (client.into_iter(), server.into_iter());
-    let mut steps: Vec<StepRecord> = client.by_ref().take(1).collect();
-    steps.extend(server.by_ref().take(opening));
-    for step in client {
+/// of each batch than there are segments; and before the first batch the client's hello, what the server does about it,
+/// and what the client does while it waits.
+fn interleave(client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecord> {
+    let split = |steps: Vec<StepRecord>| steps.into_iter().partition(|step| step.batch.is_none());
+    let ((mut waiting, client), (opening, server)): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) =
+        (split(client), split(server));
+    let mut steps: Vec<StepRecord> = waiting.drain(..waiting.len().min(1)).collect();
+    steps.extend(opening);
+    steps.extend(waiting);
+    let (mut client, mut server) = (client.into_iter().peekable(), server.into_iter());
+    while let Some(step) = client.next() {
+        let is_last = client.peek().is_none_or(|next| next.batch != step.batch);
         steps.push(step);
-        // None follows the last step of a batch.
-        if !(steps.len() - 1 - opening).is_multiple_of(2 * segments + 1) {
+        if !is_last {
             steps.extend(server.next());
         }
     }

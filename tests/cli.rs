@@ -112,6 +112,15 @@ fn the_demo_is_right_and_accounts_for_every_step() {
     let ahead = steps.iter().filter(|step| step["step"] == "meanwhile: random factors").count();
     assert!(ahead <= 1);
     assert_eq!(steps.len() - ahead, 2 + 1 + 1 + 2 * 5);
+    let of_the_batch: Vec<_> = steps.iter().filter(|step| step["batch"] == 0).collect();
+    assert_eq!(of_the_batch.len(), 1 + 2 * 5);
+    for (at, step) in of_the_batch.iter().enumerate() {
+        assert_eq!(step["party"], ["client", "server"][at % 2], "{steps:?}");
+    }
+    assert_eq!(
+        (&of_the_batch[0]["step"], &of_the_batch[1]["step"]),
+        (&"quantise, encrypt".into(), &"conv1+pool1".into())
+    );
     for step in steps {
         let server = step["party"] == "server";
         assert_eq!(step["saw"], if server { "ciphertext" } else { "plaintext" }, "{step}");

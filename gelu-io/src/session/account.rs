@@ -21,6 +21,8 @@ pub enum Seen {
 pub struct StepRecord {
     /// What was done.
     pub step: String,
+    /// For which batch of the session, from 0; none where it was for all.
+    pub batch: Option<u32>,
     /// Who did it.
     pub party: Party,
     /// What it saw.
@@ -111,8 +113,13 @@ impl Account {
     /// Adds to a step, under that name if it is the first time.
     pub(super) fn add(&mut self, (place, step): (Place, String), amounts: Amounts) {
         let saw = if self.party == Party::Server { Seen::Ciphertext } else { Seen::Plaintext };
+        let batch = match place {
+            Place::Opening(_) => None,
+            Place::Batch { round, .. } => Some(round),
+        };
         let record = self.records.entry(place).or_insert_with(|| StepRecord {
             step,
+            batch,
             party: self.party,
             saw,
             ciphertexts_in: 0,
