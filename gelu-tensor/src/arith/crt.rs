@@ -14,8 +14,8 @@ pub(crate) struct Crt {
     parts: [Ring; 2],
     /// For each part the other factor's residue in the low half, and R times it in the high half.
     cofactors: [Residues; 2],
-    /// What the two halves of a residue of each part are multiplied with, which R times the factors are 1 there and 0
-    /// in the other part.
+    /// What the two halves of a residue of each part are multiplied with: in that part its R, and its R times the factor,
+    /// and 0 in the other part.
     idempotents: Residues,
 }
 
@@ -40,9 +40,7 @@ impl Crt {
             let mut digits = engine.portable().split(other.modulus());
             let in_montgomery_form = engine.decode_digits(part.lift(other.modulus(), 1).residue(0));
             digits[limbs..].copy_from_slice(&in_montgomery_form[..limbs]);
-            let mut cofactor = part.empty(1);
-            cofactor.push_limbs(&engine.encode_digits(&digits));
-            cofactor
+            part.residues_of(&engine.encode_digits(&digits))
         };
         let [p, q] = parts;
         let cofactors = [cofactor(p, q), cofactor(q, p)];

@@ -214,19 +214,14 @@ impl Ring {
     /// A table of residues in the order that [`mul_assign_selected`](Self::mul_assign_selected) selects from: a
     /// multiple of 16 of them.
     pub(super) fn arrange_for_selection(&self, table: &Residues) -> Residues {
-        let mut arranged = self.empty(table.len());
-        arranged.push_limbs(&self.0.engine.arrange_for_selection(table.limbs()));
-        arranged
+        self.residues_of(&self.0.engine.arrange_for_selection(table.limbs()))
     }
 
     /// Residues in a form that makes products with them by [`mul_assign_selected`](Self::mul_assign_selected) cheaper,
     /// given their inverses; `None` where the backend has none.
     pub(super) fn factored(&self, residues: &Residues, inverses: &Residues) -> Option<Residues> {
         self.count_products(residues.len());
-        let limbs = self.0.engine.factored(residues.limbs(), inverses.limbs())?;
-        let mut factored = self.empty(residues.len());
-        factored.push_limbs(&limbs);
-        Some(factored)
+        self.0.engine.factored(residues.limbs(), inverses.limbs()).map(|limbs| self.residues_of(&limbs))
     }
 
     /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R

@@ -118,7 +118,7 @@ impl Tables {
     pub(super) fn gather(&self, ring: &Ring, entries: impl Iterator<Item = Entry>) -> Residues {
         let mut out = ring.empty(entries.size_hint().0);
         for entry in entries {
-            out.append(&self.batches[entry.table as usize].gather([entry.index as usize]));
+            out.append_one(&self.batches[entry.table as usize], entry.index as usize);
         }
         out
     }

@@ -4,6 +4,7 @@
 //! A ciphertext of m is `(1 + m n) h^rho mod n^2` with `h = (-x^2)^n` and rho of half as many bits as n; or, for
 //! [subgroup keys](KeyType::Subgroup), with an h of small order and a shorter rho.
 
+mod factors;
 mod numbers;
 mod parameters;
 mod pool;

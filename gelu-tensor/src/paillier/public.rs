@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use num_bigint::BigUint;
@@ -7,6 +8,7 @@ use rand::CryptoRng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
@@ -136,19 +138,13 @@ impl PublicKey {
 
     /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
     pub fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
-        let count = ciphertexts.len();
-        let batch = batch_for(count, rayon::current_num_threads());
-        let runs: Vec<usize> = (0..count).step_by(batch).collect();
-        let encode = |start: usize| {
-            let limbs = self.0.ring.lower(&ciphertexts.gather(start..count.min(start + batch)));
+        let encode = |range| {
+            let limbs = self.0.ring.lower(&ciphertexts.gather(range));
             let mut bytes = Vec::with_capacity(8 * limbs.len());
             limbs.iter().for_each(|limb| bytes.extend_from_slice(&limb.to_le_bytes()));
             bytes
         };
-        match runs[..] {
-            [start] => encode(start),
-            _ => runs.into_par_iter().map(encode).collect::<Vec<_>>().concat(),
-        }
+        in_runs(ciphertexts.len(), encode).concat()
     }
 
     /// Decodes and checks ciphertexts.
@@ -215,24 +211,20 @@ impl PublicKey {
         })
     }
 
-    /// Runs `work` on runs of a few indices in parallel and joins the residues it makes, in order. A single run stays on
-    /// the calling thread.
+    /// Runs `work` on [runs](in_runs) of a few indices in parallel and joins the residues it makes, in order.
     pub(crate) fn in_parallel(
         &self,
         count: usize,
-        work: impl Fn(std::ops::Range<usize>) -> Residues + Sync,
+        work: impl Fn(Range<usize>) -> Residues + Sync,
     ) -> Residues {
-        let batch = batch_for(count, rayon::current_num_threads());
-        if (1..=batch).contains(&count) {
-            return work(0..count);
+        match <[Residues; 1]>::try_from(in_runs(count, work)) {
+            Ok([only]) => only,
+            Err(parts) => {
+                let mut out = self.0.ring.empty(count);
+                parts.iter().for_each(|part| out.append(part));
+                out
+            }
         }
-        let parts: Vec<Residues> = (0..count.div_ceil(batch))
-            .into_par_iter()
-            .map(|index| work(index * batch..count.min((index + 1) * batch)))
-            .collect();
-        let mut out = self.0.ring.empty(count);
-        parts.iter().for_each(|part| out.append(part));
-        out
     }
 
     /// `count` secret exponents rho of fresh encryptions.
@@ -295,6 +287,16 @@ pub struct HidingRandomizers {
     pub(crate) bits: usize,
 }
 
+/// Runs `work` on runs of a few indices in parallel: what it makes, in order. A single run stays on the calling thread.
+fn in_runs<T: Send>(count: usize, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+    let batch = batch_for(count, rayon::current_num_threads());
+    if (1..=batch).contains(&count) {
+        return vec![work(0..count)];
+    }
+    let run = |index| work(index * batch..count.min((index + 1) * batch));
+    (0..count.div_ceil(batch)).into_par_iter().map(run).collect()
+}
+
 /// Ciphertexts of one task: whole vectors, as few that all threads have work to the end, and up to [`MOST_TOGETHER`],
 /// for every task reads the comb's table once.
 fn batch_for(count: usize, threads: usize) -> usize {
@@ -332,50 +334,6 @@ impl Randomizer for PublicKey {
 enum Trust {
     Peer,
     Owner,
-}
-
-fn is_prime(number: u32) -> bool {
-    (2..number)
-        .take_while(|divisor| divisor * divisor <= number)
-        .all(|divisor| !number.is_multiple_of(divisor))
-}
-
-/// The remainder of a public number.
-fn remainder(n: &BigUint, divisor: u32) -> u32 {
-    let divisor = u64::from(divisor);
-    n.iter_u32_digits().rev().fold(0, |rest, digit| (rest << 32 | u64::from(digit)) % divisor) as u32
-}
-
-/// An odd prime factor below 1,000. One remainder tells of three primes, whose product is below 2^30.
-fn small_factor(n: &BigUint) -> Option<u32> {
-    let primes: Vec<u32> = (3..1000).step_by(2).filter(|&number| is_prime(number)).collect();
-    primes.chunks(3).find_map(|primes| {
-        let rest = remainder(n, primes.iter().product());
-        primes.iter().copied().find(|&prime| rest.is_multiple_of(prime))
-    })
-}
-
-/// The prime k for which n is a k-th power, if there is one. n has no factor below 1,000 (10 bits).
-fn perfect_power(n: &BigUint) -> Option<u32> {
-    (2..=(n.bits() / 9) as u32)
-        .filter(|&k| is_prime(k) && may_be_power(n, k))
-        .find(|&k| n.nth_root(k).pow(k) == *n)
-}
-
-/// Whether n is a k-th power modulo some small primes r with k | r - 1, where only one residue in k is one: what says
-/// no is no power, so that roots need hardly ever be taken.
-fn may_be_power(n: &BigUint, k: u32) -> bool {
-    const PRIMES: usize = 8;
-    let step = k * (1 + k % 2);
-    (1..).map(|i| i * step + 1).filter(|&r| is_prime(r)).take(PRIMES).all(|r| {
-        let (residue, modulus) = (u64::from(remainder(n, r)), u64::from(r));
-        let exponent = (r - 1) / k;
-        let power = (0..u32::BITS - exponent.leading_zeros()).rev().fold(1, |power, bit| {
-            let factor = if exponent >> bit & 1 == 1 { residue } else { 1 };
-            power * power % modulus * factor % modulus
-        });
-        residue == 0 || power == 1
-    })
 }
 
 impl PartialEq for PublicKey {

@@ -26,7 +26,7 @@ pub(super) fn mul_rows<'a, const N: usize>(
     factor: impl Fn(usize, usize) -> &'a [u64],
     width: usize,
 ) {
-    // Zeroed once for all rows: a product is not so long that it would not show.
+    // Zeroed once for all rows, not for every eight.
     let [mut x, mut y, mut out] = [zero_lanes::<N>(); 3];
     let [mut x, mut out] = [&mut x, &mut out];
     for (group, rows) in rows.chunks_mut(LANES * width).enumerate() {
