@@ -1,13 +1,11 @@
 //! Encrypted tensors in pieces, so that one piece is made while another travels and a third is worked on.
 
 use rand::CryptoRng;
-use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::arith::Residues;
-use crate::layout::{Arrangement, Extent};
 use crate::paillier::{PublicKey, Randomizer, SecretKey};
-use crate::{EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
+use crate::{Arrangement, Contents, EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
 
 /// The most bytes of ciphertexts that travel together.
 pub const CHUNK_BYTES: usize = 1 << 16;
@@ -49,7 +47,7 @@ impl EncChunk {
 
     /// Its ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
     pub fn encode(&self) -> Vec<u8> {
-        encode(&self.key, &self.ciphertexts)
+        self.key.encode(&self.ciphertexts)
     }
 
     /// The key it is encrypted under.
@@ -67,77 +65,65 @@ impl EncChunk {
     }
 }
 
-/// Ciphertexts as bytes.
-pub(crate) fn encode(key: &PublicKey, ciphertexts: &Residues) -> Vec<u8> {
-    const TOGETHER: usize = 8;
-    let count = ciphertexts.len();
-    let parts: Vec<Vec<u8>> = (0..count.div_ceil(TOGETHER))
-        .into_par_iter()
-        .map(|part| part * TOGETHER..count.min((part + 1) * TOGETHER))
-        .map(|range| key.encode(&ciphertexts.gather(range)))
-        .collect();
-    parts.concat()
+/// Cuts ciphertexts into chunks of as many as travel together.
+pub(crate) fn split(key: &PublicKey, ciphertexts: &Residues) -> Vec<EncChunk> {
+    let (count, most) = (ciphertexts.len(), EncChunk::most(key));
+    let chunk = |start| EncChunk::new(key.clone(), ciphertexts.gather(start..count.min(start + most)));
+    (0..count).step_by(most).map(chunk).collect()
 }
 
 /// A tensor in the clear that is encrypted chunk by chunk.
 pub struct Encryption {
     values: FixedTensor,
     layout: SlotLayout,
+    count: usize,
     done: usize,
 }
 
 impl Encryption {
-    /// The encryption of `values` under `key`; nothing is encrypted yet.
+    /// Returns the encryption of `values` under `key`; nothing is encrypted yet.
     ///
     /// # Errors
     /// [`Error::Overflow`] when a value does not fit a slot or the slots do not fit the key; [`Error::Layout`] when
     /// the layout is not one of this shape.
-    pub fn new(values: FixedTensor, layout: SlotLayout, key: &PublicKey) -> Result<Self, Error> {
-        layout.check(key.size(), values.shape())?;
-        layout.check_format(values.format())?;
-        Ok(Self { values, layout, done: 0 })
-    }
-
-    /// What is public of the whole tensor.
-    pub fn header(&self) -> EncTensorHeader {
-        EncTensorHeader {
-            shape: self.values.shape().clone(),
-            batch: self.values.batch(),
-            format: self.values.format(),
-            layout: self.layout,
-        }
+    pub fn new(values: FixedTensor, layout: &SlotLayout, key: &PublicKey) -> Result<Self, Error> {
+        let header = values.header(layout)?;
+        let count = header.check(key.size())?;
+        Ok(Self { values, layout: header.layout, count, done: 0 })
     }
 
     /// Encrypts the next chunk; `None` after the last.
     pub fn next_chunk(&mut self, randomizer: &dyn Randomizer, rng: &mut dyn CryptoRng) -> Option<EncChunk> {
         let key = randomizer.public_key();
-        let run = self.done..self.ciphertext_count().min(self.done + EncChunk::most(key));
+        let run = self.done..self.count.min(self.done + EncChunk::most(key));
         if run.is_empty() {
             return None;
         }
         self.done = run.end;
-        let ciphertexts = self.values.encrypt_run(self.layout, run, randomizer, rng);
+        let ciphertexts = self.values.encrypt_run(&self.layout, run, randomizer, rng);
         Some(EncChunk::new(key.clone(), ciphertexts))
     }
 
-    /// How many ciphertexts have been made.
+    /// Returns the number of ciphertexts that have been made.
     pub fn ciphertexts_made(&self) -> usize {
         self.done
     }
 
-    /// How many there will be.
+    /// Returns the number of ciphertexts that there will be.
     pub fn ciphertext_count(&self) -> usize {
-        self.layout.count(self.values.extent())
+        self.count
+    }
+
+    /// Whether all have been made.
+    pub fn is_complete(&self) -> bool {
+        self.done == self.count
     }
 }
 
 /// Does not print the values.
 impl std::fmt::Debug for Encryption {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encryption")
-            .field("header", &self.header())
-            .field("done", &self.done)
-            .finish_non_exhaustive()
+        f.debug_struct("Encryption").field("done", &self.done).finish_non_exhaustive()
     }
 }
 
@@ -151,9 +137,8 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    fn new(key: &PublicKey, header: &EncTensorHeader, most: usize) -> Result<Self, Error> {
-        header.layout.check_format(header.format)?;
-        Ok(Self { key: key.clone(), chunks: 0, ciphertexts: 0, count: header.check(key, most)? })
+    fn new(key: &PublicKey, header: &EncTensorHeader) -> Result<Self, Error> {
+        Ok(Self { key: key.clone(), chunks: 0, ciphertexts: 0, count: header.check(key.size())? })
     }
 
     /// Takes note of a chunk, or refuses it.
@@ -191,13 +176,13 @@ pub struct EncTensorBuilder {
 }
 
 impl EncTensorBuilder {
-    /// A tensor of at most `most` ciphertexts that is handed out in parts of `part` images (the last may have fewer).
+    /// Returns a tensor that is handed out in parts of `part` images (the last may have fewer).
     ///
     /// # Errors
-    /// When the header does not fit the key, or the limit; [`Error::Count`] when parts would share ciphertexts
+    /// When the header does not fit the key; [`Error::Count`] when parts would share ciphertexts
     /// ([`SlotLayout::images_apart`]).
-    pub fn new(key: &PublicKey, header: EncTensorHeader, part: usize, most: usize) -> Result<Self, Error> {
-        let arrivals = Arrivals::new(key, &header, most)?;
+    pub fn new(key: &PublicKey, header: EncTensorHeader, part: usize) -> Result<Self, Error> {
+        let arrivals = Arrivals::new(key, &header)?;
         let expected = header.layout.images_apart();
         if part == 0 || (part < header.batch && !part.is_multiple_of(expected)) {
             let what = "images of a part, a multiple of";
@@ -228,17 +213,20 @@ impl EncTensorBuilder {
         self.taken == self.header.batch
     }
 
+    /// Whether the next part's ciphertexts have come and there is one.
+    pub fn has_part(&self) -> bool {
+        let part = self.header.part(self.part.min(self.header.batch - self.taken));
+        part.batch > 0 && self.ciphertexts.len() >= part.ciphertexts()
+    }
+
     /// The next part, if its ciphertexts have come and there is one.
-    ///
-    /// # Errors
-    /// [`Error::Overflow`] when the slots do not hold the values, which [`new`](Self::new) has checked.
-    pub fn next_part(&mut self) -> Result<Option<EncTensor>, Error> {
-        let EncTensorHeader { shape, batch, format, layout } = &self.header;
-        let images = self.part.min(batch - self.taken);
-        let count = layout.ciphertexts(images, shape);
-        if images == 0 || self.ciphertexts.len() < count {
-            return Ok(None);
+    pub fn next_part(&mut self) -> Option<EncTensor> {
+        if !self.has_part() {
+            return None;
         }
+        let images = self.part.min(self.header.batch - self.taken);
+        let header = self.header.part(images);
+        let count = header.ciphertexts();
         self.taken += images;
         let rest = self.ciphertexts.gather(count..self.ciphertexts.len());
         let ciphertexts = if rest.is_empty() {
@@ -248,8 +236,7 @@ impl EncTensorBuilder {
             self.ciphertexts = rest;
             part
         };
-        let key = self.arrivals.key.clone();
-        EncTensor::new(key, shape.clone(), images, *format, *layout, ciphertexts).map(Some)
+        Some(EncTensor::new(self.arrivals.key.clone(), header, ciphertexts))
     }
 }
 
@@ -261,16 +248,14 @@ pub struct Decryption {
 }
 
 impl Decryption {
-    /// The decryption of a tensor of at most `most` ciphertexts under `key`.
+    /// Returns the decryption of a tensor under `key`.
     ///
     /// # Errors
-    /// When the header does not fit the key, or the limit; [`Error::Layout`] for im2col, which holds values more than
-    /// once.
-    pub fn new(key: &PublicKey, header: EncTensorHeader, most: usize) -> Result<Self, Error> {
-        let arrivals = Arrivals::new(key, &header, most)?;
-        if let Arrangement::Patches(_) = header.layout.arrangement {
-            let (operation, expected) = ("decryption", "one value, a batch or positions");
-            return Err(Error::Layout { operation, expected, found: header.layout.to_string() });
+    /// When the header does not fit the key; [`Error::Layout`] for im2col, which holds values more than once.
+    pub fn new(key: &PublicKey, header: EncTensorHeader) -> Result<Self, Error> {
+        let arrivals = Arrivals::new(key, &header)?;
+        if let Arrangement::Patches(_) = header.layout.arrangement() {
+            return Err(header.layout.misfit("decryption", "images or positions"));
         }
         let values = Zeroizing::new(vec![0; header.batch * header.shape.elements()]);
         Ok(Self { arrivals, header, values })
@@ -287,9 +272,8 @@ impl Decryption {
         let public = key.public_key();
         self.arrivals.key.check_same(public)?;
         let plaintexts = key.decrypt(&chunk.ciphertexts)?;
-        let EncTensorHeader { shape, batch, format, layout } = &self.header;
-        let (extent, modulus) = (Extent::new(*batch, shape), public.ring().modulus());
-        layout.unpack(&mut self.values, (&plaintexts, first), extent, modulus, *format)
+        let (extent, modulus) = (self.header.extent(), public.ring().modulus());
+        self.header.layout.unpack(&mut self.values, (&plaintexts, first), extent, modulus)
     }
 
     /// How many ciphertexts have come.
@@ -302,16 +286,36 @@ impl Decryption {
         self.arrivals.is_complete()
     }
 
-    /// The values.
+    /// Returns the integers.
     ///
     /// # Errors
-    /// [`Error::Count`] when ciphertexts are missing.
+    /// [`Error::Count`] when ciphertexts are missing; [`Error::Layout`] when the slots hold residues.
     pub fn finish(mut self) -> Result<FixedTensor, Error> {
-        if !self.is_complete() {
-            let (expected, found) = (self.arrivals.count, self.arrivals.ciphertexts);
-            return Err(Error::Count { what: "ciphertexts of a tensor", expected, found });
+        self.check_complete()?;
+        let Contents::Integers(format) = self.header.layout.contents() else {
+            return Err(self.header.layout.misfit("decryption to integers", "integers"));
+        };
+        FixedTensor::new(self.header.shape, format, std::mem::take(&mut *self.values))
+    }
+
+    /// Returns the residues in `[0, 2^l)` of flooded sums.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when ciphertexts are missing; [`Error::Layout`] when the slots hold integers.
+    pub fn finish_residues(self) -> Result<Zeroizing<Vec<u64>>, Error> {
+        self.check_complete()?;
+        match self.header.layout.contents() {
+            Contents::Residues(_) => Ok(Zeroizing::new(self.values.iter().map(|&x| x as u64).collect())),
+            Contents::Integers(_) => Err(self.header.layout.misfit("decryption to residues", "residues")),
         }
-        FixedTensor::new(self.header.shape, self.header.format, std::mem::take(&mut *self.values))
+    }
+
+    fn check_complete(&self) -> Result<(), Error> {
+        if self.is_complete() {
+            return Ok(());
+        }
+        let (expected, found) = (self.arrivals.count, self.arrivals.ciphertexts);
+        Err(Error::Count { what: "ciphertexts of a tensor", expected, found })
     }
 }
 

@@ -1,22 +1,24 @@
+//! Batches of numbers under encryption, and what can be computed on them without the key.
+
 use rand::CryptoRng;
+use rayon::prelude::*;
 
 use crate::arith::Residues;
 use crate::chunk::{self, EncChunk};
 use crate::fixed_tensor::check_addend;
-use crate::layout::{Arrangement, Extent};
-use crate::lowering::ColumnPlan;
+use crate::layout::Extent;
 use crate::matmul::{self, Columns};
-use crate::paillier::{HidingRandomizers, PublicKey, Randomizer, SecretKey};
-use crate::{Error, FixedTensor, Format, IntMatrix, Shape, SlotLayout, Window};
+use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::product::{MapWeights, Product};
+use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
 #[derive(Clone, Debug)]
 pub struct EncTensor {
     key: PublicKey,
-    shape: Shape,
-    batch: usize,
-    format: Format,
-    layout: SlotLayout,
+    header: EncTensorHeader,
     ciphertexts: Residues,
     /// Bits that the exponents of h in its ciphertexts may have. A fresh encryption's are the key owner's own; every
     /// operation makes them longer, and tells how by them until they are hidden again.
@@ -24,288 +26,349 @@ pub struct EncTensor {
 }
 
 /// What is public of an encrypted tensor: all but the ciphertexts.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncTensorHeader {
     /// The shape of one image.
     pub shape: Shape,
     /// How many images.
     pub batch: usize,
-    /// Scale and bound of the values.
-    pub format: Format,
-    /// Where they lie.
+    /// Where the values lie, and what they are.
     pub layout: SlotLayout,
 }
 
 impl EncTensorHeader {
-    /// Checks the sizes against a key and each other and returns the number of ciphertexts, at most `limit`.
+    /// Ciphertexts of one tensor.
+    const MOST: usize = 1 << 22;
+
+    /// Checks the sizes against each other and a key's, and returns the number of ciphertexts.
     ///
     /// # Errors
     /// [`Error::Count`], [`Error::Overflow`] or [`Error::Layout`] that says what does not fit.
-    pub fn check(&self, key: &PublicKey, limit: usize) -> Result<usize, Error> {
-        self.layout.check(key.size(), &self.shape)?;
-        let values = self.shape.elements().saturating_mul(self.batch);
-        let most = limit.saturating_mul(key.size().slot_capacity_bits());
-        if values == 0 || values > most {
-            return Err(Error::Count {
-                what: "values of an encrypted tensor",
-                expected: most,
-                found: values,
-            });
+    pub fn check(&self, key: KeyBits) -> Result<usize, Error> {
+        self.layout.check(key, &self.shape)?;
+        let found = self.ciphertexts();
+        if self.batch == 0 || found > Self::MOST {
+            let what = "ciphertexts of a tensor";
+            return Err(Error::Count { what, expected: found.clamp(1, Self::MOST), found });
         }
-        let count = self.layout.ciphertexts(self.batch, &self.shape);
-        if count > limit {
-            return Err(Error::Count {
-                what: "ciphertexts of a tensor, at most",
-                expected: limit,
-                found: count,
-            });
-        }
-        Ok(count)
+        Ok(found)
+    }
+
+    /// Returns the number of ciphertexts.
+    pub fn ciphertexts(&self) -> usize {
+        self.layout.count(self.extent())
+    }
+
+    /// Returns the header of a part of the batch.
+    pub fn part(&self, batch: usize) -> Self {
+        Self { batch, ..self.clone() }
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        Extent::new(self.batch, &self.shape)
     }
 }
 
 impl EncTensor {
-    pub(crate) fn new(
-        key: PublicKey,
-        shape: Shape,
-        batch: usize,
-        format: Format,
-        layout: SlotLayout,
-        ciphertexts: Residues,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(key: PublicKey, header: EncTensorHeader, ciphertexts: Residues) -> Self {
         let randomness_bits = key.parameters().encryption_exponent();
-        layout.check_format(format)?;
-        Ok(Self { key, shape, batch, format, layout, ciphertexts, randomness_bits })
+        Self { key, header, ciphertexts, randomness_bits }
     }
 
     /// The result of an operation on this tensor, which made its exponents longer by `grown_bits`.
-    fn derive(
-        &self,
-        ciphertexts: Residues,
-        grown_bits: usize,
-        (shape, format, layout): (Shape, Format, SlotLayout),
-    ) -> Result<Self, Error> {
-        let out = Self::new(self.key.clone(), shape, self.batch, format, layout, ciphertexts)?;
-        Ok(Self { randomness_bits: self.randomness_bits + grown_bits, ..out })
+    fn derive(&self, ciphertexts: Residues, grown_bits: usize, (shape, layout): (Shape, SlotLayout)) -> Self {
+        let header = EncTensorHeader { shape, batch: self.header.batch, layout };
+        Self {
+            randomness_bits: self.randomness_bits + grown_bits,
+            ..Self::new(self.key.clone(), header, ciphertexts)
+        }
     }
 
-    /// The tensor of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
+    /// Returns the tensor of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
     ///
     /// # Errors
     /// When header and ciphertexts do not fit each other or the key, or a ciphertext is none.
     pub fn decode(key: &PublicKey, header: EncTensorHeader, ciphertexts: &[u8]) -> Result<Self, Error> {
         let found = ciphertexts.len() / key.ciphertext_bytes();
-        let expected = header.check(key, found)?;
+        let expected = header.check(key.size())?;
         if expected != found {
             return Err(Error::Count { what: "ciphertexts of a tensor", expected, found });
         }
-        let EncTensorHeader { shape, batch, format, layout } = header;
-        Self::new(key.clone(), shape, batch, format, layout, key.decode(ciphertexts)?)
+        Ok(Self::new(key.clone(), header, key.decode(ciphertexts)?))
     }
 
-    /// The ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
+    /// Returns the ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
     pub fn encode_ciphertexts(&self) -> Vec<u8> {
-        chunk::encode(&self.key, &self.ciphertexts)
+        self.key.encode(&self.ciphertexts)
     }
 
-    /// The ciphertexts in chunks of as many as travel together.
-    pub fn chunks(&self) -> impl Iterator<Item = EncChunk> {
-        let (count, most) = (self.ciphertexts.len(), EncChunk::most(&self.key));
-        (0..count).step_by(most).map(move |start| {
-            let run = start..count.min(start + most);
-            EncChunk::new(self.key.clone(), self.ciphertexts.gather(run))
-        })
+    /// Returns the ciphertexts in chunks of as many as travel together.
+    pub fn chunks(&self) -> Vec<EncChunk> {
+        chunk::split(&self.key, &self.ciphertexts)
     }
 
-    /// What is public of it.
-    pub fn header(&self) -> EncTensorHeader {
-        EncTensorHeader {
-            shape: self.shape.clone(),
-            batch: self.batch,
-            format: self.format,
-            layout: self.layout,
-        }
+    /// Returns what is public of the tensor.
+    pub fn header(&self) -> &EncTensorHeader {
+        &self.header
     }
 
-    /// The key it is encrypted under.
+    /// Returns the key that the tensor is encrypted under.
     pub fn key(&self) -> &PublicKey {
         &self.key
     }
 
-    /// The shape of one image.
+    /// Returns the shape of one image.
     pub fn shape(&self) -> &Shape {
-        &self.shape
+        &self.header.shape
     }
 
-    /// How many images.
+    /// Returns the number of images.
     pub fn batch(&self) -> usize {
-        self.batch
+        self.header.batch
     }
 
-    /// The scale and the bound of its values.
-    pub fn format(&self) -> Format {
-        self.format
+    /// Returns where the values lie, and what they are.
+    pub fn layout(&self) -> &SlotLayout {
+        &self.header.layout
     }
 
-    /// Where its values lie.
-    pub fn layout(&self) -> SlotLayout {
-        self.layout
-    }
-
-    /// How many ciphertexts it has.
+    /// Returns the number of ciphertexts.
     pub fn ciphertext_count(&self) -> usize {
         self.ciphertexts.len()
     }
 
-    /// Decrypts and unpacks.
+    /// Decrypts and unpacks integers.
     ///
     /// # Errors
     /// [`Error::ForeignKey`] when the key is another one; [`Error::Layout`] for im2col, which holds values more than
-    /// once; [`Error::Randomness`] when a ciphertext was not made under the key, though it is a unit; [`Error::Plaintext`]
-    /// when a value is outside the format's bound.
+    /// once, and for residues; [`Error::Randomness`] when a ciphertext was not made under the key, though it is a unit;
+    /// [`Error::Plaintext`] when a value is outside the format's bound.
     pub fn decrypt(&self, key: &SecretKey) -> Result<FixedTensor, Error> {
+        let Contents::Integers(format) = self.layout().contents() else {
+            return Err(self.layout().misfit("decryption to integers", "integers"));
+        };
+        let values = self.unpack(key)?;
+        FixedTensor::new(self.shape().clone(), format, values.to_vec())
+    }
+
+    /// Decrypts and unpacks flooded sums: their residues in `[0, 2^l)`, image after image.
+    ///
+    /// # Errors
+    /// As [`decrypt`](Self::decrypt).
+    pub fn decrypt_residues(&self, key: &SecretKey) -> Result<Zeroizing<Vec<u64>>, Error> {
+        let Contents::Residues(_) = self.layout().contents() else {
+            return Err(self.layout().misfit("decryption to residues", "residues"));
+        };
+        let values = self.unpack(key)?;
+        Ok(Zeroizing::new(values.iter().map(|&value| value as u64).collect()))
+    }
+
+    fn unpack(&self, key: &SecretKey) -> Result<Zeroizing<Vec<i64>>, Error> {
         self.key.check_same(key.public_key())?;
-        if let Arrangement::Patches(_) = self.layout.arrangement {
-            return Err(self.layout_error("decryption", "one value, a batch or positions"));
+        if let Arrangement::Patches(_) = self.layout().arrangement() {
+            return Err(self.layout().misfit("decryption", "images or positions"));
         }
         let plaintexts = key.decrypt(&self.ciphertexts)?;
+        let mut values = Zeroizing::new(vec![0; self.batch() * self.shape().elements()]);
         let modulus = self.key.ring().modulus();
-        let mut values = vec![0; self.batch * self.shape.elements()];
-        self.layout.unpack(&mut values, (&plaintexts, 0), self.extent(), modulus, self.format)?;
-        FixedTensor::new(self.shape.clone(), self.format, values)
+        self.layout().unpack(&mut values, (&plaintexts, 0), self.header.extent(), modulus)?;
+        Ok(values)
     }
 
-    /// Convolution with one kernel per row of `kernels`.
-    ///
-    /// Takes slots of images (one value or a batch), or the im2col layout of the same window, which becomes
-    /// positions.
+    /// Returns the map of every image, multiplied as `product` says, which [`Product::cheapest`] has chosen for this
+    /// layout and number of images.
     ///
     /// # Errors
-    /// When shapes or the layout do not fit or the result could overflow its slots.
-    pub fn conv2d(&self, kernels: &IntMatrix, window: Window) -> Result<Self, Error> {
-        let (product, shape, arrangement) =
-            self.layout.conv2d(self.extent(), &self.shape, kernels.rows(), window)?;
-        let out = self.product(kernels, &product)?;
-        let out = match arrangement {
-            // The product's order is group, position, channel; the tensor's is group, channel, position.
-            Arrangement::Images => {
-                let (channels, positions) = (kernels.rows(), shape.elements() / kernels.rows());
-                out.gather((0..out.len()).map(|unit| {
-                    let (group, element) = (unit / (channels * positions), unit % (channels * positions));
-                    (group * positions + element % positions) * channels + element / positions
-                }))
+    /// [`Error::Count`] when the map takes other images or the weights are not its own; [`Error::Layout`] when the
+    /// tensor is not laid out for it; [`Error::Overflow`] when the result could overflow its slots.
+    pub fn apply(
+        &self,
+        map: &Arc<LinearMap>,
+        weights: &MapWeights<'_>,
+        product: &Product,
+    ) -> Result<Self, Error> {
+        for (what, expected, found) in [
+            ("elements of an image", map.input().elements(), self.shape().elements()),
+            ("weights of a linear map", map.weights(), weights.count()),
+            ("strategies of a product", map.blocks().len(), product.strategies().len()),
+        ] {
+            if expected != found {
+                return Err(Error::Count { what, expected, found });
             }
-            _ => out,
+        }
+        // Checked before the work, so that nothing is multiplied that could overflow its slot.
+        let contents = weights.contents(map, self.layout().contents())?;
+        let layout = self.layout().after(map, contents)?;
+        let groups = layout.groups(self.batch());
+        let parts: Vec<Residues> = map
+            .blocks()
+            .par_iter()
+            .enumerate()
+            .map(|(at, block)| {
+                let columns = self.columns(map, at);
+                let matrix = weights.matrix(block);
+                matmul::multiply(self.key.ring(), &matrix, &columns, product.strategies()[at])
+            })
+            .collect::<Result<_, Error>>()?;
+        let ciphertexts = match (layout.arrangement(), &parts[..]) {
+            // Outputs come group by group, column by column; the tensor's units are group by group, output by output.
+            (Arrangement::Images, parts) => {
+                let outputs = map.output().elements();
+                let mut order = vec![0; groups * outputs];
+                // Outputs without any input are zeros.
+                let mut all = self.key.ring().ones(1);
+                for (block, part) in map.blocks().iter().zip(parts) {
+                    let (columns, rows) = (block.columns(), block.rows());
+                    for at in 0..part.len() {
+                        let (group, column, row) = (at / (columns * rows), at / rows % columns, at % rows);
+                        order[group * outputs + block.output(column, row)] = all.len() + at;
+                    }
+                    all.append(part);
+                }
+                all.gather(order)
+            }
+            (_, [only]) => only.clone(),
+            (_, parts) => {
+                let mut all = self.key.ring().empty(layout.units(Extent::new(self.batch(), map.output())));
+                for group in 0..groups {
+                    for (block, part) in map.blocks().iter().zip(parts) {
+                        all.append(&part.gather(group * block.rows()..(group + 1) * block.rows()));
+                    }
+                }
+                all
+            }
         };
-        let format = self.format.weighted_sum(kernels.range(), kernels.columns())?;
-        let layout = SlotLayout { arrangement, ..self.layout };
-        self.derive(out, growth(kernels), (shape, format, layout))
+        Ok(self.derive(ciphertexts, weights.public().growth(map), (map.output().clone(), layout)))
     }
 
-    /// The mean over each window, channel by channel, of slots of images, or of images of one channel in the im2col
-    /// layout of the same window. Padding counts as zeros.
-    ///
-    /// # Errors
-    /// When shapes or the layout do not fit or the result could overflow its slots.
-    pub fn mean_pool(&self, window: Window) -> Result<Self, Error> {
-        let weights = IntMatrix::mean(window.kernel[0].saturating_mul(window.kernel[1]))?;
-        if self.shape.dims().first() == Some(&1) {
-            return self.conv2d(&weights, window);
+    /// The ciphertexts that a block of a map multiplies, group by group, column by column.
+    fn columns(&self, map: &LinearMap, at: usize) -> Columns {
+        let (block, ring) = (&map.blocks()[at], self.key.ring());
+        let groups = self.layout().groups(self.batch());
+        let units = self.layout().units_per_group(self.header.extent());
+        if let Arrangement::Patches(_) = self.layout().arrangement() {
+            let first: usize = map.blocks()[..at].iter().map(|block| block.taps()).sum();
+            let taps = first..first + block.taps();
+            let pool = match map.blocks().len() {
+                1 => self.ciphertexts.clone(),
+                _ => self
+                    .ciphertexts
+                    .gather((0..groups).flat_map(|group| taps.clone().map(move |tap| group * units + tap))),
+            };
+            let count = pool.len();
+            return Columns::new(ring, pool, block.taps(), (0..count).map(Some));
         }
-        let (product, shape) = self.layout.mean_pool(self.extent(), &self.shape, window)?;
-        let out = self.product(&weights, &product)?;
-        let format = self.format.weighted_sum(weights.range(), weights.columns())?;
-        self.derive(out, growth(&weights), (shape, format, self.layout))
+        // The ciphertexts that the block reads at all, and where among them each element lies.
+        let mut places = vec![None; units];
+        let mut used = vec![];
+        for column in 0..block.columns() {
+            for input in (0..block.taps()).filter_map(|tap| block.input(column, tap)) {
+                places[input].get_or_insert_with(|| {
+                    used.push(input);
+                    used.len() - 1
+                });
+            }
+        }
+        let pool = self
+            .ciphertexts
+            .gather((0..groups).flat_map(|group| used.iter().map(move |&input| group * units + input)));
+        let count = used.len();
+        let indices = (0..groups).flat_map(|group| {
+            let place = {
+                let places = &places;
+                move |input: usize| places[input].map(|place| group * count + place)
+            };
+            (0..block.columns()).flat_map(move |column| {
+                (0..block.taps()).map(move |tap| block.input(column, tap).and_then(place))
+            })
+        });
+        Columns::new(ring, pool, block.taps(), indices)
     }
 
-    /// Every row of `matrix` times the (flattened) image, of slots of images.
+    /// Returns the same values under another shape with as many elements.
     ///
     /// # Errors
-    /// When shapes or the layout do not fit or the result could overflow its slots.
-    pub fn dense(&self, matrix: &IntMatrix) -> Result<Self, Error> {
-        let product = self.layout.dense(self.extent())?;
-        let out = self.product(matrix, &product)?;
-        let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
-        let shape = Shape::from([matrix.rows()]);
-        self.derive(out, growth(matrix), (shape, format, self.layout))
-    }
-
-    /// The same slots of images under another shape of as many elements.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when it has another number of elements; [`Error::Layout`] for im2col and positions.
+    /// [`Error::Shape`] when it has another number of elements.
     pub fn reshape(mut self, shape: Shape) -> Result<Self, Error> {
-        if shape.elements() != self.shape.elements() {
-            return Err(Error::Shape { what: "reshaped tensor", expected: self.shape, found: shape });
+        if shape.elements() != self.shape().elements() {
+            let (expected, found) = (self.shape().clone(), shape);
+            return Err(Error::Shape { what: "reshaped tensor", expected, found });
         }
-        // Positions are ordered by channel, so only their shape as an image says where a value lies.
-        if shape != self.shape && self.layout.arrangement != Arrangement::Images {
-            return Err(self.layout_error("reshaping", "one value or a batch"));
-        }
-        self.shape = shape;
+        self.header.shape = shape;
         Ok(self)
     }
 
-    /// The sum with another tensor of the same key, shape and layout.
+    /// Returns the sum with another tensor of the same key, shape and layout.
     ///
     /// # Errors
     /// When they differ or the result could overflow its slots.
     pub fn add(&self, other: &Self) -> Result<Self, Error> {
         self.key.check_same(&other.key)?;
-        if self.shape != other.shape {
+        if self.shape() != other.shape() {
             return Err(Error::Shape {
                 what: "addend",
-                expected: self.shape.clone(),
-                found: other.shape.clone(),
+                expected: self.shape().clone(),
+                found: other.shape().clone(),
             });
         }
-        if self.batch != other.batch {
+        if self.batch() != other.batch() {
             return Err(Error::Count {
                 what: "images of an addend",
-                expected: self.batch,
-                found: other.batch,
+                expected: self.batch(),
+                found: other.batch(),
             });
         }
-        if self.layout != other.layout {
-            return Err(other.layout_error("addition", "its addend is"));
+        let contents = match (self.layout().contents(), other.layout().contents()) {
+            (Contents::Integers(a), Contents::Integers(b)) => Contents::Integers(a.sum(b)?),
+            // What bounds one of the sums bounds all of them together: see `MapWeights::Residues`.
+            (a @ Contents::Residues(_), b) if a == b => a,
+            _ => return Err(other.layout().misfit("addition", "the contents of its addend")),
+        };
+        let layout = self.layout().holding(contents)?;
+        if !layout.adds_to(&other.layout().holding(contents)?) {
+            return Err(other.layout().misfit("addition", "its addend is"));
         }
         let mut ciphertexts = self.ciphertexts.clone();
         self.key.ring().mul_assign(&mut ciphertexts, &other.ciphertexts);
-        let format = self.format.sum(other.format)?;
         let longest = self.randomness_bits.max(other.randomness_bits);
-        let sum = self.derive(ciphertexts, 1, (self.shape.clone(), format, self.layout))?;
+        let sum = self.derive(ciphertexts, 1, (self.shape().clone(), layout));
         Ok(Self { randomness_bits: longest + 1, ..sum })
     }
 
-    /// The sum with a tensor in the clear; one image is added to each of a batch. Unused slots stay zero.
+    /// Returns the sum with a tensor in the clear; one image is added to each of a batch. Unused slots stay zero.
     ///
     /// # Errors
     /// When shapes or scales differ or the result could overflow its slots.
     pub fn add_plain(&self, plain: &FixedTensor) -> Result<Self, Error> {
-        check_addend(&self.shape, self.batch, plain)?;
-        let format = self.format.sum(plain.format())?;
-        let values: Vec<i64> =
-            plain.values().iter().copied().cycle().take(self.batch * self.shape.elements()).collect();
+        check_addend(self.shape(), self.batch(), plain)?;
+        let Contents::Integers(format) = self.layout().contents() else {
+            return Err(self.layout().misfit("addition of integers", "integers"));
+        };
+        let layout = self.layout().holding(Contents::Integers(format.sum(plain.format())?))?;
+        let count = self.batch() * self.shape().elements();
+        let values: Vec<i64> = plain.values().iter().copied().cycle().take(count).collect();
         let all = 0..self.ciphertexts.len();
-        let plaintexts = self.layout.pack(&values, self.extent(), all, self.key.ring().modulus());
+        let plaintexts = layout.pack(&values, self.header.extent(), all, self.key.ring().modulus());
         let ciphertexts = self.key.add_plaintexts(&self.ciphertexts, &plaintexts);
-        self.derive(ciphertexts, 0, (self.shape.clone(), format, self.layout))
+        Ok(self.derive(ciphertexts, 0, (self.shape().clone(), layout)))
     }
 
-    /// The same values with `stacked` units in a ciphertext: units are moved next to each other by multiplying with
-    /// powers of two (Horner's rule). [`SlotLayout::most_stacked`] says how many fit.
+    /// Returns the same values with `stacked` units in a ciphertext: units are moved next to each other by multiplying
+    /// with powers of two (Horner's rule). [`SlotLayout::most_stacked`] says how many fit.
     ///
     /// # Errors
     /// [`Error::Overflow`] when they do not fit, [`Error::Layout`] when units are stacked already.
-    pub fn repack(&self, stacked: usize) -> Result<Self, Error> {
-        let layout = self.layout.with_stacked(stacked).check(self.key.size(), &self.shape)?;
-        if self.layout.stacked != 1 {
-            return Err(self.layout_error("repacking", "one unit a ciphertext"));
+    pub fn repack(self, stacked: usize) -> Result<Self, Error> {
+        let layout = self.layout().with_stacked(stacked, self.key.size())?;
+        if self.layout().stacked() != 1 {
+            return Err(self.layout().misfit("repacking", "one unit a ciphertext"));
+        }
+        if stacked == 1 {
+            return Ok(self);
         }
         let ring = self.key.ring();
         let units = self.ciphertexts.len();
-        let shift = layout.width * layout.slot_bits;
+        let shift = layout.width() * layout.slot_bits();
         let one = ring.ones(1);
         let mut padded = self.ciphertexts.clone();
         (units..units.next_multiple_of(stacked)).for_each(|_| padded.append(&one));
@@ -319,20 +382,20 @@ impl EncTensor {
             sums
         });
         let moved = (stacked - 1) * shift;
-        self.derive(ciphertexts, moved + 1, (self.shape.clone(), self.format, layout))
+        Ok(self.derive(ciphertexts, moved + 1, (self.shape().clone(), layout)))
     }
 
-    /// The same values in fresh ciphertexts: each is multiplied with a random power of h that hides, to a statistical
-    /// distance of 2^-64, how its own exponent came from those of the client's encryptions, even from the key's
-    /// owner, who knows these and the group.
+    /// Returns the same values in fresh ciphertexts: each is multiplied with a random power of h that hides, to a
+    /// statistical distance of 2^-64, how its own exponent came from those of the client's encryptions, even from the
+    /// key's owner, who knows these and the group.
     pub fn rerandomize(self, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
         let fresh = self.key.hiding_exponents(rng, count, self.randomness_bits).powers();
         self.multiply_with(fresh)
     }
 
-    /// The same with factors that were made before; `rng` is used for others if those are of another key, not as many
-    /// as there are ciphertexts, or too short to hide their exponents.
+    /// Does the same with factors that were made before; `rng` is used for others if those are of another key, not as
+    /// many as there are ciphertexts, or too short to hide their exponents.
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
         let needed = self.key.parameters().hiding_exponent(self.randomness_bits, count);
@@ -352,29 +415,49 @@ impl EncTensor {
         Self { ciphertexts, randomness_bits: fresh.bits, ..self }
     }
 
-    fn extent(&self) -> Extent {
-        Extent::new(self.batch, &self.shape)
-    }
-
-    fn product(&self, matrix: &IntMatrix, product: &ColumnPlan) -> Result<Residues, Error> {
-        let ring = self.key.ring();
-        if self.layout.stacked != 1 {
-            return Err(self.layout_error("a linear layer", "one unit a ciphertext"));
+    /// Returns what may leave the server of sums mod 2^l: every sum plus its element's `bias` (one for each element of
+    /// an image, mod 2^l, or none) plus a random multiple of 2^l. Then every slot is non-negative and its lowest l bits
+    /// are the sum mod 2^l. The ciphertexts are yet to be [re-randomised](Self::rerandomize).
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there is not one bias for each element; [`Error::Layout`] when the slots hold integers.
+    pub fn flood(&self, bias: &[u64], rng: &mut dyn CryptoRng) -> Result<Self, Error> {
+        let Contents::Residues(flood) = self.layout().contents() else {
+            return Err(self.layout().misfit("flooding", "residues"));
+        };
+        let (expected, found) = (self.shape().elements(), bias.len());
+        if found != 0 && found != expected {
+            return Err(Error::Count { what: "biases", expected, found });
         }
-        // Checked before the work, and so that nothing is multiplied that could overflow its slot.
-        let format = self.format.weighted_sum(matrix.range(), matrix.columns())?;
-        self.layout.check_format(format)?;
-        let columns = Columns::new(ring, &self.ciphertexts, product.taps, product.indices.iter().copied());
-        let strategy = product.shape(matrix, self.ciphertexts.len()).cheapest(ring.backend().lanes());
-        matmul::multiply(ring, &matrix.into(), &columns, strategy)
-    }
-
-    fn layout_error(&self, operation: &'static str, expected: &'static str) -> Error {
-        Error::Layout { operation, expected, found: self.layout.to_string() }
+        let (extent, limbs) = (self.header.extent(), self.key.ring().limbs());
+        let plaintexts = self.layout().floods((bias, flood), extent, limbs, rng);
+        let ciphertexts = self.key.add_plaintexts(&self.ciphertexts, &plaintexts);
+        Ok(self.derive(ciphertexts, 0, (self.shape().clone(), self.layout().clone())))
     }
 }
 
-/// Bits by which a product with a matrix makes exponents longer.
-fn growth(matrix: &IntMatrix) -> usize {
-    matrix.range().bits as usize + matrix.columns().ilog2() as usize + 1
+impl SlotLayout {
+    /// Whether slot by slot addition of tensors in these two layouts adds value to value.
+    fn adds_to(&self, other: &Self) -> bool {
+        let arrangements = match (self.arrangement(), other.arrangement()) {
+            (Arrangement::Images, Arrangement::Images) => true,
+            (Arrangement::Patches(a), Arrangement::Patches(b)) => a == b,
+            (Arrangement::Positions(a), Arrangement::Positions(b)) => a == b || a.has_outputs_of(b),
+            _ => false,
+        };
+        let numbers = |layout: &Self| (layout.slot_bits(), layout.width(), layout.stacked());
+        arrangements && numbers(self) == numbers(other)
+    }
+}
+
+/// Sums of several products stay within what a flood hides: each term's own bound is part of the quotient.
+pub(crate) fn check_flood(map: &LinearMap, bound: u64, flood: Flood) -> Result<(), Error> {
+    let needed = (map.most_terms() as u64).saturating_mul(bound);
+    if needed > flood.quotient {
+        return Err(Error::Overflow {
+            needed_bits: (64 - needed.leading_zeros() + flood.ring.bits()) as usize,
+            available_bits: (64 - flood.quotient.leading_zeros() + flood.ring.bits()) as usize,
+        });
+    }
+    Ok(())
 }

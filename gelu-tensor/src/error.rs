@@ -102,6 +102,16 @@ pub enum Error {
         /// Whether they include a sign.
         signed: bool,
     },
+    /// Numbers that are NaN or infinite.
+    #[error("{what}: expected finite numbers, found {found} of {of} that are not")]
+    NotFinite {
+        /// What they are.
+        what: &'static str,
+        /// How many are not finite.
+        found: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// A value outside the bound of its format.
     #[error("value {index} is outside the bound {bound}")]
     Value {

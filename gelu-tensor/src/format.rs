@@ -158,75 +158,36 @@ impl WeightRange {
     }
 }
 
-/// A matrix of integer weights, row-major: rows are outputs, columns the inputs (taps) they weigh.
+/// The integer weights of a [`LinearMap`](crate::LinearMap), with what is public about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IntMatrix {
-    columns: usize,
+pub struct IntWeights {
     range: WeightRange,
-    weights: Vec<i32>,
+    values: Vec<i32>,
 }
 
-impl IntMatrix {
-    /// A matrix whose rows have `columns` weights each.
+impl IntWeights {
+    /// Returns weights of a range.
     ///
     /// # Errors
-    /// [`Error::Count`] when the weights do not fill rows or there are none, or the range's bits are out of bounds;
-    /// [`Error::Weight`] when a weight is outside the range.
-    pub fn new(columns: usize, range: WeightRange, weights: Vec<i32>) -> Result<Self, Error> {
+    /// [`Error::Count`] when the range's bits are out of bounds; [`Error::Weight`] when a weight is outside the range.
+    pub fn new(range: WeightRange, values: Vec<i32>) -> Result<Self, Error> {
         range.check()?;
-        if columns == 0 || weights.is_empty() || !weights.len().is_multiple_of(columns) {
-            return Err(Error::Count {
-                what: "weights that fill the rows of a matrix",
-                expected: weights.len().next_multiple_of(columns.max(1)).max(1),
-                found: weights.len(),
-            });
+        match values.iter().position(|&weight| !range.contains(weight)) {
+            None => Ok(Self { range, values }),
+            Some(index) => {
+                let WeightRange { bits, signed, .. } = range;
+                Err(Error::Weight { index, found: values[index], bits, signed })
+            }
         }
-        if let Some(index) = weights.iter().position(|&weight| !range.contains(weight)) {
-            return Err(Error::Weight {
-                index,
-                found: weights[index],
-                bits: range.bits,
-                signed: range.signed,
-            });
-        }
-        Ok(Self { columns, range, weights })
     }
 
-    /// A row of equal weights that computes the mean of `area` values: ones where the area is a power of two (the
-    /// division then only moves the scale), else 1/area rounded to 16 fractional bits.
-    ///
-    /// # Errors
-    /// [`Error::Count`] when the area is zero or above 65,536.
-    pub fn mean(area: usize) -> Result<Self, Error> {
-        if area == 0 || area > 1 << 16 {
-            return Err(Error::Count { what: "values under a mean (1 to 65,536)", expected: 1, found: area });
-        }
-        if area.is_power_of_two() {
-            let range = WeightRange { bits: 1, signed: false, scale_bits: area.ilog2() as i32 };
-            return Self::new(area, range, vec![1; area]);
-        }
-        let weight = ((1usize << 16) + area / 2) / area;
-        let range = WeightRange { bits: weight.ilog2() + 1, signed: false, scale_bits: 16 };
-        Self::new(area, range, vec![weight as i32; area])
-    }
-
-    /// How many rows: outputs.
-    pub fn rows(&self) -> usize {
-        self.weights.len() / self.columns
-    }
-
-    /// How many columns: inputs of one output.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// The public range of its weights.
+    /// Returns the public range of the weights.
     pub fn range(&self) -> WeightRange {
         self.range
     }
 
-    /// One row.
-    pub fn row(&self, row: usize) -> &[i32] {
-        &self.weights[row * self.columns..][..self.columns]
+    /// Returns the weights, in the map's order.
+    pub fn values(&self) -> &[i32] {
+        &self.values
     }
 }

@@ -1,50 +1,65 @@
+//! Where the values of an encrypted tensor lie, and what its slots hold: everything about a packed plaintext that is
+//! public.
+
 use std::fmt;
-use std::ops::Range;
+use std::sync::Arc;
 
 use num_integer::Integer;
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use crate::arith::limbs::{BitRange, add_assign, bits, conditional_assign, less_than, sub_into};
 use crate::paillier::KeyBits;
-use crate::{Error, Format, Shape, WindowTap, Windows};
+use crate::{Error, Flood, Format, LinearMap, Shape};
 
 /// What the slots of one unit of ciphertext run over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrangement {
     /// Images: a unit is one element of the tensor for a group of images (for a single one: one value a ciphertext).
     Images,
-    /// Window positions of all images, where a unit is one tap of the window: im2col, for the input of a convolution.
-    Patches(Windows),
-    /// Window positions of all images, where a unit is one channel: what a convolution makes of patches.
-    Positions {
-        /// Positions in one image.
-        count: usize,
-    },
+    /// The columns of a map's blocks, of all images, where a unit is one tap: im2col, for the input of the map. Values
+    /// that several columns read are there several times.
+    Patches(Arc<LinearMap>),
+    /// The columns of a map's blocks, of all images, where a unit is one row: what the map makes of patches.
+    Positions(Arc<LinearMap>),
 }
 
-/// Where each value of an encrypted tensor lies: which ciphertext, which slot.
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Signed integers.
+    Integers(Format),
+    /// Sums of which only the residue mod 2^l counts, and which are flooded before anybody sees them.
+    Residues(Flood),
+}
+
+impl Contents {
+    /// Returns the bits of the narrowest slot that holds every such value.
+    pub fn slot_bits(self) -> usize {
+        match self {
+            Self::Integers(format) => format.slot_bits(),
+            Self::Residues(flood) => flood.slot_bits(),
+        }
+    }
+
+    /// Returns the format of integers.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Integers(format) => Some(format),
+            Self::Residues(_) => None,
+        }
+    }
+}
+
+/// Where each value of an encrypted tensor lies (which ciphertext, which slot) and what the slots hold.
 ///
-/// The values run in groups of at most `width` (images or positions); a unit is one element, tap or channel for one
-/// group and fills `width` slots; `stacked` units share a ciphertext.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The values run in groups of at most `width` (images, or columns of all images); a unit is one element, tap or row for
+/// one group and fills `width` slots; `stacked` units share a ciphertext. Units are ordered by group, then by block, then
+/// by tap or row.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotLayout {
-    /// What slots run over.
-    pub arrangement: Arrangement,
-    /// Bits of one slot, its sign included.
-    pub slot_bits: usize,
-    /// Slots of one unit.
-    pub width: usize,
-    /// Units in one ciphertext.
-    pub stacked: usize,
-}
-
-/// Where a slot's value lies in the clear tensor.
-struct Place {
-    image: usize,
-    element: usize,
+    arrangement: Arrangement,
+    contents: Contents,
+    slot_bits: usize,
+    width: usize,
+    stacked: usize,
 }
 
 /// The sizes that a layout is applied to.
@@ -62,277 +77,256 @@ impl Extent {
     }
 }
 
+/// How many of what a layout packs, and under which key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// Images of a batch.
+    pub batch: usize,
+    /// Bits of a slot.
+    pub slot_bits: usize,
+    /// Size of the key.
+    pub key: KeyBits,
+}
+
+impl Packing {
+    /// Slots of one plaintext.
+    fn slots(self) -> Result<usize, Error> {
+        let available_bits = self.key.slot_capacity_bits();
+        match available_bits / self.slot_bits.max(1) {
+            0 => Err(Error::Overflow { needed_bits: self.slot_bits, available_bits }),
+            slots => Ok(slots),
+        }
+    }
+
+    /// A layout with groups of equal size as far as they go, for `run` values.
+    fn layout(self, arrangement: Arrangement, contents: Contents, run: usize) -> Result<SlotLayout, Error> {
+        if run == 0 {
+            return Err(Error::Count { what: "images of a batch", expected: 1, found: 0 });
+        }
+        let slot_bits = self.slot_bits;
+        if slot_bits > SlotLayout::MAX_SLOT_BITS {
+            let available_bits = SlotLayout::MAX_SLOT_BITS;
+            return Err(Error::Overflow { needed_bits: slot_bits, available_bits });
+        }
+        let width = run.div_ceil(run.div_ceil(self.slots()?));
+        SlotLayout { arrangement, contents, slot_bits, width, stacked: 1 }.holding(contents)
+    }
+}
+
 impl SlotLayout {
-    /// One value a ciphertext.
-    pub fn one_value(slot_bits: usize) -> Self {
-        Self { arrangement: Arrangement::Images, slot_bits, width: 1, stacked: 1 }
-    }
+    /// The widest slots.
+    pub const MAX_SLOT_BITS: usize = 128;
 
-    /// Slots are the images of a batch, in groups of equal size as far as they go.
+    /// Returns slots that are the images of a batch, in groups of equal size as far as they go.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when a plaintext of `key` has no room for one slot.
-    pub fn batch(slot_bits: usize, batch: usize, key: KeyBits) -> Result<Self, Error> {
-        let width = group_width(batch, slots(slot_bits, key)?);
-        Ok(Self { arrangement: Arrangement::Images, slot_bits, width, stacked: 1 })
+    /// [`Error::Overflow`] when a plaintext of the key has no room for one slot, or a slot none for the contents;
+    /// [`Error::Count`] for an empty batch.
+    pub fn images(packing: Packing, contents: Contents) -> Result<Self, Error> {
+        packing.layout(Arrangement::Images, contents, packing.batch)
     }
 
-    /// Slots are the window positions of all images: im2col.
+    /// Returns slots that are the columns of a map's blocks, of all images: im2col, for the map's input.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when a plaintext of `key` has no room for one slot.
-    pub fn im2col(windows: Windows, slot_bits: usize, batch: usize, key: KeyBits) -> Result<Self, Error> {
-        let width = group_width(batch * windows.positions(), slots(slot_bits, key)?);
-        Ok(Self { arrangement: Arrangement::Patches(windows), slot_bits, width, stacked: 1 })
+    /// As [`images`](Self::images); [`Error::Layout`] when the blocks have not all as many columns, or leave an output
+    /// out.
+    pub fn patches(map: &Arc<LinearMap>, packing: Packing, contents: Contents) -> Result<Self, Error> {
+        let columns = map.columns().ok_or_else(|| Error::Layout {
+            operation: "im2col",
+            expected: "a map of all its outputs whose blocks have equally many columns",
+            found: "one whose blocks differ or leave an output out".to_owned(),
+        })?;
+        packing.layout(Arrangement::Patches(map.clone()), contents, packing.batch.saturating_mul(columns))
     }
 
-    /// The same units with `stacked` of them in each ciphertext.
-    pub fn with_stacked(self, stacked: usize) -> Self {
-        Self { stacked, ..self }
-    }
-
-    /// How many units fit into one ciphertext.
+    /// Returns where a map puts what it makes of a tensor in this layout.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when not even one does.
-    pub fn most_stacked(self, key: KeyBits) -> Result<usize, Error> {
-        match slots(self.slot_bits, key)? / self.width.max(1) {
-            0 => Err(Error::Overflow {
-                needed_bits: self.slot_bits * self.width,
-                available_bits: key.slot_capacity_bits(),
-            }),
-            most => Ok(most),
-        }
-    }
-
-    /// Checks that a layout from outside fits a key and a tensor, so that nothing below can overflow.
-    ///
-    /// # Errors
-    /// [`Error::Overflow`] or [`Error::Layout`].
-    pub fn check(self, key: KeyBits, shape: &Shape) -> Result<Self, Error> {
-        let used = self.width.checked_mul(self.stacked).and_then(|slots| slots.checked_mul(self.slot_bits));
-        let available_bits = key.slot_capacity_bits();
-        if self.width == 0 || self.stacked == 0 || !(2..=63).contains(&self.slot_bits) {
-            return Err(self.misfit("slots of 2 to 63 bits"));
-        }
-        if used.is_none_or(|used| used > available_bits) {
-            return Err(Error::Overflow { needed_bits: used.unwrap_or(usize::MAX), available_bits });
-        }
-        let fits = match self.arrangement {
-            Arrangement::Images => true,
-            Arrangement::Patches(windows) => {
-                windows.window().over(windows.input()) == Ok(windows)
-                    && shape == &Shape::from(windows.input())
-            }
-            Arrangement::Positions { count } => count > 0 && shape.elements().is_multiple_of(count),
+    /// [`Error::Overflow`] when the slots do not hold the contents; [`Error::Layout`] when the map needs another layout.
+    pub fn after(&self, map: &Arc<LinearMap>, contents: Contents) -> Result<Self, Error> {
+        let arrangement = match &self.arrangement {
+            Arrangement::Images => Arrangement::Images,
+            Arrangement::Patches(packed) if packed == map => Arrangement::Positions(map.clone()),
+            _ => return Err(self.misfit("a linear layer", "images, or im2col of the same layer")),
         };
-        if fits { Ok(self) } else { Err(self.misfit("slots that match the tensor's shape")) }
+        if self.stacked != 1 {
+            return Err(self.misfit("a linear layer", "one unit a ciphertext"));
+        }
+        Self { arrangement, ..self.clone() }.holding(contents)
     }
 
-    /// Checks that slots hold the values of a format.
-    pub(crate) fn check_format(self, format: Format) -> Result<(), Error> {
-        let (needed_bits, available_bits) = (format.slot_bits(), self.slot_bits);
+    /// Returns the same slots with other contents.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when they do not hold them.
+    pub fn holding(&self, contents: Contents) -> Result<Self, Error> {
+        let (needed_bits, available_bits) = (contents.slot_bits(), self.slot_bits);
         if needed_bits > available_bits {
             return Err(Error::Overflow { needed_bits, available_bits });
         }
-        Ok(())
+        Ok(Self { contents, ..self.clone() })
     }
 
-    fn misfit(self, expected: &'static str) -> Error {
-        Error::Layout { operation: "an encrypted tensor", expected, found: format!("{self}") }
+    /// Returns the same units with `stacked` of them in each ciphertext.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when they do not fit; [`Error::Count`] when it is zero.
+    pub fn with_stacked(&self, stacked: usize, key: KeyBits) -> Result<Self, Error> {
+        if stacked == 0 {
+            return Err(Error::Count { what: "units of a ciphertext", expected: 1, found: 0 });
+        }
+        let needed_bits = stacked.saturating_mul(self.width * self.slot_bits);
+        let available_bits = key.slot_capacity_bits();
+        if needed_bits > available_bits {
+            return Err(Error::Overflow { needed_bits, available_bits });
+        }
+        Ok(Self { stacked, ..self.clone() })
+    }
+
+    /// Returns the number of units that fit into one ciphertext.
+    pub fn most_stacked(&self, key: KeyBits) -> usize {
+        (key.slot_capacity_bits() / (self.slot_bits * self.width)).max(1)
+    }
+
+    /// Checks that a layout fits a key and a tensor.
+    pub(crate) fn check(&self, key: KeyBits, shape: &Shape) -> Result<(), Error> {
+        let elements = match &self.arrangement {
+            Arrangement::Images => shape.elements(),
+            Arrangement::Patches(map) => map.input().elements(),
+            Arrangement::Positions(map) => map.output().elements(),
+        };
+        if elements != shape.elements() || elements == 0 {
+            return Err(self.misfit("an encrypted tensor", "slots that match the tensor's shape"));
+        }
+        self.with_stacked(self.stacked, key).map(drop)
+    }
+
+    pub(crate) fn misfit(&self, operation: &'static str, expected: &'static str) -> Error {
+        Error::Layout { operation, expected, found: self.to_string() }
+    }
+
+    /// Returns what slots run over.
+    pub fn arrangement(&self) -> &Arrangement {
+        &self.arrangement
+    }
+
+    /// Returns what slots hold.
+    pub fn contents(&self) -> Contents {
+        self.contents
+    }
+
+    /// Returns the bits of one slot, its sign included.
+    pub fn slot_bits(&self) -> usize {
+        self.slot_bits
+    }
+
+    /// Returns the slots of one unit.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Returns the units of one ciphertext.
+    pub fn stacked(&self) -> usize {
+        self.stacked
     }
 
     /// Runs of `width` values that the batch is cut into.
-    pub(crate) fn groups(self, extent: Extent) -> usize {
-        self.run(extent.batch).div_ceil(self.width)
+    pub(crate) fn groups(&self, batch: usize) -> usize {
+        self.run(batch).div_ceil(self.width)
     }
 
     /// Units of one group.
-    pub(crate) fn units_per_group(self, extent: Extent) -> usize {
-        match self.arrangement {
+    pub(crate) fn units_per_group(&self, extent: Extent) -> usize {
+        match &self.arrangement {
             Arrangement::Images => extent.elements,
-            Arrangement::Patches(windows) => windows.taps(),
-            Arrangement::Positions { count } => extent.elements / count,
+            Arrangement::Patches(map) => map.blocks().iter().map(|block| block.taps()).sum(),
+            Arrangement::Positions(map) => map.blocks().iter().map(|block| block.rows()).sum(),
         }
     }
 
-    /// Ciphertexts that a tensor of `batch` images of `shape` takes.
-    pub fn ciphertexts(self, batch: usize, shape: &Shape) -> usize {
+    /// Returns the number of ciphertexts that a tensor of `batch` images of `shape` takes.
+    pub fn ciphertexts(&self, batch: usize, shape: &Shape) -> usize {
         self.count(Extent::new(batch, shape))
     }
 
-    pub(crate) fn count(self, extent: Extent) -> usize {
-        self.groups(extent).saturating_mul(self.units_per_group(extent)).div_ceil(self.stacked)
+    pub(crate) fn units(&self, extent: Extent) -> usize {
+        self.groups(extent.batch).saturating_mul(self.units_per_group(extent))
     }
 
-    /// Images times positions.
-    fn run(self, batch: usize) -> usize {
-        match self.arrangement {
-            Arrangement::Images => batch,
-            Arrangement::Patches(windows) => batch.saturating_mul(windows.positions()),
-            Arrangement::Positions { count } => batch.saturating_mul(count),
+    pub(crate) fn count(&self, extent: Extent) -> usize {
+        self.units(extent).div_ceil(self.stacked)
+    }
+
+    /// Images times columns.
+    fn run(&self, batch: usize) -> usize {
+        batch.saturating_mul(self.columns())
+    }
+
+    /// Values of one image that a unit has.
+    fn columns(&self) -> usize {
+        match &self.arrangement {
+            Arrangement::Images => 1,
+            Arrangement::Patches(map) | Arrangement::Positions(map) => map.columns().unwrap_or(1),
         }
     }
 
-    /// The value in a slot of a unit, `None` where the slot is unused or holds padding.
-    fn place(self, extent: Extent, unit: usize, slot: usize) -> Option<Place> {
+    /// Returns the fewest images that share no ciphertext with others: runs of so many can be worked on by themselves.
+    pub fn images_apart(&self) -> usize {
+        let columns = self.columns();
+        (self.width / self.width.gcd(&columns).max(1)).saturating_mul(self.stacked).max(1)
+    }
+
+    /// Calls `place` for every slot of a unit that holds a value or padding, with the place of the value in the clear
+    /// tensor.
+    pub(crate) fn each_slot(&self, extent: Extent, unit: usize, mut place: impl FnMut(usize, Option<usize>)) {
         let units = self.units_per_group(extent);
-        let index = (unit / units) * self.width + slot;
-        if index >= self.run(extent.batch) {
-            return None;
-        }
-        let unit = unit % units;
-        Some(match self.arrangement {
-            Arrangement::Images => Place { image: index, element: unit },
-            Arrangement::Patches(windows) => {
-                let position = index % windows.positions();
-                let element = windows.element(WindowTap { position, tap: unit })?;
-                Place { image: index / windows.positions(), element }
+        let (first, unit) = (unit / units * self.width, unit % units);
+        let element: &dyn Fn(usize) -> Option<usize> = match &self.arrangement {
+            Arrangement::Images => &|_| Some(unit),
+            Arrangement::Patches(map) => {
+                let (block, tap) = locate(map, unit, |block| block.taps());
+                &move |column| map.blocks()[block].input(column, tap)
             }
-            Arrangement::Positions { count } => {
-                Place { image: index / count, element: unit * count + index % count }
+            Arrangement::Positions(map) => {
+                let (block, row) = locate(map, unit, |block| block.rows());
+                &move |column| Some(map.blocks()[block].output(column, row))
             }
-        })
-    }
-
-    /// The fewest images that share no ciphertext with others: runs of so many can be worked on by themselves.
-    pub fn images_apart(self) -> usize {
-        let positions = self.run(1);
-        (self.width / self.width.gcd(&positions).max(1)).saturating_mul(self.stacked).max(1)
-    }
-
-    /// Packs values (image-major) into the plaintexts of a run of ciphertexts, of `modulus`'s limbs each: `sum v_j
-    /// 2^(j slot_bits) mod n`.
-    pub(crate) fn pack(
-        self,
-        values: &[i64],
-        extent: Extent,
-        ciphertexts: Range<usize>,
-        modulus: &[u64],
-    ) -> Zeroizing<Vec<u64>> {
-        let offset = self.offset(modulus.len());
-        let units = self.groups(extent) * self.units_per_group(extent);
-        let half = 1i64 << (self.slot_bits - 1);
-        let mut out = Zeroizing::new(Vec::with_capacity(ciphertexts.len() * modulus.len()));
-        for ciphertext in ciphertexts {
-            // Every slot holds its value plus half its range; the halves are taken off all at once.
-            let mut plaintext = offset.clone();
-            for stack in 0..self.stacked.min(units - ciphertext * self.stacked) {
-                for slot in 0..self.width {
-                    let unit = ciphertext * self.stacked + stack;
-                    let value = match self.place(extent, unit, slot) {
-                        Some(Place { image, element }) => values[image * extent.elements + element],
-                        None => 0,
-                    };
-                    let start = (stack * self.width + slot) * self.slot_bits;
-                    let range = BitRange { start, width: self.slot_bits };
-                    set_bits(&mut plaintext, range, (value + half) as u64);
-                }
-            }
-            let mut difference = Zeroizing::new(vec![0; modulus.len()]);
-            let negative = less_than(&plaintext, &offset);
-            sub_into(&mut difference, &plaintext, &offset);
-            let mut wrapped = difference.clone();
-            add_assign(&mut wrapped, modulus);
-            conditional_assign(&mut difference, &wrapped, negative);
-            out.extend_from_slice(&difference);
-        }
-        out
-    }
-
-    /// Unpacks the plaintexts of a run of ciphertexts, from the one at `first` on, into their places among `values`,
-    /// image-major; every element must have a slot.
-    ///
-    /// # Errors
-    /// [`Error::Plaintext`] when a value is outside `format` or an unused slot holds anything.
-    pub(crate) fn unpack(
-        self,
-        values: &mut [i64],
-        (plaintexts, first): (&[u64], usize),
-        extent: Extent,
-        modulus: &[u64],
-        format: Format,
-    ) -> Result<(), Error> {
-        let offset = self.offset(modulus.len());
-        let units = self.groups(extent) * self.units_per_group(extent);
-        let half = 1i64 << (self.slot_bits - 1);
-        let used_bits = self.width * self.stacked * self.slot_bits;
-        for (ciphertext, plaintext) in (first..).zip(plaintexts.chunks_exact(modulus.len())) {
-            // Both are below n < 2^(64 limbs) and the offset below n / 2: one subtraction makes the sum canonical,
-            // and a sum that wraps is no sum of slots.
-            let error = Error::Plaintext { index: ciphertext };
-            let mut shifted = Zeroizing::new(plaintext.to_vec());
-            let carry = add_assign(&mut shifted, &offset);
-            let mut reduced = Zeroizing::new(vec![0; modulus.len()]);
-            let below = !carry && bool::from(less_than(&shifted, modulus));
-            sub_into(&mut reduced, &shifted, modulus);
-            let shifted = if below { shifted } else { reduced };
-            if crate::arith::limbs::bit_length_vartime(&shifted) > used_bits {
-                return Err(error);
-            }
-            for stack in 0..self.stacked {
-                for slot in 0..self.width {
-                    let unit = ciphertext * self.stacked + stack;
-                    let start = (stack * self.width + slot) * self.slot_bits;
-                    let value = bits(&shifted, BitRange { start, width: self.slot_bits }) as i64 - half;
-                    let place = if unit < units { self.place(extent, unit, slot) } else { None };
-                    match place {
-                        Some(_) if value.unsigned_abs() > format.bound() => return Err(error),
-                        Some(Place { image, element }) => values[image * extent.elements + element] = value,
-                        None if value != 0 => return Err(error),
-                        None => {}
-                    }
-                }
+        };
+        let columns = self.columns();
+        let (mut image, mut column) = (first / columns, first % columns);
+        for slot in 0..self.width.min(self.run(extent.batch) - first) {
+            place(slot, element(column).map(|element| image * extent.elements + element));
+            column += 1;
+            if column == columns {
+                (image, column) = (image + 1, 0);
             }
         }
-        Ok(())
-    }
-
-    /// Half of every slot's range.
-    fn offset(self, limbs: usize) -> Vec<u64> {
-        let mut offset = vec![0; limbs];
-        for slot in 0..self.width * self.stacked {
-            let bit = slot * self.slot_bits + self.slot_bits - 1;
-            offset[bit / 64] |= 1 << (bit % 64);
-        }
-        offset
     }
 }
 
-/// Prints `im2col of 5x5 stride 1x1 padding 0x0, 60 slots of 33 bits`.
+/// The block of a unit within a group, and which of its taps or rows it is.
+fn locate(map: &LinearMap, unit: usize, units: impl Fn(&crate::Block) -> usize) -> (usize, usize) {
+    let mut rest = unit;
+    for (at, block) in map.blocks().iter().enumerate() {
+        match rest.checked_sub(units(block)) {
+            Some(left) => rest = left,
+            None => return (at, rest),
+        }
+    }
+    (0, 0)
+}
+
+/// Prints `im2col, 60 slots of 33 bits`.
 impl fmt::Display for SlotLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.arrangement {
-            Arrangement::Images if self.width == 1 => write!(f, "one value")?,
+        let slots = self.width * self.stacked;
+        match &self.arrangement {
+            Arrangement::Images if self.width == 1 => write!(f, "one image")?,
             Arrangement::Images => write!(f, "batch of {}", self.width)?,
-            Arrangement::Patches(windows) => write!(f, "im2col of {}", windows.window())?,
-            Arrangement::Positions { .. } => write!(f, "positions")?,
+            Arrangement::Patches(_) => write!(f, "im2col")?,
+            Arrangement::Positions(_) => write!(f, "positions")?,
         }
-        write!(f, ", {} slots of {} bits", self.width * self.stacked, self.slot_bits)
-    }
-}
-
-/// Slots that one plaintext has.
-fn slots(slot_bits: usize, key: KeyBits) -> Result<usize, Error> {
-    let available_bits = key.slot_capacity_bits();
-    match available_bits / slot_bits.max(1) {
-        0 => Err(Error::Overflow { needed_bits: slot_bits, available_bits }),
-        slots => Ok(slots),
-    }
-}
-
-/// The width of groups of equal size, as far as they go, for `run` values.
-fn group_width(run: usize, slots: usize) -> usize {
-    run.max(1).div_ceil(run.max(1).div_ceil(slots))
-}
-
-/// Overwrites a run of bits.
-fn set_bits(limbs: &mut [u64], BitRange { start, width }: BitRange, value: u64) {
-    let (limb, shift) = (start / 64, start % 64);
-    let mask = (1u64 << width) - 1;
-    limbs[limb] = (limbs[limb] & !(mask << shift)) | (value << shift);
-    if shift + width > 64 {
-        let moved = 64 - shift;
-        limbs[limb + 1] = (limbs[limb + 1] & !(mask >> moved)) | (value >> moved);
+        write!(f, ", {slots} slot{} of {} bits", if slots == 1 { "" } else { "s" }, self.slot_bits)
     }
 }

@@ -10,18 +10,43 @@ use crate::{Error, Shape};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// Extent of the window.
+    /// Taps of the window.
     pub kernel: [usize; 2],
     /// Step between two neighbouring windows.
     pub stride: [usize; 2],
-    /// Rows and columns of zeros added on each side of the image.
-    pub padding: [usize; 2],
+    /// Step between two neighbouring taps of one window.
+    pub dilation: [usize; 2],
+    /// Rows and columns of zeros added to the image: `[[top, bottom], [left, right]]`.
+    pub padding: [[usize; 2]; 2],
 }
 
 impl Window {
-    /// A window with stride 1 and no padding.
+    /// A window with stride 1, dilation 1 and no padding.
     pub fn new(kernel: [usize; 2]) -> Self {
-        Self { kernel, stride: [1, 1], padding: [0, 0] }
+        Self { kernel, stride: [1, 1], dilation: [1, 1], padding: [[0, 0]; 2] }
+    }
+
+    /// Returns the same window with another dilation.
+    pub fn with_dilation(self, dilation: [usize; 2]) -> Self {
+        Self { dilation, ..self }
+    }
+
+    /// Returns the same window with zeros on each side of its own: `[[top, bottom], [left, right]]`.
+    pub fn with_padding_sides(self, padding: [[usize; 2]; 2]) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// Returns the rows and columns that one window spans; saturating.
+    pub fn extent(self) -> [usize; 2] {
+        let axis = |axis: usize| {
+            (self.kernel[axis].max(1) - 1).saturating_mul(self.dilation[axis]).saturating_add(1)
+        };
+        [axis(0), axis(1)]
+    }
+
+    /// Returns the number of taps: the product of the kernel's extents; saturating.
+    pub fn area(self) -> usize {
+        self.kernel[0].saturating_mul(self.kernel[1])
     }
 
     /// The same window with another stride.
@@ -29,52 +54,61 @@ impl Window {
         Self { stride, ..self }
     }
 
-    /// The same window with another padding.
+    /// The same window with as many rows and columns of zeros on opposite sides: `[vertical, horizontal]`.
     pub fn with_padding(self, padding: [usize; 2]) -> Self {
-        Self { padding, ..self }
+        self.with_padding_sides(padding.map(|zeros| [zeros; 2]))
     }
 
     /// The window over an image of `[channels, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Window`] when an extent or a stride is zero, the padding is not below the kernel's extent
-    /// or larger than the input, or the kernel is larger than the padded image.
+    /// [`Error::Window`] when an extent, a stride or a dilation is zero, the padding is not below the window's
+    /// extent or larger than the input, or the window is larger than the padded image.
     pub fn over(self, input: [usize; 3]) -> Result<Windows, Error> {
         let fail = |why| Error::Window { window: self.to_string(), input: Shape::from(input), why };
         if input.contains(&0) {
             return Err(fail("every extent of the input must be at least 1"));
         }
-        if self.kernel.contains(&0) || self.stride.contains(&0) {
-            return Err(fail("kernel and stride must be at least 1"));
+        if self.kernel.contains(&0) || self.stride.contains(&0) || self.dilation.contains(&0) {
+            return Err(fail("kernel, stride and dilation must be at least 1"));
         }
-        let mut output = [0; 2];
+        let (mut output, extent) = ([0; 2], self.extent());
         for axis in 0..2 {
-            if self.padding[axis] >= self.kernel[axis] {
-                return Err(fail("the padding must be smaller than the kernel"));
+            let largest = self.padding[axis][0].max(self.padding[axis][1]);
+            if largest >= extent[axis] {
+                return Err(fail("the padding must be smaller than the window"));
             }
-            if self.padding[axis] > input[axis + 1] {
+            if largest > input[axis + 1] {
                 return Err(fail("the padding must not be larger than the input"));
             }
-            let padded = self.padding[axis]
-                .checked_mul(2)
+            let padded = self.padding[axis][0]
+                .checked_add(self.padding[axis][1])
                 .and_then(|padding| padding.checked_add(input[axis + 1]))
                 .ok_or_else(|| fail("the padded input is too large"))?;
             let room = padded
-                .checked_sub(self.kernel[axis])
-                .ok_or_else(|| fail("the kernel is larger than the padded input"))?;
+                .checked_sub(extent[axis])
+                .ok_or_else(|| fail("the window is larger than the padded input"))?;
             output[axis] = room / self.stride[axis] + 1;
         }
         Ok(Windows { window: self, input, output })
     }
 }
 
-/// Prints `5x5 stride 1x1 padding 0x0`.
+/// Prints `5x5 stride 1x1 padding 0x0`; the dilation where there is one, and each side's padding where they differ.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [kh, kw] = self.kernel;
         let [sh, sw] = self.stride;
-        let [ph, pw] = self.padding;
-        write!(f, "{kh}x{kw} stride {sh}x{sw} padding {ph}x{pw}")
+        write!(f, "{kh}x{kw} stride {sh}x{sw}")?;
+        if self.dilation != [1, 1] {
+            write!(f, " dilation {}x{}", self.dilation[0], self.dilation[1])?;
+        }
+        match self.padding {
+            [[top, bottom], [left, right]] if top == bottom && left == right => {
+                write!(f, " padding {top}x{left}")
+            }
+            [[top, bottom], [left, right]] => write!(f, " padding {top},{bottom}x{left},{right}"),
+        }
     }
 }
 
@@ -121,11 +155,38 @@ impl Windows {
         let [_, height, width] = self.input;
         let [kh, kw] = self.window.kernel;
         let channel = tap / (kh * kw);
-        let row = (position / self.output[1]) * self.window.stride[0] + (tap / kw) % kh;
-        let column = (position % self.output[1]) * self.window.stride[1] + tap % kw;
-        let row = row.checked_sub(self.window.padding[0]).filter(|&row| row < height)?;
-        let column = column.checked_sub(self.window.padding[1]).filter(|&column| column < width)?;
+        let Window { stride, dilation, padding, .. } = self.window;
+        let row = (position / self.output[1]) * stride[0] + (tap / kw) % kh * dilation[0];
+        let column = (position % self.output[1]) * stride[1] + tap % kw * dilation[1];
+        let row = row.checked_sub(padding[0][0]).filter(|&row| row < height)?;
+        let column = column.checked_sub(padding[1][0]).filter(|&column| column < width)?;
         Some((channel * height + row) * width + column)
+    }
+}
+
+impl Windows {
+    /// Calls `tap` for every tap of a position over some channels, in order, with the element that it reads.
+    pub(crate) fn each_tap(
+        &self,
+        position: usize,
+        channels: std::ops::Range<usize>,
+        mut tap: impl FnMut(Option<usize>),
+    ) {
+        let [_, height, width] = self.input;
+        let Window { kernel, stride, dilation, padding } = self.window;
+        let first = [position / self.output[1] * stride[0], position % self.output[1] * stride[1]];
+        for channel in channels {
+            for y in 0..kernel[0] {
+                let row = (first[0] + y * dilation[0]).checked_sub(padding[0][0]).filter(|&row| row < height);
+                for x in 0..kernel[1] {
+                    let column = (first[1] + x * dilation[1]).checked_sub(padding[1][0]);
+                    let column = column.filter(|&column| column < width);
+                    let element =
+                        row.zip(column).map(|(row, column)| (channel * height + row) * width + column);
+                    tap(element);
+                }
+            }
+        }
     }
 }
 
@@ -150,6 +211,19 @@ mod tests {
         assert_eq!(windows.element(WindowTap { position: 0, tap: 0 }), None);
         assert_eq!(windows.element(WindowTap { position: 0, tap: 4 }), Some(0));
         assert_eq!(windows.element(WindowTap { position: 3, tap: 17 }), Some(16 + 3 * 4 + 3));
+    }
+
+    #[test]
+    fn taps_of_a_dilated_window_with_unequal_padding() {
+        let window = Window::new([2, 2]).with_dilation([2, 3]).with_padding_sides([[1, 0], [0, 2]]);
+        let windows = window.over([1, 4, 4]).unwrap();
+        assert_eq!((window.extent(), windows.output()), ([3, 4], [3, 3]));
+        assert_eq!(windows.element(WindowTap { position: 0, tap: 0 }), None);
+        assert_eq!(windows.element(WindowTap { position: 0, tap: 3 }), Some(4 + 3));
+        assert_eq!(windows.element(WindowTap { position: 1, tap: 3 }), None);
+        assert_eq!(windows.element(WindowTap { position: 4, tap: 2 }), Some(2 * 4 + 1));
+        assert_eq!(window.to_string(), "2x2 stride 1x1 dilation 2x3 padding 1,0x0,2");
+        assert!(Window::new([2, 2]).with_dilation([0, 1]).over([1, 4, 4]).is_err());
     }
 
     #[test]

@@ -67,6 +67,16 @@ pub(crate) fn select_row(out: &mut [u64], table: &[u64], digit: u64) {
     }
 }
 
+/// `x - y mod n -> out`, for x and y below n.
+pub(crate) fn sub_mod(out: &mut [u64], x: &[u64], y: &[u64], n: &[u64]) {
+    let negative = Choice::from(sub_into(out, x, y) as u8);
+    let mask = u64::from(negative.unwrap_u8()).wrapping_neg();
+    let mut carry = false;
+    for (out, &n) in out.iter_mut().zip(n) {
+        (*out, carry) = out.carrying_add(n & mask, carry);
+    }
+}
+
 /// The bits `[start, start + width)` of `limbs` (zero beyond their end); `width <= 63`.
 #[inline]
 pub(crate) fn bits(limbs: &[u64], BitRange { start, width }: BitRange) -> u64 {
@@ -76,11 +86,31 @@ pub(crate) fn bits(limbs: &[u64], BitRange { start, width }: BitRange) -> u64 {
     (low | high) & ((1u64 << width) - 1)
 }
 
-/// A run of at most 63 bits within a number.
+/// The same for `width <= 128`.
+#[inline]
+pub(crate) fn wide_bits(limbs: &[u64], BitRange { start, width }: BitRange) -> u128 {
+    let (limb, shift) = (start / 64, start % 64);
+    let at = |index: usize| u128::from(limbs.get(index).copied().unwrap_or(0));
+    let low = (at(limb) | at(limb + 1) << 64) >> shift;
+    let high = if shift == 0 { 0 } else { at(limb + 2) << (128 - shift) };
+    (low | high) & (u128::MAX >> (128 - width))
+}
+
+/// A run of 1 to 128 bits within a number.
 #[derive(Clone, Copy)]
 pub(crate) struct BitRange {
     pub(crate) start: usize,
     pub(crate) width: usize,
+}
+
+/// Sets bits of a run of zeros from `start` on; what lies beyond the end must be zero.
+#[inline]
+pub(crate) fn set_bits(limbs: &mut [u64], start: usize, value: u128) {
+    let (limb, shift) = (start / 64, start % 64);
+    let low = value << shift;
+    let high = if shift == 0 { 0 } else { (value >> (128 - shift)) as u64 };
+    let parts = [low as u64, (low >> 64) as u64, high];
+    limbs.iter_mut().skip(limb).zip(parts).for_each(|(limb, part)| *limb |= part);
 }
 
 /// `x y -> out`, where `out` has the limbs of both.
@@ -135,4 +165,69 @@ pub(crate) fn from_le_bytes(bytes: &[u8]) -> Vec<u64> {
             u64::from_le_bytes(limb)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Limbs of all ones and all zeros are where carries go wrong.
+    fn limbs(count: usize) -> impl Strategy<Value = Vec<u64>> {
+        prop::collection::vec(prop_oneof![Just(0u64), Just(u64::MAX), any::<u64>()], count)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn runs_of_bits_are_those_of_the_number(
+            limbs in limbs(5), start in 0usize..400, width in 1usize..129,
+        ) {
+            let number = to_biguint(&limbs);
+            let expected = (&number >> start) % (BigUint::from(1u8) << width);
+            prop_assert_eq!(BigUint::from(wide_bits(&limbs, BitRange { start, width })), expected.clone());
+            if width <= 63 {
+                prop_assert_eq!(BigUint::from(bits(&limbs, BitRange { start, width })), expected);
+            }
+        }
+
+        #[test]
+        fn bits_that_are_set_are_read_and_nothing_else_changes(
+            start in 0usize..193, width in 1usize..129, value: u128, ones: bool,
+        ) {
+            let value = if ones { u128::MAX } else { value } >> (128 - width);
+            let all = BigUint::from(value) << start;
+            let mut limbs = vec![0; 5];
+            set_bits(&mut limbs, start, value);
+            prop_assert_eq!(to_biguint(&limbs), all.clone());
+            prop_assert_eq!(wide_bits(&limbs, BitRange { start, width }), value);
+            // Between neighbours on both sides.
+            let below = (BigUint::from(1u8) << start) - 1u8;
+            let mut neighbours = from_biguint(&(&below | (BigUint::from(1u8) << 319)), 5);
+            set_bits(&mut neighbours, start, if start + width <= 319 { value } else { 0 });
+            let expected = if start + width <= 319 { &all | &below } else { below };
+            prop_assert_eq!(to_biguint(&neighbours), expected | (BigUint::from(1u8) << 319));
+            // Just as many limbs as there are bits: zeros beyond are not missed.
+            let mut tight = vec![0; (start + width).div_ceil(64)];
+            set_bits(&mut tight, start, value);
+            prop_assert_eq!(to_biguint(&tight), all);
+        }
+
+        #[test]
+        fn differences_are_those_mod_n(n in limbs(4), x in limbs(4), y in limbs(4), apart in 0u64..3) {
+            let n = to_biguint(&n) | BigUint::from(1u8);
+            let x = to_biguint(&x) % &n;
+            // Any two numbers, the same, and neighbours.
+            let close = (&x + apart) % &n;
+            for y in [to_biguint(&y) % &n, close] {
+                let mut out = vec![0; 4];
+                let [x_limbs, y_limbs, n_limbs] = [&x, &y, &n].map(|number| from_biguint(number, 4));
+                sub_mod(&mut out, &x_limbs, &y_limbs, &n_limbs);
+                prop_assert_eq!(to_biguint(&out), (&n + &x - &y) % &n);
+                prop_assert_eq!(bool::from(less_than(&x_limbs, &y_limbs)), x < y);
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use super::{Strategy, Weights};
+use super::{Matrix, Strategy};
 
 /// Which entry of each of a column's tables an output takes: digits of its weights, from the top.
 pub(super) struct LookUps {
@@ -15,7 +15,7 @@ pub(super) struct LookUps {
 }
 
 impl LookUps {
-    pub(super) fn new(matrix: &Weights, strategy: Strategy) -> Self {
+    pub(super) fn new(matrix: &Matrix, strategy: Strategy) -> Self {
         let (taps, bits) = (matrix.columns, matrix.range.bits as usize);
         let (tables, digit_bits) = match strategy {
             Strategy::Subset { inputs } => (taps.div_ceil(inputs), 1),

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use self::look_ups::LookUps;
 use self::tables::Tables;
 use crate::arith::{Entry, Residues, Ring};
-use crate::{Error, IntMatrix, WeightRange};
+use crate::{Error, WeightRange};
 
 /// Columns whose subset tables are held at a time, which bounds their memory.
 const COLUMN_BLOCK: usize = 64;
@@ -34,17 +34,16 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// The columns over `inputs` whose `taps` entries each are the `indices`; `None` is an encryption of zero.
+    /// The columns over a pool whose `taps` entries each are the `indices`; `None` is an encryption of zero.
     pub(crate) fn new(
         ring: &Ring,
-        inputs: &Residues,
+        mut pool: Residues,
         taps: usize,
         indices: impl IntoIterator<Item = Option<usize>>,
     ) -> Self {
-        let zero = inputs.len() as u32;
+        let zero = pool.len() as u32;
         let indices: Vec<u32> =
             indices.into_iter().map(|index| index.map_or(zero, |index| index as u32)).collect();
-        let mut pool = inputs.clone();
         if indices.contains(&zero) {
             pool.append(&ring.ones(1));
         }
@@ -61,7 +60,7 @@ impl Columns {
 }
 
 /// A matrix of integer weights made non-negative, of up to 64 bits each.
-pub(crate) struct Weights {
+pub(crate) struct Matrix {
     /// How many columns.
     pub(crate) columns: usize,
     /// Bits of a weight, and whether half their range has to be taken off again.
@@ -70,19 +69,9 @@ pub(crate) struct Weights {
     pub(crate) values: Vec<u64>,
 }
 
-impl Weights {
+impl Matrix {
     fn rows(&self) -> usize {
         self.values.len() / self.columns
-    }
-}
-
-impl From<&IntMatrix> for Weights {
-    fn from(matrix: &IntMatrix) -> Self {
-        let range = matrix.range();
-        let offset = if range.signed { 1i64 << (range.bits - 1) } else { 0 };
-        let rows = (0..matrix.rows()).flat_map(|row| matrix.row(row));
-        let values = rows.map(|&weight| (i64::from(weight) + offset) as u64).collect();
-        Self { columns: matrix.columns(), range, values }
     }
 }
 
@@ -93,7 +82,7 @@ impl From<&IntMatrix> for Weights {
 /// ciphertext is no unit.
 pub(crate) fn multiply(
     ring: &Ring,
-    matrix: &Weights,
+    matrix: &Matrix,
     columns: &Columns,
     strategy: Strategy,
 ) -> Result<Residues, Error> {
@@ -199,7 +188,7 @@ fn parts(outputs: usize, digits: usize) -> usize {
 
 /// For each column what takes the offset of signed weights back: `-2^(k-1)` times the sum of its ciphertexts, for
 /// weights of k bits.
-fn offsets(ring: &Ring, matrix: &Weights, tables: &Tables) -> Result<Residues, Error> {
+fn offsets(ring: &Ring, matrix: &Matrix, tables: &Tables) -> Result<Residues, Error> {
     let sums = tables.column_sums(ring);
     let rule = "must be a unit mod n^2";
     let mut offsets = ring.invert_vartime(&sums).ok_or(Error::Ciphertext { index: 0, rule })?;

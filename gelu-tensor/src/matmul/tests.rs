@@ -1,24 +1,48 @@
-use std::sync::LazyLock;
+//! The ciphertext matrix product: every strategy, and what it costs.
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
 use crate::paillier::{KeyBits, Randomizer, SecretKey};
-use crate::{FixedTensor, Format, Shape, SlotLayout, WeightRange};
+use crate::{
+    Contents, EncTensor, EncTensorHeader, FixedTensor, Flood, Format, IntWeights, LinearMap, MapWeights,
+    Packing, RingBits, Shape, SlotLayout, WeightRange,
+};
 
-static KEY: LazyLock<SecretKey> =
-    LazyLock::new(|| SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(11)).unwrap());
+/// A key of one test, so that its ring counts no operations of others.
+fn key(rng: &mut ChaCha20Rng) -> SecretKey {
+    SecretKey::generate(KeyBits::Bits1024, rng).unwrap()
+}
+
+fn strategies() -> impl Iterator<Item = Strategy> {
+    let subsets = (1..=10).map(|inputs| Strategy::Subset { inputs });
+    subsets.chain((1..=8).map(|bits| Strategy::Window { bits }))
+}
+
+fn layout(slot_bits: usize, contents: Contents) -> SlotLayout {
+    SlotLayout::images(Packing { batch: 1, slot_bits, key: KeyBits::Bits1024 }, contents).unwrap()
+}
+
+/// The columns of a dense layer's inputs, one image each.
+fn columns(encrypted: &EncTensor, taps: usize) -> Columns {
+    let public = encrypted.key();
+    let pool = public.decode(&encrypted.encode_ciphertexts()).unwrap();
+    let count = pool.len();
+    Columns::new(public.ring(), pool, taps, (0..count).map(Some))
+}
 
 /// Every strategy gives the product in the clear, and exactly the operations that the cost model counts.
 #[test]
 fn every_strategy_is_exact_and_costs_what_the_model_says() {
     let mut rng = ChaCha20Rng::seed_from_u64(5);
-    for (bits, signed, rows, taps, columns) in [
+    let key = key(&mut rng);
+    for (bits, signed, rows, taps, images) in [
         (12, true, 9, 7, 2),
         (2, true, 1, 3, 1),
         (8, true, 3, 10, 70),
         (1, false, 2, 4, 3),
         (5, false, 9, 5, 2),
+        (6, true, 1, 11, 66),
     ] {
         let range = WeightRange { bits, signed, scale_bits: 0 };
         let half = if signed { 1i32 << (bits - 1) } else { 0 };
@@ -26,35 +50,131 @@ fn every_strategy_is_exact_and_costs_what_the_model_says() {
             (0..rows * taps).map(|_| rng.random_range(0..1i32 << bits) - half).collect();
         weights[0] = -half;
         weights[1] = (1 << bits) - 1 - half;
-        let matrix = IntMatrix::new(taps, range, weights).unwrap();
+        let weights = IntWeights::new(range, weights).unwrap();
+        let map = LinearMap::dense(&Shape::from([taps]), rows).unwrap();
+        let matrix = MapWeights::Integers(&weights).matrix(&map.blocks()[0]);
+        assert_eq!((matrix.columns, matrix.rows(), matrix.values[0]), (taps, rows, 0));
+        assert_eq!(matrix.values[1], (1 << bits) - 1, "the offset makes the largest weight 2^bits - 1");
 
         let format = Format::new(1000, 0).unwrap();
-        let values: Vec<i64> = (0..taps * columns).map(|_| rng.random_range(-1000..=1000)).collect();
+        let values: Vec<i64> = (0..taps * images).map(|_| rng.random_range(-1000..=1000)).collect();
         let inputs = FixedTensor::new(Shape::from([taps]), format, values).unwrap();
-        let expected = inputs.dense(&matrix).unwrap();
-        let encrypted = inputs.encrypt(SlotLayout::one_value(32), &*KEY, &mut rng).unwrap();
-
-        let public = KEY.public_key();
-        let pool = public.decode(&encrypted.encode_ciphertexts()).unwrap();
-        let indices = Columns::new(public.ring(), &pool, taps, (0..taps * columns).map(Some));
-        let shape = MatmulShape { outputs: rows, taps, columns, ciphertexts: taps * columns, weights: range };
-        let strategies = (1..=8)
-            .map(|inputs| Strategy::Subset { inputs })
-            .chain((1..=8).map(|bits| Strategy::Window { bits }));
-        for strategy in strategies {
+        let expected = inputs.apply(&map, &weights).unwrap();
+        let encrypted = inputs.encrypt(&layout(32, Contents::Integers(format)), &key, &mut rng).unwrap();
+        let public = key.public_key();
+        let shape =
+            MatmulShape { outputs: rows, taps, columns: images, ciphertexts: taps * images, weights: range };
+        let header = EncTensorHeader {
+            shape: Shape::from([rows]),
+            layout: layout(32, Contents::Integers(expected.format())),
+            ..encrypted.header().clone()
+        };
+        let columns = columns(&encrypted, taps);
+        for strategy in strategies() {
             let before = public.ring().operations();
-            let out = multiply(public.ring(), &(&matrix).into(), &indices, strategy).unwrap();
+            let out = multiply(public.ring(), &matrix, &columns, strategy).unwrap();
             let counted = public.ring().operations() - before;
             assert_eq!(counted, shape.operations(strategy), "{strategy} of {shape:?}");
-            let header = crate::EncTensorHeader {
-                shape: Shape::from([rows]),
-                format: expected.format(),
-                ..encrypted.header()
-            };
-            let out = crate::EncTensor::decode(public, header, &public.encode(&out)).unwrap();
-            assert_eq!(out.decrypt(&KEY).unwrap(), expected, "{strategy}");
+            let out = EncTensor::decode(public, header.clone(), &public.encode(&out)).unwrap();
+            assert_eq!(out.decrypt(&key).unwrap(), expected, "{strategy}");
         }
     }
+}
+
+/// The same for weights mod 2^l, of up to 64 bits, whose sums are read mod 2^l.
+#[test]
+fn every_strategy_is_exact_for_weights_of_rings() {
+    let mut rng = ChaCha20Rng::seed_from_u64(6);
+    let key = key(&mut rng);
+    for (ring, rows, taps, images) in [
+        (RingBits::ALL[0], 9, 7, 2),
+        (RingBits::ALL[1], 1, 3, 1),
+        (RingBits::ALL[2], 3, 5, 9),
+        (RingBits::ALL[3], 2, 10, 3),
+    ] {
+        let map = LinearMap::dense(&Shape::from([taps]), rows).unwrap();
+        let mut weights: Vec<u64> = (0..rows * taps).map(|_| ring.wrap(rng.random())).collect();
+        weights[0] = ring.wrap(u64::MAX);
+        let flood = Flood { ring, quotient: 1000 * taps as u64, bits: 0 };
+        let matrix = MapWeights::Residues { values: &weights, flood }.matrix(&map.blocks()[0]);
+        assert_eq!((&matrix.values, matrix.range.signed), (&weights, false));
+        let format = Format::new(1000, 0).unwrap();
+        // None is negative, so that the sums are residues without being flooded.
+        let values: Vec<i64> = (0..taps * images).map(|_| rng.random_range(0..=1000)).collect();
+        let inputs = FixedTensor::new(Shape::from([taps]), format, values).unwrap();
+        let sums = map.apply_wrapping(&weights, inputs.values()).unwrap();
+        let expected: Vec<u64> = sums.into_iter().map(|sum| ring.wrap(sum)).collect();
+        let encrypted = inputs.encrypt(&layout(128, Contents::Integers(format)), &key, &mut rng).unwrap();
+        let public = key.public_key();
+        let header = EncTensorHeader {
+            shape: Shape::from([rows]),
+            layout: layout(128, Contents::Residues(flood)),
+            ..encrypted.header().clone()
+        };
+        let shape = MatmulShape {
+            outputs: rows,
+            taps,
+            columns: images,
+            ciphertexts: taps * images,
+            weights: matrix.range,
+        };
+        let columns = columns(&encrypted, taps);
+        for strategy in strategies() {
+            let before = public.ring().operations();
+            let out = multiply(public.ring(), &matrix, &columns, strategy).unwrap();
+            let counted = public.ring().operations() - before;
+            assert_eq!(counted, shape.operations(strategy), "{strategy} of {shape:?}");
+            let out = EncTensor::decode(public, header.clone(), &public.encode(&out)).unwrap();
+            assert_eq!(*out.decrypt_residues(&key).unwrap(), expected, "{strategy}");
+        }
+    }
+}
+
+/// Zeros of padding and ciphertexts that several columns share are taken from one pool.
+#[test]
+fn columns_share_ciphertexts_and_one_zero() {
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let key = key(&mut rng);
+    let format = Format::new(50, 0).unwrap();
+    let inputs = FixedTensor::new(Shape::from([4]), format, vec![50, -50, 7, -1]).unwrap();
+    let encrypted = inputs.encrypt(&layout(32, Contents::Integers(format)), &key, &mut rng).unwrap();
+    let public = key.public_key();
+    let indices =
+        [Some(0), None, Some(1), Some(1), Some(2), None, None, None, None, Some(3), Some(0), Some(0)];
+    let weights = [-4i64, 3, 2, 1, 0, -1];
+    let range = WeightRange::signed(3, 0);
+    let values = weights.iter().map(|weight| (weight + 4) as u64).collect();
+    let matrix = Matrix { columns: 3, range, values };
+    let x = inputs.values();
+    let expected: Vec<i64> = indices
+        .chunks(3)
+        .flat_map(|column| {
+            weights.chunks(3).map(move |row| {
+                let taps = row.iter().zip(column);
+                taps.map(|(weight, at)| at.map_or(0, |at: usize| weight * x[at])).sum()
+            })
+        })
+        .collect();
+    let pool = public.decode(&encrypted.encode_ciphertexts()).unwrap();
+    let shape = MatmulShape { outputs: 2, taps: 3, columns: 4, ciphertexts: 5, weights: range };
+    let columns = Columns::new(public.ring(), pool, 3, indices);
+    let header = EncTensorHeader {
+        shape: Shape::from([8]),
+        layout: layout(32, Contents::Integers(Format::new(1000, 0).unwrap())),
+        ..encrypted.header().clone()
+    };
+    for strategy in strategies() {
+        let before = public.ring().operations();
+        let out = multiply(public.ring(), &matrix, &columns, strategy).unwrap();
+        let counted = public.ring().operations() - before;
+        assert_eq!(counted, shape.operations(strategy), "{strategy}");
+        // A column of zeros alone is the residue 1, which is an encryption of zero.
+        let out = EncTensor::new(public.clone(), header.clone(), out);
+        assert_eq!(out.decrypt(&key).unwrap().values(), expected, "{strategy}");
+    }
+    let wrong = Matrix { columns: 2, range, values: vec![1, 2] };
+    let refused = multiply(public.ring(), &wrong, &columns, Strategy::Subset { inputs: 1 }).unwrap_err();
+    assert!(matches!(refused, Error::Count { expected: 2, found: 3, .. }), "{refused}");
 }
 
 #[test]
@@ -65,4 +185,20 @@ fn many_outputs_share_subsets_and_many_columns_share_windows() {
     assert!(dense.operations(dense.cheapest(1)).total() < 60_000);
     let batch_conv = MatmulShape { outputs: 6, taps: 36, columns: 144, ciphertexts: 784, weights };
     assert!(matches!(batch_conv.cheapest(1), Strategy::Window { .. }));
+}
+
+/// The cheapest way is one that no other undercuts, for vectors of any size.
+#[test]
+fn the_cheapest_strategy_is_the_cheapest() {
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    for _ in 0..200 {
+        let [outputs, taps, columns] = [(); 3].map(|()| rng.random_range(1..200));
+        let weights = WeightRange { bits: rng.random_range(2..65), signed: rng.random(), scale_bits: 0 };
+        let ciphertexts = rng.random_range(1..=taps * columns);
+        let shape = MatmulShape { outputs, taps, columns, ciphertexts, weights };
+        for lanes in [1, 8] {
+            let cheapest = shape.weight(shape.cheapest(lanes), lanes);
+            assert!(strategies().all(|strategy| shape.weight(strategy, lanes) >= cheapest), "{shape:?}");
+        }
+    }
 }

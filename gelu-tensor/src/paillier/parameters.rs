@@ -90,7 +90,8 @@ impl KeyType {
 }
 
 /// What the cost of a key's operations depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeyParameters {
     /// The size of n.
     pub size: KeyBits,

@@ -27,6 +27,8 @@ pub struct PublicKey(Arc<Inner>);
 struct Inner {
     parameters: KeyParameters,
     ring: Ring,
+    /// The same ring with a count of its own: what decoding and its checks take.
+    checking: Ring,
     h: Residues,
     fingerprint: [u8; 32],
     /// The table for encryption.
@@ -78,7 +80,8 @@ impl PublicKey {
             return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
         }
         let ring = Ring::new(&from_biguint(&modulus, size.limbs()))?;
-        let h = ring.lift(&from_biguint(&value, 2 * size.limbs()), 1);
+        let checking = ring.counted_apart();
+        let h = checking.lift(&from_biguint(&value, 2 * size.limbs()), 1);
         let mut digest = Sha256::new();
         digest.update(match key_type {
             KeyType::Djn => b"gelu-net paillier public key v1".as_slice(),
@@ -89,6 +92,7 @@ impl PublicKey {
         Ok(Self(Arc::new(Inner {
             parameters: KeyParameters { size, key_type },
             ring,
+            checking,
             h,
             fingerprint: digest.finalize().into(),
             encryption: OnceLock::new(),
@@ -109,6 +113,12 @@ impl PublicKey {
     /// The ring of its ciphertexts.
     pub fn ring(&self) -> &Ring {
         &self.0.ring
+    }
+
+    /// Returns the operations mod n^2 that decoding and checking of ciphertexts (and of the key) have taken so far, which
+    /// the [ring](Self::ring)'s own count leaves out.
+    pub fn check_operations(&self) -> Operations {
+        self.0.checking.operations()
     }
 
     /// n in little-endian bytes.
@@ -172,15 +182,13 @@ impl PublicKey {
         let count = bytes.len() / width;
         let residues = self.in_parallel(count, |range| {
             let limbs = &limbs[range.start * square.len()..range.end * square.len()];
-            self.0.ring.lift(limbs, range.len())
+            self.0.checking.lift(limbs, range.len())
         });
         // Products of a few each, so that one gcd tells of all.
-        let products = self.in_parallel(count, |range| self.0.ring.fold_products(residues.gather(range), 1));
-        let found = self
-            .0
-            .ring
-            .find_non_unit_vartime(&products)
-            .and_then(|_| self.0.ring.find_non_unit_vartime(&residues));
+        let checking = &self.0.checking;
+        let products = self.in_parallel(count, |range| checking.fold_products(residues.gather(range), 1));
+        let found =
+            checking.find_non_unit_vartime(&products).and_then(|_| checking.find_non_unit_vartime(&residues));
         match found {
             Some(index) => Err(Error::Ciphertext { index, rule: "must be a unit mod n^2, so not zero" }),
             None => Ok(residues),

@@ -3,7 +3,7 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::Error;
-use crate::arith::limbs::{add_assign, conditional_assign, less_than, sub_into};
+use crate::arith::limbs::{conditional_assign, less_than, sub_into, sub_mod};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
 /// One prime's half of the owner's work by the Chinese remainder theorem: arithmetic mod p^2 in p-adic form.
@@ -111,11 +111,7 @@ impl Side {
         sub_into(&mut reduced, y, self.prime());
         conditional_assign(&mut reduced, y, less_than(y, self.prime()));
         let mut difference = Zeroizing::new(vec![0; x.len()]);
-        let borrow = less_than(x, &reduced);
-        sub_into(&mut difference, x, &reduced);
-        let mut wrapped = Zeroizing::new(difference.to_vec());
-        add_assign(&mut wrapped, self.prime());
-        conditional_assign(&mut difference, &wrapped, borrow);
+        sub_mod(&mut difference, x, &reduced, self.prime());
         difference
     }
 }

@@ -2,10 +2,11 @@ use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{EncBatch, RingBits, WideLayout, write_bits};
+use crate::arith::limbs::set_bits;
 use crate::arith::{Comb, Exponent};
+use crate::chunk;
 use crate::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
-use crate::{EncChunk, Error};
+use crate::{Contents, EncChunk, EncTensorHeader, Error, Flood, Packing, RingBits, Shape, SlotLayout};
 
 /// How masked steps lie under the server's key: slots that hold the product of the server's secret rate and a client's
 /// step, a mask mod 2^l and a random multiple of 2^l.
@@ -25,47 +26,65 @@ impl UpdateLayout {
     pub const STEP_BOUND: i64 = 1 << 23;
     /// The most bits that a rate may have.
     pub const RATE_BITS: u32 = 8;
+    /// The most bits of the random multiples, each of which is drawn at once.
+    const MOST_FLOOD_BITS: u32 = 64;
     /// Bits of a step, offset so that it is not negative.
     const STEP_BITS: usize = 24;
 
     /// Bits of a slot.
     fn slot_bits(self) -> usize {
-        (self.ring.bits() + self.flood_bits) as usize + 1
+        (self.ring.bits() + self.flood_bits.max(1)) as usize + 1
     }
 
-    /// As vectors of one image for each slot.
-    fn wide(self, key: KeyBits) -> Result<WideLayout, Error> {
-        let layout = WideLayout::new(self.slot_bits(), usize::MAX, key)?;
-        let width = key.slot_capacity_bits() / layout.slot_bits;
-        Ok(WideLayout { batch: width, width, ..layout })
+    /// Slots of a ciphertext.
+    fn width(self, key: KeyBits) -> Result<usize, Error> {
+        if self.flood_bits > Self::MOST_FLOOD_BITS {
+            let (needed_bits, available_bits) = (self.flood_bits as usize, Self::MOST_FLOOD_BITS as usize);
+            return Err(Error::Overflow { needed_bits, available_bits });
+        }
+        let (needed_bits, available_bits) = (self.slot_bits(), key.slot_capacity_bits());
+        match available_bits / needed_bits {
+            0 => Err(Error::Overflow { needed_bits, available_bits }),
+            width => Ok(width),
+        }
     }
 
-    /// Ciphertexts that the steps take.
+    /// Returns the number of ciphertexts that the steps take.
     ///
     /// # Errors
     /// [`Error::Overflow`] when not even one slot fits.
     pub fn ciphertexts(self, key: KeyBits) -> Result<usize, Error> {
-        Ok(self.steps.div_ceil(self.wide(key)?.width))
+        Ok(self.steps.div_ceil(self.width(key)?))
     }
 
-    /// What the server reads: for each step the rate times it plus its mask, mod 2^l.
+    /// Returns the header of the masked steps as a tensor: an image for each slot of a ciphertext, an element for each
+    /// ciphertext.
     ///
     /// # Errors
-    /// As [`EncBatch::from_chunks`] and [`EncBatch::decrypt_low`].
-    pub fn decrypt(
-        self,
-        key: &SecretKey,
-        rate: u64,
-        chunks: &[EncChunk],
-    ) -> Result<Zeroizing<Vec<u64>>, Error> {
-        let public = key.public_key();
-        let layout = self.wide(public.size())?;
-        let elements = self.ciphertexts(public.size())?;
-        let batch = EncBatch::from_chunks(public, elements, layout, chunks)?;
-        let values = batch.decrypt_low(key, self.ring.bits())?;
+    /// [`Error::Overflow`] when not even one slot fits.
+    pub fn header(self, key: KeyBits) -> Result<EncTensorHeader, Error> {
+        let batch = self.width(key)?;
+        // The product of rate and step is below 2^32, and a mask below 2^l: the sum fits below the flooding's bits.
+        let flood = Flood { ring: self.ring, quotient: 1, bits: self.flood_bits.max(1) - 1 };
+        let packing = Packing { batch, slot_bits: self.slot_bits(), key };
+        let layout = SlotLayout::images(packing, Contents::Residues(flood))?;
+        Ok(EncTensorHeader { shape: Shape::from([self.ciphertexts(key)?]), batch, layout })
+    }
+
+    /// Returns what the server reads of decrypted [residues](crate::Decryption::finish_residues): for each step the rate
+    /// times it plus its mask, mod 2^l.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when they are not as many as there are slots.
+    pub fn read(self, key: KeyBits, rate: u64, residues: &[u64]) -> Result<Zeroizing<Vec<u64>>, Error> {
+        let (width, elements) = (self.width(key)?, self.ciphertexts(key)?);
+        if residues.len() != width * elements {
+            let (expected, found) = (width * elements, residues.len());
+            return Err(Error::Count { what: "masked steps", expected, found });
+        }
         let offset = rate.wrapping_mul(Self::STEP_BOUND.unsigned_abs());
-        // Slot by slot in the vectors, ciphertext by ciphertext in the steps.
-        let step = |at: usize| values[at % layout.width * elements + at / layout.width];
+        // Slot by slot in the tensor, ciphertext by ciphertext in the steps.
+        let step = |at: usize| residues[at % width * elements + at / width];
         Ok(Zeroizing::new((0..self.steps).map(|at| self.ring.wrap(step(at).wrapping_sub(offset))).collect()))
     }
 }
@@ -104,7 +123,7 @@ impl EncRate {
             return Err(Error::Count { what: "ciphertexts of a rate", expected: 1, found });
         }
         let key = rate.key().clone();
-        let width = layout.wide(key.size())?.width;
+        let width = layout.width(key.size())?;
         let fields = [width, UpdateLayout::STEP_BITS, layout.slot_bits()];
         let comb = Comb::fields(key.ring(), rate.ciphertexts(), fields);
         Ok(Self { key, layout, comb, width })
@@ -146,13 +165,10 @@ impl EncRate {
                 };
                 let (step, high) =
                     ((step + bound).unsigned_abs(), rng.next_u64() >> (64 - flood_bits.max(1)));
-                write_bits(&mut exponent, slot * UpdateLayout::STEP_BITS, step);
-                write_bits(plaintext, slot * slot_bits, mask);
-                write_bits(
-                    plaintext,
-                    slot * slot_bits + ring.bits() as usize,
-                    if flood_bits == 0 { 0 } else { high },
-                );
+                set_bits(&mut exponent, slot * UpdateLayout::STEP_BITS, step.into());
+                set_bits(plaintext, slot * slot_bits, mask.into());
+                let high = if flood_bits == 0 { 0 } else { high };
+                set_bits(plaintext, slot * slot_bits + ring.bits() as usize, high.into());
             }
             exponents.push(Exponent::new(exponent));
         }
@@ -166,10 +182,7 @@ impl EncRate {
             products
         });
         let ciphertexts = self.key.add_plaintexts(&products, &plaintexts);
-        let most = EncChunk::most(&self.key);
-        let run = |start: usize| ciphertexts.gather(start..count.min(start + most));
-        let chunks = (0..count).step_by(most).map(|start| EncChunk::new(self.key.clone(), run(start)));
-        Ok((chunks.collect(), masks))
+        Ok((chunk::split(&self.key, &ciphertexts), masks))
     }
 }
 

@@ -1,0 +1,148 @@
+//! The layers of a network as maps.
+
+use super::{Block, LinearMap, PADDING, check_size};
+use crate::{Error, Shape, Windows};
+
+/// The filters of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filters {
+    /// Number of filters: channels of the output.
+    pub count: usize,
+    /// Groups that input channels and filters are divided into; a filter weighs the channels of its group. As many as
+    /// there are channels make a depthwise convolution.
+    pub groups: usize,
+}
+
+impl Filters {
+    /// Checks that input channels and filters divide into the groups.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when they do not, or there is none.
+    pub fn check(self, channels: usize) -> Result<Self, Error> {
+        for (what, of) in
+            [("channels that divide into groups", channels), ("filters that divide into groups", self.count)]
+        {
+            if of == 0 || self.groups == 0 || !of.is_multiple_of(self.groups) {
+                let expected = of.max(1).checked_next_multiple_of(self.groups.max(1)).unwrap_or(usize::MAX);
+                return Err(Error::Count { what, expected, found: of });
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl LinearMap {
+    /// Returns a fully connected layer: every output weighs every element of the input. Weights are in the order of
+    /// PyTorch's `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there is no output or input, or the layer has more than 2^26 weights.
+    pub fn dense(input: &Shape, outputs: usize) -> Result<Self, Error> {
+        let taps = input.elements();
+        let weights = taps.saturating_mul(outputs);
+        check_size("weights of a dense layer", weights)?;
+        let block = Block::new([taps, taps], indices(weights), [indices(taps), indices(outputs)]);
+        Ok(Self::new([input.clone(), Shape::from([outputs])], weights, vec![block]))
+    }
+
+    /// Returns a convolution (cross-correlation) over window positions: one block for each group, whose columns are the
+    /// positions. Weights are in the order of PyTorch's `[filters, channels / groups, kernel height, kernel width]`.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there is no filter, channels or filters do not divide into the groups, or the layer is too
+    /// large.
+    pub fn convolution(windows: &Windows, filters: Filters) -> Result<Self, Error> {
+        let ([channels, ..], [height, width]) = (windows.input(), windows.output());
+        let Filters { count, groups } = filters.check(channels)?;
+        check_windows(windows)?;
+        let (taps, rows, positions) = (windows.taps() / groups, count / groups, windows.positions());
+        check_size("weights of a convolution", count.saturating_mul(taps))?;
+        check_size("elements of a convolution's output", count.saturating_mul(positions))?;
+        let elements = windows.input().iter().product();
+        let block = |group: usize| {
+            let own = channels / groups;
+            let columns = (0..positions).map(|position| (position, group * own..(group + 1) * own));
+            let output = |at: usize| ((group * rows + at % rows) * positions + at / rows) as u32;
+            Block::new(
+                [taps, elements],
+                (0..rows * taps).map(|at| (group * rows * taps + at) as u32).collect(),
+                [read(windows, columns, taps * positions), (0..positions * rows).map(output).collect()],
+            )
+        };
+        let shapes = [Shape::from(windows.input()), Shape::from([count, height, width])];
+        Ok(Self::new(shapes, count * taps, (0..groups).map(block).collect()))
+    }
+
+    /// Returns pooling by sums or means, channel by channel: one block of a single row, whose taps share one weight and
+    /// whose columns are the positions of all channels.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the layer is too large.
+    pub fn pooling(windows: &Windows) -> Result<Self, Error> {
+        check_windows(windows)?;
+        let ([channels, ..], [height, width]) = (windows.input(), windows.output());
+        let (area, positions) = (windows.window().area(), windows.positions());
+        let columns = channels * positions;
+        let each = (0..columns).map(|at| (at % positions, at / positions..at / positions + 1));
+        let inputs = read(windows, each, columns * area);
+        let elements = windows.input().iter().product();
+        let block = Block::new([area, elements], vec![0; area], [inputs, indices(columns)]);
+        let shapes = [Shape::from(windows.input()), Shape::from([channels, height, width])];
+        Ok(Self::new(shapes, 1, vec![block]))
+    }
+
+    /// Returns a product with one weight for each channel (the first extent of a shape), which is what batch norm is:
+    /// one block for each channel, whose columns are its elements.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the shape has no elements or too many.
+    pub fn per_channel(shape: &Shape) -> Result<Self, Error> {
+        check_size("elements of a tensor", shape.elements())?;
+        let channels = shape.dims().first().copied().unwrap_or(1);
+        let elements = shape.elements() / channels;
+        let block = |channel: usize| {
+            let elements: Vec<u32> =
+                (channel * elements..(channel + 1) * elements).map(|at| at as u32).collect();
+            Block::new([1, shape.elements()], vec![channel as u32], [elements.clone(), elements])
+        };
+        let blocks = (0..channels).map(block).collect();
+        Ok(Self::new([shape.clone(), shape.clone()], channels, blocks))
+    }
+
+    /// Returns a product of every element with the same one weight: the identity where that is one.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the shape has no elements or too many.
+    pub fn identity(shape: &Shape) -> Result<Self, Error> {
+        check_size("elements of a tensor", shape.elements())?;
+        let elements = indices(shape.elements());
+        let block = Block::new([1, shape.elements()], vec![0], [elements.clone(), elements]);
+        Ok(Self::new([shape.clone(), shape.clone()], 1, vec![block]))
+    }
+}
+
+/// The inputs of columns, each a position over some channels.
+fn read(
+    windows: &Windows,
+    columns: impl Iterator<Item = (usize, std::ops::Range<usize>)>,
+    count: usize,
+) -> Vec<u32> {
+    let mut inputs = Vec::with_capacity(count);
+    for (position, channels) in columns {
+        windows.each_tap(position, channels, |element| {
+            inputs.push(element.map_or(PADDING, |element| element as u32));
+        });
+    }
+    inputs
+}
+
+/// 0, 1, 2 and so on.
+fn indices(count: usize) -> Vec<u32> {
+    (0..count as u32).collect()
+}
+
+/// Comes before [`Windows::taps`] and [`Windows::positions`] are multiplied.
+fn check_windows(windows: &Windows) -> Result<(), Error> {
+    check_size("elements of an image", Shape::from(windows.input()).elements())?;
+    check_size("taps x positions of a window", windows.taps().saturating_mul(windows.positions()))
+}

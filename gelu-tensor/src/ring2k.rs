@@ -1,0 +1,112 @@
+//! The ring Z_{2^l} of masked weights and of sums under them.
+//!
+//! Masked weights are uniform numbers mod 2^l. A weighted sum of them that is computed over the integers, as Paillier's
+//! plaintexts are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it (flooding).
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The number l of bits of the ring Z_{2^l}.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct RingBits(u32);
+
+impl RingBits {
+    /// The sizes that can be chosen.
+    pub const ALL: [Self; 4] = [Self(32), Self(40), Self(48), Self(64)];
+
+    /// Returns the bit width *l* of the ring.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the residue in `[0, 2^l)`.
+    pub fn wrap(self, value: u64) -> u64 {
+        value & (u64::MAX >> (64 - self.0))
+    }
+
+    /// Returns the representative in `[-2^(l-1), 2^(l-1))`.
+    pub fn signed(self, value: u64) -> i64 {
+        let unused = 64 - self.0;
+        (value << unused) as i64 >> unused
+    }
+
+    /// Returns the largest absolute value that cannot be mistaken for another.
+    pub fn bound(self) -> u64 {
+        (1 << (self.0 - 1)) - 1
+    }
+}
+
+impl Default for RingBits {
+    fn default() -> Self {
+        Self(40)
+    }
+}
+
+impl From<RingBits> for u32 {
+    fn from(ring: RingBits) -> Self {
+        ring.0
+    }
+}
+
+impl TryFrom<u32> for RingBits {
+    type Error = Error;
+
+    fn try_from(bits: u32) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|ring| ring.0 == bits).ok_or(Error::Count {
+            what: "bits of the ring of masked weights (32, 40, 48 or 64)",
+            expected: 40,
+            found: bits as usize,
+        })
+    }
+}
+
+/// How a multiple of 2^l is added to a sum of at most `quotient` times 2^l in absolute value, so that it shows nothing
+/// but its residue mod 2^l, to a statistical distance of 2^-`bits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flood {
+    /// l.
+    pub ring: RingBits,
+    /// Sums stay below this times 2^l in absolute value.
+    pub quotient: u64,
+    /// Bits of the statistical distance.
+    pub bits: u32,
+}
+
+impl Flood {
+    /// The largest quotient and the most bits.
+    const MOST: (u64, u32) = (1 << 40, 64);
+
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the quotient is zero or above 2^40, or the bits above 64.
+    pub fn check(self) -> Result<Self, Error> {
+        if (1..=Self::MOST.0).contains(&self.quotient) && self.bits <= Self::MOST.1 {
+            return Ok(self);
+        }
+        let needed_bits = (64 - self.quotient.leading_zeros()) as usize + self.bits as usize;
+        Err(Error::Overflow { needed_bits, available_bits: (40 + Self::MOST.1) as usize })
+    }
+
+    /// Returns the number of multiples to draw from.
+    pub(crate) fn choices(self) -> u128 {
+        u128::from(self.quotient) << self.bits
+    }
+
+    /// Returns the bits of a slot that holds a flooded sum; more than any slot has for sizes that
+    /// [`check`](Self::check) refuses.
+    pub fn slot_bits(self) -> usize {
+        if self.check().is_err() {
+            return usize::MAX;
+        }
+        // From -quotient to 2 quotient + choices, exclusively, after the lowest multiple is added.
+        let most = self.choices() + 2 * u128::from(self.quotient);
+        (self.ring.bits() + 128 - (most - 1).leading_zeros()) as usize
+    }
+}
