@@ -1,10 +1,12 @@
+//! How weights start.
+
 use std::fmt;
 
 use rand::{Rng, RngExt};
 
-use crate::Linear;
+use crate::{LinearConfig, LinearLayer};
 
-/// How weights start.
+/// How weights start. A batch norm always starts as one that changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Initializer {
     /// Weights and biases uniform within one over the square root of the fan-in: PyTorch's default for `Conv2d` and
@@ -19,11 +21,21 @@ pub enum Initializer {
 
 impl Initializer {
     /// Sets the parameters of `layer`, if it has any, with randomness from `rng`.
-    pub fn fill<R: Rng + ?Sized>(self, layer: &mut dyn Linear, rng: &mut R) {
-        let kernel_area: usize =
-            layer.weight_shape().map_or(1, |shape| shape.dims().iter().skip(2).product::<usize>());
-        let Some(parameters) = layer.parameters_mut() else { return };
-        let (outputs, fan_in) = parameters.weight.dim();
+    pub fn fill<R: Rng + ?Sized>(self, layer: &mut LinearLayer, rng: &mut R) {
+        if let LinearConfig::BatchNorm2d(_) = layer.config() {
+            let parameters = layer.parameters_mut();
+            parameters.weight.fill(1.0);
+            parameters.bias.fill(0.0);
+            if let Some(statistics) = layer.statistics_mut() {
+                statistics.mean.fill(0.0);
+                statistics.variance.fill(1.0);
+            }
+            return;
+        }
+        let Some(shape) = layer.weight_shape() else { return };
+        let (outputs, fan_in) = (shape.dims()[0], shape.dims()[1..].iter().product::<usize>());
+        let kernel_area: usize = shape.dims().iter().skip(2).product();
+        let parameters = layer.parameters_mut();
         let uniform = |bound: f64| {
             let bound = bound as f32;
             move |rng: &mut R| rng.random_range(-bound..=bound)
@@ -31,12 +43,12 @@ impl Initializer {
         match self {
             Self::KaimingUniform => {
                 let draw = uniform((1.0 / fan_in as f64).sqrt());
-                parameters.weight.mapv_inplace(|_| draw(rng));
-                parameters.bias.mapv_inplace(|_| draw(rng));
+                parameters.weight.iter_mut().for_each(|weight| *weight = draw(rng));
+                parameters.bias.iter_mut().for_each(|bias| *bias = draw(rng));
             }
             Self::XavierUniform => {
                 let draw = uniform((6.0 / (fan_in + outputs * kernel_area) as f64).sqrt());
-                parameters.weight.mapv_inplace(|_| draw(rng));
+                parameters.weight.iter_mut().for_each(|weight| *weight = draw(rng));
                 parameters.bias.fill(0.0);
             }
             Self::Zeros => {

@@ -1,7 +1,9 @@
+//! The loss of a classifier.
+
 use gelu_tensor::Error;
 use ndarray::{Array2, ArrayView2};
 
-use crate::Activation;
+use crate::{argmax, softmax};
 
 /// Softmax and cross-entropy of a batch, with their gradient.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<Cr
             found: classes,
         });
     }
-    let mut gradient = Activation::Softmax.forward(logits);
+    let mut gradient = logits.to_owned();
     let mut loss = 0.0;
     let mut correct = 0;
     for ((row, mut gradient), &label) in logits.outer_iter().zip(gradient.outer_iter_mut()).zip(labels) {
@@ -38,16 +40,11 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<Cr
         let largest = row.fold(f64::NEG_INFINITY, |largest, &x| largest.max(f64::from(x)));
         let sum: f64 = row.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
         loss += sum.ln() + largest - f64::from(row[label]);
+        let mut probabilities = row.to_vec();
+        correct += usize::from(argmax(&probabilities) == label);
+        softmax(&mut probabilities);
+        gradient.iter_mut().zip(probabilities).for_each(|(to, from)| *to = from);
         gradient[label] -= 1.0;
-        correct += usize::from(argmax(row) == label);
     }
     Ok(CrossEntropy { loss, gradient, correct })
-}
-
-/// The first of the largest elements.
-fn argmax(row: ndarray::ArrayView1<'_, f32>) -> usize {
-    row.iter()
-        .enumerate()
-        .fold((0, f32::NEG_INFINITY), |best, (i, &x)| if x > best.1 { (i, x) } else { best })
-        .0
 }
