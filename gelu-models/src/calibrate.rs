@@ -1,54 +1,98 @@
+//! How large a network's values become.
+
+use std::collections::BTreeMap;
+
+use gelu_layers::Mode;
 use gelu_tensor::Error;
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Model, Node};
+use crate::Model;
 
-/// Largest magnitudes seen while a model ran on calibration data: what a fixed-point plan needs to place the binary
-/// point. As JSON it travels with the weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ranges {
-    /// Largest |input element|.
-    pub input: f32,
-    /// Largest |output| of each activation but the final softmax, in order.
-    pub activations: Vec<f32>,
-}
+/// Largest magnitudes seen while a model ran on calibration data, by the name of the node that made the values (`input`
+/// for the model's input): what a fixed-point plan needs to place the binary point. As JSON it travels with the weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ranges(BTreeMap<String, f32>);
 
 impl Ranges {
     /// The key of [`Weights::metadata`](crate::Weights::metadata) under which the ranges travel, as JSON.
     pub const METADATA_KEY: &str = "gelu.ranges";
 
-    fn maximum(mut self, other: Self) -> Self {
-        self.input = self.input.max(other.input);
-        self.activations.iter_mut().zip(other.activations).for_each(|(a, b)| *a = a.max(b));
-        self
+    /// The name of the model's input.
+    pub const INPUT: &str = "input";
+
+    /// Returns the magnitude of a node's values.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        self.0.get(name).copied()
+    }
+
+    /// Sets the magnitude of a node's values.
+    pub fn set(&mut self, name: impl Into<String>, magnitude: f32) {
+        self.0.insert(name.into(), magnitude);
+    }
+
+    /// Returns the names and magnitudes, in the names' order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f32)> {
+        self.0.iter().map(|(name, &magnitude)| (name.as_str(), magnitude))
+    }
+
+    /// Multiplies all magnitudes but the input's.
+    pub fn widen(&mut self, factor: f32) {
+        let values = self.0.iter_mut().filter(|(name, _)| *name != Self::INPUT);
+        values.for_each(|(_, magnitude)| *magnitude *= factor);
+    }
+
+    fn note(&mut self, name: &str, magnitude: f32) {
+        match self.0.get_mut(name) {
+            Some(largest) => *largest = largest.max(magnitude),
+            None => self.set(name, magnitude),
+        }
+    }
+}
+
+impl<S: Into<String>> FromIterator<(S, f32)> for Ranges {
+    fn from_iter<I: IntoIterator<Item = (S, f32)>>(ranges: I) -> Self {
+        Self(ranges.into_iter().map(|(name, magnitude)| (name.into(), magnitude)).collect())
     }
 }
 
 impl Model {
-    /// The largest magnitudes of the inputs and of every activation's outputs over a batch of `[images, elements]`.
+    /// Returns the largest magnitudes of the inputs and of every node's values over a batch of `[images, elements]`.
     ///
     /// # Errors
-    /// [`Error::Count`] when `inputs` has another number of columns than an input image has elements.
-    pub fn calibrate(&self, inputs: ArrayView2<'_, f32>) -> Result<Ranges, Error> {
-        let activations =
-            self.nodes_to_logits().iter().filter(|node| matches!(node, Node::Activation(_))).count();
-        let nothing = || Ranges { input: 0.0, activations: vec![0.0; activations] };
+    /// [`Error::Count`] when `inputs` has another number of columns than an input image has elements;
+    /// [`Error::NotFinite`] when inputs or values are NaN or infinite.
+    pub fn measure_ranges(&self, inputs: ArrayView2<'_, f32>) -> Result<Ranges, Error> {
         let chunk = |x: ArrayView2<'_, f32>| {
-            let mut ranges = Ranges { input: magnitude(x), activations: Vec::with_capacity(activations) };
-            self.run(x, |node, output| {
-                if matches!(node, Node::Activation(_)) {
-                    ranges.activations.push(magnitude(output.view()));
+            let mut ranges = Ranges::default();
+            let mut bad = None;
+            self.run(x, Mode::Inference, |value, x| {
+                let found = x.iter().filter(|x| !x.is_finite()).count();
+                if found > 0 && bad.is_none() {
+                    bad = Some(Error::NotFinite { what: "values for calibration", found, of: x.len() });
                 }
+                let magnitude = x.fold(0.0f32, |largest, &x| largest.max(x.abs()));
+                ranges.note(self.graph().name(value), magnitude);
             })?;
-            Ok(ranges)
+            bad.map_or(Ok(ranges), Err)
+        };
+        let join = |mut all: Ranges, ranges: Ranges| {
+            ranges.iter().for_each(|(name, magnitude)| all.note(name, magnitude));
+            Ok(all)
         };
         let chunks: Vec<_> = inputs.axis_chunks_iter(Axis(0), 64).collect();
-        chunks.into_par_iter().map(chunk).try_reduce(nothing, |a, b| Ok(a.maximum(b)))
+        chunks.into_par_iter().map(chunk).try_reduce(Ranges::default, join)
     }
-}
 
-fn magnitude(x: ArrayView2<'_, f32>) -> f32 {
-    x.fold(0.0, |largest, &x| largest.max(x.abs()))
+    /// Measures the ranges of a batch of `[images, elements]` and keeps them with the model, where plans find them.
+    ///
+    /// # Errors
+    /// As [`measure_ranges`](Self::measure_ranges).
+    pub fn calibrate(&mut self, inputs: ArrayView2<'_, f32>) -> Result<(), Error> {
+        let ranges = self.measure_ranges(inputs)?;
+        self.set_ranges(Some(ranges));
+        Ok(())
+    }
 }

@@ -13,7 +13,7 @@
 //!     .softmax()
 //!     .build()?;
 //! assert_eq!(model.output_shape().dims(), [10]);
-//! # Ok::<(), gelu_models::BuildError>(())
+//! # Ok::<(), gelu_models::GraphError>(())
 //! ```
 
 #![forbid(unsafe_code)]
@@ -21,19 +21,22 @@
 pub mod attack;
 mod builder;
 mod calibrate;
+mod graph;
 pub mod infer;
 mod load;
 mod model;
 mod normalize;
+pub mod peer;
 pub mod plan;
 pub mod train;
 mod weights;
 pub mod zoo;
 
-pub use builder::{BuildError, ModelBuilder};
+pub use builder::ModelBuilder;
 pub use calibrate::Ranges;
+pub use graph::{Graph, GraphError, Node, Op, ValueId};
 pub use load::{LoadError, LoadProblem, LoadReport};
-pub use model::{Model, Node};
+pub use model::Model;
 pub use normalize::{FoldError, Normalization};
 pub use weights::{WeightTensor, Weights};
 

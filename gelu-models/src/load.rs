@@ -1,9 +1,12 @@
+//! Weights into a model and out of it.
+
 use std::fmt;
 
-use gelu_layers::{Linear, Parameters};
+use gelu_layers::{LinearLayer, Parameters};
 use gelu_tensor::Shape;
+use serde::de::DeserializeOwned;
 
-use crate::{Model, WeightTensor, Weights};
+use crate::{Model, Ranges, WeightTensor, Weights};
 
 /// One tensor that does not fit the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,13 @@ pub enum LoadProblem {
         /// How many elements it has.
         elements: usize,
     },
+    /// Metadata that do not say what they should.
+    Metadata {
+        /// Their key.
+        key: &'static str,
+        /// What is wrong.
+        found: String,
+    },
 }
 
 impl fmt::Display for LoadProblem {
@@ -53,6 +63,12 @@ impl fmt::Display for LoadProblem {
             Self::Shape { name, expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
             Self::NotFinite { name, found, elements } => {
                 write!(f, "{name}: expected finite numbers, found {found} of {elements} that are not")
+            }
+            Self::Metadata { key, found } => {
+                write!(
+                    f,
+                    "metadata {key}: expected a JSON object of numbers by the names of nodes, found {found}"
+                )
             }
         }
     }
@@ -100,8 +116,8 @@ impl fmt::Display for LoadReport {
 }
 
 impl Model {
-    /// Sets all parameters from `weights`. Every tensor must have its place, its shape and finite values, and every
-    /// parameter its tensor.
+    /// Sets all parameters from `weights`, and calibrated ranges and tuned bits where its metadata have some. Every tensor
+    /// must have its place, its shape and finite values, and every parameter its tensor.
     ///
     /// # Errors
     /// [`LoadError`] with all tensors that do not fit; the model is then unchanged.
@@ -130,7 +146,7 @@ impl Model {
         let mut report = LoadReport::default();
         let mut problems = Vec::new();
         let expected: Vec<_> = self.layers().flat_map(|(name, layer)| tensors_of(name, layer)).collect();
-        for (name, shape) in &expected {
+        for (name, shape, _) in &expected {
             let Some(tensor) = weights.tensors.get(name) else {
                 report.missing.push((name.clone(), shape.clone()));
                 continue;
@@ -147,7 +163,7 @@ impl Model {
             }
         }
         let unused =
-            weights.tensors.iter().filter(|(name, _)| expected.iter().all(|(known, _)| known != *name));
+            weights.tensors.iter().filter(|(name, _)| expected.iter().all(|(known, ..)| known != *name));
         report.unused = unused.map(|(name, tensor)| (name.clone(), tensor.shape().clone())).collect();
         (report, problems)
     }
@@ -156,31 +172,120 @@ impl Model {
         &mut self,
         weights: &Weights,
         report: LoadReport,
-        problems: Vec<LoadProblem>,
+        mut problems: Vec<LoadProblem>,
     ) -> Result<LoadReport, LoadError> {
+        let (ranges, layer_bits) =
+            match (metadata(weights, Ranges::METADATA_KEY), metadata(weights, LAYER_BITS)) {
+                (Ok(ranges), Ok(layer_bits)) => (ranges, layer_bits),
+                (ranges, layer_bits) => {
+                    problems.extend(ranges.err().into_iter().chain(layer_bits.err()));
+                    (None, None)
+                }
+            };
         if !problems.is_empty() {
             return Err(LoadError { problems });
         }
         for (name, layer) in self.layers_mut() {
-            if let Some(parameters) = layer.parameters_mut() {
-                set_parameters(parameters, name, weights);
+            for (name, _, part) in tensors_of(name, layer) {
+                if let Some(tensor) = weights.tensors.get(&name) {
+                    part.of(layer).copy_from_slice(tensor.data());
+                }
             }
+        }
+        if ranges.is_some() {
+            self.set_ranges(ranges);
+        }
+        if let Some(layer_bits) = layer_bits {
+            self.set_layer_bits(layer_bits);
         }
         Ok(report)
     }
+
+    /// Returns all parameters under PyTorch's names (`conv1.weight`, `bn1.running_mean`), and as metadata the ranges and
+    /// bits that [`load`](Self::load) takes.
+    pub fn weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        for (name, layer) in self.layers() {
+            let mut layer = layer.clone();
+            for (name, shape, part) in tensors_of(name, &layer.clone()) {
+                // The element counts are the layer's own, so that there is no error to drop.
+                let tensor = WeightTensor::new(shape, part.of(&mut layer).to_vec());
+                weights.tensors.extend(tensor.ok().map(|tensor| (name, tensor)));
+            }
+        }
+        // Maps of text to numbers, which JSON can always hold.
+        let mut keep = |key: &str, json: serde_json::Result<String>| {
+            weights.metadata.extend(json.ok().map(|json| (key.to_owned(), json)));
+        };
+        if let Some(ranges) = self.ranges() {
+            keep(Ranges::METADATA_KEY, serde_json::to_string(ranges));
+        }
+        if !self.layer_bits().is_empty() {
+            keep(LAYER_BITS, serde_json::to_string(self.layer_bits()));
+        }
+        weights
+    }
+
+    /// `parameters`, in the order of the layers that have any, under the names of this model's.
+    pub(crate) fn named<'a>(&self, parameters: impl IntoIterator<Item = &'a Parameters>) -> Weights {
+        let mut weights = Weights::default();
+        let trained = self.layers().filter(|(_, layer)| layer.has_parameters());
+        for ((name, layer), parameters) in trained.zip(parameters) {
+            for (name, shape, part) in tensors_of(name, layer) {
+                let data = match part {
+                    Part::Weight => &parameters.weight,
+                    Part::Bias => &parameters.bias,
+                    Part::RunningMean | Part::RunningVariance => continue,
+                };
+                let tensor = WeightTensor::new(shape, data.clone());
+                weights.tensors.extend(tensor.ok().map(|tensor| (name, tensor)));
+            }
+        }
+        weights
+    }
 }
 
-/// Names and PyTorch shapes of a layer's parameters.
-fn tensors_of(name: &str, layer: &dyn Linear) -> Vec<(String, Shape)> {
-    layer.weight_shape().map_or_else(Vec::new, |weight| {
-        let bias = Shape::from([weight.dims()[0]]);
-        vec![(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)]
-    })
+/// The key of [`Weights::metadata`] under which tuned bits travel.
+const LAYER_BITS: &str = crate::plan::PlanOptions::LAYER_BITS_KEY;
+
+fn metadata<T: DeserializeOwned>(weights: &Weights, key: &'static str) -> Result<Option<T>, LoadProblem> {
+    let json = weights.metadata.get(key).map(|json| serde_json::from_str(json));
+    json.transpose().map_err(|error| LoadProblem::Metadata { key, found: error.to_string() })
 }
 
-/// Copies `name.weight` and `name.bias`, as far as they are there; their shapes were compared before.
-pub(crate) fn set_parameters(parameters: &mut Parameters, name: &str, weights: &Weights) {
-    let data = |kind| weights.tensors.get(&format!("{name}.{kind}")).map_or(&[][..], WeightTensor::data);
-    parameters.weight.iter_mut().zip(data("weight")).for_each(|(to, &from)| *to = from);
-    parameters.bias.iter_mut().zip(data("bias")).for_each(|(to, &from)| *to = from);
+/// One of a layer's tensors.
+#[derive(Clone, Copy)]
+enum Part {
+    Weight,
+    Bias,
+    RunningMean,
+    RunningVariance,
+}
+
+impl Part {
+    fn of(self, layer: &mut LinearLayer) -> &mut [f32] {
+        match self {
+            Self::Weight => &mut layer.parameters_mut().weight,
+            Self::Bias => &mut layer.parameters_mut().bias,
+            Self::RunningMean => layer.statistics_mut().map_or(&mut [], |statistics| &mut statistics.mean),
+            Self::RunningVariance => {
+                layer.statistics_mut().map_or(&mut [], |statistics| &mut statistics.variance)
+            }
+        }
+    }
+}
+
+/// Names and PyTorch shapes of a layer's tensors.
+fn tensors_of(name: &str, layer: &LinearLayer) -> Vec<(String, Shape, Part)> {
+    let Some(weight) = layer.weight_shape() else { return vec![] };
+    let vector = Shape::from([weight.dims()[0]]);
+    let mut tensors = vec![(format!("{name}.weight"), weight, Part::Weight)];
+    if !layer.parameters().bias.is_empty() {
+        tensors.push((format!("{name}.bias"), vector.clone(), Part::Bias));
+    }
+    if layer.statistics().is_some() {
+        tensors.push((format!("{name}.running_mean"), vector.clone(), Part::RunningMean));
+        tensors.push((format!("{name}.running_var"), vector, Part::RunningVariance));
+    }
+    tensors
 }

@@ -1,164 +1,221 @@
-use gelu_layers::{Activation, Initializer, Linear, Parameters};
+//! A network: its graph with weights, and what is known about its numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gelu_layers::{ClientOp, Initializer, LinearLayer, Mode, softmax};
 use gelu_tensor::{Error, Shape};
 use ndarray::{Array2, ArrayView2};
 use rand::Rng;
 
-use crate::{WeightTensor, Weights};
+use crate::{Graph, GraphError, Node, Op, Ranges, ValueId};
 
-/// One step of a network.
-#[derive(Debug)]
-pub enum Node {
-    /// An affine map, which the server can compute on ciphertexts.
-    Linear {
-        /// Its name, unique in the model; the prefix of its weights' names.
-        name: String,
-        /// The layer.
-        layer: Box<dyn Linear>,
-    },
-    /// A nonlinear step, which only the owner of the data can compute.
-    Activation(Activation),
-}
-
-/// A chain of nodes whose shapes fit, made by a [`ModelBuilder`](crate::ModelBuilder).
-#[derive(Debug)]
+/// A network with its weights, made by a [`ModelBuilder`](crate::ModelBuilder) or of a [`Graph`].
+///
+/// Its methods stand where they belong: loading in `load.rs`, ranges in `calibrate.rs`, input normalization in
+/// `normalize.rs`, plans in `plan/program.rs`.
+#[derive(Clone, Debug)]
 pub struct Model {
-    input: Shape,
-    output: Shape,
-    nodes: Vec<Node>,
+    graph: Arc<Graph>,
+    /// Of every node that is linear.
+    layers: Vec<Option<LinearLayer>>,
+    ranges: Option<Ranges>,
+    layer_bits: BTreeMap<String, u32>,
 }
 
 impl Model {
-    pub(crate) fn new(input: Shape, output: Shape, nodes: Vec<Node>) -> Self {
-        Self { input, output, nodes }
+    /// Returns the network of a graph, with all weights zero.
+    ///
+    /// # Errors
+    /// [`GraphError::Node`] when a layer is too large.
+    pub fn new(graph: Graph) -> Result<Self, GraphError> {
+        let layer = |node: &Node| {
+            let Op::Linear(config) = &node.op else { return Ok(None) };
+            let input = graph.shape(node.inputs[0]);
+            LinearLayer::new(config.clone(), input).map(Some).map_err(|source| GraphError::Node {
+                name: node.name.clone(),
+                inputs: vec![input.clone()],
+                source,
+            })
+        };
+        let layers = graph.nodes().iter().map(layer).collect::<Result<_, _>>()?;
+        Ok(Self { layers, graph: Arc::new(graph), ranges: None, layer_bits: BTreeMap::new() })
     }
 
-    /// The nodes, from input to output.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// Returns the network without its weights.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
     }
 
-    /// Shape of one input image.
+    /// Returns the shape of one input image.
     pub fn input_shape(&self) -> &Shape {
-        &self.input
+        self.graph.input()
     }
 
-    /// Shape of one output.
+    /// Returns the shape of one output.
     pub fn output_shape(&self) -> &Shape {
-        &self.output
+        self.graph.shape(self.graph.output())
     }
 
-    /// The linear layers with their names, in order.
-    pub fn layers(&self) -> impl Iterator<Item = (&str, &dyn Linear)> {
-        self.nodes.iter().filter_map(|node| match node {
-            Node::Linear { name, layer } => Some((name.as_str(), layer.as_ref())),
-            Node::Activation(_) => None,
-        })
+    /// Returns the layer of a linear node.
+    pub fn layer(&self, node: usize) -> Option<&LinearLayer> {
+        self.layers.get(node)?.as_ref()
     }
 
-    pub(crate) fn layers_mut(&mut self) -> impl Iterator<Item = (&str, &mut Box<dyn Linear>)> {
-        self.nodes.iter_mut().filter_map(|node| match node {
-            Node::Linear { name, layer } => Some((name.as_str(), layer)),
-            Node::Activation(_) => None,
-        })
+    /// Returns the linear layers with their names, in order.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, &LinearLayer)> {
+        let named = self.graph.nodes().iter().zip(&self.layers);
+        named.filter_map(|(node, layer)| Some((node.name.as_str(), layer.as_ref()?)))
     }
 
-    pub(crate) fn nodes_mut(&mut self) -> &mut [Node] {
-        &mut self.nodes
+    /// Returns the linear layers with their names, to be changed in place.
+    pub fn layers_mut(&mut self) -> impl Iterator<Item = (&str, &mut LinearLayer)> {
+        let named = self.graph.nodes().iter().zip(&mut self.layers);
+        named.filter_map(|(node, layer)| Some((node.name.as_str(), layer.as_mut()?)))
     }
 
-    /// The parameters of the layers that have any, in order.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Parameters> {
-        self.layers().filter_map(|(_, layer)| layer.parameters())
-    }
-
-    pub(crate) fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameters> {
-        self.layers_mut().filter_map(|(_, layer)| layer.parameters_mut())
-    }
-
-    /// How many numbers are trained.
+    /// Returns the number of weights and biases that are trained.
     pub fn parameter_count(&self) -> usize {
-        self.parameters().map(|parameters| parameters.weight.len() + parameters.bias.len()).sum()
+        self.layers().map(|(_, layer)| layer.parameters().count()).sum()
     }
 
     /// Whether the last node is a softmax, that is, the outputs are probabilities of classes.
     pub fn ends_in_softmax(&self) -> bool {
-        matches!(self.nodes.last(), Some(Node::Activation(Activation::Softmax)))
+        self.graph.ends_in_softmax()
     }
 
-    /// The nodes without the final softmax, if there is one.
-    pub(crate) fn nodes_to_logits(&self) -> &[Node] {
-        &self.nodes[..self.nodes.len() - usize::from(self.ends_in_softmax())]
+    /// Returns the magnitudes that were calibrated or loaded.
+    pub fn ranges(&self) -> Option<&Ranges> {
+        self.ranges.as_ref()
+    }
+
+    /// Sets the magnitudes that plans start from.
+    pub fn set_ranges(&mut self, ranges: Option<Ranges>) {
+        self.ranges = ranges;
+    }
+
+    /// Returns the weight bits that single layers were tuned to, by name.
+    pub fn layer_bits(&self) -> &BTreeMap<String, u32> {
+        &self.layer_bits
+    }
+
+    /// Sets the weight bits of single layers.
+    pub fn set_layer_bits(&mut self, layer_bits: BTreeMap<String, u32>) {
+        self.layer_bits = layer_bits;
     }
 
     /// Sets all parameters to initial values, with randomness from `rng`.
     pub fn initialise<R: Rng + ?Sized>(&mut self, initializer: Initializer, rng: &mut R) {
-        self.layers_mut().for_each(|(_, layer)| initializer.fill(layer.as_mut(), rng));
+        self.layers_mut().for_each(|(_, layer)| initializer.fill(layer, rng));
     }
 
-    /// The outputs before the final softmax, `[images, classes]`, for a batch `x` of `[images, elements]`.
+    /// Returns the outputs before the final softmax, `[images, classes]`, for a batch `x` of `[images, elements]`.
     ///
     /// # Errors
-    /// [`Error::Count`] when `x` has another number of columns than an input image has elements.
+    /// [`Error::Count`] when `x` has another number of columns than an input image has elements, or the graph has a
+    /// function of the client's own.
     pub fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {
-        self.run(x, |_, _| ())
+        self.run(x, Mode::Inference, |_, _| ())
     }
 
-    /// The outputs, `[images, classes]`, for a batch `x` of `[images, elements]`.
+    /// Returns the outputs, `[images, classes]`, for a batch `x` of `[images, elements]`.
     ///
     /// # Errors
     /// As [`logits`](Self::logits).
     pub fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {
-        let logits = self.logits(x)?;
-        Ok(if self.ends_in_softmax() { Activation::Softmax.forward(logits.view()) } else { logits })
+        let mut logits = self.logits(x)?;
+        if self.ends_in_softmax() {
+            for mut row in logits.outer_iter_mut() {
+                row.as_slice_mut().into_iter().for_each(softmax);
+            }
+        }
+        Ok(logits)
     }
 
-    /// Runs all nodes but the final softmax and shows `see` the output of each.
+    /// Runs all nodes but the final softmax and shows `see` the input and the output of each.
     pub(crate) fn run(
         &self,
         x: ArrayView2<'_, f32>,
-        mut see: impl FnMut(&Node, &Array2<f32>),
+        mode: Mode,
+        mut see: impl FnMut(ValueId, &Array2<f32>),
     ) -> Result<Array2<f32>, Error> {
-        if x.ncols() != self.input.elements() {
-            let what = "elements of an input image";
-            return Err(Error::Count { what, expected: self.input.elements(), found: x.ncols() });
+        let (expected, found) = (self.input_shape().elements(), x.ncols());
+        if expected != found {
+            return Err(Error::Count { what: "elements of an input image", expected, found });
         }
-        let mut value = x.to_owned();
-        for node in self.nodes_to_logits() {
-            value = node.forward(value.view())?;
-            see(node, &value);
-        }
-        Ok(value)
-    }
-
-    /// All parameters, with PyTorch's names: `conv1.weight`, `conv1.bias`.
-    pub fn weights(&self) -> Weights {
-        self.named(self.parameters())
-    }
-
-    /// `parameters`, in the order of [`parameters`](Self::parameters), under the names of this model's.
-    pub(crate) fn named<'a>(&self, parameters: impl IntoIterator<Item = &'a Parameters>) -> Weights {
-        let mut weights = Weights::default();
-        let weighted = self.layers().filter_map(|(name, layer)| Some((name, layer.weight_shape()?)));
-        for ((name, shape), parameters) in weighted.zip(parameters) {
-            let bias = Shape::from([parameters.bias.len()]);
-            let tensors = [
-                ("weight", WeightTensor::new(shape, parameters.weight.iter().copied().collect())),
-                ("bias", WeightTensor::new(bias, parameters.bias.to_vec())),
-            ];
-            for (kind, tensor) in tensors {
-                // The element counts are the layer's own, so that there is no error to drop.
-                weights.tensors.extend(tensor.ok().map(|tensor| (format!("{name}.{kind}"), tensor)));
+        let last_uses = self.graph.last_uses();
+        let mut values: Vec<Option<Array2<f32>>> = vec![None; last_uses.len()];
+        values[0] = Some(x.as_standard_layout().into_owned());
+        see(ValueId::INPUT, values[0].get_or_insert_default());
+        for (place, node) in self.graph.nodes().iter().enumerate() {
+            let output = ValueId::of_node(place);
+            if output == self.graph.output() && self.ends_in_softmax() {
+                break;
+            }
+            let inputs: Vec<&Array2<f32>> =
+                node.inputs.iter().filter_map(|input| values[input.index()].as_ref()).collect();
+            let value = self.node(place, node, &inputs, mode)?;
+            see(output, &value);
+            values[output.index()] = Some(value);
+            for input in &node.inputs {
+                if last_uses[input.index()] == place {
+                    values[input.index()] = None;
+                }
             }
         }
-        weights
+        Ok(values[self.graph.logits().index()].take().unwrap_or_default())
+    }
+
+    fn node(
+        &self,
+        place: usize,
+        node: &Node,
+        inputs: &[&Array2<f32>],
+        mode: Mode,
+    ) -> Result<Array2<f32>, Error> {
+        let images = inputs[0].nrows();
+        match (&node.op, self.layer(place)) {
+            (Op::Linear(_), Some(layer)) => layer.forward(inputs[0].view(), mode),
+            (Op::Client(op), _) => {
+                let slices: Vec<&[f32]> = inputs.iter().filter_map(|x| x.as_slice()).collect();
+                let values = op.forward(&self.input_shapes(node), &slices)?;
+                match images {
+                    0 => Ok(Array2::zeros((0, self.graph.shape(ValueId::of_node(place)).elements()))),
+                    _ => matrix(images, values),
+                }
+            }
+            (Op::Concat, _) => {
+                let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
+                let joined = ndarray::concatenate(ndarray::Axis(1), &views).map_err(|_| Error::Count {
+                    what: "images of a concatenation",
+                    expected: images,
+                    found: 0,
+                })?;
+                // It comes column by column, and activations take row by row.
+                Ok(joined.as_standard_layout().into_owned())
+            }
+            _ => Ok(inputs[0] + inputs[1]),
+        }
+    }
+
+    /// The shapes of a node's inputs.
+    pub(crate) fn input_shapes(&self, node: &Node) -> Vec<&Shape> {
+        node.inputs.iter().map(|&input| self.graph.shape(input)).collect()
+    }
+
+    /// Whether the network has a function that only a client has.
+    pub fn has_client_functions(&self) -> bool {
+        let own = |node: &Node| matches!(node.op, Op::Client(ClientOp::Function { .. }));
+        self.graph.nodes().iter().any(own)
     }
 }
 
-impl Node {
-    pub(crate) fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {
-        match self {
-            Self::Linear { layer, .. } => layer.forward(x),
-            Self::Activation(activation) => Ok(activation.forward(x)),
-        }
-    }
+/// Values of a batch as a matrix, one row an image.
+pub(crate) fn matrix<F>(images: usize, values: Vec<F>) -> Result<Array2<F>, Error> {
+    let (columns, found) = (values.len() / images.max(1), values.len());
+    Array2::from_shape_vec((images, columns), values).map_err(|_| Error::Count {
+        what: "values of whole images",
+        expected: images * columns,
+        found,
+    })
 }

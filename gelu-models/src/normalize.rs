@@ -1,6 +1,8 @@
-use gelu_layers::Linear;
+//! Making a model's input normalization part of its first layer.
 
-use crate::{Model, Node};
+use gelu_layers::LinearConfig;
+
+use crate::{Model, Op, ValueId};
 
 /// What a model was trained to expect of its input: `(x - mean) / std`, channel by channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +52,7 @@ pub enum FoldError {
         /// The layer.
         name: String,
         /// Rows and columns of padding.
-        found: [usize; 2],
+        found: [[usize; 2]; 2],
     },
     /// There is a nonlinear node, or nothing at all, before the first layer with weights.
     #[error("expected a layer with weights first, found {found}")]
@@ -80,42 +82,67 @@ impl Model {
         }
         let centred = mean.iter().all(|&mean| mean == 0.0);
         let first = self.first_weighted(centred)?;
-        let Some(parameters) = first.parameters_mut() else { return Ok(()) };
+        let Some((_, layer)) = self.layers_mut().nth(first) else { return Ok(()) };
+        let groups = match layer.config() {
+            LinearConfig::Conv2d(config) => config.groups,
+            _ => 1,
+        };
+        let rows = layer.weight_shape().map_or(1, |shape| shape.dims()[0]);
+        let parameters = layer.parameters_mut();
+        let columns = parameters.weight.len() / rows;
+        if parameters.bias.is_empty() && !centred {
+            let found = "one without biases, which would have to take up the mean".to_owned();
+            return Err(FoldError::NoWeights { found });
+        }
         // Pooling and flattening keep the channels apart and in order, so that each has an equal run of taps.
-        let taps = parameters.weight.ncols() / channels;
-        for (mut row, bias) in parameters.weight.outer_iter_mut().zip(&mut parameters.bias) {
+        let taps = columns * groups / channels;
+        for (row, weights) in parameters.weight.chunks_exact_mut(columns).enumerate() {
+            let first = row * groups / rows * (channels / groups);
             let mut shift = 0.0;
-            for (tap, weight) in row.iter_mut().enumerate() {
-                let scaled = f64::from(*weight) / f64::from(std[tap / taps]);
-                shift += scaled * f64::from(mean[tap / taps]);
+            for (tap, weight) in weights.iter_mut().enumerate() {
+                let channel = first + tap / taps;
+                let scaled = f64::from(*weight) / f64::from(std[channel]);
+                shift += scaled * f64::from(mean[channel]);
                 *weight = scaled as f32;
             }
-            *bias = (f64::from(*bias) - shift) as f32;
+            if let Some(bias) = parameters.bias.get_mut(row) {
+                *bias = (f64::from(*bias) - shift) as f32;
+            }
         }
         Ok(())
     }
 
-    /// The first layer with weights, if normalization commutes with all that comes before.
-    fn first_weighted(&mut self, centred: bool) -> Result<&mut Box<dyn Linear>, FoldError> {
-        let mut found = "the end of the model".to_owned();
-        for node in self.nodes_mut() {
-            match node {
-                Node::Linear { name, layer } => {
-                    let padding = layer.sliding_windows().map_or([0, 0], |windows| windows.window().padding);
-                    if padding != [0, 0] && !centred {
-                        return Err(FoldError::Padding { name: name.clone(), found: padding });
-                    }
-                    if layer.parameters().is_some() {
-                        return Ok(layer);
-                    }
-                }
-                Node::Activation(activation) => {
-                    found = activation.to_string();
-                    break;
-                }
+    /// The place among the linear layers of the first one with weights, if normalization commutes with all that comes
+    /// before.
+    fn first_weighted(&self, centred: bool) -> Result<usize, FoldError> {
+        let mut value = ValueId::INPUT;
+        let mut place = 0;
+        loop {
+            let mut readers =
+                self.graph().nodes().iter().enumerate().filter(|(_, n)| n.inputs.contains(&value));
+            let (Some((at, node)), None) = (readers.next(), readers.next()) else {
+                let found = "a branch, or the end of the model".to_owned();
+                return Err(FoldError::NoWeights { found });
+            };
+            let Op::Linear(config) = &node.op else {
+                return Err(FoldError::NoWeights { found: node.op.to_string() });
+            };
+            let windows = config.windows(self.graph().shape(value)).ok().flatten();
+            let padding = windows.map_or([[0, 0]; 2], |windows| windows.window().padding);
+            if padding != [[0, 0]; 2] && !centred {
+                return Err(FoldError::Padding { name: node.name.clone(), found: padding });
             }
+            match config {
+                LinearConfig::BatchNorm2d(_) => {
+                    let found = "a batch norm, which normalizes by itself".to_owned();
+                    return Err(FoldError::NoWeights { found });
+                }
+                config if config.has_parameters() => return Ok(place),
+                _ => {}
+            }
+            value = ValueId::of_node(at);
+            place += 1;
         }
-        Err(FoldError::NoWeights { found })
     }
 }
 

@@ -1,3 +1,5 @@
+//! Weights by name, as files hold them.
+
 use std::collections::BTreeMap;
 
 use gelu_tensor::Shape;

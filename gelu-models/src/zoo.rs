@@ -1,4 +1,5 @@
-//! The networks of the IJCAI 2018 paper (GELU-Net, section 5), ready to be trained or loaded.
+//! Networks that are ready to be trained or loaded: those of the IJCAI 2018 paper (GELU-Net, section 5), and residual
+//! networks (He, Zhang, Ren and Sun, 2016).
 //!
 //! The paper gives one line for each network. What it leaves open was chosen so:
 //!
@@ -13,17 +14,18 @@
 //! - **Input** is one channel of 28x28 pixels scaled to 0..1.
 
 use gelu_layers::{Activation, Conv2dConfig};
+use gelu_tensor::Shape;
 
-use crate::{BuildError, Model, ModelBuilder};
+use crate::{GraphError, Model, ModelBuilder};
 
 /// Names that [`by_name`] knows.
-pub const NAMES: [&str; 4] = ["conv1", "lenet5", "dense12", "dense300"];
+pub const NAMES: [&str; 5] = ["conv1", "lenet5", "dense12", "dense300", "resnet20"];
 
 /// Conv(5x5, stride 2, 5 filters), ReLU, mean pooling, ReLU, Dense(10), softmax over 28x28 images.
 ///
 /// # Errors
-/// None in fact; the builder's are passed on.
-pub fn conv1() -> Result<Model, BuildError> {
+/// Never fails for this network; the signature follows [`ModelBuilder::build`].
+pub fn conv1() -> Result<Model, GraphError> {
     ModelBuilder::new([1, 28, 28])
         .conv2d("conv1", Conv2dConfig::new(5, [5, 5]).with_stride([2, 2]))
         .relu()
@@ -39,8 +41,8 @@ pub fn conv1() -> Result<Model, BuildError> {
 /// ReLU, Dense(10), softmax over 28x28 images.
 ///
 /// # Errors
-/// None in fact; the builder's are passed on.
-pub fn lenet5() -> Result<Model, BuildError> {
+/// Never fails for this network; the signature follows [`ModelBuilder::build`].
+pub fn lenet5() -> Result<Model, GraphError> {
     ModelBuilder::new([1, 28, 28])
         .conv2d("conv1", Conv2dConfig::new(6, [5, 5]))
         .mean_pool2d("pool1", [2, 2])
@@ -59,7 +61,7 @@ pub fn lenet5() -> Result<Model, BuildError> {
 }
 
 /// What [`mlp`] builds: dense layers `fc1`, `fc2`, ... with one activation between them, and softmax at the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MlpConfig {
     /// Features of an input.
     pub inputs: usize,
@@ -74,8 +76,8 @@ pub struct MlpConfig {
 /// A multilayer perceptron: the paper's Dense(12) and Dense(300), and its networks for the UCI data sets.
 ///
 /// # Errors
-/// [`BuildError`] when a width is zero or the activation is a softmax.
-pub fn mlp(config: &MlpConfig) -> Result<Model, BuildError> {
+/// [`GraphError`] when a width is zero or the activation is a softmax.
+pub fn mlp(config: &MlpConfig) -> Result<Model, GraphError> {
     let mut builder = ModelBuilder::new([config.inputs]);
     for (i, &width) in config.hidden.iter().enumerate() {
         builder = builder.dense(&format!("fc{}", i + 1), width).activation(config.activation);
@@ -91,8 +93,83 @@ pub struct UnknownModel {
     pub found: String,
 }
 
-/// One of the paper's networks for MNIST, by its name (see [`NAMES`]). `dense12` and `dense300` are [`mlp`]s over 784
-/// pixels with ReLU.
+/// What [`resnet`] builds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResnetConfig {
+    /// Shape of an input, `[channels, height, width]`.
+    pub input: Shape,
+    /// Layers with weights on the longest way through the network: 6 n + 2, so 20, 32, 44, 56 and so on.
+    pub depth: usize,
+    /// Channels of the first stage; the second has twice as many, the third four times. 16 in the paper.
+    pub width: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+/// The residual network of 20 layers for images of 3x32x32 (He, Zhang, Ren and Sun, "Deep residual learning for image
+/// recognition", CVPR 2016, section 4.2), with batch norm after every convolution.
+///
+/// # Errors
+/// [`GraphError`] when there are no classes.
+pub fn resnet20(classes: usize) -> Result<Model, GraphError> {
+    resnet(&ResnetConfig { input: Shape::from([3, 32, 32]), depth: 20, width: 16, classes })
+}
+
+/// A residual network for small images: a convolution, three stages of `(depth - 2) / 6` blocks of two 3x3 convolutions
+/// each, of which the second and the third halve the image and double the channels, global mean pooling and a dense
+/// layer. Where a block changes the shape, its shortcut is a 1x1 convolution with batch norm (option B of the paper).
+///
+/// # Errors
+/// [`GraphError`] when the depth is not 6 n + 2, a width is zero, or the image is too small.
+pub fn resnet(config: &ResnetConfig) -> Result<Model, GraphError> {
+    let ResnetConfig { input, depth, width, classes } = config;
+    let blocks = depth.saturating_sub(2) / 6;
+    if blocks == 0 || blocks * 6 + 2 != *depth {
+        return Err(GraphError::Node {
+            name: "resnet".to_owned(),
+            inputs: vec![input.clone()],
+            source: gelu_tensor::Error::Count {
+                what: "depth of a residual network (6 n + 2)",
+                expected: blocks.max(1) * 6 + 2,
+                found: *depth,
+            },
+        });
+    }
+    let conv = |channels: usize, stride: usize| {
+        let config = Conv2dConfig::new(channels, [3, 3]).with_padding([1, 1]);
+        config.with_stride([stride, stride]).without_bias()
+    };
+    let mut builder =
+        ModelBuilder::new(input.clone()).conv2d("conv1", conv(*width, 1)).batch_norm2d("bn1").relu();
+    for stage in 0..3 {
+        let channels = width << stage;
+        for block in 0..blocks {
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            let name = |part: &str| format!("layer{}.{block}.{part}", stage + 1);
+            let main = |builder: ModelBuilder| {
+                builder
+                    .conv2d(&name("conv1"), conv(channels, stride))
+                    .batch_norm2d(&name("bn1"))
+                    .relu()
+                    .conv2d(&name("conv2"), conv(channels, 1))
+                    .batch_norm2d(&name("bn2"))
+            };
+            builder = if stride == 1 {
+                builder.residual(main)
+            } else {
+                let projection = Conv2dConfig::new(channels, [1, 1]).with_stride([2, 2]).without_bias();
+                builder.residual_with(main, |builder| {
+                    builder.conv2d(&name("shortcut.0"), projection).batch_norm2d(&name("shortcut.1"))
+                })
+            }
+            .relu();
+        }
+    }
+    builder.global_mean_pool2d().flatten().dense("fc", *classes).softmax().build()
+}
+
+/// Returns one of the networks by its name (see [`NAMES`]). `resnet20` has ten classes and takes images of 3x32x32, the
+/// others take 28x28; `dense12` and `dense300` are [`mlp`]s with ReLU.
 ///
 /// # Errors
 /// [`UnknownModel`] for any other name.
@@ -100,12 +177,13 @@ pub fn by_name(name: &str) -> Result<Model, UnknownModel> {
     let dense = |width| {
         mlp(&MlpConfig { inputs: 784, hidden: vec![width], classes: 10, activation: Activation::Relu })
     };
-    let model = match name {
-        "conv1" => conv1().ok(),
-        "lenet5" => lenet5().ok(),
-        "dense12" => dense(12).ok(),
-        "dense300" => dense(300).ok(),
-        _ => None,
-    };
-    model.ok_or_else(|| UnknownModel { found: name.to_owned() })
+    match name {
+        "conv1" => conv1(),
+        "lenet5" => lenet5(),
+        "dense12" => dense(12),
+        "dense300" => dense(300),
+        "resnet20" => resnet20(10),
+        _ => return Err(UnknownModel { found: name.to_owned() }),
+    }
+    .map_err(|_| UnknownModel { found: name.to_owned() })
 }

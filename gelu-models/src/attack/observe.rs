@@ -1,8 +1,11 @@
-use std::collections::VecDeque;
+//! What both sides see of the first update of a turn.
 
+use gelu_tensor::Decryption;
+use gelu_tensor::paillier::Randomizer;
 use rand::CryptoRng;
 
-use crate::train::private::{Client, Event, Message, Part, PrivateError, Server};
+use crate::peer::{Part, Peer};
+use crate::train::private::{Client, Event, Message, PrivateError, Server};
 
 /// The first update of a turn, seen from both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,25 +26,40 @@ pub fn observe(
     client: &mut Client,
     rng: &mut dyn CryptoRng,
 ) -> Result<ObservedUpdate, PrivateError> {
-    let mut queue = VecDeque::from([client.join()?]);
-    let mut chunks = vec![];
-    while let Some(message) = queue.pop_front() {
-        if let (Some(Part::Update), Message::Tensor { ciphertexts, .. }) = (message.part(), &message) {
-            chunks.push(ciphertexts.clone());
-            if !queue.is_empty() {
-                continue;
+    client.join()?;
+    let mut update: Option<Decryption> = None;
+    loop {
+        while let Some(message) = client.next_message(rng)? {
+            if let (Some(Part::Update), Message::Tensor { index, ciphertexts, .. }) =
+                (message.part(), &message)
+            {
+                let key = server.key().public_key();
+                let mut received = match update.take() {
+                    Some(received) => received,
+                    None => Decryption::new(key, server.plan().header(Part::Update)?)?,
+                };
+                received.push(*index, ciphertexts, server.key())?;
+                if received.is_complete() {
+                    let layout = server.plan().update_layout();
+                    let received = layout.read(key.size(), 0, &received.finish_residues()?)?.to_vec();
+                    let steps = client.totals().map(<[i64]>::to_vec).unwrap_or_default();
+                    server.abandon();
+                    client.abandon();
+                    return Ok(ObservedUpdate { steps, received });
+                }
+                update = Some(received);
+            } else {
+                server.handle(message, rng)?;
             }
-            let steps = client.totals().map(<[i64]>::to_vec).unwrap_or_default();
-            let received = server.plan().update_layout().decrypt(server.key(), 0, &chunks)?.to_vec();
-            server.abandon();
-            client.abandon();
-            return Ok(ObservedUpdate { steps, received });
         }
-        for answer in server.handle(message, rng)? {
-            if let Some(Event::Ready | Event::Taken) = client.handle(answer)? {
-                queue.extend(client.proceed(rng)?);
+        while let Some(message) = server.next_message(rng)? {
+            match client.handle(message, rng)? {
+                Some(Event::Ready) => client.proceed()?,
+                Some(Event::Ended) => {
+                    return Err(PrivateError::State("the turn ended without an update"));
+                }
+                None => {}
             }
         }
     }
-    Err(PrivateError::State("the turn ended without an update"))
 }

@@ -1,3 +1,5 @@
+//! The client's side of private inference: the only place where a secret key and plaintexts are.
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
@@ -8,10 +10,9 @@ use gelu_tensor::{Decryption, Encryption, Error, FixedTensor};
 use ndarray::ArrayView2;
 use rand::CryptoRng;
 
-use super::{
-    BATCHES_UNDER_WAY, Message, Outcome, PROTOCOL_VERSION, Position, SessionError, SessionId, Step, StepFn,
-};
-use crate::plan::Plan;
+use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
+use crate::peer::{AbortReason, Idle, Part, Peer};
+use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, Run};
 
 /// Random factors that a client makes before it knows the plan: hardly any network takes fewer for its first tensor.
 const FACTORS_WITHOUT_PLAN: usize = 64;
@@ -22,19 +23,21 @@ const FACTORS_AHEAD: usize = 512;
 /// As many as keep all threads busy for less than a millisecond or two, for which an answer may have to wait.
 const FACTORS_AT_A_TIME: usize = 32;
 
-/// The client's side of one session: the only place where a secret key and plaintexts are.
+/// The client's side of one session.
 pub struct Client {
     key: Arc<SecretKey>,
     pool: Option<Arc<RandomnessPool>>,
     /// Random factors made while there was nothing else to do.
     ahead: RandomnessPool,
-    batch: usize,
-    custom: Option<Box<StepFn>>,
+    batch: u32,
+    functions: Functions,
     state: State,
 }
 
 enum State {
-    /// The hello was sent.
+    /// The hello is yet to be sent.
+    New,
+    /// It was sent.
     Greeting,
     Running(Box<Running>),
     Closed,
@@ -46,24 +49,26 @@ struct Running {
     /// The batches under way, oldest first: none overtakes another.
     batches: VecDeque<Batch>,
     next_round: u32,
-    /// The batch whose tensor has been begun and not been sent to its end.
+    /// The batch whose tensors have been begun and not been sent to their end.
     sending: Option<u32>,
-    /// The tensors that the server has to answer, in order.
-    awaited: VecDeque<Position>,
-    /// The answer to the first of them, once it has begun.
+    /// The sums that the server has to send, in order: of which batch and segment.
+    awaited: VecDeque<(u32, usize)>,
+    /// The first of them, once they have begun.
     sums: Option<Decryption>,
+    finishing: bool,
 }
 
+/// A batch on its way.
 struct Batch {
-    /// Where the tensor belongs that is being sent, or awaited.
-    position: Position,
-    /// What is to be sent.
-    activations: Option<Encryption>,
-    /// Chunks sent so far.
+    round: u32,
+    run: Run,
+    segment: usize,
+    /// What is to be sent, term by term; the first may be under way.
+    inputs: VecDeque<Encryption>,
+    /// Chunks of the tensor that is being sent.
     chunks: u32,
-    /// Ciphertexts sent so far.
+    /// Ciphertexts sent of the last term, once those before were sent.
     sent: usize,
-    saturations: u64,
 }
 
 /// What a message led to.
@@ -76,11 +81,10 @@ pub enum Event {
 }
 
 impl Client {
-    /// A session for batches of `batch` images, and the hello to send.
-    pub fn new(key: Arc<SecretKey>, batch: u32) -> (Self, Message) {
-        let hello = Message::Hello { version: PROTOCOL_VERSION, key: key.public_key().clone(), batch };
+    /// Returns a session for batches of `batch` images, whose first message is a hello.
+    pub fn new(key: Arc<SecretKey>, batch: u32) -> Self {
         let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD, vec![]);
-        (Self { key, pool: None, ahead, batch: batch as usize, custom: None, state: State::Greeting }, hello)
+        Self { key, pool: None, ahead, batch, functions: Functions::default(), state: State::New }
     }
 
     /// Encrypts with random factors that were made ahead of time.
@@ -93,61 +97,39 @@ impl Client {
         Ok(())
     }
 
-    /// Makes some random factors of the next encryptions, for while there is nothing else to do: the server has not
-    /// answered yet. False when enough are ready, or a pool has them. It changes no result.
-    pub fn prepare(&mut self, rng: &mut dyn CryptoRng) -> bool {
-        let wanted = match &self.state {
-            _ if self.pool.is_some() => 0,
-            State::Greeting => FACTORS_WITHOUT_PLAN,
-            State::Running(running) => running.encryptions_awaited().min(self.ahead.capacity()),
-            State::Closed => 0,
-        };
-        let missing = wanted.saturating_sub(self.ahead.ready());
-        self.ahead.make(rng, missing.min(FACTORS_AT_A_TIME));
-        missing > 0
+    /// Adds a function of one's own, which the graph calls by its name
+    /// ([`ModelBuilder::client_function`](crate::ModelBuilder::client_function)).
+    pub fn with_function(mut self, name: &str, function: Arc<ClientFunction>) -> Self {
+        self.functions.insert(name, function);
+        self
     }
 
-    /// Replaces the plan's activations by a function of one's own, which may also only look.
-    pub fn on_step(&mut self, step: Box<StepFn>) {
-        self.custom = Some(step);
+    /// Returns the plan, once the server has accepted.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.running().map(|running| &running.plan)
     }
 
-    /// The server's plan, once it has accepted.
-    pub fn plan(&self) -> Option<&Plan> {
-        self.running().map(|running| &*running.plan)
-    }
-
-    /// How many batches are under way.
+    /// Returns the number of batches under way.
     pub fn batches_under_way(&self) -> usize {
         self.running().map_or(0, |running| running.batches.len())
     }
 
     /// Whether [`start`](Self::start) may be called now.
     pub fn may_start(&self) -> bool {
-        self.running().is_some_and(|running| running.batches.len() < BATCHES_UNDER_WAY)
+        self.running().is_some_and(|running| running.batches.len() < BATCHES_UNDER_WAY && !running.finishing)
     }
 
-    /// The key pair, whose public half decoding a message needs.
+    /// Returns the key pair, whose public half decoding a message needs.
     pub fn key(&self) -> &SecretKey {
         &self.key
     }
 
-    /// Whether the session is over.
-    pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
-    }
-
-    /// Ends the session: what must happen when a message could not even be decoded.
-    pub fn close(&mut self) {
-        self.state = State::Closed;
-    }
-
-    /// Quantises a batch of images, `[images, elements]`, which [`next_message`](Self::next_message) then encrypts and
+    /// Quantizes a batch of images, `[images, elements]`, which [`next_message`](Peer::next_message) then encrypts and
     /// sends. As many as [`BATCHES_UNDER_WAY`] can be under way.
     ///
     /// # Errors
     /// [`SessionError::Unexpected`] when no batch may start now; [`SessionError::Numbers`] when the images are not as
-    /// many as the session's batch, or not of the model's input shape. The session is closed then.
+    /// many as the session's batch, not of the model's input shape, or not finite. The session is closed then.
     pub fn start(&mut self, images: ArrayView2<'_, f32>) -> Result<(), SessionError> {
         let may_start = self.may_start();
         let mut running = self.take_running("the start of a batch")?;
@@ -155,75 +137,33 @@ impl Client {
             let found = "the start of a batch".to_owned();
             return Err(SessionError::Unexpected { expected: "the end of a batch under way first", found });
         }
-        let in_step = |source| SessionError::Numbers { step: 0, source };
-        if images.nrows() != self.batch {
-            let (expected, found) = (self.batch, images.nrows());
-            let what = "images of a batch";
-            return Err(in_step(gelu_tensor::Error::Count { what, expected, found }));
+        let in_first = |source| SessionError::Numbers { segment: 0, source };
+        let (expected, found) = (self.batch as usize, images.nrows());
+        if expected != found {
+            return Err(in_first(Error::Count { what: "images of a batch", expected, found }));
         }
-        let mut step = Step::new(&running.plan);
-        let values = step.quantise_input(images).map_err(in_step)?;
-        let saturations = step.saturations();
-        let position = Position { session: running.session, round: running.next_round, step: 0 };
-        running.next_round = running.next_round.wrapping_add(1);
-        let batch = Batch::new(&running.plan, &self.key, (position, values, saturations))?;
+        let (run, need) =
+            Run::start(running.plan.clone(), self.functions.clone(), images).map_err(in_first)?;
+        let round = running.next_round;
+        running.next_round = round.wrapping_add(1);
+        let mut batch = Batch { round, run, segment: 0, inputs: VecDeque::new(), chunks: 0, sent: 0 };
+        batch.encrypt(need, &running.plan, &self.key)?;
         running.batches.push_back(batch);
         self.state = State::Running(running);
         Ok(())
     }
 
-    /// Takes a message from the server: decrypts a chunk of sums, and applies the activations after the last.
-    ///
-    /// # Errors
-    /// [`SessionError`]; the session is closed then.
-    pub fn handle(&mut self, message: Message) -> Result<Option<Event>, SessionError> {
-        // The state is consumed: whatever goes wrong leaves a closed session.
-        match (mem::replace(&mut self.state, State::Closed), message) {
-            (State::Closed, _) => Err(SessionError::Closed),
-            (_, Message::Abort { reason }) => Err(SessionError::Aborted(reason)),
-            (State::Greeting, Message::Accept { session, plan }) => {
-                plan.check(self.key.public_key().size(), self.batch).map_err(SessionError::Plan)?;
-                self.state = State::Running(Box::new(Running::new(session, Arc::new(*plan))));
-                Ok(Some(Event::Ready))
-            }
-            (State::Greeting, other) => {
-                Err(SessionError::Unexpected { expected: "Accept", found: other.to_string() })
-            }
-            (State::Running(mut running), message) => {
-                let event = match running.take(message, &self.key)? {
-                    Some(sums) => running.advance(sums, &self.key, self.custom.as_deref_mut())?,
-                    None => None,
-                };
-                self.state = State::Running(running);
-                Ok(event)
-            }
-        }
-    }
-
-    /// The next message to the server, whose chunk is encrypted now. `None` until the server says more or another batch
-    /// is started.
-    ///
-    /// # Errors
-    /// [`SessionError::Closed`] after the end.
-    pub fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
-        match &mut self.state {
-            State::Closed => Err(SessionError::Closed),
-            State::Greeting => Ok(None),
-            State::Running(running) => {
-                Ok(running.next_message(self.pool.as_deref().unwrap_or(&self.ahead), rng))
-            }
-        }
-    }
-
-    /// Ends the session between two batches.
+    /// Ends the session between two batches: the next message says so, and is the last.
     ///
     /// # Errors
     /// [`SessionError::Unexpected`] within a batch, [`SessionError::Closed`] after the end.
-    pub fn finish(&mut self) -> Result<Message, SessionError> {
+    pub fn finish(&mut self) -> Result<(), SessionError> {
         let found = "the end of the session";
-        let running = self.take_running(found)?;
+        let mut running = self.take_running(found)?;
         if running.batches.is_empty() {
-            return Ok(Message::Finish { session: running.session });
+            running.finishing = true;
+            self.state = State::Running(running);
+            return Ok(());
         }
         let expected = "the end of the batches under way first";
         Err(SessionError::Unexpected { expected, found: found.to_owned() })
@@ -232,7 +172,7 @@ impl Client {
     fn running(&self) -> Option<&Running> {
         match &self.state {
             State::Running(running) => Some(running),
-            State::Greeting | State::Closed => None,
+            State::New | State::Greeting | State::Closed => None,
         }
     }
 
@@ -241,7 +181,7 @@ impl Client {
         match mem::replace(&mut self.state, State::Closed) {
             State::Running(running) => Ok(running),
             State::Closed => Err(SessionError::Closed),
-            State::Greeting => Err(SessionError::Unexpected {
+            State::New | State::Greeting => Err(SessionError::Unexpected {
                 expected: "the server's reply first",
                 found: found.to_owned(),
             }),
@@ -249,10 +189,91 @@ impl Client {
     }
 }
 
+impl Peer for Client {
+    type Message = Message;
+    type Event = Event;
+    type Error = SessionError;
+
+    /// Decrypts a chunk of sums, and computes the client's steps after the last.
+    fn handle(&mut self, message: Message, _: &mut dyn CryptoRng) -> Result<Option<Event>, SessionError> {
+        match (mem::replace(&mut self.state, State::Closed), message) {
+            (State::Closed, _) => Err(SessionError::Closed),
+            (_, Message::Abort { reason }) => Err(SessionError::Aborted(reason)),
+            (State::Greeting, Message::Accept { session, description }) => {
+                let (expected, found) = (self.batch as usize, description.batch);
+                if expected != found {
+                    return Err(SessionError::Plan(crate::plan::PlanError::Batch { expected, found }));
+                }
+                let plan = Plan::new(*description, self.key.public_key().parameters())
+                    .map_err(SessionError::Plan)?;
+                self.state = State::Running(Box::new(Running::new(session, Arc::new(plan))));
+                Ok(Some(Event::Ready))
+            }
+            (State::New | State::Greeting, other) => {
+                Err(SessionError::Unexpected { expected: "Accept", found: other.to_string() })
+            }
+            (State::Running(mut running), message) => {
+                let event = match running.take(message, &self.key)? {
+                    Some(sums) => running.advance(sums, &self.key)?,
+                    None => None,
+                };
+                self.state = State::Running(running);
+                Ok(event)
+            }
+        }
+    }
+
+    /// Encrypts the next chunk; `None` until the server says more or another batch is started.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
+        match &mut self.state {
+            State::Closed => Err(SessionError::Closed),
+            State::New => {
+                self.state = State::Greeting;
+                let (key, batch) = (self.key.public_key().clone(), self.batch);
+                Ok(Some(Message::Hello { version: PROTOCOL_VERSION, key, batch }))
+            }
+            State::Greeting => Ok(None),
+            State::Running(running) if running.finishing => {
+                let session = running.session;
+                self.state = State::Closed;
+                Ok(Some(Message::Finish { session }))
+            }
+            State::Running(running) => {
+                Ok(running.next_message(self.pool.as_deref().unwrap_or(&self.ahead), rng))
+            }
+        }
+    }
+
+    /// Makes random factors of the next encryptions, a few at a time, until enough are ready or a pool has them.
+    fn idle(&mut self, rng: &mut dyn CryptoRng) -> Idle {
+        let wanted = match &self.state {
+            _ if self.pool.is_some() => 0,
+            State::Greeting => FACTORS_WITHOUT_PLAN,
+            State::Running(running) => running.encryptions_awaited().min(self.ahead.capacity()),
+            State::New | State::Closed => 0,
+        };
+        let missing = wanted.saturating_sub(self.ahead.ready());
+        self.ahead.make(rng, missing.min(FACTORS_AT_A_TIME));
+        if missing > 0 { Idle::Worked } else { Idle::Nothing }
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    fn reason(error: &SessionError) -> Option<AbortReason> {
+        error.reason()
+    }
+}
+
 impl Running {
     fn new(session: SessionId, plan: Arc<Plan>) -> Self {
         let (batches, awaited) = (VecDeque::new(), VecDeque::new());
-        Self { session, plan, batches, next_round: 0, sending: None, awaited, sums: None }
+        Self { session, plan, batches, next_round: 0, sending: None, awaited, sums: None, finishing: false }
     }
 
     /// The part of a tensor of sums that a message holds; all of it, decrypted, after the last.
@@ -260,114 +281,105 @@ impl Running {
         let unexpected = |expected, message: &Message| {
             Err(SessionError::Unexpected { expected, found: message.to_string() })
         };
-        let Some(&position) = self.awaited.front() else {
+        let Some(&(round, index)) = self.awaited.front() else {
             return unexpected("nothing before the next batch", &message);
         };
-        let (step, count) = (position.step, self.plan.batch);
-        let in_step = |source| SessionError::Numbers { step, source };
-        let segment = &self.plan.segments[step as usize];
-        let sent = self.batches.iter().find(|batch| batch.position == position).map_or(0, |batch| batch.sent);
-        let due = segment.sums_after(sent, count);
-        match (self.sums.take(), message) {
-            (None, Message::Sums { position: found, header }) if found == position && due > 0 => {
-                let expected = segment.down_header(count);
-                if header != expected {
-                    let (expected, found) = (format!("{expected:?}"), format!("{header:?}"));
-                    return Err(SessionError::Tensor { step, expected, found });
-                }
-                let most = segment.ciphertexts_down(count);
-                self.sums = Some(Decryption::new(key.public_key(), header, most).map_err(in_step)?);
-                Ok(None)
-            }
-            (None, other) => unexpected("Sums of the current step in this session", &other),
-            (Some(mut sums), Message::Chunk { position: found, index, ciphertexts }) if found == position => {
-                let found = sums.ciphertexts() + ciphertexts.ciphertext_count();
+        let segment = &self.plan.segments()[index];
+        let part = Part::Sums { segment: index as u32 };
+        let awaited = Position { session: self.session, round, part };
+        match message {
+            Message::Tensor { position, index: chunk, ciphertexts } if position == awaited => {
+                let in_segment = |source| SessionError::Numbers { segment: index as u32, source };
+                let mut sums = match self.sums.take() {
+                    Some(sums) => sums,
+                    None => Decryption::new(key.public_key(), segment.down_header()).map_err(in_segment)?,
+                };
+                let sent = self.batches.iter().find(|batch| batch.round == round).map_or(0, |b| b.sent);
+                let (due, found) =
+                    (segment.sums_after(sent), sums.ciphertexts() + ciphertexts.ciphertext_count());
                 if found > due {
                     let found = format!("{found} ciphertexts where {due} are due");
                     return Err(SessionError::Unexpected { expected: "sums of what was sent", found });
                 }
-                sums.push(index, &ciphertexts, key).map_err(in_step)?;
+                sums.push(chunk, &ciphertexts, key).map_err(in_segment)?;
                 if !sums.is_complete() {
                     self.sums = Some(sums);
                     return Ok(None);
                 }
-                sums.finish().map(Some).map_err(in_step)
+                sums.finish().map(Some).map_err(in_segment)
             }
-            (Some(_), other) => unexpected("the next Chunk of the sums that were begun", &other),
+            other => unexpected("the next chunk of the sums that are awaited", &other),
         }
     }
 
-    /// The client's step on the sums of the tensor that was awaited first.
-    fn advance(
-        &mut self,
-        sums: FixedTensor,
-        key: &SecretKey,
-        custom: Option<&mut StepFn>,
-    ) -> Result<Option<Event>, SessionError> {
-        let Some(position) = self.awaited.pop_front() else { return Ok(None) };
-        let Some(at) = self.batches.iter().position(|batch| batch.position == position) else {
-            return Ok(None);
-        };
-        let in_step = |source| SessionError::Numbers { step: position.step, source };
-        let mut steps = Step::with_custom(&self.plan, custom, self.batches[at].saturations);
-        match steps.advance(position.step as usize, sums).map_err(in_step)? {
-            Some(values) => {
-                let saturations = steps.saturations();
-                let position = Position { step: position.step + 1, ..position };
-                self.batches[at] = Batch::new(&self.plan, key, (position, values, saturations))?;
+    /// The client's steps on the sums of the tensor that was awaited first.
+    fn advance(&mut self, sums: FixedTensor, key: &SecretKey) -> Result<Option<Event>, SessionError> {
+        let Some((round, segment)) = self.awaited.pop_front() else { return Ok(None) };
+        let Some(at) = self.batches.iter().position(|batch| batch.round == round) else { return Ok(None) };
+        let in_segment = |source| SessionError::Numbers { segment: segment as u32, source };
+        match self.batches[at].run.take(sums).map_err(in_segment)? {
+            need @ Need::Sums { .. } => {
+                self.batches[at].encrypt(need, &self.plan, key)?;
                 Ok(None)
             }
-            None => {
-                self.batches.remove(at);
-                Ok(Some(Event::Done(Box::new(steps.finish().map_err(in_step)?))))
-            }
+            Need::Nothing => match self.batches.remove(at) {
+                Some(batch) => Ok(Some(Event::Done(Box::new(batch.run.finish().map_err(in_segment)?)))),
+                None => Ok(None),
+            },
         }
     }
 
     /// Ciphertexts that the answers to what was sent will lead to.
     fn encryptions_awaited(&self) -> usize {
         let next = |batch: &Batch| {
-            let segment = self.plan.segments.get(batch.position.step as usize + 1)?;
-            batch.activations.is_none().then(|| segment.ciphertexts_up(self.plan.batch))
+            let segment = self.plan.segments().get(batch.segment + 1)?;
+            batch.inputs.is_empty().then(|| segment.ciphertexts_up())
         };
         self.batches.iter().filter_map(next).sum()
     }
 
     fn next_message(&mut self, randomizer: &dyn Randomizer, rng: &mut dyn CryptoRng) -> Option<Message> {
         let sending = self.sending;
-        let batch = self.batches.iter_mut().find(|batch| {
-            batch.activations.is_some() && sending.is_none_or(|round| round == batch.position.round)
-        })?;
-        let (position, activations) = (batch.position, batch.activations.as_mut()?);
+        let batch = self
+            .batches
+            .iter_mut()
+            .find(|batch| !batch.inputs.is_empty() && sending.is_none_or(|round| round == batch.round))?;
         if self.sending.is_none() {
-            self.sending = Some(position.round);
-            self.awaited.push_back(position);
-            return Some(Message::Activations { position, header: activations.header() });
+            self.sending = Some(batch.round);
+            self.awaited.push_back((batch.round, batch.segment));
         }
-        let ciphertexts = activations.next_chunk(randomizer, rng)?;
+        let terms = self.plan.segments()[batch.segment].terms().len();
+        let (segment, term) = (batch.segment as u32, (terms - batch.inputs.len()) as u32);
+        let inputs = batch.inputs.front_mut()?;
+        let ciphertexts = inputs.next_chunk(randomizer, rng)?;
         let index = batch.chunks;
         batch.chunks += 1;
-        batch.sent = activations.ciphertexts_made();
-        if batch.sent == activations.ciphertext_count() {
-            batch.activations = None;
+        if term as usize + 1 == terms {
+            batch.sent = inputs.ciphertexts_made();
+        }
+        if inputs.is_complete() {
+            batch.inputs.pop_front();
+            batch.chunks = 0;
+        }
+        if batch.inputs.is_empty() {
             self.sending = None;
         }
-        Some(Message::Chunk { position, index, ciphertexts })
+        let part = Part::Inputs { segment, term };
+        let position = Position { session: self.session, round: batch.round, part };
+        Some(Message::Tensor { position, index, ciphertexts })
     }
 }
 
 impl Batch {
-    fn new(
-        plan: &Plan,
-        key: &SecretKey,
-        (position, values, saturations): (Position, FixedTensor, u64),
-    ) -> Result<Self, SessionError> {
-        let segment = &plan.segments[position.step as usize];
-        let activations = segment
-            .arrange(values)
-            .and_then(|values| Encryption::new(values, segment.up, key.public_key()))
-            .map_err(|source| SessionError::Numbers { step: position.step, source })?;
-        Ok(Self { position, activations: Some(activations), chunks: 0, sent: 0, saturations })
+    /// Takes what a run needs sums of as what is to be sent next.
+    fn encrypt(&mut self, need: Need, plan: &Plan, key: &SecretKey) -> Result<(), SessionError> {
+        let Need::Sums { segment, inputs } = need else { return Ok(()) };
+        let layouts = &plan.segments()[segment].layout().ups;
+        let encrypt = |(values, layout)| Encryption::new(values, layout, key.public_key());
+        let inputs = inputs.into_iter().zip(layouts).map(encrypt).collect::<Result<_, _>>();
+        self.inputs = inputs.map_err(|source| SessionError::Numbers { segment: segment as u32, source })?;
+        (self.segment, self.chunks, self.sent) = (segment, 0, 0);
+        Ok(())
     }
 }
 

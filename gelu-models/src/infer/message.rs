@@ -1,13 +1,16 @@
+//! What client and server of private inference say to each other.
+
 use std::fmt;
 
+use gelu_tensor::EncChunk;
 use gelu_tensor::paillier::PublicKey;
-use gelu_tensor::{EncChunk, EncTensorHeader};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
+use crate::peer::{AbortReason, Conversation, Part, Place};
+use crate::plan::Description;
 
 /// The version of the protocol that this crate speaks.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The most batches of one session that may be under way at a time: while the server works on one, the client encrypts
 /// the next.
@@ -26,8 +29,8 @@ pub struct Position {
     pub session: SessionId,
     /// Which batch of the session, from 0.
     pub round: u32,
-    /// Which segment of the plan, from 0.
-    pub step: u32,
+    /// Which tensor: inputs or sums of a segment.
+    pub part: Part,
 }
 
 /// All that client and server say to each other.
@@ -46,25 +49,11 @@ pub enum Message {
     Accept {
         /// The session's name.
         session: SessionId,
-        /// How the model is run.
-        plan: Box<Plan>,
+        /// What the plan follows from.
+        description: Box<Description>,
     },
-    /// Client: the encrypted input of a segment; its chunks follow.
-    Activations {
-        /// Where it belongs.
-        position: Position,
-        /// What is public of it.
-        header: EncTensorHeader,
-    },
-    /// Server: the encrypted weighted sums of a segment; their chunks follow.
-    Sums {
-        /// Where they belong.
-        position: Position,
-        /// What is public of them.
-        header: EncTensorHeader,
-    },
-    /// Either: the next ciphertexts of the tensor that was begun.
-    Chunk {
+    /// Either: the next ciphertexts of a tensor, whose header follows from the plan.
+    Tensor {
         /// Where the tensor belongs.
         position: Position,
         /// How many chunks of it came before.
@@ -91,12 +80,8 @@ pub enum MessageKind {
     Hello,
     /// [`Message::Accept`].
     Accept,
-    /// [`Message::Activations`].
-    Activations,
-    /// [`Message::Sums`].
-    Sums,
-    /// [`Message::Chunk`].
-    Chunk,
+    /// [`Message::Tensor`].
+    Tensor,
     /// [`Message::Finish`].
     Finish,
     /// [`Message::Abort`].
@@ -104,34 +89,40 @@ pub enum MessageKind {
 }
 
 impl Message {
-    /// Its kind.
+    /// Returns the kind.
     pub fn kind(&self) -> MessageKind {
         match self {
             Self::Hello { .. } => MessageKind::Hello,
             Self::Accept { .. } => MessageKind::Accept,
-            Self::Activations { .. } => MessageKind::Activations,
-            Self::Sums { .. } => MessageKind::Sums,
-            Self::Chunk { .. } => MessageKind::Chunk,
+            Self::Tensor { .. } => MessageKind::Tensor,
             Self::Finish { .. } => MessageKind::Finish,
             Self::Abort { .. } => MessageKind::Abort,
         }
     }
 
-    /// Where in the session it belongs, if it is of a tensor.
+    /// Returns where in the session it belongs, if it is of a tensor.
     pub fn position(&self) -> Option<Position> {
         match self {
-            Self::Activations { position, .. }
-            | Self::Sums { position, .. }
-            | Self::Chunk { position, .. } => Some(*position),
-            Self::Hello { .. } | Self::Accept { .. } | Self::Finish { .. } | Self::Abort { .. } => None,
+            Self::Tensor { position, .. } => Some(*position),
+            _ => None,
         }
     }
+}
 
-    /// How many ciphertexts it carries.
-    pub fn ciphertext_count(&self) -> usize {
+impl Conversation for Message {
+    fn abort(reason: AbortReason) -> Self {
+        Self::Abort { reason }
+    }
+
+    fn place(&self) -> Option<Place> {
         match self {
-            Self::Chunk { ciphertexts, .. } => ciphertexts.ciphertext_count(),
-            _ => 0,
+            Self::Tensor { position, index, ciphertexts } => Some(Place {
+                round: position.round,
+                part: position.part,
+                index: *index,
+                ciphertexts: ciphertexts.ciphertext_count(),
+            }),
+            _ => None,
         }
     }
 }
@@ -139,47 +130,11 @@ impl Message {
 /// Prints the kind, and where it belongs.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.kind())?;
-        if let Self::Chunk { index, .. } = self {
-            write!(f, " {index}")?;
+        match self {
+            Self::Tensor { position: Position { round, part, .. }, index, .. } => {
+                write!(f, "chunk {index} of the {part} of batch {round}")
+            }
+            other => write!(f, "{:?}", other.kind()),
         }
-        match self.position() {
-            Some(Position { round, step, .. }) => write!(f, " of batch {round}, step {step}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Why a peer ended a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AbortReason {
-    /// A message came that the state does not allow.
-    UnexpectedMessage,
-    /// A message could not be decoded.
-    Malformed,
-    /// The protocol's versions differ.
-    Version,
-    /// A tensor was not what the plan says, or its ciphertexts were none.
-    BadTensor,
-    /// The plan did not hold together.
-    BadPlan,
-    /// There is no plan for the key or the batch.
-    Refused,
-    /// The session had ended.
-    Closed,
-}
-
-impl fmt::Display for AbortReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnexpectedMessage => "it received a message that it did not expect",
-            Self::Malformed => "it received a message that it could not decode",
-            Self::Version => "it speaks another version of the protocol",
-            Self::BadTensor => "it received a tensor that is not what the plan says",
-            Self::BadPlan => "it received a plan that does not hold together",
-            Self::Refused => "it has no plan for this key or batch",
-            Self::Closed => "its session had ended",
-        })
     }
 }

@@ -2,15 +2,12 @@
 //! machines without I/O, clock or randomness of their own.
 //!
 //! ```text
-//! client                                server
-//! Hello {key, batch}          ->
-//!                             <-        Accept {session, plan}
-//! Activations {round 0, step 0} ->
-//! Chunk 0, Chunk 1 ...        ->
-//!                             <-        Sums {round 0, step 0}
-//!                             <-        Chunk 0 ...
-//! ...                                   ...
-//! Finish                      ->
+//! client                                          server
+//! Hello {key, batch}                    ->
+//!                                       <-        Accept {session, description}
+//! Tensor {round 0, inputs of segment 0} ->
+//! ... chunk by chunk                    <-        Tensor {round 0, sums of segment 0} ...
+//! Finish                                ->
 //! ```
 //!
 //! Either side takes what comes (`handle`) and says what it has to say (`next_message`), one message and a bounded unit
@@ -24,16 +21,14 @@
 mod client;
 mod message;
 mod server;
-mod step;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, Event};
-pub use message::{
-    AbortReason, BATCHES_UNDER_WAY, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId,
-};
-pub use server::{Preparation, Server, ServerModel};
-pub use step::{Outcome, Step, StepFn};
+pub use message::{BATCHES_UNDER_WAY, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
+pub use server::{Server, ServerModel};
+
+use crate::peer::AbortReason;
 
 /// Why a session ended before its end. The session is closed then.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -55,16 +50,6 @@ pub enum SessionError {
         /// The peer's.
         found: u16,
     },
-    /// The peer sent a tensor that is not what the plan says.
-    #[error("tensor of step {step}: expected {expected}, received {found}")]
-    Tensor {
-        /// The step.
-        step: u32,
-        /// The header by the plan.
-        expected: String,
-        /// The header that came.
-        found: String,
-    },
     /// The peer sent a plan that does not hold together.
     #[error("the server's plan: {0}")]
     Plan(#[source] crate::plan::PlanError),
@@ -72,10 +57,10 @@ pub enum SessionError {
     #[error("no plan for this client: {0}")]
     Refused(#[source] crate::plan::PlanError),
     /// A computation failed.
-    #[error("step {step}: {source}")]
+    #[error("segment {segment}: {source}")]
     Numbers {
-        /// The step.
-        step: u32,
+        /// The segment.
+        segment: u32,
         /// What failed.
         source: gelu_tensor::Error,
     },
@@ -88,15 +73,16 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// What the peer is told: enough to know who is to blame, nothing about our values.
-    pub fn reason(&self) -> AbortReason {
-        match self {
-            Self::Unexpected { .. } | Self::Aborted(_) => AbortReason::UnexpectedMessage,
+    /// Returns what the peer is told: enough to know who is to blame, nothing about our values; `None` where it knows.
+    pub fn reason(&self) -> Option<AbortReason> {
+        Some(match self {
+            Self::Unexpected { .. } => AbortReason::UnexpectedMessage,
             Self::Version { .. } => AbortReason::Version,
-            Self::Tensor { .. } | Self::Numbers { .. } => AbortReason::BadTensor,
+            Self::Numbers { .. } => AbortReason::BadTensor,
             Self::Plan(_) => AbortReason::BadPlan,
             Self::Refused(_) => AbortReason::Refused,
             Self::Closed => AbortReason::Closed,
-        }
+            Self::Aborted(_) => return None,
+        })
     }
 }

@@ -1,15 +1,19 @@
+//! The server's side of private inference.
+
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
-use gelu_tensor::{EncTensorBuilder, EncTensorHeader};
+use gelu_tensor::{EncTensor, EncTensorBuilder};
 use rand::CryptoRng;
 
 use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::Model;
-use crate::plan::{PlanError, PlanOptions, Program, Segment};
+use crate::peer::{AbortReason, Counted, Idle, Part, Peer};
+use crate::plan::{Lowered, PlanError, PlanOptions, Program};
 
 /// A model that a server offers: the network, and how it is to be planned for any client.
 #[derive(Debug)]
@@ -17,20 +21,22 @@ pub struct ServerModel {
     model: Model,
     options: PlanOptions,
     max_batch: usize,
+    /// What is the same for all clients.
+    lowered: OnceLock<Result<Arc<Lowered>, PlanError>>,
 }
 
 impl ServerModel {
-    /// The model with options of which key and batch are each client's own choice.
+    /// Returns the model with options of which key and batch are each client's own choice.
     pub fn new(model: Model, options: PlanOptions) -> Self {
-        Self { model, options, max_batch: 1024 }
+        Self { model, options, max_batch: 1024, lowered: OnceLock::new() }
     }
 
-    /// The network.
+    /// Returns the network.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The program for a client's key and batch.
+    /// Returns the program for a client's key and batch.
     ///
     /// # Errors
     /// [`PlanError`] when the batch is zero or too large, or the numbers do not fit the key.
@@ -39,24 +45,8 @@ impl ServerModel {
             let found = batch.to_string();
             return Err(PlanError::Option { what: "batch", expected: "at most 1024 images", found });
         }
-        let KeyParameters { size, key_type } = key.into();
-        self.model.plan(&PlanOptions { key: size, key_type, batch, ..self.options.clone() })
-    }
-}
-
-/// Work for a session that changes no result, done before it is needed.
-#[derive(Debug)]
-pub struct Preparation {
-    key: PublicKey,
-    /// Of each segment the ciphertexts re-randomised together, and the bits of what their exponents hide.
-    replies: Vec<(usize, usize)>,
-}
-
-impl Preparation {
-    /// Does it. How many operations it took.
-    pub fn run(self) -> Operations {
-        let made = self.replies.iter().map(|&(count, bits)| self.key.prepare_rerandomisation(count, bits));
-        made.fold(Operations::default(), |sum, made| sum + made)
+        let lower = || Lowered::new(&self.model, &self.options).map(Arc::new);
+        self.lowered.get_or_init(lower).as_ref().map_err(PlanError::clone)?.program(key.into(), batch)
     }
 }
 
@@ -82,8 +72,10 @@ struct Computing {
     /// What is sent before anything else is computed.
     outgoing: VecDeque<Message>,
     batches: Batches,
-    /// The tensors that came, in order; of the last chunks may be missing.
+    /// The segments whose inputs came, in order; of the last, chunks may be missing.
     jobs: VecDeque<Job>,
+    /// Whether the tables of the client's key are yet to be made.
+    unprepared: bool,
 }
 
 /// The batches under way, oldest first.
@@ -97,75 +89,68 @@ struct Batches {
 struct Batch {
     round: u32,
     /// The next segment.
-    step: u32,
-    /// Whether its input has begun to come.
+    segment: u32,
+    /// Whether its inputs have begun to come.
     begun: bool,
 }
 
-/// A segment on a tensor.
+/// A segment on a batch.
 #[derive(Debug)]
 struct Job {
-    position: Position,
-    input: EncTensorBuilder,
+    round: u32,
+    segment: usize,
+    /// The tensors of the terms that have come or begun to come.
+    inputs: Vec<EncTensorBuilder>,
+    terms: usize,
+    /// Parts of the batch that were computed.
+    parts: usize,
     /// Chunks of sums so far.
     chunks: u32,
 }
 
 impl Server {
-    /// A session that waits for a client's hello.
+    /// Returns a session that waits for a client's hello.
     pub fn new(model: Arc<ServerModel>) -> Self {
         Self { model, state: State::Listening }
     }
 
-    /// The key of the client, which decoding its next message needs; `None` before its hello and after the end.
+    /// Returns the key of the client, which decoding its next message needs; `None` before its hello and after the end.
     pub fn key(&self) -> Option<&PublicKey> {
         self.computing().map(|computing| &computing.key)
     }
 
-    /// The name of a segment of the session's plan.
-    pub fn segment_name(&self, step: u32) -> Option<&str> {
-        let segments = &self.computing()?.program.plan().segments;
-        segments.get(step as usize).map(|segment| segment.name.as_str())
+    /// Returns the program of the session, once there is one.
+    pub fn program(&self) -> Option<&Program> {
+        self.computing().map(|computing| &computing.program)
     }
 
-    /// How many batches are under way.
+    /// Returns the number of batches under way.
     pub fn batches_under_way(&self) -> usize {
         self.computing().map_or(0, |computing| computing.batches.under_way.len())
     }
 
-    /// Tables of the client's key that its replies will take; `None` before its hello. Whoever runs a session can have
-    /// them made by another thread while the client encrypts.
-    pub fn preparation(&self) -> Option<Preparation> {
-        let Computing { key, program, .. } = self.computing()?;
-        let plan = program.plan();
-        let reply = |segment: &Segment| {
-            let mut part = segment.down_header(plan.batch);
-            part.batch = segment.images_at_a_time(plan.batch);
-            (part.layout.ciphertexts(part.batch, &part.shape), hidden_bits(segment, key))
-        };
-        Some(Preparation { key: key.clone(), replies: plan.segments.iter().map(reply).collect() })
+    fn computing(&self) -> Option<&Computing> {
+        match &self.state {
+            State::Computing(computing) => Some(computing),
+            State::Listening | State::Closed => None,
+        }
     }
+}
 
-    /// Whether the session is over.
-    pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
-    }
+impl Peer for Server {
+    type Message = Message;
+    type Event = Infallible;
+    type Error = SessionError;
 
-    /// Ends the session: what must happen when a message could not even be decoded.
-    pub fn close(&mut self) {
-        self.state = State::Closed;
-    }
-
-    /// Takes a message. What there is to say to it comes from [`next_message`](Self::next_message); the client's last
-    /// closes the session.
-    ///
-    /// # Errors
-    /// [`SessionError`]; the session is closed then.
-    pub fn handle(&mut self, message: Message, rng: &mut dyn CryptoRng) -> Result<(), SessionError> {
-        // The state is consumed: whatever goes wrong leaves a closed session.
+    /// Takes a message. The client's last closes the session.
+    fn handle(
+        &mut self,
+        message: Message,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Infallible>, SessionError> {
         match (mem::replace(&mut self.state, State::Closed), message) {
-            (State::Closed, _) => Err(SessionError::Closed),
-            (_, Message::Abort { reason }) => Err(SessionError::Aborted(reason)),
+            (State::Closed, _) => return Err(SessionError::Closed),
+            (_, Message::Abort { reason }) => return Err(SessionError::Aborted(reason)),
             (State::Listening, Message::Hello { version, key, batch }) => {
                 if version != PROTOCOL_VERSION {
                     return Err(SessionError::Version { expected: PROTOCOL_VERSION, found: version });
@@ -174,33 +159,33 @@ impl Server {
                     self.model.program(key.parameters(), batch as usize).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);
                 rng.fill_bytes(&mut session.0);
-                let plan = Box::new(program.plan().clone());
-                let outgoing = VecDeque::from([Message::Accept { session, plan }]);
-                let batches = Batches { under_way: VecDeque::new(), next_round: 0 };
-                let jobs = VecDeque::new();
-                self.state =
-                    State::Computing(Box::new(Computing { key, program, session, outgoing, batches, jobs }));
-                Ok(())
+                let description = Box::new(program.plan().description().clone());
+                self.state = State::Computing(Box::new(Computing {
+                    key,
+                    program,
+                    session,
+                    outgoing: VecDeque::from([Message::Accept { session, description }]),
+                    batches: Batches { under_way: VecDeque::new(), next_round: 0 },
+                    jobs: VecDeque::new(),
+                    unprepared: true,
+                }));
             }
             (State::Listening, other) => {
-                Err(SessionError::Unexpected { expected: "Hello", found: other.to_string() })
+                return Err(SessionError::Unexpected { expected: "Hello", found: other.to_string() });
             }
             (State::Computing(mut computing), message) => {
                 if !computing.is_end(&message) {
                     computing.take(message)?;
                     self.state = State::Computing(computing);
                 }
-                Ok(())
             }
         }
+        Ok(None)
     }
 
-    /// The next message to the client, computed now in a unit of bounded size: some images of one segment, as the plan
-    /// allows, however large the batch. `None` until the client says more.
-    ///
-    /// # Errors
-    /// [`SessionError`]; the session is closed then.
-    pub fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
+    /// Computes the next sums in a unit of bounded size: some images of one segment, as the plan says, however large the
+    /// batch. `None` until the client says more.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
         match mem::replace(&mut self.state, State::Closed) {
             State::Closed => Err(SessionError::Closed),
             State::Listening => {
@@ -215,11 +200,38 @@ impl Server {
         }
     }
 
-    fn computing(&self) -> Option<&Computing> {
-        match &self.state {
-            State::Computing(computing) => Some(computing),
-            State::Listening | State::Closed => None,
+    /// The tables of the client's key that replies will take, which another thread can make while the client encrypts.
+    fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
+        let State::Computing(computing) = &mut self.state else { return Idle::Nothing };
+        if !mem::take(&mut computing.unprepared) {
+            return Idle::Nothing;
         }
+        let key = computing.key.clone();
+        let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout().parts);
+        let replies: Vec<_> = parts.map(|part| (part.ciphertexts, part.hidden_bits)).collect();
+        Idle::Background(Box::new(move || {
+            let made = replies.iter().map(|&(count, bits)| key.prepare_rerandomisation(count, bits));
+            made.fold(Operations::default(), |sum, made| sum + made)
+        }))
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    fn reason(error: &SessionError) -> Option<AbortReason> {
+        error.reason()
+    }
+
+    fn operations(&self) -> Counted {
+        self.key().map_or(Counted::default(), |key| Counted {
+            computing: key.ring().operations(),
+            checking: key.check_operations(),
+        })
     }
 }
 
@@ -231,125 +243,133 @@ impl Computing {
     }
 
     fn take(&mut self, message: Message) -> Result<(), SessionError> {
-        let unexpected = |expected, message: &Message| {
+        let unexpected = |message: &Message| {
+            let expected = "the next chunk of a segment's inputs in this session";
             Err(SessionError::Unexpected { expected, found: message.to_string() })
         };
-        match (self.jobs.back_mut().filter(|job| !job.input.is_complete()), message) {
-            (Some(job), Message::Chunk { position, index, ciphertexts }) if position == job.position => job
-                .input
-                .push(index, &ciphertexts)
-                .map_err(|source| SessionError::Numbers { step: position.step, source }),
-            (Some(_), other) => unexpected("the next Chunk of the tensor that was begun", &other),
-            (None, Message::Activations { position, header })
-                if position.session == self.session && self.batches.begin(position) =>
-            {
-                self.jobs.push_back(Job::new(&self.program, &self.key, position, header)?);
-                Ok(())
+        let Message::Tensor { position, index, ciphertexts } = message else { return unexpected(&message) };
+        let Position { session, round, part: Part::Inputs { segment, term } } = position else {
+            return unexpected(&Message::Tensor { position, index, ciphertexts });
+        };
+        let in_segment = |source| SessionError::Numbers { segment, source };
+        let job = match self.jobs.back_mut().filter(|job| !job.has_come()) {
+            Some(job) => job,
+            None if session == self.session && term == 0 && self.batches.begin(round, segment) => {
+                let terms = self.program.plan().segments()[segment as usize].terms().len();
+                let segment = segment as usize;
+                self.jobs.push_back(Job { round, segment, inputs: vec![], terms, parts: 0, chunks: 0 });
+                match self.jobs.back_mut() {
+                    Some(job) => job,
+                    None => return Ok(()),
+                }
             }
-            (None, other) => unexpected("Activations of the next step in this session", &other),
+            None => return unexpected(&Message::Tensor { position, index, ciphertexts }),
+        };
+        let place = (job.round, job.segment as u32, job.next_term());
+        if session != self.session || place != (round, segment, term as usize) {
+            return unexpected(&Message::Tensor { position, index, ciphertexts });
         }
+        if job.inputs.len() == term as usize {
+            let segment = &self.program.plan().segments()[segment as usize];
+            let images = segment.layout().parts.first().map_or(1, |part| part.images);
+            let input = EncTensorBuilder::new(&self.key, segment.up_header(term as usize), images);
+            job.inputs.push(input.map_err(in_segment)?);
+        }
+        job.inputs[term as usize].push(index, &ciphertexts).map_err(in_segment)
     }
 
     fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
         if self.outgoing.is_empty()
             && let Some(job) = self.jobs.front_mut()
         {
-            self.outgoing.extend(job.advance(&self.program, &self.key, rng)?);
+            self.outgoing.extend(job.advance(&self.program, &self.key, self.session, rng)?);
         }
         let message = self.outgoing.pop_front();
         // Only with the last of its sums in hand can a client go on.
         if self.outgoing.is_empty()
-            && self.jobs.front().is_some_and(|job| job.input.is_empty())
+            && self.jobs.front().is_some_and(|job| job.is_done())
             && let Some(job) = self.jobs.pop_front()
         {
-            self.batches.end(job.position, self.program.layers().len());
+            self.batches.end(job.round, job.segment as u32, self.program.plan().segments().len());
         }
         Ok(message)
     }
 }
 
 impl Batches {
-    /// Whether the input of a segment may come now; then it is noted that it does.
-    fn begin(&mut self, position: Position) -> bool {
-        let Position { round, step, .. } = position;
+    /// Whether the inputs of a segment may come now; then it is noted that they do.
+    fn begin(&mut self, round: u32, segment: u32) -> bool {
         if let Some(batch) = self.under_way.iter_mut().find(|batch| batch.round == round) {
-            return !mem::replace(&mut batch.begun, true) && batch.step == step;
+            return !mem::replace(&mut batch.begun, true) && batch.segment == segment;
         }
         let free = self.under_way.len() < BATCHES_UNDER_WAY;
-        let allowed = free && round == self.next_round && step == 0;
+        let allowed = free && round == self.next_round && segment == 0;
         if allowed {
             self.next_round = round.wrapping_add(1);
-            self.under_way.push_back(Batch { round, step, begun: true });
+            self.under_way.push_back(Batch { round, segment, begun: true });
         }
         allowed
     }
 
     /// Notes that the sums of a segment were sent.
-    fn end(&mut self, position: Position, steps: usize) {
-        if position.step as usize + 1 == steps {
-            self.under_way.retain(|batch| batch.round != position.round);
+    fn end(&mut self, round: u32, segment: u32, segments: usize) {
+        if segment as usize + 1 == segments {
+            self.under_way.retain(|batch| batch.round != round);
         }
-        for batch in self.under_way.iter_mut().filter(|batch| batch.round == position.round) {
-            (batch.step, batch.begun) = (position.step + 1, false);
+        for batch in self.under_way.iter_mut().filter(|batch| batch.round == round) {
+            (batch.segment, batch.begun) = (segment + 1, false);
         }
     }
 }
 
 impl Job {
-    fn new(
-        program: &Program,
-        key: &PublicKey,
-        position: Position,
-        header: EncTensorHeader,
-    ) -> Result<Self, SessionError> {
-        let (plan, step) = (program.plan(), position.step);
-        let segment = &plan.segments[step as usize];
-        let expected = segment.up_header(plan.batch);
-        if header != expected {
-            let (expected, found) = (format!("{expected:?}"), format!("{header:?}"));
-            return Err(SessionError::Tensor { step, expected, found });
+    /// The term whose chunks come next.
+    fn next_term(&self) -> usize {
+        match self.inputs.last() {
+            Some(last) if !last.is_complete() => self.inputs.len() - 1,
+            _ => self.inputs.len(),
         }
-        let part = segment.images_at_a_time(plan.batch);
-        let input = EncTensorBuilder::new(key, header, part, segment.ciphertexts_up(plan.batch))
-            .map_err(|source| SessionError::Numbers { step, source })?;
-        Ok(Self { position, input, chunks: 0 })
     }
 
-    /// The segment on the next images, if they have come: product, bias, repacking, re-randomisation.
+    /// Whether all inputs have come.
+    fn has_come(&self) -> bool {
+        self.next_term() == self.terms
+    }
+
+    /// Whether all sums have been computed.
+    fn is_done(&self) -> bool {
+        self.has_come() && self.inputs.iter().all(EncTensorBuilder::is_empty)
+    }
+
+    /// The segment on the next images, if they have come: products, biases, repacking, re-randomization.
     fn advance(
         &mut self,
         program: &Program,
         key: &PublicKey,
+        session: SessionId,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Message>, SessionError> {
-        let (position, step, plan) = (self.position, self.position.step, program.plan());
-        let in_step = |source| SessionError::Numbers { step, source };
-        let Some(images) = self.input.next_part().map_err(in_step)? else { return Ok(vec![]) };
-        let (layer, segment) = (&program.layers()[step as usize], &plan.segments[step as usize]);
-        let header = segment.down_header(plan.batch);
-        let count = header.layout.ciphertexts(images.batch(), &header.shape);
-        let exponents = key.hiding_exponents(rng, count, hidden_bits(segment, key));
+        if self.inputs.len() < self.terms || !self.inputs.iter().all(EncTensorBuilder::has_part) {
+            return Ok(vec![]);
+        }
+        let images: Vec<EncTensor> = self.inputs.iter_mut().filter_map(|input| input.next_part()).collect();
+        let segment = &program.plan().segments()[self.segment];
+        let Some(part) = segment.layout().images().nth(self.parts) else { return Ok(vec![]) };
+        let exponents = key.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
         // Stacking leaves cores idle, which make the random factors meanwhile.
-        let (sums, fresh) = rayon::join(
-            || layer.forward_encrypted(&images).and_then(|sums| sums.repack(segment.down.stacked)),
-            || exponents.powers(),
-        );
-        let sums = sums.map_err(in_step)?.rerandomize_with(fresh, rng);
-        let mut messages = vec![];
-        if self.chunks == 0 {
-            messages.push(Message::Sums { position, header });
-        }
-        for ciphertexts in sums.chunks() {
-            messages.push(Message::Chunk { position, index: self.chunks, ciphertexts });
-            self.chunks += 1;
-        }
+        let (sums, fresh) = rayon::join(|| program.sums(self.segment, part, &images), || exponents.powers());
+        let sums = sums.map_err(|source| SessionError::Numbers { segment: self.segment as u32, source })?;
+        let part = Part::Sums { segment: self.segment as u32 };
+        let position = Position { session, round: self.round, part };
+        let chunks = sums.rerandomize_with(fresh, rng).chunks();
+        let messages = (self.chunks..).zip(chunks).map(|(index, ciphertexts)| Message::Tensor {
+            position,
+            index,
+            ciphertexts,
+        });
+        let messages: Vec<Message> = messages.collect();
+        self.chunks += messages.len() as u32;
+        self.parts += 1;
         Ok(messages)
     }
-}
-
-/// About how many bits the exponents in a segment's sums have: stacking shifts those of the client's encryptions by a
-/// whole plaintext.
-fn hidden_bits(segment: &Segment, key: &PublicKey) -> usize {
-    let shifted = if segment.down.stacked > 1 { key.size().bits() } else { 0 };
-    key.parameters().encryption_exponent().max(shifted)
 }

@@ -1,224 +1,368 @@
-//! How a model is run on ciphertexts: cut at each nonlinear node into segments, each one integer matrix for the
-//! server and one step for the client.
+//! How a model is run on ciphertexts: cut into segments, each a sum of integer maps for the server, and steps for the
+//! client between them.
 //!
-//! A [`Plan`] is public: it holds shapes, scales, bounds and slot layouts, and follows from the architecture, the
-//! declared bits and ranges, and the power of two above each layer's largest weight. A [`Program`] is the server's:
-//! the plan with the weights.
+//! A [`Plan`] is public and follows from a [`Description`]: the graph, declared bits and ranges, the power of two above
+//! each layer's largest weight, key and batch. Both sides make it for themselves, so nothing of a plan is taken on trust.
+//! A [`Program`] is the server's: the plan with the weights. What is planned is what runs: the server multiplies as the
+//! plan states, in the parts that it states, and the counts agree exactly.
 
-mod compile;
-mod cost;
+mod cut;
+mod error;
 mod error_bound;
+mod layout;
+mod numbers;
 mod options;
+mod program;
+mod run;
 #[cfg(test)]
 mod tests;
 
-use gelu_layers::{Activation, AffineForm, LinearRange};
+use std::sync::Arc;
+
+use gelu_layers::Affine;
 use gelu_tensor::arith::Operations;
-use gelu_tensor::paillier::KeyBits;
-use gelu_tensor::{Arrangement, EncTensorHeader, Error, FixedTensor, Format, Shape, SlotLayout, Strategy};
+use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::{
+    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, ProductWeights, Shape, WeightRange,
+};
 use serde::{Deserialize, Serialize};
 
-pub use compile::Program;
-use compile::magnitude;
-pub use options::{PlanError, PlanOptions};
+pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
+pub use error::PlanError;
+pub(crate) use layout::{Deployment, MapOf, header};
+pub use layout::{Layout, Part};
+pub use numbers::{Numbers, SegmentNumbers};
+pub use options::PlanOptions;
+pub(crate) use program::Lowered;
+pub use program::Program;
+pub use run::{ClientFunction, Functions, Need, Outcome, Run};
+pub(crate) use run::{compute, gradients_of, sum};
 
-/// The public part of a run: what client and server agree on before the first ciphertext.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+use crate::{Graph, ValueId};
+
+/// All that both sides must agree on: what a plan follows from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Size of the client's key.
-    pub key: KeyBits,
+pub struct Description {
+    /// The network, without its weights.
+    pub graph: Arc<Graph>,
+    /// What is public of its numbers.
+    pub numbers: Numbers,
     /// Images that go through together.
     pub batch: usize,
-    /// Shape of one input image.
-    pub input: Shape,
-    /// Activations that the client applies before the first segment (none in most models).
-    pub prologue: Vec<Activation>,
-    /// The segments, in order; at least one.
-    pub segments: Vec<Segment>,
+    /// Residues that the server works on at a time.
+    pub lanes: usize,
 }
 
-/// A linear chain that the server computes as one integer matrix, and the step that the client does after it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The public part of a run: what client and server agree on before the first ciphertext.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    description: Description,
+    key: KeyParameters,
+    steps: Vec<Step>,
+    segments: Vec<Segment>,
+    output: ValueId,
+    logits: ValueId,
+    /// For each value the last step that reads it.
+    last_uses: Vec<usize>,
+}
+
+/// A sum of linear maps that the server computes in one go, and where its tensors lie.
+#[derive(Clone, Debug)]
 pub struct Segment {
-    /// Names of its layers, joined by `+`; flattening is not among them.
-    pub name: String,
-    /// What kind of matrix it is.
-    pub form: AffineForm,
-    /// What is public of the matrix.
-    pub range: LinearRange,
-    /// Shape of one input image.
-    pub input: Shape,
-    /// Shape of one output image.
-    pub output: Shape,
-    /// Scale and bound of the values that go up.
-    pub input_format: Format,
-    /// Scale and bound of the sums that come down.
-    pub output_format: Format,
-    /// Slots of the ciphertexts that go up.
-    pub up: SlotLayout,
-    /// Slots of the ciphertexts that come down.
-    pub down: SlotLayout,
-    /// Shape of the tensor that comes down: an image, where slots are its positions.
-    pub down_shape: Shape,
-    /// How the server multiplies; `None` where there is no product.
-    pub strategy: Option<Strategy>,
-    /// Operations mod n^2 of the server: product, repacking, re-randomisation.
-    pub operations: Operations,
-    /// What the client does with the sums.
-    pub activations: Vec<Activation>,
+    name: String,
+    output: ValueId,
+    shape: Shape,
+    terms: Vec<Term>,
+    bias_exponent: Option<i32>,
+    format: Format,
+    batch: usize,
+    layout: Layout,
 }
 
-/// Ciphertexts of one tensor that a plan from outside may ask for.
-const MAX_CIPHERTEXTS: usize = 1 << 20;
-
-impl Segment {
-    /// Whether the client sends every channel as an image of its own (pooling by im2col).
-    pub fn splits_channels(&self) -> bool {
-        matches!((self.form, self.up.arrangement), (AffineForm::Pooling(_), Arrangement::Patches(_)))
-    }
-
-    /// The header of the tensor that goes up for `batch` images.
-    pub fn up_header(&self, batch: usize) -> EncTensorHeader {
-        let (shape, batch) = split(&self.input, batch, self.splits_channels());
-        EncTensorHeader { shape, batch, format: self.input_format, layout: self.up }
-    }
-
-    /// The header of the tensor that comes down for `batch` images.
-    pub fn down_header(&self, batch: usize) -> EncTensorHeader {
-        let (_, batch) = split(&self.input, batch, self.splits_channels());
-        EncTensorHeader {
-            shape: self.down_shape.clone(),
-            batch,
-            format: self.output_format,
-            layout: self.down,
-        }
-    }
-
-    /// Ciphertexts that go up for `batch` images.
-    pub fn ciphertexts_up(&self, batch: usize) -> usize {
-        let header = self.up_header(batch);
-        header.layout.ciphertexts(header.batch, &header.shape)
-    }
-
-    /// Ciphertexts that come down for `batch` images.
-    pub fn ciphertexts_down(&self, batch: usize) -> usize {
-        let header = self.down_header(batch);
-        header.layout.ciphertexts(header.batch, &header.shape)
-    }
-
-    /// Images of the tensor that goes up which the server works on at a time, so that a session's work is done in units
-    /// of bounded size: as few as share no ciphertext with others, or as many as take a few milliseconds.
-    pub(crate) fn images_at_a_time(&self, batch: usize) -> usize {
-        const OPERATIONS: u64 = 1 << 14;
-        let (images, apart) = (self.up_header(batch).batch, self.images_apart());
-        let runs = images.div_ceil(apart) as u64;
-        let together = OPERATIONS.saturating_mul(runs) / self.operations.total().max(1);
-        apart.saturating_mul(together.max(1) as usize).min(images)
-    }
-
-    /// Ciphertexts of sums that can follow from the first `sent` ciphertexts that go up.
-    pub(crate) fn sums_after(&self, sent: usize, batch: usize) -> usize {
-        if sent >= self.ciphertexts_up(batch) {
-            return self.ciphertexts_down(batch);
-        }
-        let (up, down, apart) = (self.up_header(batch), self.down_header(batch), self.images_apart());
-        let images = sent / up.layout.ciphertexts(apart, &up.shape).max(1) * apart;
-        if images == 0 { 0 } else { down.layout.ciphertexts(images.min(down.batch), &down.shape) }
-    }
-
-    /// The fewest images that share no ciphertext with others, neither on the way up nor down, where units keep their
-    /// width and are stacked.
-    fn images_apart(&self) -> usize {
-        self.up.images_apart().saturating_mul(self.down.stacked)
-    }
-
-    /// Brings values into the shape in which they are encrypted.
-    ///
-    /// # Errors
-    /// [`Error::Count`] when they are not images of the segment's input.
-    pub fn arrange(&self, values: FixedTensor) -> Result<FixedTensor, Error> {
-        let values = values.reshape(self.input.clone())?;
-        if self.splits_channels() { values.split_channels() } else { Ok(values) }
-    }
-}
-
-fn split(shape: &Shape, batch: usize, channels: bool) -> (Shape, usize) {
-    match (channels, shape.dims()) {
-        (true, &[channels, height, width]) => {
-            (Shape::from([1, height, width]), batch.saturating_mul(channels))
-        }
-        _ => (shape.clone(), batch),
-    }
+/// A linear map of one value that the client encrypts.
+#[derive(Clone, Debug)]
+pub struct Term {
+    source: ValueId,
+    sums: Option<Arc<LinearMap>>,
+    map: Arc<LinearMap>,
+    weights: WeightRange,
+    values: Format,
+    format: Format,
 }
 
 impl Plan {
-    /// Shape of the outputs of one image.
-    pub fn output(&self) -> Option<&Shape> {
-        self.segments.last().map(|segment| &segment.output)
-    }
-
-    /// Checks a plan from outside against the key and the batch it was asked for, so that following it cannot
-    /// overflow, however it was made.
+    /// Returns the plan of a description for a key.
     ///
     /// # Errors
-    /// [`PlanError`] that says what does not fit.
-    pub fn check(&self, key: KeyBits, batch: usize) -> Result<(), PlanError> {
-        if self.key != key {
-            return Err(PlanError::Key { expected: key.bits(), found: self.key.bits() });
+    /// [`PlanError`] that says what does not fit. A description from outside cannot overflow anything, however it was
+    /// made.
+    pub fn new(description: Description, key: KeyParameters) -> Result<Self, PlanError> {
+        let structure = |index: usize, config: &gelu_layers::LinearConfig| {
+            let input = description.graph.shape(description.graph.nodes()[index].inputs[0]);
+            Ok(Affine::of_map(Arc::new(config.map(input)?)))
+        };
+        let cut = Cut::new(&description.graph, Fusion::Chains, structure)?;
+        Self::assemble(&cut, description, key)
+    }
+
+    /// The plan of a graph that was cut already.
+    fn assemble(cut: &Cut, description: Description, key: KeyParameters) -> Result<Self, PlanError> {
+        let Description { graph, numbers, batch, lanes } = &description;
+        let options = PlanOptions { batch: *batch, lanes: *lanes, ..PlanOptions::default() };
+        options.check()?;
+        let (expected, found) = (cut.segments.len(), numbers.segments.len());
+        if expected != found {
+            return Err(PlanError::Description { what: "numbers of segments", expected, found });
         }
-        if self.batch != batch {
-            return Err(PlanError::Batch { expected: batch, found: self.batch });
+        let deployment = Deployment { key, lanes: *lanes, batch: *batch };
+        let segments = cut.segments.iter().zip(&numbers.segments);
+        let segments = segments
+            .map(|(segment, own)| Segment::new(segment, (own, numbers), graph, deployment))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut last_uses = vec![0; graph.nodes().len() + 1];
+        for (at, step) in cut.steps.iter().enumerate() {
+            let inputs: Vec<ValueId> = match step {
+                Step::Segment(index) => segments[*index].terms.iter().map(|term| term.source).collect(),
+                Step::Client(step) => step.inputs.clone(),
+            };
+            inputs.into_iter().for_each(|input| last_uses[input.index()] = at);
         }
-        let mut elements = self.input.elements();
-        if self.segments.is_empty() {
-            return Err(PlanError::Empty);
+        for kept in [cut.output, cut.logits] {
+            last_uses[kept.index()] = usize::MAX;
         }
-        for segment in &self.segments {
-            let bad = |rule| PlanError::Segment { name: segment.name.clone(), rule };
-            let in_segment = |source| PlanError::Numbers { name: segment.name.clone(), source };
-            if segment.input.elements() != elements {
-                return Err(bad("its input must be the output of the segment before"));
-            }
-            elements = segment.output.elements();
-            let formats = segment.range.output_format(segment.input_format).map_err(in_segment)?;
-            if formats != segment.output_format {
-                return Err(bad("its output format must follow from its input format and weights"));
-            }
-            for (header, slots) in [
-                (segment.up_header(batch), segment.input_format.slot_bits()),
-                (segment.down_header(batch), segment.output_format.slot_bits()),
-            ] {
-                header.layout.check(key, &header.shape).map_err(in_segment)?;
-                let values = header.shape.elements().saturating_mul(header.batch);
-                if values == 0 || values > MAX_CIPHERTEXTS * key.slot_capacity_bits() {
-                    return Err(bad("its tensors must have a sensible number of values"));
-                }
-                if header.layout.ciphertexts(header.batch, &header.shape) > MAX_CIPHERTEXTS {
-                    return Err(bad("its tensors must have at most 2^20 ciphertexts"));
-                }
-                if slots > header.layout.slot_bits {
-                    return Err(bad("its slots must hold its values"));
-                }
-            }
-            let down = segment.down_header(batch);
-            let output = segment.output.elements().saturating_mul(batch);
-            if down.shape.elements().saturating_mul(down.batch) != output {
-                return Err(bad("what comes down must be its output"));
-            }
-            if matches!(segment.down.arrangement, Arrangement::Patches(_)) {
-                return Err(bad("what comes down must not be im2col"));
-            }
+        let (steps, output, logits) = (cut.steps.clone(), cut.output, cut.logits);
+        Ok(Self { key, steps, segments, output, logits, last_uses, description })
+    }
+
+    /// Returns what the plan follows from.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Returns the network.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.description.graph
+    }
+
+    /// Returns the size and type of the client's key.
+    pub fn key(&self) -> KeyParameters {
+        self.key
+    }
+
+    /// Returns the number of images that go through together.
+    pub fn batch(&self) -> usize {
+        self.description.batch
+    }
+
+    /// Returns the segments, in the order in which they run; at least one.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Returns the names of the nodes that the client computes after a segment and before the next (or, for `None`, before
+    /// the first).
+    pub fn client_steps(&self, after: Option<usize>) -> Vec<String> {
+        let start = after.and_then(|segment| self.steps.iter().position(|s| *s == Step::Segment(segment)));
+        let steps = self.steps[start.map_or(0, |start| start + 1)..].iter();
+        let client = steps.map_while(|step| match step {
+            Step::Segment(_) => None,
+            Step::Client(step) => Some(self.graph().nodes()[step.node].op.to_string()),
+        });
+        client.collect()
+    }
+
+    /// Returns the operations mod n^2 of the server for one batch.
+    pub fn operations(&self) -> Operations {
+        self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.operations())
+    }
+
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+impl Segment {
+    fn new(
+        cut: &CutSegment,
+        (own, numbers): (&SegmentNumbers, &Numbers),
+        graph: &Graph,
+        deployment: Deployment,
+    ) -> Result<Self, PlanError> {
+        let in_segment = |source| PlanError::Numbers { name: cut.name.clone(), source };
+        let (expected, found) = (cut.terms.len(), own.weights.len());
+        if expected != found {
+            return Err(PlanError::Description {
+                what: "weights of the terms of a segment",
+                expected,
+                found,
+            });
         }
-        let softmax_before_end = self
-            .prologue
+        let mut terms = vec![];
+        for (term, &weights) in cut.terms.iter().zip(&own.weights) {
+            weights.check().map_err(in_segment)?;
+            let values = numbers.format(term.source)?;
+            let format = encrypted_format(values, term.sums.as_deref()).map_err(in_segment)?;
+            terms.push(Term {
+                source: term.source,
+                sums: term.sums.clone(),
+                map: term.affine.map().clone(),
+                weights,
+                values,
+                format,
+            });
+        }
+        let sums = terms.iter().map(|term| term.format.weighted_sum(term.weights, term.map.most_terms()));
+        let mut format = sums.clone().next().unwrap_or_else(|| Format::new(0, 0)).map_err(in_segment)?;
+        for sum in sums.skip(1) {
+            format = sum.and_then(|sum| format.sum(sum)).map_err(in_segment)?;
+        }
+        if let Some(exponent) = own.bias_exponent {
+            let bias = bias_format(exponent, format.scale_bits());
+            format = bias.and_then(|bias| format.sum(bias)).map_err(in_segment)?;
+        }
+        let shape = graph.shape(cut.output).clone();
+        let maps: Vec<MapOf<'_>> = terms
             .iter()
-            .chain(self.segments.iter().rev().skip(1).flat_map(|segment| &segment.activations))
-            .any(|activation| *activation == Activation::Softmax);
-        if softmax_before_end {
-            return Err(PlanError::Softmax);
+            .map(|term| MapOf {
+                map: &term.map,
+                contents: Contents::Integers(term.format),
+                weights: ProductWeights::Integers(term.weights),
+            })
+            .collect();
+        let layout =
+            Layout::cheapest(&maps, (&shape, Contents::Integers(format)), deployment).map_err(in_segment)?;
+        let ups = layout.ups.iter().zip(&terms).map(|(up, term)| (up, term.map.input()));
+        for (layout, shape) in ups.chain([(&layout.down, &shape)]) {
+            header(layout, shape, deployment.batch).check(deployment.key.size).map_err(in_segment)?;
         }
-        Ok(())
+        let (name, output, bias_exponent) = (cut.name.clone(), cut.output, own.bias_exponent);
+        Ok(Self { name, output, shape, terms, bias_exponent, format, batch: deployment.batch, layout })
+    }
+
+    /// Returns the names of the layers in it, joined by `+`; flattening is not among them.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the value that the client has after it.
+    pub fn output(&self) -> ValueId {
+        self.output
+    }
+
+    /// Returns the shape of one output image.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Returns the linear maps that are added up.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Returns the scale and bound of the sums that come down.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Returns where the tensors lie, and how they are multiplied.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns the operations mod n^2 of the server for the whole batch.
+    pub fn operations(&self) -> Operations {
+        self.layout.operations
+    }
+
+    /// Returns the header of the tensor that goes up for a term.
+    pub fn up_header(&self, term: usize) -> EncTensorHeader {
+        header(&self.layout.ups[term], self.terms[term].map.input(), self.batch)
+    }
+
+    /// Returns the header of the sums.
+    pub fn down_header(&self) -> EncTensorHeader {
+        header(&self.layout.down, &self.shape, self.batch)
+    }
+
+    /// Returns the number of ciphertexts that go up.
+    pub fn ciphertexts_up(&self) -> usize {
+        (0..self.terms.len()).map(|term| self.up_header(term).ciphertexts()).sum()
+    }
+
+    /// Returns the number of ciphertexts that come down.
+    pub fn ciphertexts_down(&self) -> usize {
+        self.down_header().ciphertexts()
+    }
+
+    /// Ciphertexts of sums that can follow from the first `sent` ciphertexts of the last term, once those before have
+    /// all been sent.
+    pub(crate) fn sums_after(&self, sent: usize) -> usize {
+        let (last, mut images, mut sums) = (self.up_header(self.terms.len() - 1), 0, 0);
+        for part in self.layout.images() {
+            images += part.images;
+            if sent < last.part(images).ciphertexts() {
+                break;
+            }
+            sums += part.ciphertexts;
+        }
+        sums
+    }
+
+    /// The biases as integers at the scale of the sums, or none where no layer of the segment has one.
+    pub(crate) fn bias(&self, reals: &[f64]) -> Result<Option<FixedTensor>, Error> {
+        let Some(exponent) = self.bias_exponent else { return Ok(None) };
+        let format = bias_format(exponent, self.format.scale_bits())?;
+        let scale = f64::from(format.scale_bits()).exp2();
+        let values = reals.iter().map(|bias| (bias * scale).round() as i64).collect();
+        FixedTensor::new(self.shape.clone(), format, values).map(Some)
+    }
+}
+
+impl Term {
+    /// Returns the value that the client encrypts.
+    pub fn source(&self) -> ValueId {
+        self.source
+    }
+
+    /// Returns the sums of the value's elements that the client encrypts in its place, if it does: what is left of a mean
+    /// after the layer.
+    pub fn sums(&self) -> Option<&LinearMap> {
+        self.sums.as_deref()
+    }
+
+    /// Returns the map of what is encrypted.
+    pub fn map(&self) -> &Arc<LinearMap> {
+        &self.map
+    }
+
+    /// Returns what is public of the integer weights.
+    pub fn weights(&self) -> WeightRange {
+        self.weights
+    }
+
+    /// Returns the scale and bound of the value as integers.
+    pub fn values(&self) -> Format {
+        self.values
+    }
+
+    /// Returns the scale and bound of what is encrypted.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+}
+
+/// The format of sums of a value's elements.
+fn encrypted_format(values: Format, sums: Option<&LinearMap>) -> Result<Format, Error> {
+    let times = sums.map_or(1, LinearMap::most_terms) as u64;
+    Format::new(values.bound().saturating_mul(times), values.scale_bits())
+}
+
+/// The format of biases of up to 2^exponent at a scale.
+fn bias_format(exponent: i32, scale_bits: i32) -> Result<Format, Error> {
+    let bits = exponent.saturating_add(scale_bits);
+    match u32::try_from(bits.max(0)) {
+        Ok(bits) if bits < 62 => Format::new(1 << bits, scale_bits),
+        _ => Err(Error::Overflow { needed_bits: bits.unsigned_abs() as usize + 2, available_bits: 62 }),
     }
 }

@@ -1,8 +1,11 @@
+//! What a plan is made for.
+
 use std::collections::BTreeMap;
 
 use gelu_tensor::arith::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyType};
 
+use super::PlanError;
 use crate::Ranges;
 
 /// What a plan is made for.
@@ -19,14 +22,17 @@ pub struct PlanOptions {
     pub lanes: usize,
     /// Bits of an integer weight, its sign included, 2 to 24. Default: 9.
     pub weight_bits: u32,
-    /// Other bits for some segments, by the name of one of their layers.
-    pub layer_bits: BTreeMap<String, u32>,
+    /// Other bits for some segments, by the name of one of their layers; `None` takes those that the model was tuned to
+    /// ([`Model::layer_bits`](crate::Model::layer_bits)). Default: `None`.
+    pub layer_bits: Option<BTreeMap<String, u32>>,
     /// Bits of an activation, 2 to 24. Default: 10.
     pub activation_bits: u32,
     /// Bits of an input element, 2 to 24. Default: 8; a pixel p / 255 is rounded to the
     /// nearest of 256 steps.
     pub input_bits: u32,
-    /// Calibrated magnitudes of inputs and activations; `None` takes the worst case, which costs precision.
+    /// Magnitudes of inputs and values; `None` takes those that the model was calibrated to
+    /// ([`Model::ranges`](crate::Model::ranges)). Inputs without a range are taken to lie between -1 and 1. Default:
+    /// `None`.
     pub ranges: Option<Ranges>,
     /// Factor on the calibrated magnitudes, for data that goes beyond what calibration saw. Default: 1.25.
     pub range_margin: f64,
@@ -37,6 +43,31 @@ impl PlanOptions {
     pub const LAYER_BITS_KEY: &str = "gelu.layer_bits";
 }
 
+impl PlanOptions {
+    /// Checks the ranges of all options.
+    pub(super) fn check(&self) -> Result<(), PlanError> {
+        let layers = self.layer_bits.iter().flat_map(BTreeMap::values).copied();
+        let bits = [("activation bits", self.activation_bits), ("input bits", self.input_bits)];
+        let weights = layers.chain([self.weight_bits]).map(|bits| ("weight bits", bits));
+        let option = |what, expected, found: String| Err(PlanError::Option { what, expected, found });
+        for (what, bits) in bits.into_iter().chain(weights) {
+            if !(2..=24).contains(&bits) {
+                return option(what, "2 to 24", bits.to_string());
+            }
+        }
+        if !(1..=64).contains(&self.lanes) {
+            return option("lanes", "1 to 64", self.lanes.to_string());
+        }
+        if !(1..=1 << 20).contains(&self.batch) {
+            return option("batch", "1 to 2^20 images", self.batch.to_string());
+        }
+        if !(self.range_margin.is_finite() && self.range_margin > 0.0) {
+            return option("range margin", "a positive number", self.range_margin.to_string());
+        }
+        Ok(())
+    }
+}
+
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
@@ -45,79 +76,11 @@ impl Default for PlanOptions {
             batch: 1,
             lanes: Backend::preferred().lanes(),
             weight_bits: 9,
-            layer_bits: BTreeMap::new(),
+            layer_bits: None,
             activation_bits: 10,
             input_bits: 8,
             ranges: None,
             range_margin: 1.25,
         }
     }
-}
-
-/// Why a model has no plan, or a plan is not followed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// There is nothing for the server to compute.
-    #[error("a plan needs at least one linear segment, found none")]
-    Empty,
-    /// An option outside its range.
-    #[error("{what}: expected {expected}, found {found}")]
-    Option {
-        /// Which option.
-        what: &'static str,
-        /// What it may be.
-        expected: &'static str,
-        /// What it is.
-        found: String,
-    },
-    /// Calibrated ranges of another model.
-    #[error("calibrated ranges: expected {expected} activations, found {found}; calibrate this model again")]
-    Ranges {
-        /// Activations of the model but the final softmax.
-        expected: usize,
-        /// Ranges that were given.
-        found: usize,
-    },
-    /// Bits for a layer that the model does not have.
-    #[error("bits for layer `{name}`: the model has no linear layer of that name")]
-    UnknownLayer {
-        /// The name.
-        name: String,
-    },
-    /// A softmax that is not the last node.
-    #[error("a softmax must be the last node of a model, found one before the end")]
-    Softmax,
-    /// A segment whose numbers do not fit the key or an integer.
-    #[error("segment `{name}`: {source}")]
-    Numbers {
-        /// The segment.
-        name: String,
-        /// What does not fit.
-        source: gelu_tensor::Error,
-    },
-    /// A plan from outside for another key.
-    #[error("plan: expected one for a key of {expected} bits, found one for {found} bits")]
-    Key {
-        /// The client's key.
-        expected: usize,
-        /// The plan's.
-        found: usize,
-    },
-    /// A plan from outside for another batch.
-    #[error("plan: expected one for a batch of {expected}, found one for {found}")]
-    Batch {
-        /// Images that were asked for.
-        expected: usize,
-        /// Images of the plan.
-        found: usize,
-    },
-    /// A segment of a plan from outside that breaks a rule.
-    #[error("plan, segment `{name}`: {rule}")]
-    Segment {
-        /// The segment.
-        name: String,
-        /// The rule.
-        rule: &'static str,
-    },
 }

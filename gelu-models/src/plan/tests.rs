@@ -1,168 +1,406 @@
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use gelu_layers::{Activation, Affine, Conv2dConfig, Initializer};
-use gelu_tensor::Window;
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use serde_json::{Value, json};
+use gelu_layers::{Activation, ClientOp, Conv2dConfig, LinearConfig};
+use gelu_tensor::Arrangement;
+use gelu_tensor::paillier::{KeyBits, KeyType};
+use ndarray::{Array2, array};
+use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
-use crate::{Model, ModelBuilder, Ranges, zoo};
+use crate::tests::{
+    all_kinds, calibrated, dense, extremes, fill, graph, images, initialised, naive, node, numbers_in,
+    random_model, relu,
+};
+use crate::{Model, ModelBuilder, Op, Ranges, WeightTensor, zoo};
 
-fn initialised(builder: ModelBuilder) -> Model {
-    let mut model = builder.build().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(5));
+/// Ranges of every node, as after calibration.
+fn ranged(mut model: Model, range: f32) -> Model {
+    fill(&mut model, 5);
+    let names: Vec<String> = model.graph().nodes().iter().map(|node| node.name.clone()).collect();
+    let mut ranges: Ranges = names.into_iter().map(|name| (name, range)).collect();
+    ranges.set(Ranges::INPUT, 1.0);
+    model.set_ranges(Some(ranges));
     model
 }
 
 fn lenet5() -> Model {
-    let mut model = zoo::lenet5().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(5));
-    model
+    ranged(zoo::lenet5().unwrap(), 4.0)
 }
 
 fn options(key: KeyBits, batch: usize) -> PlanOptions {
-    // As after calibration: without it, LeNet-5's worst case is wide.
-    let ranges = Ranges { input: 1.0, activations: vec![4.0; 4] };
-    PlanOptions { key, batch, lanes: 1, ranges: Some(ranges), ..PlanOptions::default() }
+    PlanOptions { key, batch, lanes: 1, ..PlanOptions::default() }
+}
+
+fn plan(model: &Model) -> Arc<Plan> {
+    model.compile(&options(KeyBits::Bits2048, 1)).unwrap().plan().clone()
 }
 
 fn error(model: &Model, options: PlanOptions) -> PlanError {
-    model.plan(&options).unwrap_err()
+    model.compile(&options).unwrap_err()
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.segments().iter().map(Segment::name).collect()
+}
+
+/// Names of the values that go up for each segment.
+fn sources(plan: &Plan) -> Vec<Vec<&str>> {
+    let name = |term: &Term| plan.graph().name(term.source());
+    plan.segments().iter().map(|segment| segment.terms().iter().map(name).collect()).collect()
 }
 
 #[test]
 fn lenet5_is_cut_at_its_activations() {
-    let program = lenet5().plan(&options(KeyBits::Bits2048, 1)).unwrap();
-    let plan = program.plan();
-    let names: Vec<_> = plan.segments.iter().map(|segment| segment.name.as_str()).collect();
-    assert_eq!(names, ["conv1+pool1", "conv2+pool2", "fc1", "fc2", "fc3"]);
-    assert_eq!(plan.output().unwrap().dims(), [10]);
-    // Convolution and pooling are one convolution by a kernel of 6x6 with stride 2.
-    let window = Window::new([6, 6]).with_stride([2, 2]);
-    assert_eq!(plan.segments[0].form, AffineForm::Convolution(window));
-    assert_eq!(plan.segments[1].form, AffineForm::Convolution(window));
-    assert_eq!(plan.segments[2].form, AffineForm::Dense);
-    assert_eq!(plan.segments[4].activations, [Activation::Softmax]);
-    assert!(plan.segments[..4].iter().all(|segment| segment.activations == [Activation::Relu]));
-    assert!(plan.segments.iter().all(|segment| segment.operations.total() > 0));
+    let plan = plan(&lenet5());
+    assert_eq!(names(&plan), ["conv1+pool1", "conv2+pool2", "fc1", "fc2", "fc3"]);
+    assert_eq!(sources(&plan), [["input"], ["relu1"], ["relu2"], ["relu3"], ["relu4"]]);
+    assert_eq!(plan.client_steps(None), [""; 0]);
+    assert!((0..4).all(|segment| plan.client_steps(Some(segment)) == ["relu"]));
+    assert_eq!(plan.client_steps(Some(4)), ["softmax"]);
+    let shapes: Vec<String> = plan.segments().iter().map(|segment| segment.shape().to_string()).collect();
+    assert_eq!(shapes, ["6x12x12", "16x4x4", "120", "84", "10"]);
+    // Means after a convolution are sums before it, so that it keeps its weights and has a quarter of its positions.
+    for (segment, weights, positions) in [(0, 6 * 25, 144), (1, 16 * 6 * 25, 16)] {
+        let term = &plan.segments()[segment].terms()[0];
+        assert_eq!((term.map().weights(), term.map().columns()), (weights, Some(positions)));
+        let sums = term.sums().unwrap();
+        assert_eq!((sums.weights(), sums.most_terms()), (1, 4));
+        assert_eq!(term.format().bound(), 4 * term.values().bound());
+    }
+    for segment in &plan.segments()[2..] {
+        assert!(segment.terms()[0].sums().is_none());
+        assert_eq!(segment.terms()[0].format(), segment.terms()[0].values());
+    }
+    assert!(plan.segments().iter().all(|segment| segment.operations().total() > 0));
+    let all = plan.segments().iter().fold(Operations::default(), |sum, segment| sum + segment.operations());
+    assert_eq!(plan.operations(), all);
+}
+
+/// What stands between activations of the paper's Conv-1 is pooling, which anybody can compute.
+#[test]
+fn a_mean_after_an_activation_is_the_clients() {
+    let plan = plan(&ranged(zoo::conv1().unwrap(), 4.0));
+    assert_eq!(names(&plan), ["conv1", "fc1"]);
+    assert_eq!(plan.client_steps(Some(0)), ["relu", "mean-pool2d", "relu"]);
+    assert_eq!(sources(&plan), [["input"], ["relu2"]]);
+    let first =
+        calibrated(ModelBuilder::new([3, 8, 8]).mean_pool2d("pool1", [2, 2]).flatten().dense("fc1", 2));
+    let plan = self::plan(&first);
+    assert_eq!((names(&plan), sources(&plan)), (vec!["fc1"], vec![vec!["pool1"]]));
+    assert_eq!(plan.client_steps(None), ["mean-pool2d"]);
+}
+
+fn same(channels: usize) -> Conv2dConfig {
+    Conv2dConfig::new(channels, [3, 3]).with_padding([1, 1])
+}
+
+fn residual(channels: usize) -> ModelBuilder {
+    let main = move |main: ModelBuilder| {
+        let stride = if channels == 2 { [1, 1] } else { [2, 2] };
+        let first = same(channels).with_stride(stride).without_bias();
+        main.conv2d("a", first).batch_norm2d("an").relu().conv2d("b", same(channels)).batch_norm2d("bn")
+    };
+    let projection = Conv2dConfig::new(channels, [1, 1]).with_stride([2, 2]);
+    let stem = ModelBuilder::new([1, 6, 6]).conv2d("stem", same(2)).batch_norm2d("stem_norm").relu();
+    let block = match channels {
+        2 => stem.residual(main),
+        _ => stem.residual_with(main, |shortcut| shortcut.conv2d("c", projection).batch_norm2d("cn")),
+    };
+    block.relu().global_mean_pool2d().flatten().dense("fc", 3).softmax()
+}
+
+#[test]
+fn a_shortcut_adds_no_segment() {
+    let identity = plan(&calibrated(residual(2)));
+    assert_eq!(names(&identity), ["stem+stem_norm", "a+an", "b+bn", "fc"]);
+    assert_eq!(sources(&identity), [["input"], ["relu1"], ["relu2"], ["global_pool1"]]);
+    assert_eq!(identity.client_steps(Some(2)), ["add", "relu", "global-mean-pool2d"]);
+
+    let projection = plan(&calibrated(residual(4)));
+    assert_eq!(names(&projection), ["stem+stem_norm", "a+an", "b+bn+c+cn", "fc"]);
+    assert_eq!(
+        sources(&projection),
+        [vec!["input"], vec!["relu1"], vec!["relu2", "relu1"], vec!["global_pool1"]]
+    );
+    assert_eq!(projection.client_steps(Some(2)), ["relu", "global-mean-pool2d"]);
+    let sum = &projection.segments()[2];
+    // The terms have one scale, so that their sums can be added, and their bounds add up.
+    let scales: Vec<i32> =
+        sum.terms().iter().map(|term| term.format().scale_bits() + term.weights().scale_bits).collect();
+    assert_eq!(scales, [sum.format().scale_bits(); 2]);
+    let bounds: u64 = sum
+        .terms()
+        .iter()
+        .map(|term| term.format().weighted_sum(term.weights(), term.map().most_terms()).unwrap().bound())
+        .sum();
+    assert!(sum.format().bound() > bounds, "with the bias");
+    assert_eq!(sum.ciphertexts_up(), sum.up_header(0).ciphertexts() + sum.up_header(1).ciphertexts());
+}
+
+/// As many weights as without it, one block a group; before a convolution, too.
+#[test]
+fn a_batch_norm_is_part_of_its_convolution() {
+    let conv = Conv2dConfig::new(4, [3, 3]);
+    for (config, groups) in [(conv, 1), (conv.with_groups(2).without_bias(), 2)] {
+        let image = || ModelBuilder::new([2, 6, 6]);
+        let after =
+            calibrated(image().conv2d("conv", config).batch_norm2d("norm").relu().flatten().dense("fc", 2));
+        let before =
+            calibrated(image().batch_norm2d("norm").conv2d("conv", config).relu().flatten().dense("fc", 2));
+        for (model, name) in [(after, "conv+norm"), (before, "norm+conv")] {
+            let plan = plan(&model);
+            assert_eq!(names(&plan), [name, "fc"]);
+            let map = plan.segments()[0].terms()[0].map();
+            assert_eq!((map.weights(), map.blocks().len()), (4 * 2 / groups * 9, groups));
+        }
+    }
+    // Between two activations it is a segment of its own: it has parameters.
+    let alone =
+        calibrated(ModelBuilder::new([2, 2, 2]).relu().batch_norm2d("norm").relu().flatten().dense("fc", 2));
+    assert_eq!(names(&plan(&alone)), ["norm", "fc"]);
+}
+
+#[test]
+fn resnet20_has_a_segment_for_each_layer() {
+    let start = Instant::now();
+    let model = ranged(zoo::resnet20(10).unwrap(), 4.0);
+    let plan = plan(&model);
+    assert_eq!(plan.segments().len(), 20);
+    let terms: Vec<usize> = plan.segments().iter().map(|segment| segment.terms().len()).collect();
+    let two: Vec<usize> = (0..20).filter(|&segment| terms[segment] == 2).collect();
+    assert_eq!(two, [8, 14], "the two projections");
+    assert_eq!(
+        plan.segments()[8].name(),
+        "layer2.0.conv2+layer2.0.bn2+layer2.0.shortcut.0+layer2.0.shortcut.1"
+    );
+    let again = Plan::new(plan.description().clone(), plan.key()).unwrap();
+    assert_same(&again, &plan);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]
 fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
-    let program = lenet5().plan(&options(KeyBits::Bits2048, 1)).unwrap();
-    let segments = &program.plan().segments;
-    assert!(matches!(segments[0].up.arrangement, Arrangement::Patches(_)));
-    assert_eq!(segments[0].down.arrangement, Arrangement::Positions { count: 144 });
+    let plan = plan(&lenet5());
+    let segments = plan.segments();
+    assert!(matches!(segments[0].layout().ups[0].arrangement(), Arrangement::Patches(_)));
+    assert!(matches!(segments[0].layout().down.arrangement(), Arrangement::Positions(_)));
     for segment in &segments[2..] {
-        assert_eq!((segment.up.arrangement, segment.up.width), (Arrangement::Images, 1));
+        let up = &segment.layout().ups[0];
+        assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 1));
     }
     // Many sums come back in few ciphertexts.
-    assert!(segments[2].ciphertexts_down(1) < 5);
-    assert_eq!(segments[2].ciphertexts_up(1), 256);
+    assert!(segments[2].ciphertexts_down() < 5);
+    assert_eq!(segments[2].ciphertexts_up(), 256);
     // On vectors, eight ciphertexts are stacked in the time of one, each with fewer squarings.
     let lanes = PlanOptions { lanes: 8, ..options(KeyBits::Bits2048, 1) };
-    let program = lenet5().plan(&lanes).unwrap();
-    let fc1 = &program.plan().segments[2];
-    assert_eq!((fc1.ciphertexts_down(1), fc1.down.stacked), (8, 15));
-    assert!(matches!(error(&lenet5(), PlanOptions { lanes: 0, ..lanes }), PlanError::Option { .. }));
+    let program = lenet5().compile(&lanes).unwrap();
+    let fc1 = &program.plan().segments()[2];
+    assert_eq!((fc1.ciphertexts_down(), fc1.layout().down.stacked()), (8, 15));
 
-    let program = lenet5().plan(&options(KeyBits::Bits2048, 50)).unwrap();
-    let fc1 = &program.plan().segments[2];
-    assert_eq!((fc1.up.arrangement, fc1.up.width), (Arrangement::Images, 50));
-    assert_eq!(fc1.ciphertexts_up(50), 256);
-}
-
-#[test]
-fn pooling_alone_may_go_channel_by_channel() {
-    let model = initialised(
-        ModelBuilder::new([3, 8, 8]).relu().mean_pool2d("pool1", [2, 2]).relu().flatten().dense("fc1", 2),
-    );
-    let options = PlanOptions { key: KeyBits::Bits1024, ..PlanOptions::default() };
-    let program = model.plan(&options).unwrap();
-    let plan = program.plan();
-    assert_eq!(plan.prologue, [Activation::Relu]);
-    let pool = &plan.segments[0];
-    assert!(pool.splits_channels());
-    assert_eq!((pool.up_header(2).shape.dims(), pool.up_header(2).batch), (&[1, 8, 8][..], 6));
-    assert_eq!((pool.down_header(2).shape.dims(), pool.down_header(2).batch), (&[1, 4, 4][..], 6));
+    let program = lenet5().compile(&options(KeyBits::Bits2048, 50)).unwrap();
+    let fc1 = &program.plan().segments()[2];
+    let up = &fc1.layout().ups[0];
+    assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 50));
+    assert_eq!(fc1.ciphertexts_up(), 256);
 }
 
 #[test]
 fn a_flatten_between_activations_is_no_segment() {
-    let model = initialised(ModelBuilder::new([1, 4, 4]).flatten().relu().dense("fc1", 2).flatten().tanh());
-    let program = model.plan(&PlanOptions::default()).unwrap();
-    let names: Vec<_> = program.plan().segments.iter().map(|segment| segment.name.as_str()).collect();
-    assert_eq!(program.plan().prologue, [Activation::Relu]);
-    assert_eq!(names.len(), 1, "{names:?}");
-    assert_eq!(program.plan().segments[0].activations, [Activation::Tanh]);
+    let builder = ModelBuilder::new([1, 4, 4]).flatten().relu().dense("fc1", 2).flatten().tanh();
+    let plan = plan(&calibrated(builder));
+    assert_eq!(names(&plan), ["fc1"]);
+    assert_eq!(
+        (plan.client_steps(None), plan.client_steps(Some(0))),
+        (vec!["relu".to_owned()], vec!["tanh".to_owned()])
+    );
+    // Nor is it anybody's work at the end.
+    let plan = self::plan(&calibrated(ModelBuilder::new([1, 4, 4]).conv2d("a", same(2)).flatten()));
+    assert_eq!((names(&plan), plan.client_steps(Some(0))), (vec!["a"], vec![]));
 }
 
 /// The fused matrix of a chain gives the reals that its layers give one after another.
 #[test]
 fn a_fused_chain_is_the_composition_of_its_layers() {
     let conv = Conv2dConfig::new(3, [3, 2]).with_stride([1, 2]).with_padding([1, 1]);
-    let model = initialised(ModelBuilder::new([2, 6, 7]).conv2d("a", conv).mean_pool2d("b", [2, 2]));
-    let fused = model.plan(&PlanOptions { weight_bits: 24, ..PlanOptions::default() }).unwrap();
-    assert_eq!(fused.layers().len(), 1);
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    // Multiples of 2^-8, which quantisation leaves as they are.
-    let images = ndarray::Array2::from_shape_fn((4, 84), |_| f32::from(rng.random::<u8>()) / 256.0);
-    let clear = fused.run_clear(images.view()).unwrap().logits;
-    let float = model.logits(images.view()).unwrap();
-    assert!(clear.iter().zip(&float).all(|(a, b)| (a - f64::from(*b)).abs() < 1e-4), "{clear} {float}");
-    let chain: Vec<Affine> = model.layers().map(|(_, layer)| layer.affine()).collect();
-    let affine = chain[0].clone().then(&chain[1]).unwrap();
-    assert_eq!(affine.form(), fused.plan().segments[0].form);
+    let image = || ModelBuilder::new([2, 6, 7]);
+    for builder in [
+        image().conv2d("a", conv).mean_pool2d("b", [2, 2]),
+        image().conv2d("a", conv).batch_norm2d("n").mean_pool2d("b", [2, 2]).mean_pool2d("c", [2, 1]),
+        image().batch_norm2d("n").conv2d("a", conv).conv2d("b", same(2)),
+        image().conv2d("a", conv).global_mean_pool2d().flatten().dense("fc", 3).dense("fd", 2),
+        image()
+            .residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2)))
+            .mean_pool2d("p", [2, 2]),
+        // The bias of what comes after a sum counts once.
+        image().residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2))).conv2d("c", same(3)),
+        image().residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2))).batch_norm2d("n"),
+        // The terms of a sum may be of other shapes before they are flattened.
+        image().residual_with(|a| a.conv2d("a", conv).flatten(), |b| b.flatten().dense("b", 72)),
+    ] {
+        let model = initialised(builder);
+        let fused = model.compile(&PlanOptions { weight_bits: 24, ..PlanOptions::default() }).unwrap();
+        assert_eq!(fused.plan().segments().len(), 1);
+        // Multiples of 2^-8, which quantization leaves as they are.
+        let images = images(&model, 4, 1).map(|x| (x * 255.0).round() / 256.0);
+        let clear = fused.run_clear(images.view()).unwrap().logits;
+        let float = model.logits(images.view()).unwrap();
+        assert!(clear.iter().zip(&float).all(|(a, b)| (a - f64::from(*b)).abs() < 1e-4), "{clear} {float}");
+    }
 }
 
 #[test]
 fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let model = lenet5();
-    let wide = model.plan(&options(KeyBits::Bits2048, 1)).unwrap();
-    let bits = BTreeMap::from([("fc1".to_owned(), 8), ("pool2".to_owned(), 6)]);
-    let narrow = model.plan(&PlanOptions { layer_bits: bits, ..options(KeyBits::Bits2048, 1) }).unwrap();
+    let compile = |layer_bits: Option<BTreeMap<String, u32>>| {
+        model.compile(&PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) }).unwrap()
+    };
+    let wide = compile(None);
+    let bits = BTreeMap::from([("fc1".to_owned(), 8), ("conv2".to_owned(), 6)]);
+    let narrow = compile(Some(bits.clone()));
     let default = PlanOptions::default().weight_bits;
     for (index, bits) in [(0, default), (1, 6), (2, 8), (3, default)] {
-        let (wide, narrow) = (&wide.plan().segments[index], &narrow.plan().segments[index]);
-        assert_eq!(narrow.range.weights.bits, bits);
-        assert_eq!(narrow.up.slot_bits, wide.up.slot_bits - (default - bits) as usize);
-        assert_eq!(narrow.operations.total() < wide.operations.total(), bits < default);
+        let (wide, narrow) = (&wide.plan().segments()[index], &narrow.plan().segments()[index]);
+        assert_eq!(narrow.terms()[0].weights().bits, bits);
+        let slots = |segment: &Segment| segment.layout().ups[0].slot_bits();
+        assert_eq!(slots(narrow), slots(wide) - (default - bits) as usize);
+        assert_eq!(narrow.operations().total() < wide.operations().total(), bits < default);
     }
     assert!(narrow.error_bound().unwrap() > wide.error_bound().unwrap());
+
+    // What a model was tuned to holds unless the options say otherwise, if only that nothing does.
+    let mut tuned = model.clone();
+    tuned.set_layer_bits(bits);
+    let of = |layer_bits: Option<BTreeMap<String, u32>>| {
+        let options = PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) };
+        tuned.compile(&options).unwrap().plan().segments()[1].terms()[0].weights().bits
+    };
+    assert_eq!(of(None), 6);
+    assert_eq!(of(Some(BTreeMap::new())), default);
+    assert_eq!(of(Some(BTreeMap::from([("conv2".to_owned(), 12)]))), 12);
+    // Of a chain's layers the one that was given most counts; each term of a sum has its own.
+    let bits = [("b", 5), ("bn", 7), ("c", 6)].map(|(name, bits)| (name.to_owned(), bits));
+    let options = PlanOptions { layer_bits: Some(bits.into()), ..options(KeyBits::Bits2048, 1) };
+    let program = calibrated(residual(4)).compile(&options).unwrap();
+    let found: Vec<u32> =
+        program.plan().segments()[2].terms().iter().map(|term| term.weights().bits).collect();
+    assert_eq!(found, [7, 6]);
+    assert!(program.weights(2).iter().zip([7, 6]).all(|(weights, bits)| weights.range().bits == bits));
 }
 
 /// A ReLU that is dead on all calibration images has a range of zero, one that is hardly alive a tiny one.
 #[test]
 fn dead_activations_have_a_plan() {
-    let model = lenet5();
     for range in [0.0, f32::MIN_POSITIVE, 1e-9, 1e-3] {
-        let ranges = Some(crate::Ranges { input: 1.0, activations: vec![range; 4] });
-        let program = model.plan(&PlanOptions { ranges, ..PlanOptions::default() }).unwrap();
-        assert_eq!(program.plan().segments.len(), 5);
-        for segment in &program.plan().segments[1..] {
-            assert!(segment.input_format.scale_bits() <= 26, "range {range}: {:?}", segment.input_format);
+        let program = ranged(zoo::lenet5().unwrap(), range).compile(&PlanOptions::default()).unwrap();
+        assert_eq!(program.plan().segments().len(), 5);
+        for segment in &program.plan().segments()[1..] {
+            let values = segment.terms()[0].values();
+            assert!(values.scale_bits() <= 26 && values.bound() > 0, "range {range}: {values:?}");
         }
     }
+}
+
+#[test]
+fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
+    let missing = |model: &Model| match error(model, PlanOptions::default()) {
+        PlanError::NoRange { node } => node,
+        other => panic!("{other}"),
+    };
+    let mut model = zoo::lenet5().unwrap();
+    fill(&mut model, 5);
+    assert_eq!(missing(&model), "relu1");
+    let message = error(&model, PlanOptions::default()).to_string();
+    assert!(message.contains("`relu1`") && message.contains("calibrate"), "{message}");
+    let without = |name: &str| {
+        let mut model = lenet5();
+        let others = model.ranges().unwrap().iter().filter(|(own, _)| *own != name);
+        let others = others.map(|(name, range)| (name.to_owned(), range)).collect();
+        model.set_ranges(Some(others));
+        model
+    };
+    assert_eq!(missing(&without("relu3")), "relu3");
+    // What is not encrypted needs none: neither what the server has, nor the last value.
+    for unused in ["conv1", "pool1", "fc3", "softmax1", "flatten1", "input"] {
+        assert!(without(unused).compile(&PlanOptions::default()).is_ok(), "{unused}");
+    }
+    // Options come before the model.
+    let ranges = Some(model_ranges(&lenet5()));
+    assert!(model.compile(&PlanOptions { ranges, ..PlanOptions::default() }).is_ok());
+    // Bounded activations need none.
+    let bounded = [
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Relu6,
+        Activation::HardSigmoid,
+        Activation::Clip { min: -1.0, max: 2.0 },
+    ];
+    for activation in bounded {
+        let model =
+            initialised(ModelBuilder::new([4]).dense("a", 3).activation(activation).flatten().dense("b", 2));
+        let program = model.compile(&PlanOptions::default()).unwrap();
+        let values = program.plan().segments()[1].terms()[0].values();
+        assert_eq!(values.real(values.bound() as i64), activation.bound().unwrap(), "{activation}");
+    }
+    let model = initialised(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
+    assert_eq!(missing(&model), "own");
+}
+
+fn model_ranges(model: &Model) -> Ranges {
+    model.ranges().unwrap().clone()
+}
+
+/// A range beyond what an activation can reach gives it no more room; the margin is for others.
+#[test]
+fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
+    let largest = |activation: Activation, range: f32, margin: f64| {
+        let mut model =
+            initialised(ModelBuilder::new([4]).dense("a", 3).activation(activation).dense("b", 2));
+        let name = model.graph().nodes()[1].name.clone();
+        model.set_ranges(Some([(Ranges::INPUT.to_owned(), 1.0), (name, range)].into_iter().collect()));
+        let program = model.compile(&PlanOptions { range_margin: margin, ..PlanOptions::default() }).unwrap();
+        let values = program.plan().segments()[1].terms()[0].values();
+        values.real(values.bound() as i64)
+    };
+    assert_eq!(largest(Activation::Relu, 4.0, 1.25), 5.0);
+    assert_eq!(largest(Activation::Relu, 4.0, 2.0), 8.0);
+    assert_eq!(largest(Activation::Sigmoid, 0.5, 1.25), 0.625);
+    assert_eq!(largest(Activation::Sigmoid, 0.9, 1.25), 1.0);
+    assert_eq!(largest(Activation::Sigmoid, 70.0, 1.0), 1.0);
 }
 
 #[test]
 fn options_out_of_range_are_named() {
     let model = lenet5();
     let base = || options(KeyBits::Bits2048, 1);
+    let ranges = |name: &str, range: f32| {
+        let mut ranges = model_ranges(&lenet5());
+        ranges.set(name, range);
+        Some(ranges)
+    };
+    let bits = |bits: u32| Some(BTreeMap::from([("fc1".to_owned(), bits)]));
     for (options, name, value) in [
         (PlanOptions { weight_bits: 1, ..base() }, "weight bits", "1"),
         (PlanOptions { weight_bits: 25, ..base() }, "weight bits", "25"),
-        (PlanOptions { layer_bits: BTreeMap::from([("fc1".into(), 0)]), ..base() }, "weight bits", "0"),
+        (PlanOptions { layer_bits: bits(0), ..base() }, "weight bits", "0"),
+        (PlanOptions { layer_bits: bits(u32::MAX), ..base() }, "weight bits", "4294967295"),
         (PlanOptions { activation_bits: 25, ..base() }, "activation bits", "25"),
         (PlanOptions { input_bits: 1, ..base() }, "input bits", "1"),
         (PlanOptions { batch: 0, ..base() }, "batch", "0"),
         (PlanOptions { batch: (1 << 20) + 1, ..base() }, "batch", "1048577"),
+        (PlanOptions { batch: usize::MAX, ..base() }, "batch", "18446744073709551615"),
+        (PlanOptions { lanes: 0, ..base() }, "lanes", "0"),
+        (PlanOptions { lanes: 65, ..base() }, "lanes", "65"),
         (PlanOptions { range_margin: f64::NAN, ..base() }, "range margin", "NaN"),
         (PlanOptions { range_margin: 0.0, ..base() }, "range margin", "0"),
+        (PlanOptions { range_margin: f64::INFINITY, ..base() }, "range margin", "inf"),
+        (PlanOptions { ranges: ranges("relu2", f32::NAN), ..base() }, "calibrated range", "NaN for `relu2`"),
+        (PlanOptions { ranges: ranges("input", -1.0), ..base() }, "calibrated range", "-1 for `input`"),
         (
-            PlanOptions { ranges: Some(Ranges { input: f32::NAN, activations: vec![1.0; 4] }), ..base() },
+            PlanOptions { ranges: ranges("conv1", f32::INFINITY), ..base() },
             "calibrated range",
-            "NaN",
+            "inf for `conv1`",
         ),
     ] {
         let error = error(&model, options);
@@ -171,17 +409,52 @@ fn options_out_of_range_are_named() {
             "{error}"
         );
     }
-    let ranges = Some(Ranges { input: 1.0, activations: vec![1.0; 3] });
-    assert_eq!(error(&model, PlanOptions { ranges, ..base() }), PlanError::Ranges { expected: 4, found: 3 });
-    let layer_bits = BTreeMap::from([("fc4".to_owned(), 8)]);
+    let unknown = PlanError::UnknownLayer { name: "fc4".to_owned() };
+    let layer_bits = Some(BTreeMap::from([("fc4".to_owned(), 8)]));
+    assert_eq!(error(&model, PlanOptions { layer_bits, ..base() }), unknown);
+    // Only linear nodes have weights.
+    let layer_bits = Some(BTreeMap::from([("relu1".to_owned(), 8)]));
     assert_eq!(
         error(&model, PlanOptions { layer_bits, ..base() }),
-        PlanError::UnknownLayer { name: "fc4".to_owned() }
+        PlanError::UnknownLayer { name: "relu1".to_owned() }
     );
-    let nothing = ModelBuilder::new([4]).flatten().relu().build();
-    if let Ok(nothing) = nothing {
-        assert_eq!(error(&nothing, PlanOptions::default()), PlanError::Empty);
+}
+
+/// They come out of a file.
+#[test]
+fn bits_of_a_model_that_are_out_of_range_are_named() {
+    for bits in [0, 1, 25, 1 << 30, 1 << 31, u32::MAX] {
+        let mut model = lenet5();
+        model.set_layer_bits(BTreeMap::from([("fc1".to_owned(), bits)]));
+        let error = error(&model, options(KeyBits::Bits2048, 1));
+        let found = bits.to_string();
+        assert_eq!(error, PlanError::Option { what: "weight bits", expected: "2 to 24", found });
     }
+    let mut model = lenet5();
+    model.set_layer_bits(BTreeMap::from([("fc9".to_owned(), 8)]));
+    let unknown = PlanError::UnknownLayer { name: "fc9".to_owned() };
+    assert_eq!(error(&model, PlanOptions::default()), unknown);
+}
+
+#[test]
+fn a_model_without_anything_for_the_server_has_no_plan() {
+    let nothing = initialised(ModelBuilder::new([1, 4, 4]).mean_pool2d("p", [2, 2]).flatten().relu());
+    assert_eq!(error(&nothing, PlanOptions::default()), PlanError::Empty);
+    let description = Description {
+        graph: nothing.graph().clone(),
+        numbers: Numbers { formats: BTreeMap::new(), segments: vec![] },
+        batch: 1,
+        lanes: 1,
+    };
+    assert_eq!(Plan::new(description, KeyBits::Bits1024.into()).unwrap_err(), PlanError::Empty);
+}
+
+fn with_tensor(model: &mut Model, name: &str, value: f32) {
+    let mut weights = model.weights();
+    let shape = weights.tensors[name].shape().clone();
+    let values = vec![value; shape.elements()];
+    weights.tensors.insert(name.to_owned(), WeightTensor::new(shape, values).unwrap());
+    model.load(&weights).unwrap();
 }
 
 #[test]
@@ -190,116 +463,526 @@ fn numbers_that_fit_no_integer_are_refused() {
     for i in 0..6 {
         builder = builder.dense(&format!("fc{i}"), 30).square();
     }
-    let model = initialised(builder.dense("last", 2));
-    let ranges = Ranges { input: 1.0, activations: vec![1e30; 6] };
-    let options = PlanOptions { ranges: Some(ranges), ..PlanOptions::default() };
-    assert!(model.plan(&options).is_ok(), "large reals have a coarse scale");
+    let model = ranged(builder.dense("last", 2).build().unwrap(), 1e30);
+    assert!(model.compile(&PlanOptions::default()).is_ok(), "large reals have a coarse scale");
     // Large biases beside a fine scale do not fit.
     let mut model = initialised(ModelBuilder::new([4]).dense("fc1", 2));
-    let mut weights = model.weights();
-    let large = crate::WeightTensor::new(Shape::from([2]), vec![1e20; 2]).unwrap();
-    weights.tensors.insert("fc1.bias".to_owned(), large);
-    model.load(&weights).unwrap();
+    with_tensor(&mut model, "fc1.bias", 1e20);
     let found = error(&model, PlanOptions::default());
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::Overflow { .. } } if name == "fc1"),
         "{found}"
     );
-}
-
-fn plan() -> Plan {
-    lenet5().plan(&options(KeyBits::Bits1024, 2)).unwrap().plan().clone()
-}
-
-#[test]
-fn a_plan_can_be_sent() {
-    let plan = plan();
-    let text = serde_json::to_string(&plan).unwrap();
-    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
-    plan.check(KeyBits::Bits1024, 2).unwrap();
-    assert_eq!(plan.check(KeyBits::Bits2048, 2), Err(PlanError::Key { expected: 2048, found: 1024 }));
-    assert_eq!(plan.check(KeyBits::Bits1024, 1), Err(PlanError::Batch { expected: 1, found: 2 }));
-}
-
-#[test]
-fn tampered_plans_are_refused() {
-    let check = |edit: &dyn Fn(&mut Plan)| {
-        let mut plan = plan();
-        edit(&mut plan);
-        plan.check(KeyBits::Bits1024, 2).unwrap_err()
-    };
-    assert_eq!(check(&|plan| plan.segments.clear()), PlanError::Empty);
-    assert_eq!(check(&|plan| plan.prologue.push(Activation::Softmax)), PlanError::Softmax);
-    assert_eq!(check(&|plan| plan.segments[1].activations.push(Activation::Softmax)), PlanError::Softmax);
-    let rule = |edit: &dyn Fn(&mut Plan), wanted: &str| {
-        let error = check(edit).to_string();
-        assert!(error.contains(wanted), "{wanted}: {error}");
-    };
-    rule(&|plan| plan.input = Shape::from([1, 27, 28]), "input must be the output of the segment before");
-    rule(&|plan| drop(plan.segments.remove(1)), "input must be the output of the segment before");
-    rule(&|plan| plan.segments[2].output = Shape::from([121]), "what comes down must be its output");
-    rule(&|plan| plan.segments[0].input_format = Format::new(1, 8).unwrap(), "output format must follow");
-    rule(&|plan| plan.segments[0].range.taps += 1, "output format must follow");
-    rule(&|plan| plan.segments[0].range.weights.bits += 1, "output format must follow");
-    rule(&|plan| plan.segments[0].range.bias_exponent = None, "output format must follow");
-    rule(&|plan| plan.segments[0].down.slot_bits -= 1, "slots must hold its values");
-    rule(&|plan| plan.segments[2].up.slot_bits = 2, "slots must hold its values");
-    rule(&|plan| plan.segments[2].up.slot_bits = 64, "slots of 2 to 63 bits");
-    rule(&|plan| plan.segments[2].up.width = 0, "slots of 2 to 63 bits");
-    rule(&|plan| plan.segments[2].down.stacked = 1 << 40, "overflow");
-    rule(&|plan| plan.segments[2].down.stacked = usize::MAX, "overflow");
-    rule(
-        &|plan| plan.segments[0].down_shape = Shape::from([7, 12, 12]),
-        "what comes down must be its output",
+    // As many bits as there are, of everything, and sums of many: more than an integer has.
+    let wide = PlanOptions { weight_bits: 24, activation_bits: 24, input_bits: 24, ..PlanOptions::default() };
+    let model = initialised(ModelBuilder::new([1 << 13]).dense("fc1", 2));
+    assert!(model.compile(&wide).is_ok(), "24 + 23 + 13 bits, and biases");
+    let model = initialised(ModelBuilder::new([1 << 14]).dense("fc1", 2));
+    assert!(matches!(error(&model, wide), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
+    // Weights that are none.
+    let mut model = initialised(ModelBuilder::new([2, 2, 2]).conv2d("conv", same(2)).batch_norm2d("norm"));
+    model.layers_mut().find_map(|(_, layer)| layer.statistics_mut()).unwrap().variance[1] = -1.0;
+    let found = error(&model, PlanOptions::default());
+    assert!(
+        matches!(&found, PlanError::Numbers { name, source: Error::NotFinite { .. } } if name == "conv+norm"),
+        "{found}"
     );
-    rule(&|plan| plan.segments[0].down = SlotLayout { ..plan.segments[0].up }, "slots that match");
-    rule(&|plan| plan.segments[0].range.weights.scale_bits = i32::MAX, "overflow");
-    rule(&|plan| plan.segments[0].range.taps = usize::MAX, "overflow");
-    rule(&|plan| plan.segments[0].range.bias_exponent = Some(i32::MAX), "overflow");
 }
 
-/// Paths to every number in a plan as JSON.
-fn numbers(value: &Value, path: String, out: &mut Vec<String>) {
-    match value {
-        Value::Number(_) => out.push(path),
-        Value::Array(values) => {
-            values.iter().enumerate().for_each(|(i, value)| numbers(value, format!("{path}/{i}"), out));
+/// Layers that are small each, but not as one map.
+#[test]
+fn chains_that_are_too_large_are_refused_by_name() {
+    let start = Instant::now();
+    let strided = Conv2dConfig::new(1, [3, 3]).with_stride([3, 3]);
+    let conv = Op::Linear(LinearConfig::Conv2d(strided));
+    let flatten = Op::Linear(LinearConfig::Flatten);
+    let nodes =
+        vec![node("conv", conv, &[0]), node("flatten", flatten, &[1]), node("wide", dense(10_000), &[2])];
+    let graph = graph([1, 100, 100], nodes, ValueId::of_node(2)).unwrap();
+    let format = Format::new(255, 8).unwrap();
+    let segment = SegmentNumbers { weights: vec![WeightRange::signed(8, 7)], bias_exponent: None };
+    let numbers = Numbers { formats: BTreeMap::from([(0, format)]), segments: vec![segment] };
+    let description = Description { graph, numbers, batch: 1, lanes: 1 };
+    let found = Plan::new(description, KeyBits::Bits1024.into()).unwrap_err();
+    assert!(
+        matches!(&found, PlanError::Numbers { name, source: Error::Count { .. } } if name == "wide"),
+        "{found}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// A sum of a sum of a sum, each of two, would be of millions of terms.
+#[test]
+fn sums_of_sums_do_not_grow_without_end() {
+    let start = Instant::now();
+    let mut nodes = vec![node("fc", dense(2), &[0])];
+    nodes.extend((1..40).map(|at| node(&format!("n{at}"), Op::Add, &[at, at])));
+    let graph = graph([2], nodes, ValueId::of_node(39)).unwrap();
+    let mut model = Model::new(Arc::unwrap_or_clone(graph)).unwrap();
+    fill(&mut model, 1);
+    model.calibrate(array![[1.0, -1.0]].view()).unwrap();
+    let program = model.compile(&PlanOptions::default()).unwrap();
+    assert!(program.plan().segments().iter().all(|segment| segment.terms().len() <= 64));
+    let outcome = program.run_clear(array![[0.5, 0.25]].view()).unwrap();
+    let expected = model.logits(array![[0.5, 0.25]].view()).unwrap();
+    let close = |(a, b): (&f64, &f32)| (a / f64::from(*b) - 1.0).abs() < 0.05;
+    assert!(outcome.logits.iter().zip(&expected).all(close), "{:?} {expected:?}", outcome.logits);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// Everything about two plans that anybody can see or that a run depends on.
+fn assert_same(a: &Plan, b: &Plan) {
+    assert_eq!(a.description(), b.description());
+    assert_eq!((a.key(), a.batch(), a.steps()), (b.key(), b.batch(), b.steps()));
+    assert_eq!((a.output, a.logits, &a.last_uses), (b.output, b.logits, &b.last_uses));
+    assert_eq!(a.segments().len(), b.segments().len());
+    for (a, b) in a.segments().iter().zip(b.segments()) {
+        assert_eq!((a.name(), a.output(), a.shape()), (b.name(), b.output(), b.shape()));
+        assert_eq!((a.format(), a.bias_exponent, a.batch), (b.format(), b.bias_exponent, b.batch));
+        assert_eq!(a.layout(), b.layout());
+        assert_eq!(a.terms().len(), b.terms().len());
+        for (a, b) in a.terms().iter().zip(b.terms()) {
+            assert_eq!((a.source(), a.sums(), a.map()), (b.source(), b.sums(), b.map()));
+            assert_eq!((a.weights(), a.values(), a.format()), (b.weights(), b.values(), b.format()));
         }
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| numbers(value, format!("{path}/{name}"), out));
-        }
-        _ => {}
     }
 }
 
-/// Every number of a plan, replaced by every kind of extreme: an error or a plan that holds together, but no panic.
-#[test]
-fn no_number_of_a_plan_can_make_the_check_panic() {
-    let good = serde_json::to_value(plan()).unwrap();
-    let mut paths = vec![];
-    numbers(&good, String::new(), &mut paths);
-    assert!(paths.len() > 100);
-    let extremes =
-        [0, 1, 3, 63, 64, 1 << 20, u64::from(u32::MAX), i32::MAX as u64, 1 << 61, 1 << 63, u64::MAX];
-    let mut refused = 0;
-    for path in &paths {
-        for extreme in extremes.map(|x| json!(x)).into_iter().chain([json!(-1), json!(i32::MIN)]) {
-            let mut value = good.clone();
-            *value.pointer_mut(path).unwrap() = extreme;
-            let Ok(plan) = serde_json::from_value::<Plan>(value) else {
-                refused += 1;
-                continue;
-            };
-            match plan.check(KeyBits::Bits1024, 2) {
-                Err(_) => refused += 1,
-                Ok(()) => {
-                    for segment in &plan.segments {
-                        assert!(segment.ciphertexts_up(2) <= MAX_CIPHERTEXTS, "{path}");
-                        assert!(segment.ciphertexts_down(2) <= MAX_CIPHERTEXTS, "{path}");
-                    }
-                }
+/// What holds of every plan, whatever it was made from.
+fn check_plan(plan: &Plan) {
+    let limit = 1 << 22;
+    for segment in plan.segments() {
+        let layout = segment.layout();
+        assert_eq!(layout.ups.len(), segment.terms().len());
+        assert!((1..=limit).contains(&segment.ciphertexts_down()));
+        assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.batch());
+        assert_eq!(layout.images().map(|part| part.ciphertexts).sum::<usize>(), segment.ciphertexts_down());
+        let all = layout.images().fold(Operations::default(), |sum, part| sum + part.operations);
+        assert_eq!(all, layout.operations);
+        assert!(layout.images().all(|part| part.products.len() == segment.terms().len()));
+        let down = layout.down.slot_bits();
+        assert!(segment.format().slot_bits() <= down);
+        assert!(!matches!(layout.down.arrangement(), Arrangement::Patches(_)), "comes down as im2col");
+        for (term, up) in segment.terms().iter().zip(&layout.ups) {
+            assert!(term.format().slot_bits() <= up.slot_bits() && up.slot_bits() == down);
+            assert!(term.values().bound() <= term.format().bound());
+            assert_eq!(term.map().output().elements(), segment.shape().elements());
+        }
+        for term in 0..segment.terms().len() {
+            assert!((1..=limit).contains(&segment.up_header(term).ciphertexts()));
+        }
+        assert_eq!(segment.sums_after(0), 0);
+        let last = segment.up_header(segment.terms().len() - 1).ciphertexts();
+        assert_eq!(segment.sums_after(last), segment.ciphertexts_down());
+    }
+    let steps = plan.steps().iter().filter(|step| matches!(step, Step::Segment(_))).count();
+    assert_eq!(steps, plan.segments().len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// A client makes the very plan that the server has, from what the server says.
+    #[test]
+    fn a_plan_follows_from_its_description(seed: u64, batch in 1usize..40, lanes in 1usize..9, large: bool) {
+        let model = random_model(seed);
+        let key = if large { KeyBits::Bits3072 } else { KeyBits::Bits1024 };
+        let program = model.compile(&PlanOptions { key, batch, lanes, ..PlanOptions::default() }).unwrap();
+        let plan = program.plan();
+        check_plan(plan);
+        let text = serde_json::to_string(plan.description()).unwrap();
+        let description: Description = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&description, plan.description());
+        assert_same(&Plan::new(description, key.into()).unwrap(), plan);
+        for (segment, weights) in plan.segments().iter().enumerate().map(|(at, s)| (s, program.weights(at))) {
+            let declared = segment.terms().iter().zip(weights);
+            prop_assert!(declared.clone().all(|(term, weights)| term.weights() == weights.range()));
+            prop_assert!(declared.clone().all(|(term, weights)| term.map().weights() == weights.values().len()));
+        }
+        prop_assert!(program.weights(plan.segments().len()).is_empty());
+    }
+
+    /// However branches, pools, gates and activations follow each other.
+    #[test]
+    fn logits_are_within_the_bound_of_the_real_network(
+        seed: u64, weight_bits in 4u32..14, activation_bits in 4u32..14, input_bits in 4u32..12,
+    ) {
+        let model = random_model(seed);
+        let bits = PlanOptions { weight_bits, activation_bits, input_bits, ..PlanOptions::default() };
+        // Room enough that no activation leaves its range for having been rounded.
+        let program = model.compile(&PlanOptions { range_margin: 4.0, ..bits }).unwrap();
+        let images = images(&model, 5, seed ^ 2);
+        let outcome = program.run_clear(images.view()).unwrap();
+        let bound = program.error_bound().unwrap();
+        // What a gate multiplies need not have a declared range.
+        let gated = model.graph().nodes().iter().any(|node| node.op == Op::Client(ClientOp::Mul));
+        prop_assert!(bound > 0.0 && (bound.is_finite() || gated), "{bound}");
+        prop_assume!(outcome.saturations == 0);
+        for (row, image) in outcome.logits.outer_iter().zip(images.outer_iter()) {
+            let values = naive(&model, &image.to_vec());
+            for (found, expected) in row.iter().zip(&values[model.graph().logits().index()]) {
+                prop_assert!((found - expected).abs() <= bound + 1e-9, "{found} {expected}: {bound}");
             }
         }
+        prop_assert_eq!(outcome.predictions().len(), 5);
     }
-    assert!(refused > paths.len() * 5, "{refused} of {}", 13 * paths.len());
+}
+
+/// What the client computes first it computes exactly; what it makes can be large all the same.
+#[test]
+fn the_bound_counts_what_multiplies_an_error() {
+    let builder =
+        ModelBuilder::new([2]).square().gated(|gate| gate.dense("gate", 2).sigmoid()).dense("fc", 1);
+    let mut model = calibrated(builder);
+    // Three bits round the first by a sixteenth and leave the last as it is.
+    with_tensor(&mut model, "gate.weight", 0.011);
+    with_tensor(&mut model, "gate.bias", 0.0);
+    with_tensor(&mut model, "fc.weight", 0.75);
+    with_tensor(&mut model, "fc.bias", 0.0);
+    model.calibrate(array![[8.0, 8.0]].view()).unwrap();
+    let coarse =
+        PlanOptions { weight_bits: 3, activation_bits: 16, input_bits: 16, ..PlanOptions::default() };
+    let program = model.compile(&coarse).unwrap();
+    let images = array![[8.0, 8.0], [0.9, -0.3], [7.0, 1.0], [1.0, 1.0]];
+    let outcome = program.run_clear(images.view()).unwrap();
+    assert_eq!(outcome.saturations, 0);
+    let bound = program.error_bound().unwrap();
+    let mut largest: f64 = 0.0;
+    for (row, image) in outcome.logits.outer_iter().zip(images.outer_iter()) {
+        let expected = naive(&model, &image.to_vec())[model.graph().logits().index()][0];
+        largest = largest.max((row[0] - expected).abs());
+    }
+    assert!((0.5..=bound).contains(&largest) && bound < 10.0, "{largest} {bound}");
+}
+
+#[test]
+fn nothing_is_known_of_a_function_of_the_clients_own() {
+    for weight in [1.0, 0.0] {
+        let builder = ModelBuilder::new([2]).dense("a", 2).client_function("own", [2]).relu().dense("b", 2);
+        let mut model = ranged(builder.build().unwrap(), 1.0);
+        with_tensor(&mut model, "b.weight", weight);
+        let program = model.compile(&PlanOptions::default()).unwrap();
+        assert_eq!(program.error_bound().unwrap(), f64::INFINITY, "{weight}");
+    }
+}
+
+#[test]
+fn the_first_of_equal_logits_is_predicted() {
+    let model = calibrated(ModelBuilder::new([2]).dense("a", 3));
+    let mut outcome =
+        model.compile(&PlanOptions::default()).unwrap().run_clear(array![[1.0, 0.5]].view()).unwrap();
+    outcome.logits = array![[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [f64::NEG_INFINITY, -1.0, -2.0]];
+    assert_eq!(outcome.predictions(), [1, 0, 1]);
+}
+
+#[test]
+fn images_that_are_none_are_refused() {
+    let model = lenet5();
+    let program = model.compile(&PlanOptions::default()).unwrap();
+    for (rows, columns) in [(1, 783), (1, 785), (0, 784), (2, 0)] {
+        let error = program.run_clear(Array2::zeros((rows, columns)).view()).unwrap_err();
+        assert!(matches!(error, Error::Count { .. }), "{error}");
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut images = Array2::zeros((2, 784));
+        images[[1, 7]] = bad;
+        images[[0, 3]] = bad;
+        let error = program.run_clear(images.view()).unwrap_err();
+        assert_eq!(error, Error::NotFinite { what: "elements of input images", found: 2, of: 1568 });
+    }
+}
+
+#[test]
+fn values_beyond_the_declared_range_are_clamped_and_counted() {
+    let mut model = initialised(ModelBuilder::new([3]).dense("a", 3).relu().dense("b", 1));
+    for (name, value) in [("a.weight", 0.0), ("a.bias", 2.0), ("b.weight", 1.0), ("b.bias", 0.0)] {
+        with_tensor(&mut model, name, value);
+    }
+    model.set_ranges(Some([("input", 1.0), ("relu1", 1.0)].into_iter().collect()));
+    let options = PlanOptions { range_margin: 1.0, ..PlanOptions::default() };
+    let program = model.compile(&options).unwrap();
+    let images = array![[0.5, -1.0, 1.0], [1.01, -7.0, f32::MAX]];
+    let outcome = program.run_clear(images.view()).unwrap();
+    // Three inputs of the second image, and all three activations of both, which are twice what was declared.
+    assert_eq!(outcome.saturations, 3 + 6);
+    assert!(outcome.logits.iter().all(|logit| (logit - 3.0).abs() < 0.02), "{:?}", outcome.logits);
+    // Where there is room, nothing is clamped.
+    let roomy = model.compile(&PlanOptions { range_margin: 2.0, ..options }).unwrap();
+    let outcome = roomy.run_clear(images.view()).unwrap();
+    assert_eq!(outcome.saturations, 3);
+    assert!(outcome.logits.iter().all(|logit| (logit - 6.0).abs() < 0.04), "{:?}", outcome.logits);
+}
+
+/// The prediction is that of the outputs, not of the sums before an activation that changes their order.
+#[test]
+fn activations_before_the_end_count_for_the_prediction() {
+    for softmax in [false, true] {
+        let builder = ModelBuilder::new([4]).dense("fc1", 6).square();
+        let mut model = initialised(if softmax { builder.softmax() } else { builder });
+        // The third output is the lowest sum and the largest square.
+        let mut weights = model.weights();
+        let rows = (0..24).map(|i| if i / 4 == 2 { -1.0 } else { 0.1 }).collect();
+        let tensor = WeightTensor::new(Shape::from([6, 4]), rows).unwrap();
+        weights.tensors.insert("fc1.weight".to_owned(), tensor);
+        model.load(&weights).unwrap();
+        let images = Array2::from_shape_fn((5, 4), |(i, j)| (i + 2 * j) as f32 / 10.0);
+        let program = model.compile(&PlanOptions::default()).unwrap();
+        let outcome = program.run_clear(images.view()).unwrap();
+        let float = model.logits(images.view()).unwrap();
+        let error =
+            outcome.logits.iter().zip(&float).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        assert!(error <= program.error_bound().unwrap() && error < 0.01, "{error}");
+        let largest =
+            |row: ndarray::ArrayView1<'_, f32>| (0..6).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+        assert_eq!(outcome.predictions(), float.outer_iter().map(largest).collect::<Vec<_>>());
+        let sums = outcome.integers.values().chunks(6);
+        let of_sums: Vec<_> = sums.map(|sums| (0..6).max_by_key(|&i| sums[i]).unwrap()).collect();
+        assert_ne!(outcome.predictions(), of_sums, "the test tells the two apart");
+        assert_eq!(softmax, outcome.outputs != outcome.logits);
+        if softmax {
+            assert!(outcome.outputs.outer_iter().all(|row| (row.sum() - 1.0).abs() < 1e-12), "probabilities");
+        }
+    }
+}
+
+fn functions(name: &str, own: impl Fn(&[f64]) -> Vec<f64> + Send + Sync + 'static) -> Functions {
+    let mut functions = Functions::default();
+    functions.insert(name, Arc::new(own));
+    functions
+}
+
+#[test]
+fn functions_of_the_clients_own_run_image_by_image() {
+    let builder = ModelBuilder::new([3]).dense("a", 4).client_function("fold", [2]).dense("b", 2);
+    let model = ranged(builder.build().unwrap(), 4.0);
+    let program = model.compile(&PlanOptions { activation_bits: 16, ..PlanOptions::default() }).unwrap();
+    assert_eq!(program.plan().client_steps(Some(0)), ["fold"]);
+    let images = array![[0.5, -0.25, 1.0], [0.0, 0.75, -1.0]];
+    let fold = |x: &[f64]| vec![x[0] * x[1], (x[2] - x[3]).abs()];
+    let outcome = program.run_clear_with(functions("fold", fold), images.view()).unwrap();
+    let affine = |place: usize, x: &[f64]| -> Vec<f64> {
+        let affine = model.layer(place).unwrap().affine();
+        let y = affine.map().apply(affine.weights(), x).unwrap();
+        y.iter().zip(affine.bias()).map(|(y, bias)| y + bias).collect()
+    };
+    for (row, image) in outcome.logits.outer_iter().zip(images.outer_iter()) {
+        let image: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
+        let expected = affine(2, &fold(&affine(0, &image)));
+        assert!(row.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.03), "{row}");
+    }
+    assert_eq!(outcome.saturations, 0);
+
+    let missing = program.run_clear(images.view()).unwrap_err();
+    assert!(matches!(missing, Error::Count { expected: 1, found: 0, .. }), "{missing}");
+    let other = program.run_clear_with(functions("unfold", fold), images.view()).unwrap_err();
+    assert!(matches!(other, Error::Count { .. }), "{other}");
+    for length in [0, 1, 3] {
+        let wrong = functions("fold", move |_| vec![0.0; length]);
+        let error = program.run_clear_with(wrong, images.view()).unwrap_err();
+        assert!(matches!(error, Error::Count { expected: 2, found, .. } if found == length), "{error}");
+    }
+    // A NaN becomes zero, the infinite the largest value, and both count.
+    let wild = |_: &[f64]| vec![f64::NAN, f64::NEG_INFINITY];
+    let outcome = program.run_clear_with(functions("fold", wild), images.view()).unwrap();
+    assert_eq!(outcome.saturations, 4);
+    let values = program.plan().segments()[1].terms()[0].values();
+    let expected = affine(2, &[0.0, -values.real(values.bound() as i64)]);
+    assert!(outcome.logits.iter().zip(expected.iter().cycle()).all(|(f, e)| (f - e).abs() < 0.05));
+    assert_eq!(format!("{:?}", functions("fold", fold)), r#"{"fold"}"#);
+}
+
+/// A run asks for what it needs, and takes nothing else.
+#[test]
+fn a_run_takes_what_it_asked_for() {
+    let model = calibrated(residual(4));
+    let program = model.compile(&options(KeyBits::Bits1024, 2)).unwrap();
+    let images = images(&model, 2, 1);
+    let start = || Run::start(program.plan().clone(), Functions::default(), images.view()).unwrap();
+    let (run, _) = start();
+    assert!(matches!(run.finish(), Err(Error::Count { .. })), "nothing has come out yet");
+    let (mut run, mut need) = start();
+    let mut asked = vec![];
+    while let Need::Sums { segment, inputs } = need {
+        let segment_plan = &program.plan().segments()[segment];
+        asked.push((segment, inputs.len()));
+        for (input, term) in inputs.iter().zip(segment_plan.terms()) {
+            assert_eq!(
+                (input.shape(), input.format(), input.batch()),
+                (term.map().input(), term.format(), 2)
+            );
+        }
+        let zeros = |images: usize| {
+            let values = vec![0; images * segment_plan.shape().elements()];
+            FixedTensor::new(segment_plan.shape().clone(), segment_plan.format(), values).unwrap()
+        };
+        assert!(matches!(run.take(zeros(1)), Err(Error::Count { .. })), "of one image");
+        need = run.take(zeros(2)).unwrap();
+    }
+    assert_eq!(asked, [(0, 1), (1, 1), (2, 2), (3, 1)]);
+    let sums = FixedTensor::new([3].into(), Format::new(1, 0).unwrap(), vec![0; 6]).unwrap();
+    assert!(matches!(run.take(sums), Err(Error::Count { .. })), "nothing is needed any more");
+    assert!(!format!("{run:?}").contains("values"));
+    assert_eq!(run.finish().unwrap().logits, Array2::<f64>::zeros((2, 3)));
+}
+
+/// A plan for a client of every kind of node, small enough that thousands are made in seconds.
+fn described() -> Description {
+    let model = ranged(all_kinds().build().unwrap(), 4.0);
+    let plan = model.compile(&options(KeyBits::Bits1024, 2)).unwrap().plan().clone();
+    assert_eq!(
+        names(&plan),
+        ["stem+norm", "a", "b+c", "gate", "fc"],
+        "the segments that the tests below speak of"
+    );
+    plan.description().clone()
+}
+
+#[test]
+fn numbers_that_are_not_those_of_the_graph_are_refused() {
+    let refused = |edit: &dyn Fn(&mut Description)| {
+        let mut description = described();
+        edit(&mut description);
+        Plan::new(description, KeyBits::Bits1024.into()).unwrap_err()
+    };
+    let counts = |edit: &dyn Fn(&mut Description), wanted: [usize; 2]| match refused(edit) {
+        PlanError::Description { expected, found, .. } => assert_eq!([expected, found], wanted),
+        other => panic!("{other}"),
+    };
+    counts(&|of| drop(of.numbers.segments.pop()), [5, 4]);
+    counts(&|of| of.numbers.segments.clear(), [5, 0]);
+    counts(&|of| of.numbers.segments.push(of.numbers.segments[0].clone()), [5, 6]);
+    counts(&|of| _ = of.numbers.segments[2].weights.pop(), [2, 1]);
+    counts(&|of| of.numbers.segments[0].weights.push(WeightRange::signed(8, 8)), [1, 2]);
+    // The stem reads the input, and nothing says what it is.
+    counts(&|of| _ = of.numbers.formats.remove(&0), [0, 4]);
+    let numbers = |edit: &dyn Fn(&mut SegmentNumbers), segment: usize, wanted: &str| {
+        let error = refused(&|of| edit(&mut of.numbers.segments[segment]));
+        let name = ["stem+norm", "a", "b+c", "gate", "fc"][segment];
+        assert!(matches!(&error, PlanError::Numbers { name: found, .. } if found == name), "{error}");
+        assert!(error.to_string().contains(wanted), "{wanted}: {error}");
+    };
+    for bits in [0, 1, 25, u32::MAX] {
+        numbers(&|of| of.weights[0].bits = bits, 1, "bits of a weight");
+    }
+    for scale in [i32::MIN, -300, 300, i32::MAX] {
+        numbers(&|of| of.weights[0].scale_bits = scale, 1, "overflow");
+        numbers(&|of| of.weights[1].scale_bits = scale, 2, "");
+    }
+    numbers(&|of| of.weights[1].scale_bits += 1, 2, "scale: expected");
+    for exponent in [100, i32::MAX] {
+        numbers(&|of| of.bias_exponent = Some(exponent), 0, "overflow");
+    }
+    let format = |bound: u64| refused(&|of| _ = of.numbers.formats.insert(0, Format::new(bound, 8).unwrap()));
+    assert!(matches!(format(1 << 61), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
+    for (batch, lanes, wanted) in
+        [(0, 1, "batch"), ((1 << 20) + 1, 1, "batch"), (2, 0, "lanes"), (2, 65, "lanes")]
+    {
+        let error = refused(&|of| (of.batch, of.lanes) = (batch, lanes));
+        assert!(matches!(error, PlanError::Option { what, .. } if what == wanted), "{error}");
+    }
+    // Numbers of values that nobody encrypts are of no use, and do no harm.
+    let mut more = described();
+    more.numbers.formats.insert(u32::MAX, Format::new(1, 0).unwrap());
+    assert!(Plan::new(more, KeyBits::Bits1024.into()).is_ok());
+}
+
+#[test]
+fn a_description_travels_as_json() {
+    let description = described();
+    let text = serde_json::to_string(&description).unwrap();
+    assert_eq!(serde_json::from_str::<Description>(&text).unwrap(), description);
+    for (from, to) in [
+        (r#""batch":2"#, r#""batch":2,"more":1"#),
+        (r#""batch":2"#, r#""batch":-2"#),
+        (r#""bias_exponent":"#, r#""exponent":"#),
+        (r#""signed":true"#, r#""signed":1"#),
+        (r#""bound":"#, r#""bound":99999999999999999"#),
+        (r#""nodes":["#, r#""nodes":[{},"#),
+    ] {
+        let bad = text.replace(from, to);
+        assert_ne!(bad, text, "{from}");
+        assert!(serde_json::from_str::<Description>(&bad).is_err(), "{to}");
+    }
+}
+
+/// Every number of a description, replaced by every kind of extreme: an error or a plan that holds together, but no
+/// panic, and nothing that takes long.
+#[test]
+fn no_number_of_a_description_can_make_a_plan_panic() {
+    let good = serde_json::to_value(described()).unwrap();
+    let paths = numbers_in(&good);
+    assert!(paths.len() > 100, "{}", paths.len());
+    let mut cases: Vec<(String, Value)> = vec![];
+    for path in &paths {
+        cases.extend(extremes().into_iter().map(|extreme| (path.clone(), extreme)));
+    }
+    let count = cases.len();
+    let made = |(path, extreme): (String, Value)| {
+        let mut value = good.clone();
+        *value.pointer_mut(&path).unwrap() = extreme.clone();
+        let description: Description = serde_json::from_value(value).ok()?;
+        let start = Instant::now();
+        let plan = Plan::new(description, KeyBits::Bits1024.into());
+        assert!(start.elapsed() < Duration::from_secs(20), "{path} {extreme}: {:?}", start.elapsed());
+        plan.ok().map(|plan| check_plan(&plan))
+    };
+    let made = cases.into_iter().filter_map(made).count();
+    assert!(made > 0 && made < count / 4, "{made} plans of {count}");
+}
+
+/// The key's type counts: a plan for another is another.
+#[test]
+fn a_plan_is_for_a_key() {
+    let description = described();
+    for key_type in KeyType::ALL {
+        for size in KeyBits::ALL {
+            let key = KeyParameters { size, key_type };
+            let plan = Plan::new(description.clone(), key).unwrap();
+            assert_eq!(plan.key(), key);
+            check_plan(&plan);
+        }
+    }
+    let model = ranged(all_kinds().build().unwrap(), 4.0);
+    let subgroup = PlanOptions { key_type: KeyType::Subgroup, ..options(KeyBits::Bits1024, 2) };
+    let key = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
+    assert_same(model.compile(&subgroup).unwrap().plan(), &Plan::new(description, key).unwrap());
+}
+
+#[test]
+fn errors_of_a_plan_say_what_was_expected_and_found() {
+    for (error, wanted) in [
+        (PlanError::Batch { expected: 1, found: 2 }, "a batch of 1, found one for 2"),
+        (PlanError::UnknownLayer { name: "fc4".to_owned() }, "no linear layer of that name"),
+    ] {
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+}
+
+/// A client adds and concatenates what it has in the clear; the server has only what depends on weights.
+#[test]
+fn joins_are_computed_where_their_values_are() {
+    // Nodes that a ReLU and a dense layer follow: the names of segments, and the client's steps after the last but one.
+    let cut = |mut nodes: Vec<crate::Node>| {
+        let last = nodes.len();
+        nodes.extend([node("relu", relu(), &[last]), node("fc", dense(2), &[last + 1])]);
+        let graph = graph([2], nodes, ValueId::of_node(last + 1)).unwrap();
+        let plan = plan(&ranged(Model::new(Arc::unwrap_or_clone(graph)).unwrap(), 4.0));
+        let names: Vec<String> = plan.segments().iter().map(|segment| segment.name().to_owned()).collect();
+        let steps = plan.client_steps(Some(names.len() - 2));
+        (names.join(" "), steps.join(" "), plan.segments()[0].terms().len())
+    };
+    let a = || node("a", dense(2), &[0]);
+    let b = || node("b", dense(2), &[0]);
+    let expect = |nodes: Vec<crate::Node>, names: &str, steps: &str, terms: usize| {
+        assert_eq!(cut(nodes), (names.to_owned(), steps.to_owned(), terms));
+    };
+    expect(vec![a(), b(), node("join", Op::Add, &[1, 2])], "a+b fc", "relu", 2);
+    expect(vec![a(), b(), node("join", Op::Concat, &[1, 2])], "a b fc", "concat relu", 1);
+    // A value in the clear and a sum.
+    expect(vec![a(), node("join", Op::Add, &[1, 0])], "a fc", "add relu", 1);
+    expect(vec![a(), node("join", Op::Add, &[0, 1])], "a fc", "add relu", 1);
+    // What is added to itself counts twice.
+    expect(vec![a(), node("join", Op::Add, &[1, 1])], "a+a fc", "relu", 2);
+    // A sum that goes on into a layer stays with the server.
+    expect(vec![a(), b(), node("join", Op::Add, &[1, 2]), node("c", dense(2), &[3])], "a+b+c fc", "relu", 2);
 }

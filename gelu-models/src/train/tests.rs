@@ -1,10 +1,10 @@
-use gelu_layers::{Activation, Conv2dConfig, Initializer};
-use gelu_tensor::Shape;
+use gelu_layers::{Activation, BatchNorm2dConfig, Conv2dConfig, DenseConfig, Initializer};
+use gelu_tensor::{Error, Shape, Window};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::{augmentation::Augmentation, backprop::gradients, *};
-use crate::{Model, ModelBuilder, Weights};
+use crate::{LoadError, LoadProblem, Model, ModelBuilder, Weights};
 
 /// Images with a bright square in one of four corners: the label.
 fn corners(images: usize) -> Dataset {
@@ -17,22 +17,71 @@ fn corners(images: usize) -> Dataset {
     Dataset::new(Shape::from([1, 8, 8]), inputs, labels, 4).unwrap()
 }
 
+fn initialised(builder: ModelBuilder) -> Model {
+    let mut model = builder.build().unwrap();
+    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+    model
+}
+
 fn model() -> Model {
     model_with(Activation::Relu)
 }
 
 fn model_with(activation: Activation) -> Model {
-    let mut model = ModelBuilder::new([1, 8, 8])
-        .conv2d("conv1", Conv2dConfig::new(3, [3, 3]))
-        .mean_pool2d("pool1", [2, 2])
-        .activation(activation)
-        .flatten()
-        .dense("fc1", 4)
-        .softmax()
-        .build()
-        .unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
-    model
+    initialised(
+        ModelBuilder::new([1, 8, 8])
+            .conv2d("conv1", Conv2dConfig::new(3, [3, 3]))
+            .mean_pool2d("pool1", [2, 2])
+            .activation(activation)
+            .flatten()
+            .dense("fc1", 4)
+            .softmax(),
+    )
+}
+
+fn conv(channels: usize, kernel: usize) -> Conv2dConfig {
+    Conv2dConfig::new(channels, [kernel, kernel])
+}
+
+/// A network with every kind of node that can be trained, and every way to join branches.
+fn everything(activation: Activation) -> Model {
+    initialised(
+        ModelBuilder::new([1, 8, 8])
+            .conv2d("stem", conv(4, 3).with_padding([1, 1]).without_bias())
+            .batch_norm2d("stem_norm")
+            .activation(activation)
+            .residual(|block| {
+                let depthwise = conv(4, 3).with_padding_sides([[2, 0], [0, 2]]).with_groups(4);
+                block.conv2d("depthwise", depthwise).activation(activation)
+            })
+            .max_pool2d([2, 2])
+            .residual_with(
+                |block| {
+                    block
+                        .conv2d("dilated", conv(6, 3).with_padding([2, 2]).with_dilation([2, 2]))
+                        .batch_norm2d("dilated_norm")
+                        .activation(activation)
+                        .conv2d("strided", conv(6, 2).with_stride([2, 2]).with_groups(2))
+                },
+                |block| block.conv2d("shortcut", conv(6, 1)).mean_pool2d("shortcut_pool", [2, 2]),
+            )
+            .activation(activation)
+            .concat([&|branch: ModelBuilder| branch.conv2d("left", conv(2, 1)), &|branch: ModelBuilder| {
+                branch.mean_pool2d_with("right", Window::new([3, 3]).with_padding([1, 1]))
+            }])
+            .activation(activation)
+            .gated(|gate| gate.global_mean_pool2d().flatten().dense("gate", 8).sigmoid())
+            .gated(|gate| gate.conv2d("factor", conv(8, 1)).tanh())
+            .batch_norm2d_with(
+                "late_norm",
+                BatchNorm2dConfig { epsilon: 1e-2, ..BatchNorm2dConfig::default() },
+            )
+            .flatten()
+            .dense("hidden", DenseConfig::new(8).without_bias())
+            .activation(activation)
+            .dense("fc", 4)
+            .softmax(),
+    )
 }
 
 fn config() -> TrainConfig {
@@ -52,24 +101,56 @@ fn train(mut trainer: Trainer, epochs: u32) -> Trainer {
     trainer
 }
 
-#[test]
-fn gradients_of_a_whole_model() {
-    // Smooth, so that a difference quotient meets no kink.
-    let mut model = model_with(Activation::Tanh);
-    let data = corners(6);
+/// Compares all gradients of a batch with difference quotients.
+fn check_gradients(mut model: Model, data: &Dataset, tolerance: f64) {
+    const STEP: f32 = 2e-3;
     let found = gradients(&model, data.inputs(), data.labels()).unwrap();
-    let mut loss = |layer: usize, at: (usize, usize), shift: f32| {
-        model.parameters_mut().nth(layer).unwrap().weight[at] += shift;
-        let loss = gradients(&model, data.inputs(), data.labels()).unwrap().loss;
-        model.parameters_mut().nth(layer).unwrap().weight[at] -= shift;
-        loss
+    let names: Vec<String> = {
+        let trained = model.layers().filter(|(_, layer)| layer.has_parameters());
+        trained.map(|(name, _)| name.to_owned()).collect()
     };
-    for (layer, parameters) in found.parameters.iter().enumerate() {
-        for (at, &expected) in parameters.weight.indexed_iter() {
-            let slope = (loss(layer, at, 4e-3) - loss(layer, at, -4e-3)) / 8e-3;
-            assert!((slope - f64::from(expected)).abs() < 1e-3, "layer {layer} {at:?}: {expected} {slope}");
+    assert_eq!(names.len(), found.parameters.len());
+    let mut slope = |name: &str, is_bias: bool, at: usize| {
+        let mut loss = |shift: f32| {
+            let mut layers = model.layers_mut();
+            let parameters = layers.find(|(layer, _)| *layer == name).unwrap().1.parameters_mut();
+            let values = if is_bias { &mut parameters.bias } else { &mut parameters.weight };
+            let before = values[at];
+            values[at] += shift;
+            drop(layers);
+            let loss = gradients(&model, data.inputs(), data.labels()).unwrap().loss;
+            let mut layers = model.layers_mut();
+            let parameters = layers.find(|(layer, _)| *layer == name).unwrap().1.parameters_mut();
+            let values = if is_bias { &mut parameters.bias } else { &mut parameters.weight };
+            values[at] = before;
+            loss
+        };
+        (loss(STEP) - loss(-STEP)) / f64::from(2.0 * STEP)
+    };
+    for (name, parameters) in names.iter().zip(&found.parameters) {
+        for (is_bias, values) in [(false, &parameters.weight), (true, &parameters.bias)] {
+            for (at, &expected) in values.iter().enumerate() {
+                let slope = slope(name, is_bias, at);
+                let allowed = tolerance * (1.0 + slope.abs());
+                assert!(
+                    (slope - f64::from(expected)).abs() < allowed,
+                    "{name}, bias {is_bias}, {at}: {expected} {slope}"
+                );
+            }
         }
     }
+}
+
+#[test]
+fn gradients_of_a_whole_model_are_difference_quotients() {
+    // Smooth, so that a difference quotient meets no kink.
+    check_gradients(model_with(Activation::Tanh), &corners(6), 1e-3);
+}
+
+#[test]
+fn gradients_of_a_graph_with_every_kind_of_node_are_difference_quotients() {
+    // A maximum changes its place now and then.
+    check_gradients(everything(Activation::Gelu), &corners(5), 1e-2);
 }
 
 #[test]
@@ -86,23 +167,70 @@ fn training_learns() {
     assert!(stats[11].loss < stats[0].loss && stats[11].learning_rate < 1e-9);
 }
 
+/// By running statistics as well, which are what is left of the batches.
+#[test]
+fn a_graph_with_every_kind_of_node_learns() {
+    let data = corners(200);
+    let config = TrainConfig { learning_rate: 0.08, epochs: 10, batch_size: 10, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(everything(Activation::Relu), config).unwrap();
+    let before = evaluate(trainer.model(), &data).unwrap();
+    let stats: Vec<_> = (0..10).map(|_| trainer.train_epoch(&data, |_| ()).unwrap()).collect();
+    let after = evaluate(trainer.model(), &data).unwrap();
+    assert!(stats[9].loss < 0.5 * stats[0].loss, "{stats:?}");
+    assert!(after.accuracy > 0.95 && after.loss < 0.5 * before.loss, "{before:?} {after:?}");
+}
+
+#[test]
+fn running_statistics_are_those_of_the_last_batch_where_momentum_is_one() {
+    let norm = BatchNorm2dConfig { momentum: 1.0, ..BatchNorm2dConfig::default() };
+    let model = initialised(
+        ModelBuilder::new([1, 8, 8])
+            .batch_norm2d_with("norm", norm)
+            .global_mean_pool2d()
+            .flatten()
+            .dense("fc", 4)
+            .softmax(),
+    );
+    let data = corners(12);
+    let config = TrainConfig { batch_size: 12, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(model, config).unwrap();
+    trainer.train_epoch(&data, |_| ()).unwrap();
+    let (_, layer) = trainer.model().layers().next().unwrap();
+    let statistics = layer.statistics().unwrap();
+    let values = data.inputs().iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+    // As PyTorch keeps it: divided by one value less.
+    let variance = squares / (values.len() - 1) as f64;
+    assert!((f64::from(statistics.mean[0]) - mean).abs() < 1e-5);
+    assert!((f64::from(statistics.variance[0]) - variance).abs() < 1e-5);
+}
+
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one() {
-    let whole = train(Trainer::new(model(), config()).unwrap(), 4);
-    let half = train(Trainer::new(model(), config()).unwrap(), 2);
-    let state = TrainState::from_weights(half.state().to_weights()).unwrap();
-    assert_eq!(state, half.state());
-    let resumed = train(Trainer::resume(self::model(), &state).unwrap(), 2);
-    assert_eq!(whole.state(), resumed.state());
+    for model in [model, || everything(Activation::Relu)] {
+        let whole = train(Trainer::new(model(), config()).unwrap(), 4);
+        let half = train(Trainer::new(model(), config()).unwrap(), 2);
+        let state = TrainState::from_weights(half.state().to_weights()).unwrap();
+        assert_eq!(state, half.state());
+        let resumed = train(Trainer::resume(model(), &state).unwrap(), 2);
+        assert_eq!(whole.state(), resumed.state());
+    }
+    let state = train(Trainer::new(everything(Activation::Relu), config()).unwrap(), 1).state();
+    let running = state.weights.tensors.get("stem_norm.running_mean").unwrap();
+    assert!(running.data().iter().any(|&mean| mean != 0.0));
+    assert!(state.velocity.tensors.keys().all(|name| !name.contains("running")));
 }
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let with = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| train(Trainer::new(model(), config()).unwrap(), 1)).state()
-    };
-    assert_eq!(with(1), with(3));
+    for model in [model, || everything(Activation::Silu)] {
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| train(Trainer::new(model(), config()).unwrap(), 1)).state()
+        };
+        assert_eq!(with(1), with(3));
+    }
 }
 
 #[test]
@@ -118,6 +246,11 @@ fn what_cannot_be_trained_is_refused() {
     assert!(matches!(Trainer::new(model(), bad), Err(TrainError::Config { what: "learning rate", .. })));
     let logits = ModelBuilder::new([4]).dense("fc1", 2).build().unwrap();
     assert!(matches!(Trainer::new(logits, config()), Err(TrainError::NoSoftmax { .. })));
+    let own = ModelBuilder::new([4]).client_function("own", [3]).dense("fc1", 2).softmax().build().unwrap();
+    assert!(matches!(
+        Trainer::new(own, config()),
+        Err(TrainError::Tensor(Error::Count { expected: 0, found: 1, .. }))
+    ));
     let mut trainer = Trainer::new(model(), config()).unwrap();
     let binary = Dataset::new(Shape::from([1, 8, 8]), Array2::zeros((1, 64)), vec![0], 2).unwrap();
     let error = trainer.train_epoch(&binary, |_| ()).unwrap_err();
@@ -126,9 +259,40 @@ fn what_cannot_be_trained_is_refused() {
     assert_eq!(trainer.train_epoch(&empty, |_| ()).unwrap_err(), TrainError::Empty);
     let flat = Dataset::new(Shape::from([64]), Array2::zeros((1, 64)), vec![0], 4).unwrap();
     assert!(matches!(trainer.train_epoch(&flat, |_| ()), Err(TrainError::NoImages { .. })));
-    let mut state = trainer.state();
-    state.weights.tensors.remove("fc1.bias");
-    assert!(matches!(Trainer::resume(model(), &state), Err(TrainError::State(StateError::Weights(_)))));
+    let small = Dataset::new(Shape::from([1, 4, 4]), Array2::zeros((1, 16)), vec![0], 4).unwrap();
+    assert_eq!(
+        trainer.train_epoch(&small, |_| ()).unwrap_err(),
+        TrainError::Tensor(Error::Count { what: "elements of an input image", expected: 64, found: 16 })
+    );
+    // Nothing of these is in the weights.
+    assert_eq!(trainer.model().weights(), model().weights());
+}
+
+#[test]
+fn states_of_other_models_are_refused() {
+    let problem = |state: &TrainState| match Trainer::resume(everything(Activation::Relu), state) {
+        Err(TrainError::State(
+            StateError::Weights(LoadError { problems }) | StateError::Velocity(LoadError { problems }),
+        )) => problems,
+        other => panic!("{other:?}"),
+    };
+    let state = Trainer::new(everything(Activation::Relu), config()).unwrap().state();
+    for name in ["fc.bias", "stem_norm.running_var"] {
+        let mut missing = state.clone();
+        missing.weights.tensors.remove(name);
+        assert!(
+            matches!(&problem(&missing)[..], [LoadProblem::Missing { name: found, .. }] if found == name)
+        );
+    }
+    let mut missing = state.clone();
+    missing.velocity.tensors.remove("stem_norm.weight");
+    assert!(
+        matches!(&problem(&missing)[..], [LoadProblem::Missing { name, .. }] if name == "stem_norm.weight")
+    );
+    let mut unused = state.clone();
+    let tensor = unused.weights.tensors["fc.bias"].clone();
+    unused.velocity.tensors.insert("other.bias".to_owned(), tensor);
+    assert!(matches!(&problem(&unused)[..], [LoadProblem::Unused { name, .. }] if name == "other.bias"));
     assert!(matches!(TrainState::from_weights(Weights::default()), Err(StateError::NoState { .. })));
 }
 
@@ -163,7 +327,7 @@ fn a_split_keeps_every_input_once() {
 }
 
 #[test]
-fn schedules() {
+fn schedules_are_what_their_names_say_and_print_as_they_are_read() {
     let at = |schedule, epochs| {
         TrainConfig { learning_rate: 1.0, epochs: 10, warm_up: 2.0, schedule, ..TrainConfig::default() }
             .learning_rate_at(epochs)

@@ -1,3 +1,5 @@
+//! Training in the clear, on floats.
+
 use gelu_layers::Parameters;
 use gelu_tensor::Shape;
 use ndarray::{Array2, Axis};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backprop::{BatchGradients, gradients};
 use super::{Dataset, StateError, TrainConfig, TrainState};
-use crate::Model;
+use crate::{LoadError, LoadProblem, Model};
 
 /// Why training cannot start or go on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -95,7 +97,7 @@ pub struct EpochStats {
 pub struct Trainer {
     model: Model,
     config: TrainConfig,
-    /// In the order of [`Model::parameters`].
+    /// Of the layers that have parameters, in order.
     velocity: Vec<Parameters>,
     epochs_done: u32,
 }
@@ -116,7 +118,11 @@ impl Trainer {
         if !model.ends_in_softmax() {
             return Err(TrainError::NoSoftmax { found: model.output_shape().clone() });
         }
-        let velocity = model.parameters().map(Parameters::zeros_like).collect();
+        if model.has_client_functions() {
+            let what = "functions of the client's own, which cannot be trained";
+            return Err(gelu_tensor::Error::Count { what, expected: 0, found: 1 }.into());
+        }
+        let velocity = parameters(&model).map(Parameters::zeros_like).collect();
         Ok(Self { model, config, velocity, epochs_done: 0 })
     }
 
@@ -125,9 +131,18 @@ impl Trainer {
     /// # Errors
     /// As [`new`](Self::new), and [`TrainError::State`] when the state is not of this model.
     pub fn resume(mut model: Model, state: &TrainState) -> Result<Self, TrainError> {
-        // The model carries the velocity for a moment, since it knows the names and checks the shapes.
-        model.load(&state.velocity).map_err(StateError::Velocity)?;
-        let velocity = model.parameters().cloned().collect();
+        // The model carries the velocity for a moment, since it knows the names and checks the shapes. Running statistics
+        // have none.
+        let report = model.load_partial(&state.velocity).map_err(StateError::Velocity)?;
+        let running = |name: &str| name.ends_with(".running_mean") || name.ends_with(".running_var");
+        let missing = report.missing.into_iter().filter(|(name, _)| !running(name));
+        let missing = missing.map(|(name, expected)| LoadProblem::Missing { name, expected });
+        let unused = report.unused.into_iter().map(|(name, found)| LoadProblem::Unused { name, found });
+        let problems: Vec<LoadProblem> = missing.chain(unused).collect();
+        if !problems.is_empty() {
+            return Err(StateError::Velocity(LoadError { problems }).into());
+        }
+        let velocity = parameters(&model).cloned().collect();
         model.load(&state.weights).map_err(StateError::Weights)?;
         Ok(Self { velocity, epochs_done: state.epochs_done, ..Self::new(model, state.config.clone())? })
     }
@@ -215,7 +230,10 @@ impl Trainer {
             let labels: Vec<usize> = indices.iter().map(|&index| dataset.labels()[index]).collect();
             gradients(&self.model, self.inputs(dataset, indices)?.view(), &labels)
         };
-        let parts: Vec<_> = indices.par_chunks(CHUNK).map(chunk).collect::<Result<_, _>>()?;
+        // A batch norm needs the whole batch at once.
+        let norms = self.model.layers().any(|(_, layer)| layer.statistics().is_some());
+        let together = if norms { indices.len() } else { CHUNK };
+        let parts: Vec<_> = indices.par_chunks(together).map(chunk).collect::<Result<_, _>>()?;
         let mut parts = parts.into_iter();
         let first = parts.next().ok_or(TrainError::Empty)?;
         Ok(parts.fold(first, |mut sum, part| {
@@ -249,21 +267,28 @@ impl Trainer {
         let [momentum, decay, rate] =
             [self.config.momentum, self.config.weight_decay, learning_rate].map(|value| value as f32);
         let scale = 1.0 / images as f32;
-        let parts = self.model.parameters_mut().zip(&mut self.velocity).zip(&sum.parameters);
-        for ((parameters, velocity), gradient) in parts {
-            ndarray::Zip::from(&mut parameters.weight)
-                .and(&mut velocity.weight)
-                .and(&gradient.weight)
-                .for_each(|w, v, &g| {
-                    *v = momentum * *v + scale * g + decay * *w;
-                    *w -= rate * *v;
-                });
-            ndarray::Zip::from(&mut parameters.bias).and(&mut velocity.bias).and(&gradient.bias).for_each(
-                |b, v, &g| {
-                    *v = momentum * *v + scale * g;
-                    *b -= rate * *v;
-                },
-            );
+        let layers = self.model.layers_mut().map(|(_, layer)| layer).filter(|layer| layer.has_parameters());
+        let mut statistics = sum.statistics.iter();
+        for ((layer, velocity), gradient) in layers.zip(&mut self.velocity).zip(&sum.parameters) {
+            let normalizes = layer.statistics().is_some();
+            if let (true, Some(batch)) = (normalizes, normalizes.then(|| statistics.next()).flatten()) {
+                layer.update_statistics(batch);
+            }
+            let parameters = layer.parameters_mut();
+            let step = |w: &mut f32, v: &mut f32, g: f32, decay: f32| {
+                *v = momentum * *v + scale * g + decay * *w;
+                *w -= rate * *v;
+            };
+            let weights = parameters.weight.iter_mut().zip(&mut velocity.weight).zip(&gradient.weight);
+            weights.for_each(|((w, v), &g)| step(w, v, g, decay));
+            let biases = parameters.bias.iter_mut().zip(&mut velocity.bias).zip(&gradient.bias);
+            biases.for_each(|((b, v), &g)| step(b, v, g, 0.0));
         }
     }
+}
+
+/// The parameters of the layers that have any, in order.
+fn parameters(model: &Model) -> impl Iterator<Item = &Parameters> {
+    let layers = model.layers().map(|(_, layer)| layer).filter(|layer| layer.has_parameters());
+    layers.map(|layer| layer.parameters())
 }

@@ -1,26 +1,31 @@
+//! A client's side of private training: the only place where its data, activations, gradients and masks are.
+
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
-use gelu_tensor::{EncBatch, EncChunk, EncRate};
+use gelu_tensor::{Decryption, EncChunk, EncRate, Encryption, FixedTensor};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::learner::{Learner, Need};
-use super::message::Arrival;
 use super::{
-    Description, LearnerConfig, LearnerState, Message, PRIVATE_VERSION, Part, Position, PrivateError,
-    Samples, Statistics, TrainPlan,
+    Description, LearnerConfig, LearnerState, Message, PRIVATE_VERSION, Position, PrivateError, Samples,
+    Statistics, TrainPlan,
 };
+use crate::peer::{AbortReason, Idle, Part, Peer};
 
-/// A client's side of private training: the only place where its data, activations, gradients and masks are.
+/// A client's side of private training.
 pub struct Client {
     key: Arc<SecretKey>,
     samples: Arc<dyn Samples>,
     config: LearnerConfig,
     member: Option<Member>,
-    waiting: Waiting,
+    state: State,
+    /// What is to be sent before anything else, in order.
+    outgoing: VecDeque<Outgoing>,
 }
 
 /// What a client has once it knows what is trained.
@@ -40,21 +45,41 @@ struct Turn {
 }
 
 /// What comes next.
-enum Waiting {
+enum State {
     /// Nothing: no turn is under way.
     Idle,
     /// The server's grant.
-    Grant,
+    Granting,
     /// The caller, who may keep the state first.
-    Proceed,
-    /// The caller, to have sent what the arithmetic needs an answer to.
-    Ask(Need),
-    /// An answer of the server, and what it is an answer to.
-    Tensor(Arrival, Zeroizing<Vec<i64>>),
+    Ready,
+    /// An answer of the server to what was sent: sums or products.
+    Awaiting(Awaited),
     /// That the steps of an iteration were taken.
-    Updated,
+    Updating,
     /// The end of the turn.
-    Ended,
+    Ending,
+}
+
+struct Awaited {
+    part: Part,
+    /// What has come of it.
+    answer: Option<Decryption>,
+    /// What it is an answer to.
+    sent: Vec<Zeroizing<Vec<i64>>>,
+}
+
+/// What is to be sent.
+enum Outgoing {
+    Message(Box<Message>),
+    /// A tensor that is encrypted chunk by chunk, under the own key or the server's, and the chunks so far.
+    Tensor {
+        position: Position,
+        encryption: Box<Encryption>,
+        own_key: bool,
+        chunks: u32,
+    },
+    /// Steps that are yet to be masked.
+    Steps(Position, Vec<i64>),
 }
 
 /// What a message led to.
@@ -62,8 +87,6 @@ enum Waiting {
 pub enum Event {
     /// An iteration may begin: keep the state if need be, then [`Client::proceed`].
     Ready,
-    /// A tensor of the server's has been taken: [`Client::proceed`].
-    Taken,
     /// The turn has ended.
     Ended,
 }
@@ -79,12 +102,12 @@ pub struct ClientState {
 }
 
 impl Client {
-    /// A client that trains on `samples`.
+    /// Returns a client that trains on `samples`.
     pub fn new(key: Arc<SecretKey>, samples: Arc<dyn Samples>, config: LearnerConfig) -> Self {
-        Self { key, samples, config, member: None, waiting: Waiting::Idle }
+        Self { key, samples, config, member: None, state: State::Idle, outgoing: VecDeque::new() }
     }
 
-    /// A client of a run that was interrupted between two of its iterations; it may have another key.
+    /// Returns a client of a run that was interrupted between two of its iterations; it may have another key.
     ///
     /// # Errors
     /// [`PrivateError`] when the state is not of this run.
@@ -107,56 +130,59 @@ impl Client {
         Ok(client)
     }
 
-    /// What [`resume`](Self::resume) needs; `None` before the first turn. To be taken between two iterations: when the
-    /// client is idle or has said [`Event::Ready`].
+    /// Returns what [`resume`](Self::resume) needs; `None` before the first turn. To be taken between two iterations:
+    /// when the client is idle or has said [`Event::Ready`].
     pub fn state(&self) -> Option<ClientState> {
         let Member { learner, masks, .. } = self.member.as_ref()?;
         Some(ClientState { learner: learner.state().clone(), masks: masks.clone() })
     }
 
-    /// What it has met while training.
+    /// Returns what the client has met while training.
     pub fn statistics(&self) -> Statistics {
         self.member.as_ref().map_or(Statistics::default(), |member| member.learner.state().statistics)
     }
 
-    /// The masks that have to be added to the server's parameters, for tests and for the paper's assertion that both
-    /// sides' parameters meet; empty before the first turn.
+    /// Returns the masks that have to be added to the server's parameters, for tests and for the paper's assertion that
+    /// both sides' parameters meet; empty before the first turn.
     pub fn masks(&self) -> &[u64] {
         self.member.as_ref().map_or(&[], |member| &member.masks)
     }
 
-    /// The sums of its steps in the turn that is under way.
+    /// Returns the sums of the client's steps in the turn that is under way.
     pub fn totals(&self) -> Option<&[i64]> {
         let (_, _, totals) = self.member.as_ref()?.learner.state().turn.as_ref()?;
         Some(totals)
     }
 
-    /// Its key.
+    /// Returns the client's key.
     pub fn key(&self) -> &SecretKey {
         &self.key
     }
 
-    /// The server's key, in a turn.
+    /// Returns the server's key, in a turn.
     pub fn server_key(&self) -> Option<&PublicKey> {
         Some(&self.member.as_ref()?.turn.as_ref()?.server)
     }
 
-    /// Asks for a turn.
+    /// Asks for a turn: the next message says so.
     ///
     /// # Errors
     /// [`PrivateError::State`] when one is under way.
-    pub fn join(&mut self) -> Result<Message, PrivateError> {
-        if !matches!(self.waiting, Waiting::Idle) {
+    pub fn join(&mut self) -> Result<(), PrivateError> {
+        if !matches!(self.state, State::Idle) {
             return Err(PrivateError::State("a turn is under way"));
         }
-        self.waiting = Waiting::Grant;
+        self.state = State::Granting;
         let (client, key) = (self.config.client, self.key.public_key().clone());
-        Ok(Message::Join { version: PRIVATE_VERSION, client, key })
+        let join = Message::Join { version: PRIVATE_VERSION, client, key };
+        self.outgoing.push_back(Outgoing::Message(Box::new(join)));
+        Ok(())
     }
 
     /// Gives up the turn that is under way; nothing of it remains but the place in the data.
     pub fn abandon(&mut self) {
-        self.waiting = Waiting::Idle;
+        self.state = State::Idle;
+        self.outgoing.clear();
         if let Some(member) = &mut self.member {
             member.learner.end();
             member.masks.iter_mut().for_each(|mask| *mask = 0);
@@ -164,41 +190,26 @@ impl Client {
         }
     }
 
-    /// Begins the next iteration, or goes on with one: what to send.
+    /// Begins the next iteration, after [`Event::Ready`].
     ///
     /// # Errors
-    /// [`PrivateError::State`] when it is not time; [`PrivateError::Diverged`].
-    pub fn proceed(&mut self, rng: &mut dyn CryptoRng) -> Result<Vec<Message>, PrivateError> {
-        let need = match std::mem::replace(&mut self.waiting, Waiting::Idle) {
-            Waiting::Proceed => self.member_mut()?.learner.next_batch()?,
-            Waiting::Ask(need) => need,
-            waiting => {
-                self.waiting = waiting;
-                return Err(PrivateError::State("it is the server's turn to speak"));
-            }
-        };
-        self.ask(need, rng)
-    }
-
-    /// Takes a message, and gives what it led to. An error ends the turn.
-    ///
-    /// # Errors
-    /// [`PrivateError`].
-    pub fn handle(&mut self, message: Message) -> Result<Option<Event>, PrivateError> {
-        let result = self.take(message);
-        if result.is_err() {
-            self.abandon();
+    /// [`PrivateError::State`] when it is not time.
+    pub fn proceed(&mut self) -> Result<(), PrivateError> {
+        if !matches!(self.state, State::Ready) {
+            return Err(PrivateError::State("an iteration begins when the client is ready"));
         }
-        result
+        let need = self.member_mut()?.learner.next_batch()?;
+        self.ask(need)
     }
 
     fn take(&mut self, message: Message) -> Result<Option<Event>, PrivateError> {
-        let found = message.kind();
-        match (message, std::mem::replace(&mut self.waiting, Waiting::Idle)) {
-            (Message::Turn { description, grant, done, key, rate }, Waiting::Grant) => {
+        let found = message.to_string();
+        match (message, std::mem::replace(&mut self.state, State::Idle)) {
+            (Message::Abort { reason }, _) => Err(PrivateError::Aborted(reason)),
+            (Message::Turn { description, grant, done, key, rate }, State::Granting) => {
                 key.check_same(rate.key())?;
                 let (own, server) = (self.key.public_key().size(), key.size());
-                if description.client_key != own || description.server_key != server {
+                if description.client_key.size != own || description.server_key != server {
                     return Err(PrivateError::State("the plan must be for the sizes of the keys"));
                 }
                 let member = self.member(*description)?;
@@ -214,40 +225,31 @@ impl Client {
                     }
                 }
                 member.turn = Some(Turn { number, iteration: done, rate, server: key });
-                self.waiting = Waiting::Proceed;
+                self.state = State::Ready;
                 Ok(Some(Event::Ready))
             }
-            (Message::Tensor { position, index, ciphertexts }, Waiting::Tensor(mut arrival, sent)) => {
-                match arrival.push(position, index, ciphertexts)? {
-                    None => {
-                        self.waiting = Waiting::Tensor(arrival, sent);
-                        Ok(None)
-                    }
-                    Some(chunks) => {
-                        let need = self.unmask(position.part, &chunks, &sent)?;
-                        self.waiting = Waiting::Ask(need);
-                        Ok(Some(Event::Taken))
-                    }
-                }
+            (Message::Tensor { position, index, ciphertexts }, State::Awaiting(awaited)) => {
+                self.answer(position, (index, &ciphertexts), awaited)?;
+                Ok(None)
             }
-            (Message::Updated { turn, iteration }, waiting) => {
+            (Message::Updated { turn, iteration }, state) => {
                 let member = self.member_mut()?;
                 let current = member.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
                 if (turn, iteration) == (current.number, current.iteration)
-                    && matches!(waiting, Waiting::Updated)
+                    && matches!(state, State::Updating)
                 {
                     current.iteration += 1;
-                    self.waiting = Waiting::Proceed;
+                    self.state = State::Ready;
                     return Ok(Some(Event::Ready));
                 }
                 if turn == current.number && iteration < current.iteration {
                     // Said twice, because the steps were sent twice.
-                    self.waiting = waiting;
+                    self.state = state;
                     return Ok(None);
                 }
                 Err(PrivateError::Unexpected { expected: "the answer to an update", found })
             }
-            (Message::Ended { turn }, Waiting::Ended) => {
+            (Message::Ended { turn }, State::Ending) => {
                 let member = self.member_mut()?;
                 if member.turn.as_ref().map(|current| current.number) != Some(turn) {
                     return Err(PrivateError::State("the end of another turn"));
@@ -256,13 +258,13 @@ impl Client {
                 member.turn = None;
                 Ok(Some(Event::Ended))
             }
-            (_, waiting) => {
-                let expected = match waiting {
-                    Waiting::Idle | Waiting::Proceed | Waiting::Ask(_) => "no message",
-                    Waiting::Grant => "the grant of a turn",
-                    Waiting::Tensor(..) => "ciphertexts",
-                    Waiting::Updated => "the answer to an update",
-                    Waiting::Ended => "the end of the turn",
+            (_, state) => {
+                let expected = match state {
+                    State::Idle | State::Ready => "no message",
+                    State::Granting => "the grant of a turn",
+                    State::Awaiting(_) => "ciphertexts",
+                    State::Updating => "the answer to an update",
+                    State::Ending => "the end of the turn",
                 };
                 Err(PrivateError::Unexpected { expected, found })
             }
@@ -287,80 +289,210 @@ impl Client {
         self.member.as_mut().ok_or(PrivateError::State("no turn is under way"))
     }
 
-    /// Removes the masks from what the server has computed (Algorithm 4).
-    fn unmask(&mut self, part: Part, chunks: &[EncChunk], sent: &[i64]) -> Result<Need, PrivateError> {
-        let key = self.key.clone();
-        let Member { plan, learner, masks, .. } = self.member_mut()?;
-        let (index, forward) = match part {
-            Part::Sums(segment) => (segment as usize, true),
-            Part::Products(segment) => (segment as usize, false),
-            _ => return Err(PrivateError::State("no tensor of the server's")),
-        };
-        let (segment, ring) = (&plan.segments()[index], plan.numbers().ring);
-        let (elements, flood) = match (forward, segment.backward_flood) {
-            (false, Some(flood)) => (segment.map.inputs(), flood),
-            _ => (segment.map.outputs(), segment.forward_flood),
-        };
-        let batch = EncBatch::from_chunks(key.public_key(), elements, plan.layout(flood)?, chunks)?;
-        let (masked, own) = rayon::join(
-            || batch.decrypt_low(&key, ring.bits()),
-            || if forward { segment.sums(masks, sent) } else { segment.products(masks, sent) },
-        );
-        let (mut values, own) = (masked?, Zeroizing::new(own?));
-        if !segment.map.is_fixed() {
-            values
-                .iter_mut()
-                .zip(own.iter())
-                .for_each(|(value, own)| *value = ring.wrap(value.wrapping_add(*own)));
-        }
-        if forward { learner.sums(index, &values) } else { learner.products(index, &values) }
+    fn position(&mut self, part: Part) -> Result<Position, PrivateError> {
+        let turn = self.member_mut()?.turn.as_ref().ok_or(PrivateError::State("no turn is under way"))?;
+        Ok(Position { turn: turn.number, iteration: turn.iteration, part })
     }
 
-    /// Sends what the learner needs an answer to.
-    fn ask(&mut self, need: Need, rng: &mut dyn CryptoRng) -> Result<Vec<Message>, PrivateError> {
+    /// Takes a chunk of an answer; after the last, goes on with what it leads to.
+    fn answer(
+        &mut self,
+        position: Position,
+        (index, ciphertexts): (u32, &EncChunk),
+        mut awaited: Awaited,
+    ) -> Result<(), PrivateError> {
+        let expected = self.position(awaited.part)?;
+        if position != expected {
+            return Err(PrivateError::Place { expected: expected.to_string(), found: position });
+        }
         let key = self.key.clone();
-        let Member { plan, masks, turn, .. } = self.member_mut()?;
-        let turn = turn.as_ref().ok_or(PrivateError::State("no turn is under way"))?;
-        let position = |part| Position { turn: turn.number, iteration: turn.iteration, part };
+        let mut answer = match awaited.answer.take() {
+            Some(answer) => answer,
+            None => Decryption::new(key.public_key(), self.member_mut()?.plan.header(awaited.part)?)?,
+        };
+        answer.push(index, ciphertexts, &key)?;
+        if !answer.is_complete() {
+            awaited.answer = Some(answer);
+            self.state = State::Awaiting(awaited);
+            return Ok(());
+        }
+        if !self.outgoing.is_empty() {
+            let (expected, found) = ("no end of an answer before all was sent", position.to_string());
+            return Err(PrivateError::Unexpected { expected, found });
+        }
+        let need = self.unmask(awaited.part, answer, &awaited.sent)?;
+        self.ask(need)
+    }
+
+    /// Removes the masks from what the server has computed (Algorithm 4).
+    fn unmask(
+        &mut self,
+        part: Part,
+        answer: Decryption,
+        sent: &[Zeroizing<Vec<i64>>],
+    ) -> Result<Need, PrivateError> {
+        let Member { plan, learner, masks, .. } = self.member_mut()?;
         let ring = plan.numbers().ring;
-        let (part, chunks, waiting) = match need {
-            Need::Sums(index, values) => {
-                let segment = &plan.segments()[index];
-                let layout = plan.layout(segment.forward_flood)?;
-                let (map, step) = (&segment.map, index as u32);
-                let chunks = EncBatch::encrypt(&values, map.inputs(), layout, &*key, rng)?.into_chunks();
-                let arrival = Arrival::new(position(Part::Sums(step)), layout.groups() * map.outputs());
-                (Part::Inputs(step), chunks, Waiting::Tensor(arrival, Zeroizing::new(values)))
+        let mut values = answer.finish_residues()?;
+        let add = |values: &mut [u64], own: Vec<u64>| {
+            let own = Zeroizing::new(own);
+            let pairs = values.iter_mut().zip(own.iter());
+            pairs.for_each(|(value, own)| *value = ring.wrap(value.wrapping_add(*own)));
+        };
+        match part {
+            Part::Sums { segment } => {
+                let segment = segment as usize;
+                let inputs: Vec<&[i64]> = sent.iter().map(|sent| &sent[..]).collect();
+                add(&mut values, plan.segments()[segment].sums(masks, &inputs)?);
+                learner.sums(segment, &values)
             }
-            Need::Products(index, values) => {
-                let segment = &plan.segments()[index];
-                let flood = segment.backward_flood.ok_or(PrivateError::State("no errors go back here"))?;
-                let layout = plan.layout(flood)?;
-                let (map, step) = (&segment.map, index as u32);
-                let chunks = EncBatch::encrypt(&values, map.outputs(), layout, &*key, rng)?.into_chunks();
-                let arrival = Arrival::new(position(Part::Products(step)), layout.groups() * map.inputs());
-                (Part::Errors(step), chunks, Waiting::Tensor(arrival, Zeroizing::new(values)))
+            Part::Products { segment, term } => {
+                let place = [segment as usize, term as usize];
+                let term = &plan.segments()[place[0]].terms()[place[1]];
+                let errors = sent.first().ok_or(PrivateError::State("no errors were sent"))?;
+                add(&mut values, term.products(masks, errors)?);
+                learner.products(place, &values)
+            }
+            _ => Err(PrivateError::State("no tensor of the server's")),
+        }
+    }
+
+    /// Takes what the learner needs an answer to as what is to be sent.
+    fn ask(&mut self, need: Need) -> Result<(), PrivateError> {
+        match need {
+            Need::Sums(index, inputs) => {
+                let segment = index as u32;
+                for (term, values) in (0..).zip(&inputs) {
+                    self.encrypt(Part::Inputs { segment, term }, values.to_vec())?;
+                }
+                self.state =
+                    State::Awaiting(Awaited { part: Part::Sums { segment }, answer: None, sent: inputs });
+            }
+            Need::Products(place, errors) => {
+                let [segment, term] = place.map(|at| at as u32);
+                self.encrypt(Part::Errors { segment, term }, errors.to_vec())?;
+                let part = Part::Products { segment, term };
+                self.state = State::Awaiting(Awaited { part, answer: None, sent: vec![errors] });
             }
             Need::Update(steps) => {
-                let (chunks, fresh) = turn.rate.mask(&steps, rng)?;
-                let add = |(mask, fresh): (&mut u64, &u64)| *mask = ring.wrap(mask.wrapping_add(*fresh));
-                masks.iter_mut().zip(fresh.iter()).for_each(add);
-                (Part::Update, chunks, Waiting::Updated)
+                let position = self.position(Part::Update)?;
+                self.outgoing.push_back(Outgoing::Steps(position, steps));
+                self.state = State::Updating;
             }
-            Need::Total(totals) => {
-                let (layout, elements) = plan.total_layout()?;
-                let mut values = Zeroizing::new(vec![0; layout.width * elements]);
-                for (at, total) in totals.iter().enumerate() {
-                    values[at % layout.width * elements + at / layout.width] =
-                        total + TrainPlan::total_offset();
-                }
-                let chunks = EncBatch::encrypt(&values, elements, layout, &turn.server, rng)?.into_chunks();
-                (Part::Total, chunks, Waiting::Ended)
+            Need::Total(mut totals) => {
+                let header = self.member_mut()?.plan.header(Part::Total)?;
+                totals.resize(header.batch * header.shape.elements(), 0);
+                self.encrypt(Part::Total, totals)?;
+                self.state = State::Ending;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes a tensor as what is to be encrypted and sent.
+    fn encrypt(&mut self, part: Part, values: Vec<i64>) -> Result<(), PrivateError> {
+        let position = self.position(part)?;
+        let member = self.member.as_ref().ok_or(PrivateError::State("no turn is under way"))?;
+        let header = member.plan.header(part)?;
+        let format = header.layout.contents().format().ok_or(PrivateError::State("integers go up"))?;
+        let own_key = part != Part::Total;
+        let server = member.turn.as_ref().map(|turn| &turn.server);
+        let key = if own_key { Some(self.key.public_key()) } else { server };
+        let key = key.ok_or(PrivateError::State("no turn is under way"))?;
+        let values = FixedTensor::new(header.shape, format, values)?;
+        let encryption = Box::new(Encryption::new(values, &header.layout, key)?);
+        self.outgoing.push_back(Outgoing::Tensor { position, encryption, own_key, chunks: 0 });
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Masks the steps of an iteration (Algorithm 3), and keeps the masks.
+    fn mask(
+        &mut self,
+        position: Position,
+        steps: &[i64],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<Outgoing>, PrivateError> {
+        let Member { plan, masks, turn, .. } = self.member_mut()?;
+        let turn = turn.as_ref().ok_or(PrivateError::State("no turn is under way"))?;
+        let (chunks, fresh) = turn.rate.mask(steps, rng)?;
+        let ring = plan.numbers().ring;
+        let add = |(mask, fresh): (&mut u64, &u64)| *mask = ring.wrap(mask.wrapping_add(*fresh));
+        masks.iter_mut().zip(fresh.iter()).for_each(add);
+        let message = |(index, ciphertexts)| {
+            Outgoing::Message(Box::new(Message::Tensor { position, index, ciphertexts }))
         };
-        let messages = Message::tensor(position(part), chunks);
-        self.waiting = waiting;
-        Ok(messages)
+        Ok((0..).zip(chunks).map(message).collect())
+    }
+
+    fn make(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {
+        loop {
+            match self.outgoing.front_mut() {
+                None => return Ok(None),
+                Some(Outgoing::Message(_)) => {
+                    let Some(Outgoing::Message(message)) = self.outgoing.pop_front() else { continue };
+                    return Ok(Some(*message));
+                }
+                Some(Outgoing::Steps(..)) => {
+                    let Some(Outgoing::Steps(position, steps)) = self.outgoing.pop_front() else { continue };
+                    for message in self.mask(position, &steps, rng)?.into_iter().rev() {
+                        self.outgoing.push_front(message);
+                    }
+                }
+                Some(Outgoing::Tensor { position, encryption, own_key, chunks }) => {
+                    let server =
+                        self.member.as_ref().and_then(|member| member.turn.as_ref()).map(|turn| &turn.server);
+                    let randomizer: &dyn Randomizer = match (own_key, server) {
+                        (false, Some(server)) => server,
+                        _ => &*self.key,
+                    };
+                    let made = encryption.next_chunk(randomizer, rng);
+                    let (position, index) = (*position, *chunks);
+                    *chunks += 1;
+                    if encryption.is_complete() {
+                        self.outgoing.pop_front();
+                    }
+                    if let Some(ciphertexts) = made {
+                        return Ok(Some(Message::Tensor { position, index, ciphertexts }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Peer for Client {
+    type Message = Message;
+    type Event = Event;
+    type Error = PrivateError;
+
+    /// Takes a message, and gives what it led to. An error ends the turn.
+    fn handle(&mut self, message: Message, _: &mut dyn CryptoRng) -> Result<Option<Event>, PrivateError> {
+        self.take(message).inspect_err(|_| self.abandon())
+    }
+
+    /// Encrypts the next chunk; `None` until the server or the caller wants more.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {
+        self.make(rng).inspect_err(|_| self.abandon())
+    }
+
+    fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
+        Idle::Nothing
+    }
+
+    /// Gives up the turn that is under way.
+    fn close(&mut self) {
+        self.abandon();
+    }
+
+    /// Whether no turn is under way.
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    fn reason(error: &PrivateError) -> Option<AbortReason> {
+        error.reason()
     }
 }
 

@@ -1,4 +1,9 @@
-use super::{MessageKind, Position};
+//! Why private training cannot start or go on.
+
+use gelu_tensor::Shape;
+
+use super::Position;
+use crate::peer::AbortReason;
 
 /// Why private training cannot start or go on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -14,7 +19,38 @@ pub enum PrivateError {
         /// Its value.
         found: String,
     },
-    /// The model cannot be trained privately.
+    /// The model does not end in a softmax, so that cross-entropy is not its loss.
+    #[error("expected a model that ends in a softmax, found one that ends with {found}")]
+    NoSoftmax {
+        /// Shape of its output.
+        found: Shape,
+    },
+    /// A node that cannot be trained on ciphertexts: a batch norm, whose statistics are nobody's to compute, or a function
+    /// of the client's own, which has no derivative.
+    #[error(
+        "node `{name}`: expected one that can be trained privately, found {op}; fold a batch norm into the layer before \
+         it, or train in the clear"
+    )]
+    Untrainable {
+        /// Its name.
+        name: String,
+        /// What it is.
+        op: String,
+    },
+    /// The model has no weights.
+    #[error("a model to be trained: expected at least one layer with weights, found none")]
+    NoWeights,
+    /// The model or its batch is larger than any machine's memory is meant for.
+    #[error("a model to be trained: expected at most {expected} {what}, found {found}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// The limit.
+        expected: usize,
+        /// The count.
+        found: usize,
+    },
+    /// The model is not what the plan is of.
     #[error("{rule}; found {found}")]
     Model {
         /// What a model must be.
@@ -63,13 +99,17 @@ pub enum PrivateError {
     #[error(transparent)]
     Numbers(#[from] gelu_tensor::Error),
     /// A message that the state does not allow.
-    #[error("expected {expected}, found {found:?}")]
+    #[error("expected {expected}, found {found}")]
     Unexpected {
         /// What is allowed.
         expected: &'static str,
         /// What came.
-        found: MessageKind,
+        found: String,
     },
+    /// The peer ended the turn.
+    #[error("the peer ended the turn: {0}")]
+    Aborted(AbortReason),
+
     /// A tensor that belongs elsewhere.
     #[error("expected {expected}, found {found}")]
     Place {
@@ -110,4 +150,25 @@ pub enum PrivateError {
     /// All images of the run have been trained on.
     #[error("the run is complete: all its iterations have been done")]
     Complete,
+}
+
+impl PrivateError {
+    /// Returns what the peer is told: enough to know who is to blame, nothing about our values; `None` where it knows.
+    pub fn reason(&self) -> Option<AbortReason> {
+        Some(match self {
+            Self::Unexpected { .. } | Self::Place { .. } => AbortReason::UnexpectedMessage,
+            Self::Version { .. } => AbortReason::Version,
+            Self::Numbers(_) => AbortReason::BadTensor,
+            Self::Model { .. }
+            | Self::Layer { .. }
+            | Self::NoSoftmax { .. }
+            | Self::Untrainable { .. }
+            | Self::NoWeights
+            | Self::TooLarge { .. }
+            | Self::Setting { .. } => AbortReason::BadPlan,
+            Self::Complete | Self::Leakage { .. } => AbortReason::Refused,
+            Self::Aborted(_) => return None,
+            _ => AbortReason::Failed,
+        })
+    }
 }

@@ -1,3 +1,5 @@
+//! Private training without masks and encryption, on the same integers.
+
 use std::sync::Arc;
 
 use super::learner::{Learner, Need};
@@ -101,8 +103,9 @@ impl FixedTrainer {
                 Need::Sums(index, values) => {
                     learner.sums(index, &self.plan.segments()[index].sums(&parameters, &values)?)?
                 }
-                Need::Products(index, errors) => {
-                    learner.products(index, &self.plan.segments()[index].products(&parameters, &errors)?)?
+                Need::Products(place, errors) => {
+                    let term = &self.plan.segments()[place[0]].terms()[place[1]];
+                    learner.products(place, &term.products(&parameters, &errors)?)?
                 }
                 Need::Update(_) => {
                     let totals = learner.state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);

@@ -1,6 +1,8 @@
+//! A client's arithmetic in training: batches, activations, gradients, steps.
+
 use std::sync::Arc;
 
-use gelu_layers::{Activation, cross_entropy};
+use gelu_layers::cross_entropy;
 use gelu_tensor::UpdateLayout;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
@@ -9,6 +11,8 @@ use zeroize::Zeroizing;
 
 use super::master::MOST_RATE;
 use super::{Grant, PrivateError, Samples, TrainPlan};
+use crate::ValueId;
+use crate::plan::{Functions, Step, compute, gradients_of};
 
 /// What determines a client's part of a run, besides its data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,10 +42,10 @@ pub struct Statistics {
 
 /// What a client needs of the server next.
 pub(super) enum Need {
-    /// The weighted sums of a segment.
-    Sums(usize, Vec<i64>),
-    /// The products of errors with the weights of a segment.
-    Products(usize, Vec<i64>),
+    /// The weighted sums of a segment, of inputs for each of its terms.
+    Sums(usize, Vec<Zeroizing<Vec<i64>>>),
+    /// The products of errors with the weights of a term of a segment.
+    Products([usize; 2], Zeroizing<Vec<i64>>),
     /// That it takes the steps of an iteration.
     Update(Vec<i64>),
     /// That it takes the sum of all steps, and ends the turn.
@@ -79,14 +83,43 @@ struct Turn {
     gradient: Vec<f64>,
 }
 
-/// One batch on its way.
+/// One batch on its way, there and back.
 #[derive(Default)]
 struct Pass {
     labels: Vec<usize>,
-    /// What went into each segment.
-    inputs: Vec<Zeroizing<Vec<i64>>>,
-    /// Its sums as reals.
-    sums: Vec<Zeroizing<Vec<f64>>>,
+    /// The values of the graph that are known.
+    values: Vec<Option<Zeroizing<Vec<f64>>>>,
+    /// What went up for each segment.
+    inputs: Vec<Vec<Zeroizing<Vec<i64>>>>,
+    /// Errors of the values that are known.
+    errors: Vec<Option<Zeroizing<Vec<f64>>>>,
+    /// The next step forward, or one more than the next one back.
+    at: usize,
+    /// The terms of the present segment that errors are yet to go back through, and these errors as integers.
+    terms: Vec<usize>,
+    quantized: Zeroizing<Vec<i64>>,
+}
+
+impl Pass {
+    fn read(&self, values: &[ValueId]) -> Result<Vec<&[f64]>, PrivateError> {
+        let read = |value: &ValueId| self.values[value.index()].as_ref().map(|value| &value[..]);
+        let read = |value| read(value).ok_or(PrivateError::State("a value is read before it is known"));
+        values.iter().map(read).collect()
+    }
+
+    /// Adds to the errors of a value.
+    fn add_errors(&mut self, value: ValueId, errors: Vec<f64>) {
+        match &mut self.errors[value.index()] {
+            Some(sum) => sum.iter_mut().zip(&errors).for_each(|(sum, error)| *sum += error),
+            none => *none = Some(Zeroizing::new(errors)),
+        }
+    }
+
+    /// The errors of a value, zeros if nothing that the loss depends on has read it.
+    fn take_errors(&mut self, value: ValueId) -> Zeroizing<Vec<f64>> {
+        let elements = self.values[value.index()].as_ref().map_or(0, |value| value.len());
+        self.errors[value.index()].take().unwrap_or_else(|| Zeroizing::new(vec![0.0; elements]))
+    }
 }
 
 impl Learner {
@@ -96,7 +129,7 @@ impl Learner {
         config: LearnerConfig,
     ) -> Result<Self, PrivateError> {
         let setting = |what, expected: String, found: String| PrivateError::Setting { what, expected, found };
-        let (expected, found) = (plan.description().input.elements(), samples.shape().elements());
+        let (expected, found) = (plan.description().graph.input().elements(), samples.shape().elements());
         if expected != found {
             return Err(setting("elements of an input", expected.to_string(), found.to_string()));
         }
@@ -131,12 +164,12 @@ impl Learner {
 
     /// Begins a turn: [`next_batch`](Self::next_batch) is next.
     pub(super) fn begin(&mut self, grant: Grant) -> Result<(), PrivateError> {
-        let expected = self.plan.layers().count();
+        let expected = self.plan.segments().len();
         if grant.iterations == 0
             || grant.room.len() != expected
             || grant.rate_scale > self.plan.numbers().weight_bits
         {
-            return Err(PrivateError::State("a turn must have iterations and room for each layer"));
+            return Err(PrivateError::State("a turn must have iterations and room for each segment"));
         }
         self.state.turn = Some((grant, 0, vec![0; self.plan.parameters()]));
         Ok(())
@@ -144,7 +177,7 @@ impl Learner {
 
     /// Begins an iteration.
     pub(super) fn next_batch(&mut self) -> Result<Need, PrivateError> {
-        let elements = self.plan.description().input.elements();
+        let elements = self.plan.description().graph.input().elements();
         let mut reals = vec![0f32; self.plan.batch() * elements];
         let mut pass = Pass::default();
         let count = self.samples.count() as u64;
@@ -160,10 +193,11 @@ impl Learner {
         }
         let rng = self.rng(self.state.consumed);
         self.state.consumed += self.plan.batch() as u64;
+        let values = self.plan.description().graph.nodes().len() + 1;
+        (pass.values, pass.errors) = (vec![None; values], vec![None; values]);
+        pass.values[0] = Some(Zeroizing::new(reals.iter().map(|&x| f64::from(x)).collect()));
         self.turn = Some(Turn { pass, rng, gradient: vec![0.0; self.plan.parameters()] });
-        let mut reals: Vec<f64> = reals.iter().map(|&x| f64::from(x)).collect();
-        apply(self.plan.prologue(), &mut reals);
-        self.feed(0, &reals)
+        self.forward()
     }
 
     /// Randomness of one purpose, independent of what was drawn before.
@@ -173,27 +207,51 @@ impl Learner {
         rng
     }
 
-    /// Rounds reals to what goes into a segment, and clamps and counts what is out of range.
-    fn feed(&mut self, index: usize, reals: &[f64]) -> Result<Need, PrivateError> {
-        let (scale, bound) = self.plan.segments()[index].input;
-        let (scale, limit) = (f64::from(scale).exp2(), bound as f64);
-        let mut clamped = 0;
-        let mut values = Vec::with_capacity(reals.len());
-        for x in reals {
-            let rounded = (x * scale).round();
-            if !rounded.is_finite() {
-                return Err(self.diverged());
-            }
-            clamped += u64::from(rounded.abs() > limit);
-            values.push(rounded.clamp(-limit, limit) as i64);
-        }
-        self.state.statistics.clamped += clamped;
-        self.pass()?.inputs.push(Zeroizing::new(values.clone()));
-        Ok(Need::Sums(index, values))
+    fn turn(&mut self) -> Result<&mut Turn, PrivateError> {
+        self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))
     }
 
-    fn pass(&mut self) -> Result<&mut Pass, PrivateError> {
-        Ok(&mut self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?.pass)
+    /// The client's steps up to the next segment, or to the loss.
+    fn forward(&mut self) -> Result<Need, PrivateError> {
+        let plan = self.plan.clone();
+        loop {
+            let pass = &mut self.turn()?.pass;
+            match plan.steps().get(pass.at) {
+                Some(Step::Client(step)) => {
+                    let inputs = pass.read(&step.inputs)?;
+                    let value = compute(&plan.description().graph, step, &inputs, &Functions::default())?;
+                    pass.values[step.output.index()] = Some(Zeroizing::new(value));
+                    pass.at += 1;
+                }
+                Some(Step::Segment(index)) => return self.feed(*index),
+                None => return self.loss(),
+            }
+        }
+    }
+
+    /// Rounds what goes into a segment, and clamps and counts what is out of range.
+    fn feed(&mut self, index: usize) -> Result<Need, PrivateError> {
+        let plan = self.plan.clone();
+        let mut inputs = vec![];
+        let mut clamped = 0;
+        for term in plan.segments()[index].terms() {
+            let (scale, bound) = term.values();
+            let (scale, limit) = (f64::from(scale).exp2(), bound as f64);
+            let reals = self.turn()?.pass.read(&[term.source()])?[0];
+            let mut values = Vec::with_capacity(reals.len());
+            for x in reals {
+                let rounded = (x * scale).round();
+                if !rounded.is_finite() {
+                    return Err(self.diverged());
+                }
+                clamped += u64::from(rounded.abs() > limit);
+                values.push(rounded.clamp(-limit, limit) as i64);
+            }
+            inputs.push(Zeroizing::new(term.inputs(values)?));
+        }
+        self.state.statistics.clamped += clamped;
+        self.turn()?.pass.inputs.push(inputs.clone());
+        Ok(Need::Sums(index, inputs))
     }
 
     fn diverged(&self) -> PrivateError {
@@ -205,66 +263,106 @@ impl Learner {
     pub(super) fn sums(&mut self, index: usize, sums: &[u64]) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
         let segment = &plan.segments()[index];
-        let mut reals = Zeroizing::new(self.reals(sums, segment.sum_scale));
-        self.pass()?.sums.push(reals.clone());
-        apply(&segment.activations, &mut reals);
-        if index + 1 < plan.segments().len() {
-            return self.feed(index + 1, &reals);
-        }
+        let reals = self.reals(sums, segment.unit(plan.numbers()));
+        let pass = &mut self.turn()?.pass;
+        pass.values[segment.output().index()] = Some(Zeroizing::new(reals));
+        pass.at += 1;
+        self.forward()
+    }
+
+    fn loss(&mut self) -> Result<Need, PrivateError> {
+        let plan = self.plan.clone();
         let outputs = plan.outputs();
+        let pass = &mut self.turn()?.pass;
+        let logits = pass.read(&[plan.logits()])?[0];
         let logits = Array2::from_shape_fn((plan.batch(), outputs), |(image, class)| {
-            reals[image * outputs + class] as f32
+            logits[image * outputs + class] as f32
         });
-        let labels = self.pass()?.labels.clone();
-        let result = cross_entropy(logits.view(), &labels)?;
+        let result = cross_entropy(logits.view(), &pass.labels)?;
+        pass.add_errors(plan.logits(), result.gradient.iter().map(|&x| f64::from(x)).collect());
         if !result.loss.is_finite() {
             return Err(self.diverged());
         }
-        self.state.statistics.images += labels.len() as u64;
+        self.state.statistics.images += plan.batch() as u64;
         self.state.statistics.loss += result.loss;
         self.state.statistics.correct += result.correct as u64;
-        let errors: Vec<f64> = result.gradient.iter().map(|&x| f64::from(x)).collect();
-        self.back(index, errors)
+        self.backward()
     }
 
-    /// Takes the products of errors with the weights of a segment.
-    pub(super) fn products(&mut self, index: usize, products: &[u64]) -> Result<Need, PrivateError> {
-        let errors = self.reals(products, self.plan.segments()[index].product_scale);
-        self.back(index - 1, errors)
+    /// Takes the products of errors with the weights of a term.
+    pub(super) fn products(
+        &mut self,
+        [index, term]: [usize; 2],
+        products: &[u64],
+    ) -> Result<Need, PrivateError> {
+        let plan = self.plan.clone();
+        let term = &plan.segments()[index].terms()[term];
+        let reals = self.reals(products, term.product_unit(plan.numbers()));
+        let back = term.back().ok_or(PrivateError::State("no errors go back here"))?;
+        self.turn()?.pass.add_errors(term.source(), back.errors(reals)?);
+        self.backward()
     }
 
-    fn reals(&self, values: &[u64], scale: i32) -> Vec<f64> {
-        let (ring, unit) = (self.plan.numbers().ring, f64::from(-scale).exp2());
+    fn reals(&self, values: &[u64], unit: f64) -> Vec<f64> {
+        let ring = self.plan.numbers().ring;
         values.iter().map(|&value| ring.signed(value) as f64 * unit).collect()
     }
 
-    /// Takes errors of what a segment's activations give: its gradient, and what goes back further.
-    fn back(&mut self, index: usize, mut errors: Vec<f64>) -> Result<Need, PrivateError> {
+    /// Goes back through the client's steps and what is left of a segment, up to the next products that are needed, or to
+    /// the end.
+    fn backward(&mut self) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
-        let segment = &plan.segments()[index];
-        differentiate(&segment.activations, &self.pass()?.sums[index].clone(), &mut errors);
-        let bound = f64::from(plan.numbers().error_bits).exp2();
-        let (values, clamped) = {
-            let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
-            round_stochastically(errors.iter().map(|error| error * bound), bound, &mut turn.rng)
+        loop {
+            let pass = &mut self.turn()?.pass;
+            if let Some(Step::Segment(index)) = plan.steps().get(pass.at)
+                && let Some(term) = pass.terms.pop()
+            {
+                return Ok(Need::Products([*index, term], pass.quantized.clone()));
+            }
+            let Some(at) = pass.at.checked_sub(1) else { return self.step() };
+            pass.at = at;
+            match &plan.steps()[at] {
+                Step::Client(step) => {
+                    let errors = pass.take_errors(step.output);
+                    let inputs = pass.read(&step.inputs)?;
+                    let graph = &plan.description().graph;
+                    let back = gradients_of(graph, step, &inputs, &errors)?;
+                    for (input, errors) in step.inputs.iter().zip(back) {
+                        pass.add_errors(*input, errors);
+                    }
+                }
+                Step::Segment(index) => self.segment_gradient(*index)?,
+            }
         }
-        .ok_or_else(|| self.diverged())?;
+    }
+
+    /// Rounds the errors of a segment's sums, and computes the gradients of its weights and biases.
+    fn segment_gradient(&mut self, index: usize) -> Result<(), PrivateError> {
+        let plan = self.plan.clone();
+        let (segment, numbers) = (&plan.segments()[index], plan.numbers());
+        let bound = f64::from(numbers.error_bits).exp2();
+        let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
+        let errors = turn.pass.take_errors(segment.output());
+        let rounded = round_stochastically(errors.iter().map(|error| error * bound), bound, &mut turn.rng);
+        let Some((values, clamped)) = rounded else { return Err(self.diverged()) };
         self.state.statistics.clamped += clamped;
-        if let Some(layer) = &segment.layer {
-            let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
-            let gradient = segment.map.gradient(&turn.pass.inputs[index], &values)?;
-            let error_unit = f64::from(-(plan.numbers().error_bits as i32)).exp2() / plan.batch() as f64;
-            let unit = error_unit * f64::from(-segment.input.0 - segment.map.scale_bits() as i32).exp2();
+        let error_unit = 1.0 / bound / plan.batch() as f64;
+        let unit = error_unit * segment.gradient_unit();
+        for (term, inputs) in segment.terms().iter().zip(&turn.pass.inputs[index]) {
+            let layer = term.layer();
+            let gradient = term.map().gradient(inputs, &values)?;
             for (to, &from) in turn.gradient[layer.weights.clone()].iter_mut().zip(&gradient) {
                 *to = from as f64 * unit;
             }
-            let positions = segment.map.outputs() / layer.rows;
-            for (channel, errors) in values.chunks_exact(positions).enumerate() {
-                let sum: i64 = errors.iter().sum();
-                turn.gradient[layer.biases.start + channel % layer.rows] += sum as f64 * error_unit;
+            if !layer.biases.is_empty() {
+                term.add_bias_gradient(&values, error_unit, &mut turn.gradient[layer.biases.clone()]);
             }
         }
-        if segment.backward_flood.is_some() { Ok(Need::Products(index, values)) } else { self.step() }
+        // The last is taken first.
+        let terms = segment.terms().iter().enumerate().rev();
+        turn.pass.terms = terms.filter(|(_, term)| term.back().is_some()).map(|(at, _)| at).collect();
+        turn.pass.quantized = Zeroizing::new(values);
+        Ok(())
     }
 
     /// The steps of an iteration, once all gradients are known.
@@ -308,8 +406,9 @@ impl Learner {
 fn has_room(plan: &TrainPlan, grant: &Grant, totals: &[i64]) -> bool {
     let magnitudes: Vec<u64> =
         totals.iter().map(|total| total.unsigned_abs().saturating_mul(MOST_RATE)).collect();
-    plan.layers().zip(&grant.room).all(|((segment, _), room)| {
-        segment.largest(&magnitudes, plan.numbers()).iter().zip(room).all(|(growth, room)| growth < room)
+    plan.segments().iter().zip(&grant.room).all(|(segment, room)| {
+        let largest = segment.largest(&magnitudes, plan.numbers());
+        largest.is_ok_and(|growth| growth.iter().zip(room).all(|(growth, room)| growth < room))
     })
 }
 
@@ -328,21 +427,4 @@ fn round_stochastically(
     };
     let values: Option<Vec<i64>> = reals.map(round).collect();
     Some((values?, clamped))
-}
-
-fn apply(activations: &[Activation], reals: &mut [f64]) {
-    for activation in activations {
-        reals.iter_mut().for_each(|x| *x = activation.apply(*x).unwrap_or(*x));
-    }
-}
-
-/// Multiplies errors with the derivatives of activations at what went into the first of them.
-fn differentiate(activations: &[Activation], sums: &[f64], errors: &mut [f64]) {
-    let mut inputs = sums.to_vec();
-    for activation in activations {
-        for (error, x) in errors.iter_mut().zip(&mut inputs) {
-            *error *= activation.derivative(*x).unwrap_or(1.0);
-            *x = activation.apply(*x).unwrap_or(*x);
-        }
-    }
 }

@@ -1,3 +1,5 @@
+//! The server's arithmetic in training: weights between turns, learning rate, length of turns.
+
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -42,7 +44,7 @@ pub struct Grant {
     pub iterations: u32,
     /// The learning rate is the server's secret (of at most 4 bits) times 2^-`rate_scale`.
     pub rate_scale: u32,
-    /// By how much the largest possible sum and product of each trained layer may grow before they could leave the
+    /// By how much the largest possible sum and product of each segment may grow before they could leave the
     /// ring: powers of two.
     pub room: Vec<[u64; 2]>,
 }
@@ -202,19 +204,19 @@ impl Master {
         let ring = self.plan.numbers().ring;
         let magnitudes: Vec<u64> =
             self.state.parameters.iter().map(|&value| ring.signed(value).unsigned_abs()).collect();
-        let layers = self.plan.layers().map(|(segment, _)| {
-            let largest = segment.largest(&magnitudes, self.plan.numbers());
+        let segments = self.plan.segments().iter().map(|segment| {
+            let largest = segment.largest(&magnitudes, self.plan.numbers())?;
             let room = largest.map(|largest| ring.bound().saturating_sub(largest));
             if let Some(at) = room.iter().position(|&room| room == 0) {
                 return Err(PrivateError::RingFull {
-                    layer: segment.name.clone(),
+                    layer: segment.name().to_owned(),
                     needed_bits: 65 - largest[at].leading_zeros(),
                     available_bits: ring.bits(),
                 });
             }
             Ok(room.map(|room| 1 << room.ilog2()))
         });
-        layers.collect()
+        segments.collect()
     }
 
     /// What the parameters are during a turn, after the sum of its steps so far, wrapping.

@@ -1,3 +1,5 @@
+//! What client and server of private training say to each other.
+
 use std::fmt;
 
 use gelu_tensor::EncChunk;
@@ -5,27 +7,10 @@ use gelu_tensor::paillier::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Description, Grant};
+use crate::peer::{AbortReason, Conversation, Part, Place};
 
 /// The version of the training protocol that this crate speaks.
-pub const PRIVATE_VERSION: u16 = 1;
-
-/// Which tensor of an iteration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Part {
-    /// Client: what goes into a segment.
-    Inputs(u32),
-    /// Server: its flooded sums.
-    Sums(u32),
-    /// Client: the errors of a segment's sums.
-    Errors(u32),
-    /// Server: their flooded products with the weights.
-    Products(u32),
-    /// Client: the masked steps, under the server's key.
-    Update,
-    /// Client: the sum of all steps of the turn, under the server's key.
-    Total,
-}
+pub const PRIVATE_VERSION: u16 = 2;
 
 /// Where in a run a tensor belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,15 +27,7 @@ pub struct Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { turn, iteration, part } = self;
-        match part {
-            Part::Inputs(segment) => write!(f, "inputs of segment {segment}")?,
-            Part::Sums(segment) => write!(f, "sums of segment {segment}")?,
-            Part::Errors(segment) => write!(f, "errors of segment {segment}")?,
-            Part::Products(segment) => write!(f, "products of segment {segment}")?,
-            Part::Update => f.write_str("masked steps")?,
-            Part::Total => f.write_str("sum of steps")?,
-        }
-        write!(f, " in iteration {iteration} of turn {turn}")
+        write!(f, "{part} in iteration {iteration} of turn {turn}")
     }
 }
 
@@ -79,7 +56,7 @@ pub enum Message {
         /// The secret part of the learning rate under it: the paper's encrypted eta.
         rate: EncChunk,
     },
-    /// Either: the next ciphertexts of a tensor.
+    /// Either: the next ciphertexts of a tensor, whose header follows from the plan.
     Tensor {
         /// Where it belongs.
         position: Position,
@@ -100,6 +77,11 @@ pub enum Message {
         /// The turn.
         turn: u64,
     },
+    /// Either: ends the turn because of an error.
+    Abort {
+        /// Which kind of error.
+        reason: AbortReason,
+    },
 }
 
 /// The kinds of [`Message`].
@@ -115,10 +97,12 @@ pub enum MessageKind {
     Updated,
     /// [`Message::Ended`].
     Ended,
+    /// [`Message::Abort`].
+    Abort,
 }
 
 impl Message {
-    /// Its kind.
+    /// Returns the kind.
     pub fn kind(&self) -> MessageKind {
         match self {
             Self::Join { .. } => MessageKind::Join,
@@ -126,61 +110,40 @@ impl Message {
             Self::Tensor { .. } => MessageKind::Tensor,
             Self::Updated { .. } => MessageKind::Updated,
             Self::Ended { .. } => MessageKind::Ended,
+            Self::Abort { .. } => MessageKind::Abort,
         }
     }
 
-    /// Which tensor it is of, if it is of one.
+    /// Returns which tensor it is of, if it is of one.
     pub fn part(&self) -> Option<Part> {
+        self.place().map(|place| place.part)
+    }
+}
+
+impl Conversation for Message {
+    fn abort(reason: AbortReason) -> Self {
+        Self::Abort { reason }
+    }
+
+    fn place(&self) -> Option<Place> {
         match self {
-            Self::Tensor { position, .. } => Some(position.part),
+            Self::Tensor { position, index, ciphertexts } => Some(Place {
+                round: position.iteration,
+                part: position.part,
+                index: *index,
+                ciphertexts: ciphertexts.ciphertext_count(),
+            }),
             _ => None,
         }
     }
-
-    /// The chunks of a tensor as messages.
-    pub(super) fn tensor(position: Position, chunks: Vec<EncChunk>) -> Vec<Self> {
-        let message = |(index, ciphertexts)| Self::Tensor { position, index, ciphertexts };
-        (0..).zip(chunks).map(message).collect()
-    }
 }
 
-/// A tensor that arrives chunk by chunk.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    pub(super) position: Position,
-    count: usize,
-    found: usize,
-    chunks: Vec<EncChunk>,
-}
-
-impl Arrival {
-    /// A tensor of `count` ciphertexts.
-    pub(super) fn new(position: Position, count: usize) -> Self {
-        Self { position, count, found: 0, chunks: vec![] }
-    }
-
-    /// Takes a chunk; all of them, once they are complete.
-    pub(super) fn push(
-        &mut self,
-        position: Position,
-        index: u32,
-        chunk: EncChunk,
-    ) -> Result<Option<Vec<EncChunk>>, super::PrivateError> {
-        if position != self.position {
-            let expected = self.position.to_string();
-            return Err(super::PrivateError::Place { expected, found: position });
+/// Prints the kind, and where it belongs.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor { position, index, .. } => write!(f, "chunk {index} of the {position}"),
+            other => write!(f, "{:?}", other.kind()),
         }
-        let (expected, next) = (self.chunks.len(), index as usize);
-        if next != expected {
-            let what = "index of the next chunk";
-            return Err(gelu_tensor::Error::Count { what, expected, found: next }.into());
-        }
-        self.found += chunk.ciphertext_count();
-        if self.found > self.count {
-            let what = "ciphertexts of a tensor";
-            return Err(gelu_tensor::Error::Count { what, expected: self.count, found: self.found }.into());
-        }
-        self.chunks.push(chunk);
-        Ok((self.found == self.count).then(|| std::mem::take(&mut self.chunks)))
     }
 }

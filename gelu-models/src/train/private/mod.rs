@@ -22,9 +22,9 @@ pub use fixed::FixedTrainer;
 pub use learner::{LearnerConfig, LearnerState, Statistics};
 pub use ledger::{LayerLeakage, Leakage, Ledger};
 pub use master::{DMax, Grant, MasterConfig, MasterState};
-pub use message::{Message, MessageKind, PRIVATE_VERSION, Part, Position};
+pub use message::{Message, MessageKind, PRIVATE_VERSION, Position};
 pub use paper::PaperTrainer;
-pub use plan::{Description, FixedPoint, NodeDescription, TrainPlan, TrainSegment};
+pub use plan::{Back, Description, FixedPoint, LayerSpan, TrainPlan, TrainSegment, TrainTerm};
 pub use samples::{Augmented, Samples, Shard};
 pub use server::{Server, ServerState};
 

@@ -1,3 +1,5 @@
+//! The paper's own protocol to the letter.
+
 use std::sync::Arc;
 
 use gelu_tensor::arith::Residues;
@@ -55,15 +57,18 @@ impl PaperTrainer {
     ) -> Result<Self, PrivateError> {
         if let Some(segment) = plan.segments().iter().find(|segment| dense(segment).is_none()) {
             let rule = "the paper's mode trains dense layers only";
-            return Err(PrivateError::Model { rule, found: segment.name.clone() });
+            return Err(PrivateError::Model { rule, found: segment.name().to_owned() });
         }
         let master = Master::new(plan.clone(), config, parameters)?;
         let (mut learners, mut keys) = (vec![], vec![]);
         // The largest sum of a scalar below N times inputs or errors, and a bias, is N times this.
         let most = plan.segments().iter().map(|segment| {
-            let [sum, product] = segment.map.most_terms().map(|terms| terms as u64);
-            let sum = sum * segment.input.1 + (1 << segment.bias_shift());
-            sum.max(product << plan.numbers().error_bits)
+            let terms =
+                segment.terms().iter().map(|term| term.map().most_terms() as u64 * term.format().bound());
+            let sum = terms.sum::<u64>() + segment.bias_factor();
+            let back = segment.terms().iter().filter_map(|term| term.back());
+            let products = back.map(|back| (back.map().most_terms() as u64) << plan.numbers().error_bits);
+            products.fold(sum, u64::max)
         });
         let needed = server.public_key().modulus() * most.max().unwrap_or(1) * 2u8;
         for (key, samples, config) in clients {
@@ -130,12 +135,12 @@ impl PaperTrainer {
         let totals = loop {
             need = match need {
                 Need::Sums(index, values) => {
-                    let sums = self.exchange(&turn, (index, Pass::Forward), &values, &key, rng)?;
+                    let sums = self.exchange(&turn, (index, Pass::Forward), &values[0], &key, rng)?;
                     self.learners[at].sums(index, &sums)?
                 }
-                Need::Products(index, errors) => {
+                Need::Products([index, term], errors) => {
                     let products = self.exchange(&turn, (index, Pass::Backward), &errors, &key, rng)?;
-                    self.learners[at].products(index, &products)?
+                    self.learners[at].products([index, term], &products)?
                 }
                 Need::Update(steps) => {
                     let updates = mask(&server, &encrypted_inverse, &steps, &mut turn, rng)?;
@@ -191,8 +196,10 @@ impl PaperTrainer {
         let public = key.public_key();
         let (images, own) = (plan.batch(), public.modulus());
         let scalar = |output: usize, of: &[BigUint]| match pass {
-            Pass::Forward => &of[layer.biases.start + output] << segment.bias_shift(),
-            Pass::Backward => BigUint::ZERO,
+            Pass::Forward if !layer.biases.is_empty() => {
+                &of[layer.biases.start + output] * segment.bias_factor()
+            }
+            Pass::Forward | Pass::Backward => BigUint::ZERO,
         };
 
         // Client.
@@ -289,7 +296,10 @@ fn mask(
 
 /// A dense layer's place among the parameters.
 fn dense(segment: &TrainSegment) -> Option<&LayerSpan> {
-    segment.layer.as_ref().filter(|layer| layer.shape.dims().len() == 2)
+    match segment.terms() {
+        [only] => Some(only.layer()).filter(|layer| layer.shape.dims().len() == 2),
+        _ => None,
+    }
 }
 
 /// Uniform below `modulus`, by rejection.

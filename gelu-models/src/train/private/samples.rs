@@ -1,3 +1,5 @@
+//! What clients train on.
+
 use std::sync::Arc;
 
 use gelu_tensor::Shape;

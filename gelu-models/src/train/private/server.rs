@@ -1,17 +1,24 @@
+//! The server's side of private training: the only place where the weights are, between turns; in one they are masked.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
 use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
-use gelu_tensor::{EncBatch, EncChunk, EncRate};
+use gelu_tensor::{
+    Decryption, EncChunk, EncRate, EncTensor, EncTensorBuilder, Flood, LinearMap, MapWeights, Product,
+};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::LayerLeakage;
 use super::master::{Master, MasterState};
-use super::message::Arrival;
-use super::{Grant, MasterConfig, Message, PRIVATE_VERSION, Part, Position, PrivateError, TrainPlan};
+use super::{Grant, MasterConfig, Message, PRIVATE_VERSION, Position, PrivateError, TrainPlan};
+use crate::peer::{AbortReason, Counted, Idle, Part, Peer};
+use crate::plan::Layout;
 
-/// The server's side of private training: the only place where the weights are, between turns; in one they are masked.
+/// The server's side of private training.
 pub struct Server {
     plan: Arc<TrainPlan>,
     key: Arc<SecretKey>,
@@ -19,14 +26,34 @@ pub struct Server {
     turn: Option<Turn>,
     /// A turn that was interrupted, for the client that comes back.
     interrupted: Option<TurnState>,
+    /// What is sent before anything else is computed.
+    outgoing: VecDeque<Message>,
 }
 
 struct Turn {
     client: PublicKey,
     state: TurnState,
-    arrival: Arrival,
-    /// The update that was taken last, when it is sent once more.
-    again: Option<Arrival>,
+    stage: Stage,
+    /// How many ciphertexts have come of the update that was taken last, when it is sent once more.
+    again: (u32, usize),
+}
+
+/// How far an iteration is.
+enum Stage {
+    /// The tensors of an exchange that have come or begun to come, and how much of the answer was sent.
+    Exchange { index: usize, inputs: Vec<EncTensorBuilder>, parts: usize, chunks: u32 },
+    /// The steps, or the sum of all steps of the turn.
+    Steps(Option<(Part, Decryption)>),
+}
+
+impl Stage {
+    /// The beginning of an iteration, or what comes after an exchange.
+    fn exchange(plan: &TrainPlan, index: usize) -> Self {
+        match index < plan.exchanges().len() {
+            true => Self::Exchange { index, inputs: vec![], parts: 0, chunks: 0 },
+            false => Self::Steps(None),
+        }
+    }
 }
 
 /// A turn between two of its iterations.
@@ -84,7 +111,11 @@ impl Server {
     ) -> Result<Self, PrivateError> {
         let ServerState { master, turn } = state;
         if turn.as_ref().is_some_and(|turn| {
-            turn.masked.len() != plan.parameters() || turn.grant.turn != master.turns || turn.done == 0
+            let ring = plan.numbers().ring;
+            turn.masked.len() != plan.parameters()
+                || turn.masked.iter().any(|&weight| weight != ring.wrap(weight))
+                || turn.grant.turn != master.turns
+                || turn.done == 0
         }) {
             return Err(PrivateError::State("its turn must be the next of the run"));
         }
@@ -101,7 +132,7 @@ impl Server {
         if key.public_key().size() != plan.description().server_key {
             return Err(PrivateError::State("the plan must be for the sizes of the keys"));
         }
-        Ok(Self { plan, key, master, turn: None, interrupted })
+        Ok(Self { plan, key, master, turn: None, interrupted, outgoing: VecDeque::new() })
     }
 
     /// What [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
@@ -171,6 +202,7 @@ impl Server {
     /// Gives up the turn that is under way, because its client has vanished: the weights are those with which it began,
     /// and only the ledger remembers what the client has seen.
     pub fn abandon(&mut self) {
+        self.outgoing.clear();
         let turn = self.turn.take().map(|turn| turn.state).or(self.interrupted.take());
         if let Some(turn) = turn {
             // The iteration that was under way may have been seen as well.
@@ -178,50 +210,20 @@ impl Server {
         }
     }
 
-    /// Takes a message and gives what to send. An error ends the turn as if the client had vanished.
-    ///
-    /// # Errors
-    /// [`PrivateError`].
-    pub fn handle(
-        &mut self,
-        message: Message,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Vec<Message>, PrivateError> {
-        let result = self.take(message, rng);
-        if result.is_err() && self.turn.is_some() {
-            self.abandon();
-        }
-        result
-    }
-
-    fn take(&mut self, message: Message, rng: &mut dyn CryptoRng) -> Result<Vec<Message>, PrivateError> {
-        let found = message.kind();
+    fn take(&mut self, message: Message, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
+        let found = message.to_string();
         match message {
+            Message::Abort { reason } => Err(PrivateError::Aborted(reason)),
             Message::Join { version, client, key } if self.turn.is_none() => {
                 if version != PRIVATE_VERSION {
                     return Err(PrivateError::Version { expected: PRIVATE_VERSION, found: version });
                 }
-                Ok(vec![self.begin(client, key, rng)?])
+                let granted = self.begin(client, key, rng)?;
+                self.outgoing.push_back(granted);
+                Ok(())
             }
-            Message::Tensor { position, index, ciphertexts } => {
-                let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
-                let last = turn.state.done.checked_sub(1);
-                if position.part == Part::Update && Some(position.iteration) == last {
-                    return self.update_again(position, index, ciphertexts);
-                }
-                // After the errors of the last segment a turn may go on or end.
-                let ends = turn.arrival.position.part == Part::Update && position.part == Part::Total;
-                if ends && index == 0 {
-                    let (layout, elements) = self.plan.total_layout()?;
-                    turn.arrival = Arrival::new(
-                        Position { part: Part::Total, ..turn.arrival.position },
-                        layout.groups() * elements,
-                    );
-                }
-                match turn.arrival.push(position, index, ciphertexts)? {
-                    Some(chunks) => self.answer(position, &chunks, rng),
-                    None => Ok(vec![]),
-                }
+            Message::Tensor { position, index, ciphertexts } if self.turn.is_some() => {
+                self.tensor(position, index, &ciphertexts)
             }
             _ => {
                 let expected = if self.turn.is_none() { "a client that joins" } else { "ciphertexts" };
@@ -236,7 +238,7 @@ impl Server {
         key: PublicKey,
         rng: &mut dyn CryptoRng,
     ) -> Result<Message, PrivateError> {
-        if key.size() != self.plan.description().client_key {
+        if key.size() != self.plan.description().client_key.size {
             return Err(PrivateError::State("the plan must be for the sizes of the keys"));
         }
         let state = match self.interrupted.take() {
@@ -258,122 +260,271 @@ impl Server {
             key: self.key.public_key().clone(),
             rate,
         };
-        let arrival = self.first_arrival(&state)?;
-        self.turn = Some(Turn { client: key, state, arrival, again: None });
+        let stage = Stage::exchange(&self.plan, 0);
+        self.turn = Some(Turn { client: key, state, stage, again: (0, 0) });
         Ok(message)
     }
 
-    /// The inputs of the first segment, of the next iteration.
-    fn first_arrival(&self, state: &TurnState) -> Result<Arrival, PrivateError> {
-        let position = Position { turn: state.grant.turn, iteration: state.done, part: Part::Inputs(0) };
-        let segment = &self.plan.segments()[0];
-        let layout = self.plan.layout(segment.forward_flood)?;
-        Ok(Arrival::new(position, layout.groups() * segment.map.inputs()))
+    /// Takes a chunk of the tensor that is due.
+    fn tensor(&mut self, position: Position, chunk: u32, ciphertexts: &EncChunk) -> Result<(), PrivateError> {
+        let (plan, key) = (self.plan.clone(), self.key.clone());
+        let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
+        let own = Position { turn: turn.state.grant.turn, iteration: turn.state.done, ..position };
+        if position.part == Part::Update && Some(position.iteration) == turn.state.done.checked_sub(1) {
+            let again = Position { iteration: position.iteration, ..own };
+            return if position == again {
+                self.update_again(position, chunk, ciphertexts)
+            } else {
+                Err(PrivateError::Place { expected: again.to_string(), found: position })
+            };
+        }
+        let place = |part: Part| {
+            let expected = Position { part, ..own };
+            match position == expected {
+                true => Ok(()),
+                false => Err(PrivateError::Place { expected: expected.to_string(), found: position }),
+            }
+        };
+        match &mut turn.stage {
+            Stage::Exchange { index, inputs, .. } => {
+                let exchange = &plan.exchanges()[*index];
+                let complete = inputs.last().is_none_or(EncTensorBuilder::is_complete);
+                let next = if complete { inputs.len() } else { inputs.len() - 1 };
+                let Some(&part) = exchange.ups.get(next) else {
+                    let expected = "no tensor before the answer to the last";
+                    return Err(PrivateError::Unexpected { expected, found: position.to_string() });
+                };
+                place(part)?;
+                if next == inputs.len() {
+                    let images =
+                        plan.product(exchange.down)?.layout.parts.first().map_or(1, |part| part.images);
+                    inputs.push(EncTensorBuilder::new(&turn.client, plan.header(part)?, images)?);
+                }
+                inputs[next].push(chunk, ciphertexts)?;
+            }
+            // After the errors of the first segment a turn may go on or end.
+            Stage::Steps(arrival) => {
+                let part = match (&arrival, position.part) {
+                    (Some((part, _)), _) => *part,
+                    (None, Part::Total) => Part::Total,
+                    (None, _) => Part::Update,
+                };
+                place(part)?;
+                let (_, mut steps) = match arrival.take() {
+                    Some(arrival) => arrival,
+                    None => (part, Decryption::new(key.public_key(), plan.header(part)?)?),
+                };
+                steps.push(chunk, ciphertexts, &key)?;
+                match steps.is_complete() {
+                    false => *arrival = Some((part, steps)),
+                    true if part == Part::Total => self.end(steps)?,
+                    true => self.update(steps)?,
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn answer(
-        &mut self,
-        position: Position,
-        chunks: &[EncChunk],
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Vec<Message>, PrivateError> {
-        let plan = self.plan.clone();
+    /// Takes the steps of an iteration.
+    fn update(&mut self, steps: Decryption) -> Result<(), PrivateError> {
+        let (plan, ring) = (self.plan.clone(), self.plan.numbers().ring);
         let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
-        let (ring, masked) = (plan.numbers().ring, &mut turn.state.masked);
-        match position.part {
-            Part::Inputs(index) => {
-                let segment = &plan.segments()[index as usize];
-                let (map, flood) = (&segment.map, segment.forward_flood);
-                let batch = EncBatch::from_chunks(&turn.client, map.inputs(), plan.layout(flood)?, chunks)?;
-                let sums = map.sums_encrypted(&batch, segment.weights(masked), ring)?;
-                let sums = sums.flooded(&segment.bias(masked), flood, rng)?;
-                let next = index as usize + 1;
-                turn.arrival = if next < plan.segments().len() {
-                    let segment = &plan.segments()[next];
-                    let layout = plan.layout(segment.forward_flood)?;
-                    let position = Position { part: Part::Inputs(index + 1), ..position };
-                    Arrival::new(position, layout.groups() * segment.map.inputs())
-                } else {
-                    after_backward(&plan, position, plan.segments().len())?
-                };
-                Ok(Message::tensor(Position { part: Part::Sums(index), ..position }, sums.into_chunks()))
-            }
-            Part::Errors(index) => {
-                let segment = &plan.segments()[index as usize];
-                let flood = segment.backward_flood.ok_or(PrivateError::State("no errors go back here"))?;
-                let map = &segment.map;
-                let batch = EncBatch::from_chunks(&turn.client, map.outputs(), plan.layout(flood)?, chunks)?;
-                let products = map.products_encrypted(&batch, segment.weights(masked), ring)?;
-                let products = products.flooded(&[], flood, rng)?;
-                turn.arrival = after_backward(&plan, position, index as usize)?;
-                Ok(Message::tensor(
-                    Position { part: Part::Products(index), ..position },
-                    products.into_chunks(),
-                ))
-            }
-            Part::Update => {
-                if turn.state.done + 1 >= turn.state.grant.iterations {
-                    return Err(PrivateError::State("the last iteration of a turn ends it"));
-                }
-                let steps = plan.update_layout().decrypt(&self.key, turn.state.rate, chunks)?;
-                for (weight, step) in masked.iter_mut().zip(steps.iter()) {
-                    *weight = ring.wrap(weight.wrapping_sub(*step));
-                }
-                turn.state.done += 1;
-                turn.again = None;
-                let arrival = self.turn.as_ref().map(|turn| self.first_arrival(&turn.state)).transpose()?;
-                if let (Some(turn), Some(arrival)) = (&mut self.turn, arrival) {
-                    turn.arrival = arrival;
-                }
-                Ok(vec![Message::Updated { turn: position.turn, iteration: position.iteration }])
-            }
-            Part::Total => {
-                let (layout, elements) = plan.total_layout()?;
-                let batch = EncBatch::from_chunks(self.key.public_key(), elements, layout, chunks)?;
-                let values = batch.decrypt_low(&self.key, layout.slot_bits as u32)?;
-                let total = |at: usize| {
-                    values[at % layout.width * elements + at / layout.width] as i64
-                        - TrainPlan::total_offset()
-                };
-                let totals: Vec<i64> = (0..plan.parameters()).map(total).collect();
-                let iterations = turn.state.done + 1;
-                self.master.finish(turn.state.client, (iterations, turn.state.rate), &totals)?;
-                self.turn = None;
-                Ok(vec![Message::Ended { turn: position.turn }])
-            }
-            Part::Sums(_) | Part::Products(_) => Err(PrivateError::State("no tensor of the client's")),
+        if turn.state.done + 1 >= turn.state.grant.iterations {
+            return Err(PrivateError::State("the last iteration of a turn ends it"));
         }
+        let size = self.key.public_key().size();
+        let steps = plan.update_layout().read(size, turn.state.rate, &steps.finish_residues()?)?;
+        for (weight, step) in turn.state.masked.iter_mut().zip(steps.iter()) {
+            *weight = ring.wrap(weight.wrapping_sub(*step));
+        }
+        let iteration = turn.state.done;
+        turn.state.done += 1;
+        turn.again = (0, 0);
+        turn.stage = Stage::exchange(&plan, 0);
+        self.outgoing.push_back(Message::Updated { turn: turn.state.grant.turn, iteration });
+        Ok(())
     }
 
     /// An update that was sent twice is taken once: the second time it is only counted.
     fn update_again(
         &mut self,
-        position: Position,
-        index: u32,
-        chunk: EncChunk,
-    ) -> Result<Vec<Message>, PrivateError> {
+        Position { turn: number, iteration, .. }: Position,
+        chunk: u32,
+        ciphertexts: &EncChunk,
+    ) -> Result<(), PrivateError> {
         let count = self.plan.update_layout().ciphertexts(self.key.public_key().size())?;
         let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
-        let expected = Position { turn: turn.state.grant.turn, ..position };
-        let again = turn.again.get_or_insert_with(|| Arrival::new(expected, count));
-        if again.push(position, index, chunk)?.is_none() {
-            return Ok(vec![]);
+        let (expected, found) = (turn.again.0, turn.again.1 + ciphertexts.ciphertext_count());
+        if chunk != expected || found > count {
+            let what = "chunks of an update that is sent again";
+            let (expected, found) = (expected as usize, chunk as usize);
+            return Err(gelu_tensor::Error::Count { what, expected, found }.into());
         }
-        turn.again = None;
-        Ok(vec![Message::Updated { turn: position.turn, iteration: position.iteration }])
+        turn.again = (chunk + 1, found);
+        if found == count {
+            turn.again = (0, 0);
+            self.outgoing.push_back(Message::Updated { turn: number, iteration });
+        }
+        Ok(())
+    }
+
+    /// Ends the turn with the sum of its steps (Algorithm 5).
+    fn end(&mut self, totals: Decryption) -> Result<(), PrivateError> {
+        let totals = totals.finish()?;
+        let turn = self.turn.as_ref().ok_or(PrivateError::State("no turn is under way"))?;
+        let (client, number) = (turn.state.client, turn.state.grant.turn);
+        let iterations = (turn.state.done + 1, turn.state.rate);
+        self.master.finish(client, iterations, &totals.values()[..self.plan.parameters()])?;
+        self.turn = None;
+        self.outgoing.push_back(Message::Ended { turn: number });
+        Ok(())
+    }
+
+    /// Computes the next part of the answer to an exchange whose tensors have come.
+    fn advance(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
+        let plan = self.plan.clone();
+        let Some(Turn { client, state, stage, .. }) = &mut self.turn else { return Ok(()) };
+        let Stage::Exchange { index, inputs, parts, chunks } = stage else { return Ok(()) };
+        let exchange = &plan.exchanges()[*index];
+        if inputs.len() < exchange.ups.len() || !inputs.iter().all(EncTensorBuilder::has_part) {
+            return Ok(());
+        }
+        let images: Vec<EncTensor> = inputs.iter_mut().filter_map(|input| input.next_part()).collect();
+        let Multiplication { layout, flood, terms, bias } = plan.product(exchange.down)?;
+        let Some(part) = layout.images().nth(*parts) else { return Ok(()) };
+        let exponents = client.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
+        let multiply = || {
+            let mut sums: Option<EncTensor> = None;
+            for ((map, weights), (input, product)) in terms.iter().zip(images.iter().zip(&part.products)) {
+                let values = &state.masked[weights.clone()];
+                let term = multiply(input, map, (values, flood), product)?;
+                sums = Some(match sums {
+                    None => term,
+                    Some(sums) => sums.add(&term)?,
+                });
+            }
+            let sums = sums.ok_or(PrivateError::State("an exchange has tensors"))?;
+            Ok::<_, PrivateError>(sums.repack(layout.down.stacked())?)
+        };
+        let (sums, fresh) = rayon::join(multiply, || exponents.powers());
+        let bias = bias.map_or(vec![], |segment| segment.bias(&state.masked));
+        let sums = sums?.flood(&bias, rng)?.rerandomize_with(fresh, rng);
+        let position = Position { turn: state.grant.turn, iteration: state.done, part: exchange.down };
+        for ciphertexts in sums.chunks() {
+            self.outgoing.push_back(Message::Tensor { position, index: *chunks, ciphertexts });
+            *chunks += 1;
+        }
+        *parts += 1;
+        if inputs.iter().all(EncTensorBuilder::is_empty) {
+            *stage = Stage::exchange(&plan, *index + 1);
+        }
+        Ok(())
     }
 }
 
-/// What comes after the errors of segment `before` (or the sums of the last): those of another, or the steps.
-fn after_backward(plan: &TrainPlan, position: Position, before: usize) -> Result<Arrival, PrivateError> {
-    let next = plan.backward().find(|&index| index < before);
-    let Some((index, segment)) = next.map(|index| (index, &plan.segments()[index])) else {
-        let count = plan.update_layout().ciphertexts(plan.description().server_key)?;
-        return Ok(Arrival::new(Position { part: Part::Update, ..position }, count));
-    };
-    let flood = segment.backward_flood.ok_or(PrivateError::State("no errors go back here"))?;
-    let count = plan.layout(flood)?.groups() * segment.map.outputs();
-    Ok(Arrival::new(Position { part: Part::Errors(index as u32), ..position }, count))
+impl Peer for Server {
+    type Message = Message;
+    type Event = Infallible;
+    type Error = PrivateError;
+
+    /// Takes a message. An error ends the turn as if the client had vanished.
+    fn handle(
+        &mut self,
+        message: Message,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Infallible>, PrivateError> {
+        self.take(message, rng).inspect_err(|_| self.close())?;
+        Ok(None)
+    }
+
+    /// Computes the next sums or products in a unit of bounded size; `None` until the client says more.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {
+        if self.outgoing.is_empty()
+            && let Err(error) = self.advance(rng)
+        {
+            self.close();
+            return Err(error);
+        }
+        Ok(self.outgoing.pop_front())
+    }
+
+    fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
+        Idle::Nothing
+    }
+
+    /// Gives up the turn that is under way, if there is one.
+    fn close(&mut self) {
+        self.outgoing.clear();
+        if self.turn.is_some() {
+            self.abandon();
+        }
+    }
+
+    /// Whether no turn is under way, and all has been said about the last.
+    fn is_closed(&self) -> bool {
+        self.turn.is_none() && self.outgoing.is_empty()
+    }
+
+    fn reason(error: &PrivateError) -> Option<AbortReason> {
+        error.reason()
+    }
+
+    fn operations(&self) -> Counted {
+        self.client_key().map_or(Counted::default(), |key| Counted {
+            computing: key.ring().operations(),
+            checking: key.check_operations(),
+        })
+    }
+}
+
+/// What a server computes for a tensor of sums or products.
+struct Multiplication<'a> {
+    layout: &'a Layout,
+    flood: Flood,
+    /// The maps, and where their weights lie among all parameters.
+    terms: Vec<(&'a Arc<LinearMap>, std::ops::Range<usize>)>,
+    /// The segment whose biases are added.
+    bias: Option<&'a super::TrainSegment>,
+}
+
+impl TrainPlan {
+    fn product(&self, part: Part) -> Result<Multiplication<'_>, PrivateError> {
+        let absent =
+            || PrivateError::Model { rule: "the plan must have the tensor", found: part.to_string() };
+        match part {
+            Part::Sums { segment } => {
+                let segment = self.segments().get(segment as usize).ok_or_else(absent)?;
+                let terms = segment.terms().iter();
+                Ok(Multiplication {
+                    layout: segment.layout(),
+                    flood: segment.flood(),
+                    terms: terms.map(|term| (term.map(), term.layer().weights.clone())).collect(),
+                    bias: Some(segment),
+                })
+            }
+            Part::Products { segment, term } => {
+                let segment = self.segments().get(segment as usize).ok_or_else(absent)?;
+                let term = segment.terms().get(term as usize).ok_or_else(absent)?;
+                let back = term.back().ok_or_else(absent)?;
+                Ok(Multiplication {
+                    layout: back.layout(),
+                    flood: back.flood(),
+                    terms: vec![(back.map(), term.layer().weights.clone())],
+                    bias: None,
+                })
+            }
+            _ => Err(absent()),
+        }
+    }
+}
+
+fn multiply(
+    input: &EncTensor,
+    map: &Arc<LinearMap>,
+    (values, flood): (&[u64], Flood),
+    product: &Product,
+) -> Result<EncTensor, gelu_tensor::Error> {
+    input.apply(map, &MapWeights::Residues { values, flood }, product)
 }
 
 /// Prints no weight.

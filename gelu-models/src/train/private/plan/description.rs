@@ -1,10 +1,13 @@
-use gelu_layers::{Activation, AffineForm};
-use gelu_tensor::paillier::KeyBits;
-use gelu_tensor::{RingBits, Shape, Window};
+//! What both sides of private training must agree on.
+
+use std::sync::Arc;
+
+use gelu_tensor::RingBits;
+use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use serde::{Deserialize, Serialize};
 
 use crate::train::private::PrivateError;
-use crate::{Model, Node};
+use crate::{Graph, Model};
 
 /// The fixed-point numbers of a run. A real x is the integer `round(x 2^f)`; ranges are powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,85 +63,47 @@ impl FixedPoint {
         within("bits of errors", (1, 20), self.error_bits.into())?;
         within("bits of flooding", (0, 40), self.flood_bits.into())
     }
-}
 
-/// One step of a network, without its numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum NodeDescription {
-    /// A convolution.
-    Convolution {
-        /// The layer's name.
-        name: String,
-        /// Output channels.
-        kernels: usize,
-        /// The window.
-        window: Window,
-    },
-    /// Mean pooling.
-    Pooling {
-        /// The layer's name.
-        name: String,
-        /// The window.
-        window: Window,
-    },
-    /// A fully connected layer.
-    Dense {
-        /// The layer's name.
-        name: String,
-        /// Length of its output.
-        outputs: usize,
-    },
-    /// Images as vectors.
-    Flatten,
-    /// A nonlinear step.
-    Activation(Activation),
+    /// Fractional bits and bound of a value that goes up: of the network's input, or of any other.
+    pub(super) fn values(&self, is_input: bool) -> (i32, u64) {
+        match is_input {
+            true => (self.input_bits as i32 - self.input_range, 1 << self.input_bits),
+            false => (self.activation_bits as i32 - self.activation_range, 1 << self.activation_bits),
+        }
+    }
 }
 
 /// All that both sides must agree on: what a plan follows from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
-    /// Shape of one input.
-    pub input: Shape,
-    /// The network.
-    pub nodes: Vec<NodeDescription>,
+    /// The network, without its weights.
+    pub graph: Arc<Graph>,
     /// Inputs to one update.
     pub batch: usize,
     /// The numbers.
     pub numbers: FixedPoint,
-    /// Size of the clients' keys.
-    pub client_key: KeyBits,
+    /// Size and type of the clients' keys, which layouts are chosen for.
+    pub client_key: KeyParameters,
     /// Size of the server's key.
     pub server_key: KeyBits,
+    /// Residues that the server works on at a time.
+    pub lanes: usize,
 }
 
 impl Description {
-    /// That of a model.
-    ///
-    /// # Errors
-    /// [`PrivateError::Model`] when a layer is none of those that can be trained.
+    /// Residues that the server is taken to work on at a time: as many as the widest vector has.
+    const LANES: usize = 8;
+
+    /// Returns that of a model, for clients and a server with keys of these sizes.
     pub fn new(
         model: &Model,
         batch: usize,
         numbers: FixedPoint,
-        [client_key, server_key]: [KeyBits; 2],
-    ) -> Result<Self, PrivateError> {
-        let node = |node: &Node| match node {
-            Node::Activation(activation) => NodeDescription::Activation(*activation),
-            Node::Linear { name, layer } => {
-                let (name, rows) = (name.clone(), layer.parameters().map_or(0, |p| p.weight.nrows()));
-                match layer.affine().form() {
-                    AffineForm::Convolution(window) => {
-                        NodeDescription::Convolution { name, kernels: rows, window }
-                    }
-                    AffineForm::Pooling(window) => NodeDescription::Pooling { name, window },
-                    AffineForm::Dense => NodeDescription::Dense { name, outputs: rows },
-                    AffineForm::Reshape => NodeDescription::Flatten,
-                }
-            }
-        };
-        let nodes = model.nodes().iter().map(node).collect();
-        Ok(Self { input: model.input_shape().clone(), nodes, batch, numbers, client_key, server_key })
+        [client_key, server_key]: [KeyParameters; 2],
+    ) -> Self {
+        let graph = model.graph().clone();
+        let (server_key, lanes) = (server_key.size, Self::LANES);
+        Self { graph, batch, numbers, client_key, server_key, lanes }
     }
 }

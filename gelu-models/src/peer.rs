@@ -1,0 +1,231 @@
+//! The shape that all sides of all conversations have: state machines without I/O, clock or randomness of their own.
+
+use std::fmt;
+
+use gelu_tensor::arith::Operations;
+use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
+
+/// One side of a conversation. It takes what comes ([`handle`](Self::handle)) and is asked for what it has to say
+/// ([`next_message`](Self::next_message)), one message and a bounded unit of computation at a time; carrying messages is
+/// the caller's part.
+///
+/// Every message consumes the state it starts from: whatever goes wrong leaves a closed conversation.
+pub trait Peer {
+    /// What both sides say to each other.
+    type Message: Conversation;
+    /// What a message can lead to that the caller wants to know.
+    type Event;
+    /// Why the conversation ends before its end.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Takes a message from the other side.
+    ///
+    /// # Errors
+    /// When the state does not allow it, or a computation fails. The conversation is closed then.
+    fn handle(
+        &mut self,
+        message: Self::Message,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Self::Event>, Self::Error>;
+
+    /// Makes the next message to the other side; `None` until that says more, or the caller wants something.
+    ///
+    /// # Errors
+    /// When a computation fails, or the conversation is closed. It is closed then.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Self::Message>, Self::Error>;
+
+    /// Uses time in which there is nothing to take and nothing to say for something that will be needed. It changes no
+    /// result.
+    fn idle(&mut self, rng: &mut dyn CryptoRng) -> Idle;
+
+    /// Ends the conversation: what must happen when a message could not even be decoded.
+    fn close(&mut self);
+
+    /// Whether the conversation is over.
+    fn is_closed(&self) -> bool;
+
+    /// Returns what the other side is told about an error; `None` where it knows already.
+    fn reason(error: &Self::Error) -> Option<AbortReason>;
+
+    /// Returns the operations mod n^2 on the other side's ciphertexts so far.
+    fn operations(&self) -> Counted {
+        Counted::default()
+    }
+}
+
+/// Operations mod n^2 on ciphertexts of the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Those that plans count: products, sums, repacking, re-randomization.
+    pub computing: Operations,
+    /// Those of decoding ciphertexts and checking them and the key.
+    pub checking: Operations,
+}
+
+impl std::ops::Sub for Counted {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self { computing: self.computing - earlier.computing, checking: self.checking - earlier.checking }
+    }
+}
+
+/// What came of idle time.
+pub enum Idle {
+    /// There was nothing to do.
+    Nothing,
+    /// Something was made; there may be more.
+    Worked,
+    /// Work that another thread can do. It returns the operations that it took.
+    Background(Box<dyn FnOnce() -> Operations + Send>),
+}
+
+/// What drivers and accounts need to know of a message.
+pub trait Conversation: fmt::Display + Send {
+    /// Returns the message that ends a conversation because of an error.
+    fn abort(reason: AbortReason) -> Self;
+
+    /// Returns which chunk of which tensor the message carries, if it carries one.
+    fn place(&self) -> Option<Place>;
+}
+
+/// A chunk of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which batch of a session or iteration of a turn, from 0.
+    pub round: u32,
+    /// Which tensor.
+    pub part: Part,
+    /// How many chunks of it came before.
+    pub index: u32,
+    /// Ciphertexts of the chunk.
+    pub ciphertexts: usize,
+}
+
+impl<P: Peer> Peer for &mut P {
+    type Message = P::Message;
+    type Event = P::Event;
+    type Error = P::Error;
+
+    fn handle(
+        &mut self,
+        message: Self::Message,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Self::Event>, Self::Error> {
+        (**self).handle(message, rng)
+    }
+
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Self::Message>, Self::Error> {
+        (**self).next_message(rng)
+    }
+
+    fn idle(&mut self, rng: &mut dyn CryptoRng) -> Idle {
+        (**self).idle(rng)
+    }
+
+    fn close(&mut self) {
+        (**self).close();
+    }
+
+    fn is_closed(&self) -> bool {
+        (**self).is_closed()
+    }
+
+    fn reason(error: &Self::Error) -> Option<AbortReason> {
+        P::reason(error)
+    }
+
+    fn operations(&self) -> Counted {
+        (**self).operations()
+    }
+}
+
+/// Which tensor of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Part {
+    /// Client: what goes into a term of a segment.
+    Inputs {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+        /// Which of its terms, from 0.
+        term: u32,
+    },
+    /// Server: the sums of a segment.
+    Sums {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+    },
+    /// Client, training: the errors of a segment's sums, for one of its terms.
+    Errors {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+        /// Which of its terms, from 0.
+        term: u32,
+    },
+    /// Server, training: their products with the weights of that term.
+    Products {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+        /// Which of its terms, from 0.
+        term: u32,
+    },
+    /// Client, training: the masked steps, under the server's key.
+    Update,
+    /// Client, training: the sum of all steps of the turn, under the server's key.
+    Total,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inputs { segment, term: 0 } => write!(f, "inputs of segment {segment}"),
+            Self::Inputs { segment, term } => write!(f, "inputs of term {term} of segment {segment}"),
+            Self::Sums { segment } => write!(f, "sums of segment {segment}"),
+            Self::Errors { segment, term: 0 } => write!(f, "errors of segment {segment}"),
+            Self::Errors { segment, term } => write!(f, "errors of segment {segment} for term {term}"),
+            Self::Products { segment, term: 0 } => write!(f, "products of segment {segment}"),
+            Self::Products { segment, term } => write!(f, "products of term {term} of segment {segment}"),
+            Self::Update => f.write_str("masked steps"),
+            Self::Total => f.write_str("sum of steps"),
+        }
+    }
+}
+
+/// Why a peer ended a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AbortReason {
+    /// A message came that the state does not allow.
+    UnexpectedMessage,
+    /// A message could not be decoded.
+    Malformed,
+    /// The protocol's versions differ.
+    Version,
+    /// A tensor was not what the plan says, or its ciphertexts were none.
+    BadTensor,
+    /// The plan did not hold together.
+    BadPlan,
+    /// There is no plan for the key or the batch, or no turn to be had.
+    Refused,
+    /// A computation of the other side's own failed.
+    Failed,
+    /// The conversation had ended.
+    Closed,
+}
+
+impl fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnexpectedMessage => "it received a message that it did not expect",
+            Self::Malformed => "it received a message that it could not decode",
+            Self::Version => "it speaks another version of the protocol",
+            Self::BadTensor => "it received a tensor that is not what the plan says",
+            Self::BadPlan => "it received a plan that does not hold together",
+            Self::Refused => "it has no plan or turn for this client",
+            Self::Failed => "it could not go on by itself",
+            Self::Closed => "its session had ended",
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! Why there is no plan.
+
+/// Why a model has no plan, or a plan is not followed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is nothing for the server to compute.
+    #[error("a plan needs at least one linear segment, found none")]
+    Empty,
+    /// An option outside its range.
+    #[error("{what}: expected {expected}, found {found}")]
+    Option {
+        /// Which option.
+        what: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A value of unknown magnitude.
+    #[error(
+        "values of `{node}`: expected a calibrated magnitude, found none; run `Model::calibrate` on some typical inputs \
+         before planning, load weights that have ranges, or set `PlanOptions::ranges`"
+    )]
+    NoRange {
+        /// The node that makes them.
+        node: String,
+    },
+    /// Bits for a layer that the model does not have.
+    #[error("bits for layer `{name}`: the model has no linear layer of that name")]
+    UnknownLayer {
+        /// The name.
+        name: String,
+    },
+    /// A segment whose numbers do not fit the key or an integer, or that is too large.
+    #[error("segment `{name}`: {source}")]
+    Numbers {
+        /// The segment.
+        name: String,
+        /// What does not fit.
+        source: gelu_tensor::Error,
+    },
+    /// A description from outside for another key.
+    #[error("plan: expected one for a key of {expected} bits, found one for {found} bits")]
+    Key {
+        /// The client's key.
+        expected: usize,
+        /// The plan's.
+        found: usize,
+    },
+    /// A description from outside for another batch.
+    #[error("plan: expected one for a batch of {expected}, found one for {found}")]
+    Batch {
+        /// Images that were asked for.
+        expected: usize,
+        /// Images of the plan.
+        found: usize,
+    },
+    /// A description from outside whose numbers are not those of its graph.
+    #[error("plan, {what}: expected {expected}, found {found}")]
+    Description {
+        /// What was counted.
+        what: &'static str,
+        /// As many as the graph has.
+        expected: usize,
+        /// As many as there are.
+        found: usize,
+    },
+}

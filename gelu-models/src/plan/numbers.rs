@@ -1,0 +1,156 @@
+//! The fixed-point numbers of a plan: scales and bounds, from public facts about a model.
+
+use std::collections::BTreeMap;
+
+use gelu_layers::exponent;
+use gelu_tensor::{Error, Format, IntWeights, WeightRange};
+use serde::{Deserialize, Serialize};
+
+use super::cut::{Cut, CutSegment};
+use super::{PlanError, PlanOptions};
+use crate::{Graph, Model, Op, Ranges, ValueId};
+
+/// What is public of a model's numbers: what formats, slots and costs follow from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numbers {
+    /// Scale and bound of each value that is encrypted, by its number.
+    pub formats: BTreeMap<u32, Format>,
+    /// Of each segment.
+    pub segments: Vec<SegmentNumbers>,
+}
+
+/// What is public of a segment's numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentNumbers {
+    /// The integer weights of each term.
+    pub weights: Vec<WeightRange>,
+    /// Power of two that no bias exceeds; `None` without biases.
+    pub bias_exponent: Option<i32>,
+}
+
+impl Numbers {
+    /// The format of a value that is encrypted.
+    pub(super) fn format(&self, value: ValueId) -> Result<Format, PlanError> {
+        let format = self.formats.get(&(value.index() as u32)).copied();
+        let (expected, found) = (value.index(), self.formats.len());
+        format.ok_or(PlanError::Description { what: "format of value", expected, found })
+    }
+}
+
+/// The integers of a segment.
+#[derive(Clone, Debug)]
+pub(super) struct IntegerSegment {
+    /// Of each term.
+    pub(super) weights: Vec<IntWeights>,
+    /// Real biases, one for each element of the output, rounded when the scale of the sums is known; empty without any.
+    pub(super) bias: Vec<f64>,
+}
+
+/// The smallest range that a value is given.
+const LEAST_RANGE: f64 = 1.0 / 65_536.0;
+
+/// Chooses the numbers of a model that was cut, and rounds its weights.
+pub(super) fn choose(
+    model: &Model,
+    cut: &Cut,
+    options: &PlanOptions,
+) -> Result<(Numbers, Vec<IntegerSegment>), PlanError> {
+    let layer_bits = options.layer_bits.as_ref().unwrap_or(model.layer_bits());
+    if let Some(name) = layer_bits.keys().find(|name| model.layers().all(|(layer, _)| layer != *name)) {
+        return Err(PlanError::UnknownLayer { name: name.clone() });
+    }
+    // Those of the options were checked, those of the model may come out of a file.
+    if let Some(bits) = layer_bits.values().find(|bits| !(2..=24).contains(*bits)) {
+        let (what, expected) = ("weight bits", "2 to 24");
+        return Err(PlanError::Option { what, expected, found: bits.to_string() });
+    }
+    let ranges = options.ranges.as_ref().or(model.ranges());
+    if let Some((name, bad)) =
+        ranges.and_then(|ranges| ranges.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)))
+    {
+        let found = format!("{bad} for `{name}`");
+        let (what, expected) = ("calibrated range", "a finite number that is not negative");
+        return Err(PlanError::Option { what, expected, found });
+    }
+    let mut formats = BTreeMap::new();
+    for source in cut.segments.iter().flat_map(|segment| &segment.terms).map(|term| term.source) {
+        let name = model.graph().name(source);
+        let (largest, bits) = match source {
+            ValueId::INPUT => {
+                let range = ranges.and_then(|ranges| ranges.get(Ranges::INPUT));
+                (range.map_or(1.0, f64::from), options.input_bits)
+            }
+            _ => (magnitude(model.graph(), source, ranges, options.range_margin)?, options.activation_bits),
+        };
+        let format =
+            format(largest, bits).map_err(|source| PlanError::Numbers { name: name.to_owned(), source })?;
+        formats.insert(source.index() as u32, format);
+    }
+    let (mut segments, mut integers) = (vec![], vec![]);
+    for segment in &cut.segments {
+        let bits = |nodes: &[usize]| {
+            let tuned = nodes.iter().filter_map(|&node| layer_bits.get(&model.graph().nodes()[node].name));
+            tuned.max().copied().unwrap_or(options.weight_bits)
+        };
+        let (numbers, weights) = round(segment, &formats, bits)
+            .map_err(|source| PlanError::Numbers { name: segment.name.clone(), source })?;
+        segments.push(numbers);
+        integers.push(weights);
+    }
+    Ok((Numbers { formats, segments }, integers))
+}
+
+/// The largest value that a format is made for.
+fn magnitude(graph: &Graph, value: ValueId, ranges: Option<&Ranges>, margin: f64) -> Result<f64, PlanError> {
+    let name = graph.name(value);
+    let bound = match graph.op(value) {
+        Some(Op::Client(op)) => op.bound(),
+        _ => None,
+    };
+    let range = ranges.and_then(|ranges| ranges.get(name)).map(|range| f64::from(range) * margin);
+    match (range, bound) {
+        (Some(range), Some(bound)) => Ok(range.min(bound)),
+        (Some(known), None) | (None, Some(known)) => Ok(known),
+        (None, None) => Err(PlanError::NoRange { node: name.to_owned() }),
+    }
+}
+
+/// The finest power-of-two scale at which `bits` bits hold `largest`.
+fn format(largest: f64, bits: u32) -> Result<Format, Error> {
+    // A value that calibration never saw alive says nothing of its scale, and one that was hardly alive would ask for a
+    // scale at which biases overflow.
+    let largest = if largest == 0.0 { 1.0 } else { largest.max(LEAST_RANGE) };
+    let scale_bits = bits as i32 - largest.log2().ceil().min(200.0) as i32;
+    let bound = (largest * f64::from(scale_bits).exp2()).ceil().max(1.0) as u64;
+    Format::new(bound, scale_bits)
+}
+
+/// Weights at the finest power-of-two scales that hold the largest of each term, and at which the sums of all terms have
+/// one scale.
+fn round(
+    segment: &CutSegment,
+    formats: &BTreeMap<u32, Format>,
+    bits: impl Fn(&[usize]) -> u32,
+) -> Result<(SegmentNumbers, IntegerSegment), Error> {
+    let input_scale =
+        |source: ValueId| formats.get(&(source.index() as u32)).map_or(0, |format| format.scale_bits());
+    let finest = segment
+        .terms
+        .iter()
+        .map(|term| input_scale(term.source) + term.affine.finest_scale(bits(&term.nodes)));
+    let common = finest.min().unwrap_or(0);
+    let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
+    for term in &segment.terms {
+        let range = WeightRange::signed(bits(&term.nodes), common - input_scale(term.source));
+        weights.push(term.affine.quantize(range)?);
+        ranges.push(range);
+        match bias.is_empty() {
+            true => bias = term.affine.bias().to_vec(),
+            false => bias.iter_mut().zip(term.affine.bias()).for_each(|(sum, bias)| *sum += bias),
+        }
+    }
+    let bias_exponent = (!bias.is_empty()).then(|| exponent(&bias));
+    Ok((SegmentNumbers { weights: ranges, bias_exponent }, IntegerSegment { weights, bias }))
+}

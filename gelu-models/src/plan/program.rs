@@ -1,0 +1,138 @@
+//! A plan with its weights: what the server runs.
+
+use std::sync::Arc;
+
+use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights};
+use ndarray::ArrayView2;
+
+use super::cut::{Cut, Fusion};
+use super::numbers::{IntegerSegment, Numbers, choose};
+use super::run::sums_in_the_clear;
+use super::{Description, Functions, Need, Outcome, Part, Plan, PlanError, PlanOptions, Run};
+use crate::{Graph, Model};
+
+/// A model that was cut and rounded: all of a program that does not depend on key and batch.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    pub(super) cut: Cut,
+    graph: Arc<Graph>,
+    numbers: Numbers,
+    segments: Vec<IntegerSegment>,
+    lanes: usize,
+}
+
+impl Lowered {
+    pub(crate) fn new(model: &Model, options: &PlanOptions) -> Result<Self, PlanError> {
+        options.check()?;
+        let graph = model.graph().clone();
+        let affine = |index: usize, _: &gelu_layers::LinearConfig| {
+            let layer = model.layer(index).ok_or(Error::Count {
+                what: "layers of a linear node",
+                expected: 1,
+                found: 0,
+            })?;
+            Ok(layer.affine())
+        };
+        let cut = Cut::new(&graph, Fusion::Chains, affine)?;
+        let (numbers, segments) = choose(model, &cut, options)?;
+        Ok(Self { cut, graph, numbers, segments, lanes: options.lanes })
+    }
+
+    /// The program for a key and a batch.
+    pub(crate) fn program(self: &Arc<Self>, key: KeyParameters, batch: usize) -> Result<Program, PlanError> {
+        let (graph, numbers) = (self.graph.clone(), self.numbers.clone());
+        let description = Description { graph, numbers, batch, lanes: self.lanes };
+        let plan = Arc::new(Plan::assemble(&self.cut, description, key)?);
+        Ok(Program { plan, lowered: self.clone() })
+    }
+}
+
+/// A plan with the weights: what the server runs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    plan: Arc<Plan>,
+    lowered: Arc<Lowered>,
+}
+
+impl Model {
+    /// Returns how to run the model on ciphertexts.
+    ///
+    /// # Errors
+    /// [`PlanError`] when the options are out of range, the model was not calibrated, or the numbers do not fit the key.
+    pub fn compile(&self, options: &PlanOptions) -> Result<Program, PlanError> {
+        let key = KeyParameters { size: options.key, key_type: options.key_type };
+        Arc::new(Lowered::new(self, options)?).program(key, options.batch)
+    }
+}
+
+impl Program {
+    /// Returns the public part.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Returns the integer weights of each term of a segment.
+    pub fn weights(&self, segment: usize) -> &[IntWeights] {
+        self.lowered.segments.get(segment).map_or(&[], |segment| &segment.weights)
+    }
+
+    pub(super) fn cut(&self) -> &Cut {
+        &self.lowered.cut
+    }
+
+    /// Runs the plan on integers in the clear, for any number of images `[images, elements]`: what the encrypted run
+    /// gives, bit for bit.
+    ///
+    /// # Errors
+    /// As [`Run::start`]; [`Error::Count`] when the graph has a function of the client's own.
+    pub fn run_clear(&self, images: ArrayView2<'_, f32>) -> Result<Outcome, Error> {
+        self.run_clear_with(Functions::default(), images)
+    }
+
+    /// Does the same with functions of the client's own.
+    ///
+    /// # Errors
+    /// As [`Run::start`]; [`Error::Count`] when a function is missing.
+    pub fn run_clear_with(
+        &self,
+        functions: Functions,
+        images: ArrayView2<'_, f32>,
+    ) -> Result<Outcome, Error> {
+        let (mut run, mut need) = Run::start(self.plan.clone(), functions, images)?;
+        while let Need::Sums { segment, inputs } = need {
+            let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
+            let segment = &self.plan.segments()[segment];
+            need = run.take(sums_in_the_clear(segment, (weights, bias), &inputs)?)?;
+        }
+        run.finish()
+    }
+
+    /// Computes a segment on a part of a batch: products, sums, biases, repacking. What comes out is yet to be
+    /// re-randomized.
+    ///
+    /// # Errors
+    /// [`Error`] when the inputs are not those of the plan.
+    pub fn sums(&self, segment: usize, part: &Part, inputs: &[EncTensor]) -> Result<EncTensor, Error> {
+        let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
+        let segment = &self.plan.segments()[segment];
+        let mut sums: Option<EncTensor> = None;
+        let terms = segment.terms().iter().zip(weights).zip(&part.products).zip(inputs);
+        for (((term, weights), product), input) in terms {
+            // Of a layer before and one after flattening the shapes differ.
+            let term = input
+                .apply(term.map(), &MapWeights::Integers(weights), product)?
+                .reshape(segment.shape().clone())?;
+            sums = Some(match sums {
+                None => term,
+                Some(sums) => sums.add(&term)?,
+            });
+        }
+        let sums = sums.ok_or(Error::Count { what: "terms of a segment", expected: 1, found: 0 })?;
+        let sums = match segment.bias(bias)? {
+            Some(bias) => sums.add_plain(&bias)?,
+            None => sums,
+        };
+        sums.repack(segment.layout().down.stacked())
+    }
+}

@@ -1,0 +1,343 @@
+//! What happens between a server's sums and the next ciphertexts: a batch on its way through a plan, at the client.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use gelu_layers::{ClientOp, argmax};
+use gelu_tensor::{Error, FixedTensor, Format, LinearMap, MapEntry, Shape};
+use ndarray::{Array2, ArrayView2};
+use zeroize::Zeroizing;
+
+use super::{ClientStep, Plan, Segment, Step, Term};
+use crate::model::matrix;
+use crate::{Graph, Op, ValueId};
+
+/// A function of the client's own: from the elements of one image's value to those of what a
+/// [`ClientOp::Function`] makes of it.
+pub type ClientFunction = dyn Fn(&[f64]) -> Vec<f64> + Send + Sync;
+
+/// The functions of the client's own, by name.
+#[derive(Clone, Default)]
+pub struct Functions(BTreeMap<String, Arc<ClientFunction>>);
+
+impl Functions {
+    /// Adds a function, in place of an earlier one of the same name.
+    pub fn insert(&mut self, name: impl Into<String>, function: Arc<ClientFunction>) {
+        self.0.insert(name.into(), function);
+    }
+}
+
+impl fmt::Debug for Functions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What a run needs next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Need {
+    /// The sums of a segment of these inputs, one for each of its terms.
+    Sums {
+        /// Which segment of the plan.
+        segment: usize,
+        /// What is to be encrypted.
+        inputs: Vec<FixedTensor>,
+    },
+    /// Nothing: the run is through, and [`Run::finish`] says what came out.
+    Nothing,
+}
+
+/// One batch on its way through a plan, without encryption: everything that the client computes.
+///
+/// It says what it needs of the server and takes it, whoever provides it: the encrypted session, or the clear
+/// computation on integers. Both share it, so that they cannot differ. This is the mode in which the client computes what
+/// lies between two segments in the clear; another could compute it on shares of both parties behind the same questions.
+pub struct Run {
+    plan: Arc<Plan>,
+    functions: Functions,
+    images: usize,
+    /// The values that are still needed.
+    values: Vec<Option<Zeroizing<Vec<f64>>>>,
+    /// The next step.
+    at: usize,
+    saturations: u64,
+    integers: Option<FixedTensor>,
+}
+
+/// What comes out at the end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The last segment's sums as integers.
+    pub integers: FixedTensor,
+    /// What [`Model::logits`](crate::Model::logits) gives: the outputs before the final softmax, `[images, outputs]`.
+    pub logits: Array2<f64>,
+    /// The outputs (probabilities, where the model ends in a softmax), `[images, outputs]`.
+    pub outputs: Array2<f64>,
+    /// Inputs and activations that were clamped to their declared range.
+    pub saturations: u64,
+}
+
+impl Outcome {
+    /// Returns for each image the index of its largest logit: the predicted class. The first of equals.
+    pub fn predictions(&self) -> Vec<usize> {
+        self.logits.outer_iter().map(|row| argmax(&row.to_vec())).collect()
+    }
+}
+
+impl Run {
+    /// Begins with images, `[images, elements]`, and says what is needed first. Elements beyond the declared range of the
+    /// input are clamped to it and counted.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when there is no image or they have another number of elements than the plan's input;
+    /// [`Error::NotFinite`] when an element is NaN or infinite.
+    pub fn start(
+        plan: Arc<Plan>,
+        functions: Functions,
+        images: ArrayView2<'_, f32>,
+    ) -> Result<(Self, Need), Error> {
+        let elements = plan.graph().input().elements();
+        for (what, expected, found) in [
+            ("elements of an input image", elements, images.ncols()),
+            ("images, at least one", images.nrows().max(1), images.nrows()),
+        ] {
+            if expected != found {
+                return Err(Error::Count { what, expected, found });
+            }
+        }
+        let found = images.iter().filter(|x| !x.is_finite()).count();
+        if found > 0 {
+            return Err(Error::NotFinite { what: "elements of input images", found, of: images.len() });
+        }
+        let mut values = vec![None; plan.graph().nodes().len() + 1];
+        values[0] = Some(Zeroizing::new(images.iter().map(|&x| f64::from(x)).collect()));
+        let images = images.nrows();
+        let mut run = Self { plan, functions, images, values, at: 0, saturations: 0, integers: None };
+        let need = run.proceed()?;
+        Ok((run, need))
+    }
+
+    /// Takes the sums of the segment that was needed, and says what is needed next.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when another segment was needed or the sums are not of all images.
+    pub fn take(&mut self, sums: FixedTensor) -> Result<Need, Error> {
+        let plan = self.plan.clone();
+        let Some(Step::Segment(index)) = plan.steps().get(self.at) else {
+            return Err(Error::Count { what: "sums that are needed", expected: 0, found: 1 });
+        };
+        let segment = &plan.segments()[*index];
+        let (expected, found) = (self.images * segment.shape().elements(), sums.values().len());
+        if expected != found {
+            return Err(Error::Count { what: "sums of a batch", expected, found });
+        }
+        self.values[segment.output().index()] = Some(Zeroizing::new(sums.reals()));
+        self.integers = Some(sums);
+        self.release();
+        self.proceed()
+    }
+
+    /// Computes the client's steps up to the next segment.
+    fn proceed(&mut self) -> Result<Need, Error> {
+        let plan = self.plan.clone();
+        while let Some(step) = plan.steps().get(self.at) {
+            match step {
+                Step::Segment(segment) => {
+                    let terms = plan.segments()[*segment].terms().iter();
+                    let inputs = terms.map(|term| self.quantize(term)).collect::<Result<_, _>>()?;
+                    return Ok(Need::Sums { segment: *segment, inputs });
+                }
+                Step::Client(step) => {
+                    let inputs = self.read(&step.inputs)?;
+                    let value = compute(plan.graph(), step, &inputs, &self.functions)?;
+                    self.values[step.output.index()] = Some(Zeroizing::new(value));
+                    self.release();
+                }
+            }
+        }
+        Ok(Need::Nothing)
+    }
+
+    /// Ends a step: what nobody reads any more is forgotten.
+    fn release(&mut self) {
+        for (value, &last) in self.values.iter_mut().zip(&self.plan.last_uses) {
+            if last <= self.at {
+                *value = None;
+            }
+        }
+        self.at += 1;
+    }
+
+    fn read(&self, values: &[ValueId]) -> Result<Vec<&[f64]>, Error> {
+        let read = |value: &ValueId| self.values.get(value.index())?.as_ref().map(|value| &value[..]);
+        let found: Vec<&[f64]> = values.iter().filter_map(read).collect();
+        match found.len() == values.len() {
+            true => Ok(found),
+            false => Err(Error::Count {
+                what: "values that a step reads",
+                expected: values.len(),
+                found: found.len(),
+            }),
+        }
+    }
+
+    /// Rounds a value to what goes up for a term; what leaves the declared range is clamped and counted (a NaN, which
+    /// only a function of the client's own can make, counts too and becomes zero).
+    fn quantize(&mut self, term: &Term) -> Result<FixedTensor, Error> {
+        let (values, clamped) = {
+            let value = self.read(&[term.source()])?[0];
+            round(value, term.values())
+        };
+        self.saturations += clamped;
+        let (shape, format) = (term.map().input().clone(), term.format());
+        let values = match term.sums() {
+            None => values,
+            Some(sums) => sum(sums, &values)?,
+        };
+        FixedTensor::new(shape, format, values)
+    }
+
+    /// Returns how many inputs and activations have been clamped so far.
+    pub fn saturations(&self) -> u64 {
+        self.saturations
+    }
+
+    /// Returns what came out, once nothing is needed any more.
+    ///
+    /// # Errors
+    /// [`Error::Count`] before that.
+    pub fn finish(self) -> Result<Outcome, Error> {
+        let rows = |value: ValueId| matrix(self.images, self.read(&[value])?[0].to_vec());
+        let (logits, outputs) = (rows(self.plan.logits)?, rows(self.plan.output)?);
+        let integers = self.integers.ok_or(Error::Count { what: "segments run", expected: 1, found: 0 })?;
+        Ok(Outcome { integers, logits, outputs, saturations: self.saturations })
+    }
+}
+
+/// Rounds reals to integers of a format, and counts what leaves its range.
+fn round(reals: &[f64], format: Format) -> (Vec<i64>, u64) {
+    let (bound, scale) = (format.bound() as f64, f64::from(format.scale_bits()).exp2());
+    let mut clamped = 0;
+    let round = |x: &f64| {
+        let rounded = (x * scale).round();
+        if rounded.abs() <= bound {
+            return rounded as i64;
+        }
+        clamped += 1;
+        rounded.clamp(-bound, bound) as i64
+    };
+    (reals.iter().map(round).collect(), clamped)
+}
+
+/// The sums of a batch's elements.
+pub(crate) fn sum(sums: &LinearMap, values: &[i64]) -> Result<Vec<i64>, Error> {
+    Ok(sums.apply_wrapping(&[1], values)?.into_iter().map(|sum| sum as i64).collect())
+}
+
+/// What a client's node makes of its inputs, image after image.
+pub(crate) fn compute(
+    graph: &Graph,
+    step: &ClientStep,
+    inputs: &[&[f64]],
+    functions: &Functions,
+) -> Result<Vec<f64>, Error> {
+    let node = &graph.nodes()[step.node];
+    let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| graph.shape(input)).collect();
+    match (&node.op, &step.map) {
+        (Op::Client(ClientOp::Function { function, output }), _) => {
+            let (elements, expected) = (shapes[0].elements(), output.elements());
+            let Some(own) = functions.0.get(function) else {
+                let what = "functions of the client's own by the name in the graph";
+                return Err(Error::Count { what, expected: 1, found: 0 });
+            };
+            let mut out = Vec::with_capacity(inputs[0].len() / elements * expected);
+            for image in inputs[0].chunks_exact(elements) {
+                let made = own(image);
+                if made.len() != expected {
+                    let what = "elements that a function of the client's own makes";
+                    return Err(Error::Count { what, expected, found: made.len() });
+                }
+                out.extend(made);
+            }
+            Ok(out)
+        }
+        (Op::Client(op), _) => op.forward(&shapes, inputs),
+        (Op::Linear(_), Some(map)) => map.apply(&[1.0 / map.blocks()[0].taps() as f64], inputs[0]),
+        (Op::Concat, _) => {
+            let images = inputs[0].len() / shapes[0].elements();
+            let part = |image: usize| {
+                let parts = inputs.iter().zip(&shapes);
+                parts.flat_map(move |(value, shape)| {
+                    value[image * shape.elements()..][..shape.elements()].iter()
+                })
+            };
+            Ok((0..images).flat_map(part).copied().collect())
+        }
+        _ => Ok(inputs[0].iter().zip(inputs[1]).map(|(a, b)| a + b).collect()),
+    }
+}
+
+/// The gradients with respect to a client's node's inputs, given that of its output.
+pub(crate) fn gradients_of(
+    graph: &Graph,
+    step: &ClientStep,
+    inputs: &[&[f64]],
+    grad: &[f64],
+) -> Result<Vec<Vec<f64>>, Error> {
+    let node = &graph.nodes()[step.node];
+    let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| graph.shape(input)).collect();
+    match (&node.op, &step.map) {
+        (Op::Client(op), _) => op.backward(&shapes, inputs, grad),
+        (Op::Linear(_), Some(map)) => {
+            let share = 1.0 / map.blocks()[0].taps() as f64;
+            let mut errors = vec![0.0; inputs[0].len()];
+            let images = errors.chunks_exact_mut(shapes[0].elements());
+            for (errors, grad) in images.zip(grad.chunks_exact(map.output().elements())) {
+                for MapEntry { input, output, .. } in map.entries() {
+                    errors[input as usize] += share * grad[output as usize];
+                }
+            }
+            Ok(vec![errors])
+        }
+        (Op::Concat, _) => {
+            let whole: usize = shapes.iter().map(|shape| shape.elements()).sum();
+            let mut first = 0;
+            let part = |shape: &&Shape| {
+                let range = first..first + shape.elements();
+                first = range.end;
+                grad.chunks_exact(whole).flat_map(|image| image[range.clone()].to_vec()).collect()
+            };
+            Ok(shapes.iter().map(part).collect())
+        }
+        _ => Ok(vec![grad.to_vec(); 2]),
+    }
+}
+
+/// The sums of a segment on integers in the clear: what a server computes on ciphertexts.
+pub(super) fn sums_in_the_clear(
+    segment: &Segment,
+    (weights, bias): (&[gelu_tensor::IntWeights], &[f64]),
+    inputs: &[FixedTensor],
+) -> Result<FixedTensor, Error> {
+    let mut sums: Option<FixedTensor> = None;
+    for ((term, weights), input) in segment.terms().iter().zip(weights).zip(inputs) {
+        let product = input.apply(term.map(), weights)?.reshape(segment.shape().clone())?;
+        sums = Some(match sums {
+            None => product,
+            Some(sums) => sums.add(&product)?,
+        });
+    }
+    let sums = sums.ok_or(Error::Count { what: "terms of a segment", expected: 1, found: 0 })?;
+    match segment.bias(bias)? {
+        Some(bias) => sums.add(&bias),
+        None => Ok(sums),
+    }
+}
+
+/// Does not print the values.
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("images", &self.images).field("at", &self.at).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,152 @@
+use gelu_tensor::Error;
+
+use super::*;
+use crate::zoo::{ResnetConfig, resnet};
+
+#[test]
+fn shapes_of_the_zoo() {
+    let shapes = |model: Model| {
+        let weights = model.weights();
+        weights.tensors.iter().map(|(name, tensor)| format!("{name} {}", tensor.shape())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        shapes(crate::zoo::lenet5().unwrap()),
+        [
+            "conv1.bias 6",
+            "conv1.weight 6x1x5x5",
+            "conv2.bias 16",
+            "conv2.weight 16x6x5x5",
+            "fc1.bias 120",
+            "fc1.weight 120x256",
+            "fc2.bias 84",
+            "fc2.weight 84x120",
+            "fc3.bias 10",
+            "fc3.weight 10x84",
+        ]
+    );
+    assert_eq!(
+        shapes(crate::zoo::conv1().unwrap()),
+        ["conv1.bias 5", "conv1.weight 5x1x5x5", "fc1.bias 10", "fc1.weight 10x180"]
+    );
+    for name in crate::zoo::NAMES {
+        let model = crate::zoo::by_name(name).unwrap();
+        assert_eq!(model.output_shape().dims(), [10]);
+        assert!(model.ends_in_softmax());
+    }
+    assert_eq!(crate::zoo::by_name("lenet6").unwrap_err().found, "lenet6");
+}
+
+/// Layers with weights on the longest way through a network; batch norms are no layers of their own here.
+fn depth(graph: &Graph) -> usize {
+    let mut depths = vec![0; graph.nodes().len() + 1];
+    for (place, node) in graph.nodes().iter().enumerate() {
+        let counts = matches!(&node.op, Op::Linear(LinearConfig::Conv2d(_) | LinearConfig::Dense(_)));
+        let before = node.inputs.iter().map(|input| depths[input.index()]).max().unwrap();
+        depths[place + 1] = before + usize::from(counts);
+    }
+    depths[graph.output().index()]
+}
+
+/// Weights of a convolution and its batch norm.
+fn convolution([input, output, kernel]: [usize; 3]) -> usize {
+    input * output * kernel * kernel + 2 * output
+}
+
+fn parameters(channels: usize, blocks: usize, width: usize, classes: usize) -> usize {
+    let mut count = convolution([channels, width, 3]);
+    for stage in 0..3 {
+        let (before, after) = (if stage == 0 { width } else { width << (stage - 1) }, width << stage);
+        count += convolution([before, after, 3]) + (2 * blocks - 1) * convolution([after, after, 3]);
+        if stage > 0 {
+            count += convolution([before, after, 1]);
+        }
+    }
+    count + (4 * width + 1) * classes
+}
+
+#[test]
+fn resnet20_is_that_of_the_paper() {
+    let model = crate::zoo::resnet20(10).unwrap();
+    let graph = model.graph();
+    assert_eq!((model.input_shape().dims(), model.output_shape().dims()), (&[3, 32, 32][..], &[10][..]));
+    assert_eq!(depth(graph), 20);
+    // 0.27 million in the paper, whose shortcuts have no weights: here two have, of 1x1.
+    assert_eq!(model.parameter_count(), parameters(3, 3, 16, 10));
+    let shortcuts = convolution([16, 32, 1]) + convolution([32, 64, 1]);
+    assert_eq!(model.parameter_count() - shortcuts, 269_722);
+    let count = |wanted: fn(&Op) -> bool| graph.nodes().iter().filter(|node| wanted(&node.op)).count();
+    assert_eq!(count(|op| matches!(op, Op::Add)), 9);
+    assert_eq!(count(|op| matches!(op, Op::Linear(LinearConfig::Conv2d(_)))), 19 + 2);
+    assert_eq!(count(|op| matches!(op, Op::Linear(LinearConfig::BatchNorm2d(_)))), 19 + 2);
+    assert_eq!(count(|op| *op == relu()), 19);
+    // Names as in PyTorch's checkpoints of it.
+    let weights = model.weights();
+    for name in [
+        "conv1.weight",
+        "bn1.running_var",
+        "layer1.0.conv1.weight",
+        "layer2.0.shortcut.0.weight",
+        "layer2.0.shortcut.1.running_mean",
+        "layer3.2.bn2.bias",
+        "fc.bias",
+    ] {
+        assert!(weights.tensors.contains_key(name), "{name}");
+    }
+    assert!(!weights.tensors.contains_key("conv1.bias"));
+    let shapes = ["add1", "add4", "add7", "global_pool1"].map(|name| {
+        let place = graph.nodes().iter().position(|node| node.name == name).unwrap();
+        graph.shape(ValueId::of_node(place)).to_string()
+    });
+    assert_eq!(shapes, ["16x32x32", "32x16x16", "64x8x8", "64x1x1"]);
+}
+
+#[test]
+fn residual_networks_come_in_other_sizes() {
+    for (input, depth_of, width, classes) in
+        [([3, 32, 32], 32, 16, 100), ([1, 28, 28], 8, 4, 10), ([2, 9, 7], 14, 3, 5), ([1, 1, 1], 8, 1, 1)]
+    {
+        let config = ResnetConfig { input: Shape::from(input), depth: depth_of, width, classes };
+        let model = resnet(&config).unwrap();
+        assert_eq!(depth(model.graph()), depth_of, "{config:?}");
+        assert_eq!(model.parameter_count(), parameters(input[0], (depth_of - 2) / 6, width, classes));
+        assert_eq!((model.input_shape(), model.output_shape().dims()), (&config.input, &[classes][..]));
+    }
+    let config = ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3 };
+    let mut model = resnet(&config).unwrap();
+    fill(&mut model, 1);
+    let images = images(&model, 2, 2);
+    let found = model.logits(images.view()).unwrap();
+    for (row, image) in found.outer_iter().zip(images.outer_iter()) {
+        let values = naive(&model, &image.to_vec());
+        let expected = &values[model.graph().logits().index()];
+        assert!(
+            row.iter().zip(expected).all(|(f, e)| (f64::from(*f) - e).abs() < 1e-4),
+            "{row} {expected:?}"
+        );
+    }
+}
+
+#[test]
+fn residual_networks_that_cannot_be_are_refused() {
+    let config =
+        |depth: usize| ResnetConfig { input: Shape::from([3, 32, 32]), depth, width: 16, classes: 10 };
+    for (depth, expected) in [(0, 8), (1, 8), (2, 8), (7, 8), (9, 8), (19, 14), (21, 20), (49, 44)] {
+        let error = resnet(&config(depth)).unwrap_err();
+        let what = "depth of a residual network (6 n + 2)";
+        let source = Error::Count { what, expected, found: depth };
+        assert!(matches!(&error, GraphError::Node { source: s, .. } if *s == source), "{error}");
+    }
+    assert!(resnet(&config(50)).is_ok(), "6 x 8 + 2");
+    for bad in [
+        ResnetConfig { width: 0, ..config(8) },
+        ResnetConfig { classes: 0, ..config(8) },
+        ResnetConfig { width: usize::MAX, ..config(8) },
+        ResnetConfig { classes: usize::MAX, ..config(8) },
+        ResnetConfig { input: Shape::from([3, 32]), ..config(8) },
+        ResnetConfig { input: Shape::from([32]), ..config(8) },
+        ResnetConfig { input: Shape::from([3, 0, 32]), ..config(8) },
+    ] {
+        assert!(resnet(&bad).is_err(), "{bad:?}");
+    }
+    assert!(crate::zoo::resnet20(0).is_err());
+}

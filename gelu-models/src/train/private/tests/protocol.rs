@@ -1,0 +1,605 @@
+//! What both sides say, and what becomes of a turn when they say something else.
+
+use gelu_tensor::{EncChunk, EncRate, Encryption, Error, FixedTensor};
+
+use super::*;
+use crate::peer::{AbortReason, Conversation, Part};
+
+/// Some ciphertexts of a key.
+fn chunk(key: usize) -> EncChunk {
+    EncRate::encrypt(1, &KEYS[key], &mut ChaCha20Rng::seed_from_u64(1)).unwrap()
+}
+
+/// A run with everything that messages can be of: a segment of two terms, one of which has errors that go back.
+fn branches() -> Run {
+    let model = ModelBuilder::new([3])
+        .residual_with(|b| b.dense("a", 4).tanh().dense("b", 2), |b| b.dense("c", 2))
+        .tanh()
+        .dense("fc", 3)
+        .softmax()
+        .build()
+        .unwrap();
+    Run::new(model, Setup { images: 6, iterations: 3, ..Setup::default() })
+}
+
+/// Runs a turn from a fresh start, with `change` in the way of each message: it delivers what it likes. Says how far the
+/// turn came, and what the server's weights are then.
+fn meddle(
+    run: &Run,
+    mut change: impl FnMut(usize, Said, &mut Talk<'_>) -> Result<Option<Event>, PrivateError>,
+) -> (Result<bool, PrivateError>, Server, Client) {
+    let (mut server, mut client) = (run.server(0), run.client(0, 0));
+    let mut talk = Talk::new(&mut server, &mut client, 4).unwrap();
+    let mut at = 0;
+    let mut go = || {
+        while let Some(said) = talk.next()? {
+            at += 1;
+            match change(at - 1, said, &mut talk)? {
+                Some(Event::Ready) => talk.client.proceed()?,
+                Some(Event::Ended) => return Ok(true),
+                None => {}
+            }
+        }
+        Ok(false)
+    };
+    let result = go();
+    (result, server, client)
+}
+
+/// All messages of a turn, without anything in the way.
+fn messages(run: &Run) -> Vec<Said> {
+    let mut all = vec![];
+    let (result, server, _) = meddle(run, |_, said, talk| {
+        all.push(copy(&said));
+        talk.deliver(said)
+    });
+    assert_eq!(result, Ok(true));
+    assert_eq!(server.master().turns, 1);
+    all
+}
+
+fn copy(said: &Said) -> Said {
+    match said {
+        Said::ByClient(message) => Said::ByClient(message.clone()),
+        Said::ByServer(message) => Said::ByServer(message.clone()),
+    }
+}
+
+/// The weights that are left of a turn that came to its end, or did not.
+fn check_weights(run: &Run, server: &Server, fixed: &FixedTrainer) {
+    match server.master().turns {
+        0 => assert_eq!(server.master().parameters, run.parameters),
+        _ => assert_eq!(server.master(), fixed.master()),
+    }
+}
+
+fn after_a_turn(run: &Run) -> FixedTrainer {
+    let mut fixed = run.fixed();
+    fixed.turn().unwrap();
+    fixed
+}
+
+#[test]
+fn a_turn_says_what_the_plan_has_in_its_order() {
+    let run = branches();
+    let said: Vec<String> = messages(&run).iter().map(|said| said.message().to_string()).collect();
+    let tensor = |part: Part, iteration| format!("chunk 0 of the {}", Position { turn: 0, iteration, part });
+    let mut expected = vec!["Join".to_owned(), "Turn".to_owned()];
+    for iteration in 0..3 {
+        let parts =
+            run.plan.exchanges().iter().flat_map(|exchange| exchange.ups.iter().chain([&exchange.down]));
+        expected.extend(parts.map(|part| tensor(*part, iteration)));
+        match iteration {
+            2 => expected.extend([tensor(Part::Total, iteration), "Ended".to_owned()]),
+            _ => expected.extend([tensor(Part::Update, iteration), "Updated".to_owned()]),
+        }
+    }
+    assert_eq!(said, expected);
+    // Two terms up, one sum down, and errors back through one of the terms.
+    let terms: Vec<String> = run.plan.exchanges()[1].ups.iter().map(Part::to_string).collect();
+    assert_eq!(terms, ["inputs of segment 1", "inputs of term 1 of segment 1"]);
+    assert_eq!(run.plan.exchanges().len(), 3 + 2);
+}
+
+#[test]
+fn a_message_that_is_replayed_is_refused_or_taken_once() {
+    let run = branches();
+    let fixed = after_a_turn(&run);
+    for replayed in 0..messages(&run).len() {
+        let mut kind = None;
+        let (result, server, client) = meddle(&run, |at, said, talk| {
+            let again = copy(&said);
+            let event = talk.deliver(said)?;
+            if at == replayed {
+                kind = Some((again.message().kind(), again.message().part()));
+                assert_eq!(talk.deliver(again)?, None);
+            }
+            Ok(event)
+        });
+        let (kind, part) = kind.unwrap();
+        match (kind, part) {
+            // An update that is sent again has been taken, and so has the answer that says so.
+            (MessageKind::Tensor, Some(Part::Update)) | (MessageKind::Updated, _) => {
+                assert_eq!(result, Ok(true), "{replayed}");
+                assert_eq!(server.master(), fixed.master());
+            }
+            _ => {
+                let error = result.unwrap_err();
+                let unexpected =
+                    matches!(error, PrivateError::Unexpected { .. } | PrivateError::Place { .. });
+                // A chunk that comes again while there are more to come is not the next.
+                assert!(unexpected || matches!(error, PrivateError::Numbers(Error::Count { .. })), "{error}");
+                assert!(error.reason().is_some());
+                assert!(server.is_closed() || client.is_closed(), "{replayed}");
+                check_weights(&run, &server, &fixed);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_update_that_is_sent_twice_later_is_taken_once() {
+    let run = branches();
+    let fixed = after_a_turn(&run);
+    // After every message of the next iteration.
+    for later in 1..12 {
+        let (mut update, mut done) = (None, 0);
+        let (result, server, _) = meddle(&run, |_, said, talk| {
+            let is_update = said.message().part() == Some(Part::Update);
+            if is_update && update.is_none() {
+                update = Some(copy(&said));
+            }
+            let event = talk.deliver(said)?;
+            done += usize::from(update.is_some() && !is_update);
+            if done == later {
+                let masked = talk.server.masked().unwrap().to_vec();
+                assert_eq!(talk.deliver(update.take().unwrap()).unwrap(), None);
+                assert_eq!(talk.server.masked().unwrap(), masked);
+                done += 1;
+            }
+            Ok(event)
+        });
+        assert_eq!(result, Ok(true), "{later}");
+        assert_eq!(server.master(), fixed.master());
+    }
+}
+
+#[test]
+fn a_message_that_is_lost_stops_the_turn_and_leaves_the_weights() {
+    let run = branches();
+    let fixed = after_a_turn(&run);
+    let all = messages(&run);
+    for (lost, said) in all.iter().enumerate() {
+        let (result, server, _) = meddle(&run, |at, said, talk| match at == lost {
+            true => Ok(None),
+            false => talk.deliver(said),
+        });
+        // Both wait for each other, or one is told what it cannot take: the second term without the first.
+        assert!(
+            matches!(result, Ok(false) | Err(PrivateError::Place { .. })),
+            "without {}: {result:?}",
+            said.message()
+        );
+        // The end of a turn is lost after it was taken.
+        assert_eq!(server.master().turns, u64::from(lost + 1 == all.len()));
+        check_weights(&run, &server, &fixed);
+    }
+}
+
+#[test]
+fn a_peer_that_ends_the_turn_ends_it_on_both_sides() {
+    let run = branches();
+    let fixed = after_a_turn(&run);
+    for end in 1..messages(&run).len() {
+        let reason = AbortReason::Malformed;
+        let (result, server, client) = meddle(&run, |at, said, talk| match (at == end, said) {
+            (true, Said::ByClient(_)) => talk.deliver(Said::ByClient(Message::abort(reason))),
+            (true, Said::ByServer(_)) => talk.deliver(Said::ByServer(Message::abort(reason))),
+            (false, said) => talk.deliver(said),
+        });
+        let error = result.unwrap_err();
+        assert_eq!((&error, error.reason()), (&PrivateError::Aborted(reason), None));
+        assert!(server.is_closed() || client.is_closed());
+        assert!(server.masked().is_none() || client.masks().iter().all(|&mask| mask == 0));
+        check_weights(&run, &server, &fixed);
+    }
+}
+
+#[test]
+fn ciphertexts_under_another_key_are_refused() {
+    let run = branches();
+    let fixed = after_a_turn(&run);
+    for (changed, said) in messages(&run).iter().enumerate() {
+        let Message::Tensor { .. } = said.message() else { continue };
+        let (result, server, _) = meddle(&run, |at, said, talk| {
+            let foreign = |message| match message {
+                Message::Tensor { position, index, .. } => {
+                    Message::Tensor { position, index, ciphertexts: chunk(2) }
+                }
+                other => other,
+            };
+            talk.deliver(match said {
+                said if at != changed => said,
+                Said::ByClient(message) => Said::ByClient(foreign(message)),
+                Said::ByServer(message) => Said::ByServer(foreign(message)),
+            })
+        });
+        let error = result.unwrap_err();
+        assert!(matches!(error, PrivateError::Numbers(Error::ForeignKey { .. })), "{changed}: {error}");
+        assert_eq!(error.reason(), Some(AbortReason::BadTensor));
+        check_weights(&run, &server, &fixed);
+    }
+}
+
+#[test]
+fn more_ciphertexts_than_a_tensor_has_are_refused() {
+    let run = branches();
+    let fixed = after_a_turn(&run);
+    for (changed, said) in messages(&run).iter().enumerate() {
+        let Message::Tensor { .. } = said.message() else { continue };
+        let (result, server, _) = meddle(&run, |at, said, talk| {
+            let more = |message| match message {
+                Message::Tensor { position, index, ciphertexts } => {
+                    let bytes = [ciphertexts.encode(), ciphertexts.encode()].concat();
+                    let ciphertexts = EncChunk::decode(ciphertexts.key(), &bytes).unwrap();
+                    Message::Tensor { position, index, ciphertexts }
+                }
+                other => other,
+            };
+            talk.deliver(match said {
+                said if at != changed => said,
+                Said::ByClient(message) => Said::ByClient(more(message)),
+                Said::ByServer(message) => Said::ByServer(more(message)),
+            })
+        });
+        let error = result.unwrap_err();
+        let count = Error::Count { what: "ciphertexts of a tensor", expected: 1, found: 2 };
+        assert!(
+            matches!((&error, &count), (PrivateError::Numbers(Error::Count { what: a, .. }), Error::Count { what: b, .. }) if a == b),
+            "{error}"
+        );
+        check_weights(&run, &server, &fixed);
+    }
+}
+
+#[test]
+fn tensors_out_of_place_are_refused_and_end_the_turn() {
+    let run = branches();
+    let begin = || {
+        let (mut server, mut client) = (run.server(0), run.client(0, 0));
+        let mut talk = Talk::new(&mut server, &mut client, 6).unwrap();
+        assert!(!talk.run(|_| true).unwrap());
+        (server, client)
+    };
+    let mut rng = ChaCha20Rng::seed_from_u64(6);
+    let first = Part::Inputs { segment: 0, term: 0 };
+    for (turn, iteration, index, part) in [
+        (0, 0, 0, Part::Inputs { segment: 1, term: 0 }),
+        (0, 0, 0, Part::Inputs { segment: 0, term: 1 }),
+        (0, 0, 0, Part::Inputs { segment: u32::MAX, term: u32::MAX }),
+        (0, 0, 0, Part::Errors { segment: 1, term: 0 }),
+        (0, 0, 0, Part::Sums { segment: 0 }),
+        (0, 0, 0, Part::Products { segment: 1, term: 0 }),
+        (0, 0, 0, Part::Update),
+        (0, 0, 0, Part::Total),
+        (1, 0, 0, first),
+        (u64::MAX, 0, 0, first),
+        (0, 1, 0, first),
+        (0, u32::MAX, 0, Part::Update),
+    ] {
+        let (mut server, _) = begin();
+        let position = Position { turn, iteration, part };
+        let message = Message::Tensor { position, index, ciphertexts: chunk(0) };
+        let error = server.handle(message, &mut rng).unwrap_err();
+        assert!(matches!(error, PrivateError::Place { found, .. } if found == position), "{part:?}: {error}");
+        assert_eq!(error.reason(), Some(AbortReason::UnexpectedMessage));
+        assert!(server.is_closed() && server.masked().is_none());
+        assert_eq!(server.master().parameters, run.parameters);
+    }
+    // A chunk that is not the first.
+    let (mut server, _) = begin();
+    let position = Position { turn: 0, iteration: 0, part: first };
+    let message = Message::Tensor { position, index: 1, ciphertexts: chunk(0) };
+    let error = server.handle(message, &mut rng).unwrap_err();
+    assert!(matches!(error, PrivateError::Numbers(Error::Count { expected: 0, found: 1, .. })), "{error}");
+
+    // At the client, which waits for the sums of the first segment.
+    for (sent, part, typed) in [
+        (true, Part::Sums { segment: 1 }, "place"),
+        (true, Part::Products { segment: 1, term: 0 }, "place"),
+        (true, first, "place"),
+        (true, Part::Update, "place"),
+        (false, Part::Sums { segment: 0 }, "early"),
+    ] {
+        let (_, mut client) = begin();
+        client.proceed().unwrap();
+        while sent && client.next_message(&mut rng).unwrap().is_some() {}
+        let position = Position { turn: 0, iteration: 0, part };
+        let header = run.plan.header(Part::Sums { segment: 0 }).unwrap();
+        let one = chunk(0).encode();
+        let all = EncChunk::decode(KEYS[0].public_key(), &one.repeat(header.ciphertexts())).unwrap();
+        let error =
+            client.handle(Message::Tensor { position, index: 0, ciphertexts: all }, &mut rng).unwrap_err();
+        match typed {
+            "place" => {
+                assert!(matches!(error, PrivateError::Place { found, .. } if found == position), "{error}")
+            }
+            _ => assert!(matches!(error, PrivateError::Unexpected { .. }), "{error}"),
+        }
+        assert!(client.is_closed() && client.totals().is_none());
+    }
+}
+
+#[test]
+fn messages_out_of_their_order_are_refused() {
+    let run = small();
+    let mut rng = ChaCha20Rng::seed_from_u64(6);
+    let begin = || {
+        let (mut server, mut client) = (run.server(0), run.client(0, 0));
+        let mut talk = Talk::new(&mut server, &mut client, 6).unwrap();
+        assert!(!talk.run(|_| true).unwrap());
+        (server, client)
+    };
+    let unexpected = |error: PrivateError| matches!(error, PrivateError::Unexpected { .. });
+    let join = || Message::Join { version: PRIVATE_VERSION, client: 0, key: KEYS[0].public_key().clone() };
+    let (mut server, mut client) = begin();
+    assert!(matches!(client.join(), Err(PrivateError::State(_))));
+    assert!(unexpected(server.handle(join(), &mut rng).unwrap_err()));
+    assert!(server.is_closed() && server.master().parameters == run.parameters);
+    let (mut server, mut client) = begin();
+    assert!(unexpected(server.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
+    assert!(unexpected(client.handle(Message::Ended { turn: 0 }, &mut rng).unwrap_err()));
+    assert!(client.is_closed() && matches!(client.proceed(), Err(PrivateError::State(_))));
+    // An answer to an update that is yet to be sent.
+    let (_, mut client) = begin();
+    assert!(unexpected(client.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
+    // Without a turn.
+    let position = Position { turn: 0, iteration: 0, part: Part::Inputs { segment: 0, term: 0 } };
+    let tensor = || Message::Tensor { position, index: 0, ciphertexts: chunk(0) };
+    assert!(unexpected(run.server(0).handle(tensor(), &mut rng).unwrap_err()));
+    assert!(unexpected(run.client(0, 0).handle(tensor(), &mut rng).unwrap_err()));
+    let version = Message::Join { version: 9, client: 0, key: KEYS[0].public_key().clone() };
+    assert_eq!(
+        run.server(0).handle(version, &mut rng).unwrap_err(),
+        PrivateError::Version { expected: PRIVATE_VERSION, found: 9 }
+    );
+    let large = SecretKey::generate(KeyBits::Bits2048, &mut rng).unwrap();
+    let key = large.public_key().clone();
+    let other = Message::Join { version: PRIVATE_VERSION, client: 0, key };
+    assert!(matches!(run.server(0).handle(other, &mut rng), Err(PrivateError::State(_))));
+    // A peer says nothing by itself.
+    assert!(run.server(0).next_message(&mut rng).unwrap().is_none());
+    assert!(run.client(0, 0).next_message(&mut rng).unwrap().is_none());
+}
+
+#[test]
+fn a_client_checks_what_it_is_granted() {
+    let run = small();
+    let grant = |change: &dyn Fn(&mut Message)| {
+        let mut client = run.client(0, 0);
+        let mut server = run.server(0);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        client.join().unwrap();
+        server.handle(client.next_message(&mut rng).unwrap().unwrap(), &mut rng).unwrap();
+        let mut message = server.next_message(&mut rng).unwrap().unwrap();
+        change(&mut message);
+        let error = client.handle(message, &mut rng).unwrap_err();
+        assert!(client.is_closed());
+        error
+    };
+    let state = |error: PrivateError| assert!(matches!(error, PrivateError::State(_)), "{error}");
+    state(grant(&|message| {
+        let Message::Turn { grant, .. } = message else { return };
+        grant.iterations = 0;
+    }));
+    state(grant(&|message| {
+        let Message::Turn { grant, .. } = message else { return };
+        grant.room.pop();
+    }));
+    state(grant(&|message| {
+        let Message::Turn { grant, .. } = message else { return };
+        grant.rate_scale = u32::MAX;
+    }));
+    // It has seen no iteration that it could go on from.
+    state(grant(&|message| {
+        let Message::Turn { done, .. } = message else { return };
+        *done = 1;
+    }));
+    state(grant(&|message| {
+        let Message::Turn { description, .. } = message else { return };
+        description.client_key.size = KeyBits::Bits2048;
+    }));
+    state(grant(&|message| {
+        let Message::Turn { description, .. } = message else { return };
+        description.server_key = KeyBits::Bits2048;
+    }));
+    let foreign = grant(&|message| {
+        let Message::Turn { rate, .. } = message else { return };
+        *rate = chunk(2);
+    });
+    assert!(matches!(foreign, PrivateError::Numbers(Error::ForeignKey { .. })), "{foreign}");
+    let twice = grant(&|message| {
+        let Message::Turn { rate, .. } = message else { return };
+        *rate = EncChunk::decode(rate.key(), &rate.encode().repeat(2)).unwrap();
+    });
+    assert!(matches!(twice, PrivateError::Numbers(Error::Count { expected: 1, found: 2, .. })), "{twice}");
+    let other = grant(&|message| {
+        let Message::Turn { description, .. } = message else { return };
+        let model = ModelBuilder::new([4]).dense("fc1", 3).softmax().build().unwrap();
+        description.graph = model.graph().clone();
+    });
+    assert!(matches!(other, PrivateError::Setting { what: "elements of an input", .. }), "{other}");
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing_but_its_line_in_the_ledger() {
+    let run = small();
+    let (mut server, mut first, mut second) = (run.server(0), run.client(0, 1), run.client(1, 0));
+    let mut seen = 0;
+    turn(&mut server, &mut first, 2, |_| {
+        seen += 1;
+        seen == 3
+    })
+    .unwrap();
+    assert_ne!(server.masked().unwrap(), run.parameters);
+    assert_eq!(server.iterations_done(), 2);
+    server.close();
+    assert!(server.masked().is_none() && server.is_closed());
+    assert_eq!((server.master().parameters.clone(), server.master().turns), (run.parameters.clone(), 0));
+    assert_eq!(server.master().ledger.entries[0].most_iterations, 3);
+    // The next one goes on, from the weights with which the turn began.
+    assert!(whole_turn(&mut server, &mut second, 3).unwrap());
+    assert_eq!(server.master().turns, 1);
+    assert_ne!(server.master().parameters, run.parameters);
+    // And the first one may come back.
+    first.close();
+    assert!(first.is_closed());
+    assert!(whole_turn(&mut server, &mut first, 4).unwrap());
+}
+
+#[test]
+fn a_run_that_stops_between_any_two_iterations_goes_on_to_the_same_weights() {
+    for run in [small(), branches()] {
+        let mut fixed = run.fixed();
+        while !fixed.is_complete() {
+            fixed.turn().unwrap();
+        }
+        let DMax::Fixed(iterations) = run.config.d_max else { unreachable!() };
+        for stop in 0..iterations {
+            let mut server = run.server(0);
+            let mut clients: Vec<Client> = (0..run.clients).map(|client| run.client(client, 1)).collect();
+            let mut ready = 0;
+            turn(&mut server, &mut clients[0], u64::from(stop), |_| {
+                ready += 1;
+                ready > stop
+            })
+            .unwrap();
+            let states = (server.state(), clients[0].state().unwrap());
+            assert_eq!(states.0.client(), (stop > 0).then_some(0));
+            let kept: (ServerState, ClientState) =
+                serde_json::from_str(&serde_json::to_string(&states).unwrap()).unwrap();
+            // Other keys than before.
+            let mut server =
+                Server::resume(run.plan.clone(), KEYS[1].clone(), run.config.clone(), kept.0).unwrap();
+            assert_eq!(server.iterations_done(), u64::from(stop));
+            let (samples, config) = run.learner(0);
+            let description = run.plan.description().clone();
+            clients[0] = Client::resume(KEYS[0].clone(), samples, config, (description, kept.1)).unwrap();
+            let mut at = 0;
+            while !server.is_complete() {
+                assert!(whole_turn(&mut server, &mut clients[at % run.clients], at as u64).unwrap());
+                at += 1;
+            }
+            assert_eq!(server.master(), fixed.master(), "stopped after {stop}");
+        }
+    }
+}
+
+#[test]
+fn states_of_other_runs_are_refused() {
+    let run = small();
+    let (mut server, mut client) = (run.server(0), run.client(0, 1));
+    let mut ready = 0;
+    turn(&mut server, &mut client, 1, |_| {
+        ready += 1;
+        ready > 1
+    })
+    .unwrap();
+    let states = serde_json::to_value((server.state(), client.state().unwrap())).unwrap();
+    let resume = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut states = states.clone();
+        change(&mut states);
+        let (server, client): (ServerState, ClientState) = serde_json::from_value(states).unwrap();
+        let server = Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server);
+        let (samples, config) = run.learner(0);
+        let description = run.plan.description().clone();
+        let client = Client::resume(KEYS[1].clone(), samples, config, (description, client));
+        let refused = |error: &PrivateError| matches!(error, PrivateError::State(_));
+        [server.as_ref().is_err_and(refused), client.as_ref().is_err_and(refused)]
+    };
+    assert_eq!(resume(&|_| ()), [false, false]);
+    let large = u64::MAX;
+    assert_eq!(resume(&|states| states[0]["turn"]["masked"][0] = large.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["masked"] = serde_json::json!([])), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["done"] = 0.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["grant"]["turn"] = 7.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["master"]["parameters"][0] = large.into()), [true, false]);
+    assert_eq!(resume(&|states| states[1]["masks"][0] = large.into()), [false, true]);
+    assert_eq!(resume(&|states| states[1]["masks"] = serde_json::json!([])), [false, true]);
+    assert_eq!(resume(&|states| states[1]["learner"]["velocity"] = serde_json::json!([0])), [false, true]);
+    assert_eq!(resume(&|states| states[1]["learner"]["turn"][2] = serde_json::json!([0])), [false, true]);
+
+    // A client that has not seen the turn which the server kept.
+    let mut server =
+        Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server.state()).unwrap();
+    let mut fresh = run.client(0, 1);
+    assert!(matches!(whole_turn(&mut server, &mut fresh, 1), Err(PrivateError::State(_))));
+    assert_eq!(server.master().parameters, run.parameters);
+    // The turn was given up, and the next one is whole.
+    assert!(whole_turn(&mut server, &mut fresh, 2).unwrap());
+    assert_eq!(server.master().turns, 1);
+}
+
+#[test]
+fn a_fixed_run_is_taken_up_again_between_two_turns() {
+    let run = small();
+    let mut whole = run.fixed();
+    whole.turn().unwrap();
+    let (state, learners) = (whole.master().clone(), whole.learners());
+    while !whole.is_complete() {
+        whole.turn().unwrap();
+    }
+    let mut resumed = run.fixed();
+    assert!(resumed.restore(run.config.clone(), state.clone(), learners[1..].to_vec()).is_err());
+    resumed.restore(run.config.clone(), state, learners).unwrap();
+    while !resumed.is_complete() {
+        resumed.turn().unwrap();
+    }
+    assert_eq!(resumed.master(), whole.master());
+    assert_eq!(resumed.learners(), whole.learners());
+    assert_eq!(resumed.turn(), Err(PrivateError::Complete));
+}
+
+#[test]
+fn sums_of_steps_that_no_honest_client_has_are_refused() {
+    let run = small();
+    let (result, server, _) = meddle(&run, |_, said, talk| match said {
+        Said::ByClient(Message::Tensor { position, index, .. }) if position.part == Part::Total => {
+            // Far above what four iterations can add up to, but below what a slot holds.
+            let header = run.plan.header(Part::Total).unwrap();
+            let format = header.layout.contents().format().unwrap();
+            let values = vec![1 << 30; header.batch * header.shape.elements()];
+            let values = FixedTensor::new(header.shape, format, values).unwrap();
+            let key = KEYS[0].public_key();
+            let mut forged = Encryption::new(values, &header.layout, key).unwrap();
+            let ciphertexts = forged.next_chunk(key, &mut talk.rng).unwrap();
+            talk.deliver(Said::ByClient(Message::Tensor { position, index, ciphertexts }))
+        }
+        said => talk.deliver(said),
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, PrivateError::Gradient { index: 0, .. }), "{error}");
+    assert_eq!(server.master().parameters, run.parameters);
+    assert!(server.masked().is_none());
+    // The client has seen them all the same.
+    assert_eq!(server.master().ledger.entries[0].most_iterations, 4);
+}
+
+/// A turn is over when the client says so, or after as many iterations as were granted.
+#[test]
+fn a_client_cannot_go_on_beyond_its_turn() {
+    let run = small();
+    let (result, server, _) = meddle(&run, |_, said, talk| match said {
+        Said::ByClient(Message::Tensor { position, index, .. }) if position.part == Part::Total => {
+            let header = run.plan.header(Part::Update).unwrap();
+            let one = chunk(0).encode();
+            let ciphertexts =
+                EncChunk::decode(KEYS[0].public_key(), &one.repeat(header.ciphertexts())).unwrap();
+            let position = Position { part: Part::Update, ..position };
+            talk.deliver(Said::ByClient(Message::Tensor { position, index, ciphertexts }))
+        }
+        said => talk.deliver(said),
+    });
+    assert!(matches!(result, Err(PrivateError::State(_))), "{result:?}");
+    assert_eq!(server.master().parameters, run.parameters);
+}
