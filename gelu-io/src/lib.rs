@@ -12,7 +12,6 @@ pub mod files;
 pub mod images;
 pub mod report;
 pub mod session;
-pub mod training;
 pub mod transport;
 pub mod weights;
 pub mod wire;

@@ -47,6 +47,15 @@ pub enum Party {
     Network,
 }
 
+impl From<crate::session::Role> for Party {
+    fn from(role: crate::session::Role) -> Self {
+        match role {
+            crate::session::Role::Client => Self::Client,
+            crate::session::Role::Server => Self::Server,
+        }
+    }
+}
+
 impl Party {
     const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Network];
 

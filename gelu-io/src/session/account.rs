@@ -1,10 +1,23 @@
-use std::collections::BTreeMap;
-use std::time::Instant;
+//! The account of a session of private inference, step by step.
 
-use gelu_models::infer::{Message, Server};
+use std::collections::BTreeMap;
+
+use gelu_models::infer::{Client, Server};
+use gelu_models::peer::{Part, Place};
+use gelu_models::plan::Plan;
 use serde::Serialize;
 
-use crate::report::Party;
+use super::{Observer, Work, WorkKind};
+
+/// The two sides of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Who has the data and the key.
+    Client,
+    /// Who has the model.
+    Server,
+}
 
 /// What a party has before its eyes in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -24,7 +37,7 @@ pub struct StepRecord {
     /// For which batch of the session, from 0; none where it was for all.
     pub batch: Option<u32>,
     /// Who did it.
-    pub party: Party,
+    pub party: Role,
     /// What it saw.
     pub saw: Seen,
     /// Ciphertexts that it received.
@@ -33,8 +46,10 @@ pub struct StepRecord {
     pub ciphertexts_out: usize,
     /// Bytes that it sent.
     pub bytes_out: usize,
-    /// Operations mod n^2 (the client's own work is mod p^2 and q^2 and not counted).
+    /// Operations mod n^2 that the plan states (the client's own work is mod p^2 and q^2 and not counted).
     pub products: u64,
+    /// Operations mod n^2 of decoding and checking ciphertexts.
+    pub checks: u64,
     /// Time that the party was busy with it: decoding, computing and encoding, without waiting. A party does one thing
     /// at a time, so that its steps add up to the time that it was busy in all.
     pub seconds: f64,
@@ -45,100 +60,126 @@ pub struct StepRecord {
 
 /// Where in a session a step of one party belongs; in the order in which steps are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+enum Slot {
     /// Before the first batch.
     Opening(u32),
-    /// Of a batch: on the server the segment, at the client the step before that segment, or after the last.
+    /// Of a batch: on the server the segment, at the client the steps before that segment, or after the last.
     Batch { round: u32, step: u32 },
-}
-
-/// What is added to a step.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Amounts {
-    pub(super) ciphertexts_in: usize,
-    pub(super) ciphertexts_out: usize,
-    pub(super) bytes_out: usize,
-    pub(super) products: u64,
-    pub(super) seconds: f64,
-    pub(super) overlaps: bool,
-}
-
-impl Amounts {
-    /// The time since `start`.
-    pub(super) fn since(start: Instant) -> Self {
-        Self { seconds: start.elapsed().as_secs_f64(), ..Self::default() }
-    }
-
-    /// The same and a message of `bytes` bytes.
-    pub(super) fn sent(self, message: &Message, bytes: usize) -> Self {
-        Self { ciphertexts_out: message.ciphertext_count(), bytes_out: bytes, ..self }
-    }
-}
-
-/// A stretch of the server's work, from when it began.
-pub(super) struct Work {
-    start: Instant,
-    operations: u64,
-    under_way: usize,
-}
-
-impl Work {
-    pub(super) fn start(server: &Server) -> Self {
-        let under_way = server.batches_under_way();
-        Self { start: Instant::now(), operations: operations(server), under_way }
-    }
-
-    pub(super) fn finish(self, server: &Server) -> Amounts {
-        let products = operations(server) - self.operations;
-        Amounts { products, overlaps: self.under_way > 1, ..Amounts::since(self.start) }
-    }
-}
-
-fn operations(server: &Server) -> u64 {
-    server.key().map_or(0, |key| key.ring().operations().total())
 }
 
 /// The account of one party's steps.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
-    party: Party,
-    records: BTreeMap<Place, StepRecord>,
+pub struct Account {
+    role: Role,
+    records: BTreeMap<Slot, StepRecord>,
 }
 
 impl Account {
-    pub(super) fn new(party: Party) -> Self {
-        Self { party, records: BTreeMap::new() }
+    /// Returns an empty account of one party.
+    pub fn new(role: Role) -> Self {
+        Self { role, records: BTreeMap::new() }
+    }
+
+    /// Returns the steps in the order of batches and segments.
+    pub fn into_records(self) -> Vec<StepRecord> {
+        self.records.into_values().collect()
     }
 
     /// Adds to a step, under that name if it is the first time.
-    pub(super) fn add(&mut self, (place, step): (Place, String), amounts: Amounts) {
-        let saw = if self.party == Party::Server { Seen::Ciphertext } else { Seen::Plaintext };
-        let batch = match place {
-            Place::Opening(_) => None,
-            Place::Batch { round, .. } => Some(round),
-        };
-        let record = self.records.entry(place).or_insert_with(|| StepRecord {
+    fn add(&mut self, (slot, step): (Slot, String), work: &Work, overlaps: bool) {
+        let (saw, batch) = (
+            if self.role == Role::Server { Seen::Ciphertext } else { Seen::Plaintext },
+            match slot {
+                Slot::Opening(_) => None,
+                Slot::Batch { round, .. } => Some(round),
+            },
+        );
+        let record = self.records.entry(slot).or_insert_with(|| StepRecord {
             step,
             batch,
-            party: self.party,
+            party: self.role,
             saw,
             ciphertexts_in: 0,
             ciphertexts_out: 0,
             bytes_out: 0,
             products: 0,
+            checks: 0,
             seconds: 0.0,
             overlaps: false,
         });
-        record.ciphertexts_in += amounts.ciphertexts_in;
-        record.ciphertexts_out += amounts.ciphertexts_out;
-        record.bytes_out += amounts.bytes_out;
-        record.products += amounts.products;
-        record.seconds += amounts.seconds;
-        record.overlaps |= amounts.overlaps;
+        let ciphertexts = work.place.map_or(0, |place| place.ciphertexts);
+        match work.kind {
+            WorkKind::Took => record.ciphertexts_in += ciphertexts,
+            WorkKind::Made => record.ciphertexts_out += ciphertexts,
+            WorkKind::Idle | WorkKind::Background => {}
+        }
+        record.bytes_out += work.bytes;
+        record.products += work.operations.computing.total();
+        record.checks += work.operations.checking.total();
+        record.seconds += work.seconds;
+        record.overlaps |= overlaps;
     }
+}
 
-    /// The steps in the order of batches and segments.
-    pub(super) fn into_records(self) -> Vec<StepRecord> {
-        self.records.into_values().collect()
+/// Whether it is a chunk after the first: then the other side makes or takes chunks of the same tensor meanwhile.
+fn is_later(work: &Work) -> bool {
+    work.place.is_some_and(|place| place.index > 0)
+}
+
+impl Observer<Server> for Account {
+    fn did(&mut self, server: &Server, work: &Work) {
+        let plan = server.program().map(|program| program.plan());
+        let (slot, name, overlaps) = match (work.kind, work.place) {
+            (WorkKind::Background | WorkKind::Idle, _) => {
+                (Slot::Opening(1), "meanwhile: tables".to_owned(), true)
+            }
+            (_, Some(Place { round, part, .. })) => {
+                let (Part::Inputs { segment, .. } | Part::Sums { segment }) = part else { return };
+                let name = plan.and_then(|plan| plan.segments().get(segment as usize));
+                let name = name.map_or("linear layer", |segment| segment.name());
+                let overlaps = is_later(work) || server.batches_under_way() > 1;
+                (Slot::Batch { round, step: segment }, name.to_owned(), overlaps)
+            }
+            // The client's farewell costs nothing.
+            (WorkKind::Took, None) if plan.is_none() => return,
+            (_, None) => (Slot::Opening(0), "check key, make plan".to_owned(), false),
+        };
+        self.add((slot, name), work, overlaps);
     }
+}
+
+impl Observer<Client> for Account {
+    fn did(&mut self, client: &Client, work: &Work) {
+        let plan = client.plan();
+        let (slot, name, overlaps) = match (work.kind, work.place) {
+            (WorkKind::Background | WorkKind::Idle, _) => {
+                (Slot::Opening(1), "meanwhile: random factors".to_owned(), true)
+            }
+            (_, Some(Place { round, part, .. })) => {
+                let step = match part {
+                    Part::Inputs { segment, .. } => segment,
+                    Part::Sums { segment } => segment + 1,
+                    _ => return,
+                };
+                let overlaps = is_later(work) || client.batches_under_way() > 1;
+                let name = plan.map_or(String::new(), |plan| client_step(plan, step as usize));
+                (Slot::Batch { round, step }, name, overlaps)
+            }
+            (WorkKind::Made, None) if plan.is_none() => {
+                (Slot::Opening(0), "send the public key".to_owned(), false)
+            }
+            // Making the plan, and the farewell.
+            (_, None) => (Slot::Opening(0), "send the public key".to_owned(), false),
+        };
+        self.add((slot, name), work, overlaps);
+    }
+}
+
+/// What the client does before a segment, or after the last.
+fn client_step(plan: &Plan, step: usize) -> String {
+    let before = step.checked_sub(1);
+    let mut parts = vec![if before.is_some() { "decrypt" } else { "quantise" }.to_owned()];
+    parts.extend(plan.client_steps(before));
+    parts.extend((step < plan.segments().len()).then(|| "encrypt".to_owned()));
+    parts.join(", ")
 }

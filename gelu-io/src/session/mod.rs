@@ -1,316 +1,283 @@
-//! Runs the two sides of private inference over a transport, and keeps account of each step.
+//! Runs one side of a conversation over a transport: the same driver for inference and training, clients and servers.
 
 mod account;
+mod inference;
+mod training;
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-use gelu_models::infer::{AbortReason, Client, Event, Message, Outcome, Position, Server, SessionError};
-use gelu_tensor::paillier::Randomizer;
-use ndarray::ArrayView2;
+use gelu_models::infer::SessionError;
+use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, Place};
 use rand::CryptoRng;
 
-use account::{Account, Amounts, Place, Work};
-pub use account::{Seen, StepRecord};
+pub use account::{Account, Role, Seen, StepRecord};
+pub use inference::{ClientSession, serve};
+pub use training::{
+    Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, write_checkpoint,
+};
 
-use crate::report::Party;
-use crate::transport::{Disconnected, InProcess};
-use crate::wire::{Limits, WireError, decode_message, encode_message};
+use crate::transport::{Disconnected, Transport};
+use crate::wire::{WireError, WirePeer};
 
-/// Why a session ended before its end.
+/// Why a conversation ended before its end.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RunError {
+pub enum RunError<E: std::error::Error = SessionError> {
     /// A message broke the protocol, or a computation failed.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Peer(E),
     /// A message could not be decoded.
     #[error("a message could not be decoded: {0}")]
-    Wire(#[from] WireError),
+    Wire(WireError),
     /// The other side is gone.
     #[error(transparent)]
     Disconnected(#[from] Disconnected),
+    /// The two sides wait for each other.
+    #[error("protocol stalled: both sides are waiting for a message")]
+    Stalled,
 }
 
-impl RunError {
-    /// What the peer is told; `None` where it knows, or is gone.
-    fn reason(&self) -> Option<AbortReason> {
-        match self {
-            Self::Session(SessionError::Aborted(_)) | Self::Disconnected(_) => None,
-            Self::Session(error) => Some(error.reason()),
-            Self::Wire(WireError::Content(_) | WireError::ForeignKey { .. }) => Some(AbortReason::BadTensor),
-            Self::Wire(_) => Some(AbortReason::Malformed),
-        }
+impl<E: std::error::Error> From<WireError> for RunError<E> {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
     }
 }
 
-/// Serves one session until the client ends it; the account of its steps comes back with how it ended.
-pub fn serve(
-    transport: &InProcess,
-    mut server: Server,
-    rng: &mut dyn CryptoRng,
-) -> (Vec<StepRecord>, Result<(), RunError>) {
-    let mut account = Account::new(Party::Server);
-    let (tell, tables) = channel();
-    let result = loop {
-        match serve_one(transport, &mut server, rng, (&mut account, &tell)) {
-            Ok(()) if server.is_closed() => break Ok(()),
-            Ok(()) => {}
-            Err(error) => {
-                server.close();
-                abort(transport, &error);
-                break Err(error);
-            }
-        }
-    };
-    drop(tell);
-    for (seconds, products) in tables {
-        let made = Amounts { products, seconds, overlaps: true, ..Amounts::default() };
-        account.add((Place::Opening(1), "meanwhile: tables".to_owned()), made);
-    }
-    (account.into_records(), result)
+/// What one unit of a peer's work was, and what it took.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// What was done.
+    pub kind: WorkKind,
+    /// The chunk of a tensor that was taken or made.
+    pub place: Option<Place>,
+    /// Bytes of the message that was made.
+    pub bytes: usize,
+    /// Seconds that it took: decoding, computing and encoding, without waiting.
+    pub seconds: f64,
+    /// Operations on the other side's ciphertexts.
+    pub operations: Counted,
 }
 
-/// Takes one message, or makes one. What has come is taken first, so that the client need not wait for being heard.
-fn serve_one(
-    transport: &InProcess,
-    server: &mut Server,
-    rng: &mut dyn CryptoRng,
-    (account, tables): (&mut Account, &Sender<(f64, u64)>),
-) -> Result<(), RunError> {
-    let mut work = Work::start(server);
-    let bytes = match transport.try_receive()? {
-        Some(bytes) => bytes,
-        None => match server.next_message(rng)? {
-            Some(message) => {
-                let bytes = encode_message(&message)?;
-                account.add(server_step(server, &message), work.finish(server).sent(&message, bytes.len()));
-                transport.send(bytes)?;
-                if matches!(message, Message::Accept { .. })
-                    && let Some(preparation) = server.preparation()
-                {
-                    let tables = tables.clone();
-                    rayon::spawn(move || {
-                        let start = Instant::now();
-                        let products = preparation.run().total();
-                        // Nobody may be there any more.
-                        let _ = tables.send((start.elapsed().as_secs_f64(), products));
-                    });
-                }
-                return Ok(());
-            }
-            None => {
-                let bytes = transport.receive()?;
-                work = Work::start(server);
-                bytes
-            }
-        },
-    };
-    let message = decode_message(&bytes, server.key(), Limits::default())?;
-    let (received, step) = (message.ciphertext_count(), server_step(server, &message));
-    let later = is_later(&message);
-    let finish = matches!(message, Message::Finish { .. });
-    server.handle(message, rng)?;
-    if !finish {
-        let mut done = work.finish(server);
-        done.ciphertexts_in = received;
-        done.overlaps |= later;
-        account.add(step, done);
-    }
-    Ok(())
+/// The kinds of [`Work`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkKind {
+    /// A message was taken.
+    Took,
+    /// A message was made.
+    Made,
+    /// Idle time was used.
+    Idle,
+    /// Another thread used it.
+    Background,
 }
 
-fn server_step(server: &Server, message: &Message) -> (Place, String) {
-    match message.position() {
-        Some(Position { round, step, .. }) => {
-            let name = server.segment_name(step).unwrap_or("linear layer").to_owned();
-            (Place::Batch { round, step }, name)
-        }
-        None => (Place::Opening(0), "check key, make plan".to_owned()),
+/// Sees every unit of a peer's work: an account of a session, or a progress display.
+pub trait Observer<P> {
+    /// Takes note of a unit of work, with the peer as it is after it.
+    fn did(&mut self, peer: &P, work: &Work);
+}
+
+/// Sees nothing.
+impl<P> Observer<P> for () {
+    fn did(&mut self, _: &P, _: &Work) {}
+}
+
+impl<P, O: Observer<P>> Observer<P> for &mut O {
+    fn did(&mut self, peer: &P, work: &Work) {
+        (**self).did(peer, work);
     }
 }
 
-/// Whether it is a chunk after the first: then the other side makes or takes chunks of the same tensor meanwhile.
-fn is_later(message: &Message) -> bool {
-    matches!(message, Message::Chunk { index, .. } if *index > 0)
-}
-
-/// A client's end of a session, ready for batches.
+/// What came of asking a peer to go on.
 #[derive(Debug)]
-pub struct ClientSession<'a> {
-    transport: &'a InProcess,
-    client: Client,
-    /// Batches started so far.
-    started: u32,
-    account: Account,
+pub enum Progress<E> {
+    /// Something that the caller wants to know.
+    Event(E),
+    /// A unit of work was done.
+    Worked,
+    /// There is nothing to do before the other side says more.
+    Waiting,
 }
 
-impl<'a> ClientSession<'a> {
-    /// Sends the hello and waits for the server's plan.
+/// One side of a conversation: a peer, its end of a transport, and whoever looks on.
+#[derive(Debug)]
+pub struct Session<T, P, O> {
+    transport: T,
+    peer: P,
+    observer: O,
+    background: (Sender<Work>, Receiver<Work>),
+}
+
+impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
+    /// Returns a session that has said and heard nothing yet.
+    pub fn new(transport: T, peer: P, observer: O) -> Self {
+        Self { transport, peer, observer, background: channel() }
+    }
+
+    /// Returns the peer.
+    pub fn peer(&self) -> &P {
+        &self.peer
+    }
+
+    /// Returns the peer, for what its caller may want of it.
+    pub fn peer_mut(&mut self) -> &mut P {
+        &mut self.peer
+    }
+
+    /// Returns the observer.
+    pub fn observer(&self) -> &O {
+        &self.observer
+    }
+
+    /// Ends the session, after waiting for background work, and returns its parts.
+    pub fn into_parts(self) -> (P, O) {
+        let Self { peer, mut observer, background: (sender, receiver), .. } = self;
+        drop(sender);
+        receiver.iter().for_each(|work| observer.did(&peer, &work));
+        (peer, observer)
+    }
+
+    /// Takes a message that has arrived, or makes one, or uses the time for something that will be needed. Never waits.
+    /// What has arrived is taken first, so that the other side need not wait for being heard.
     ///
     /// # Errors
-    /// [`RunError`].
-    pub fn open(
-        transport: &'a InProcess,
-        (client, hello): (Client, Message),
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Self, RunError> {
-        let mut session = Self { transport, client, started: 0, account: Account::new(Party::Client) };
+    /// [`RunError`]; the peer is closed then, and the other side told.
+    pub fn poll(&mut self, rng: &mut dyn CryptoRng) -> Result<Progress<P::Event>, RunError<P::Error>> {
+        let polled = self.poll_inner(rng);
+        self.guard(polled)
+    }
+
+    /// Goes on until there is an event, or the peer has closed (`None`). Waits where there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn step(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<P::Event>, RunError<P::Error>> {
+        while !self.peer.is_closed() {
+            match self.poll(rng)? {
+                Progress::Event(event) => return Ok(Some(event)),
+                Progress::Worked => {}
+                Progress::Waiting => {
+                    let received = self.transport.receive().map_err(RunError::from);
+                    let bytes = self.guard(received)?;
+                    let taken = self.take(&bytes, rng);
+                    if let Some(event) = self.guard(taken)? {
+                        return Ok(Some(event));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Does what a caller wants of the peer, and notes the time that it takes for `place`.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn ask<R>(
+        &mut self,
+        place: Option<Place>,
+        want: impl FnOnce(&mut P) -> Result<R, P::Error>,
+    ) -> Result<R, RunError<P::Error>> {
         let start = Instant::now();
-        let bytes = encode_message(&hello)?;
-        let sent = Amounts::since(start).sent(&hello, bytes.len());
-        session.account.add((Place::Opening(0), "send the public key".to_owned()), sent);
-        transport.send(bytes)?;
-        session.guard(|session| {
-            while session.client.plan().is_none() {
-                let bytes = session.wait(rng)?;
-                session.take(&bytes, Instant::now(), &mut |_| ())?;
+        let wanted = want(&mut self.peer).map_err(RunError::Peer);
+        let work = Work {
+            kind: WorkKind::Took,
+            place,
+            bytes: 0,
+            seconds: start.elapsed().as_secs_f64(),
+            operations: Counted::default(),
+        };
+        self.observer.did(&self.peer, &work);
+        self.guard(wanted)
+    }
+
+    fn poll_inner(&mut self, rng: &mut dyn CryptoRng) -> Result<Progress<P::Event>, RunError<P::Error>> {
+        if let Some(bytes) = self.transport.try_receive()? {
+            return Ok(self.take(&bytes, rng)?.map_or(Progress::Worked, Progress::Event));
+        }
+        let (start, before) = (Instant::now(), self.peer.operations());
+        if let Some(message) = self.peer.next_message(rng).map_err(RunError::Peer)? {
+            let bytes = P::encode(&message)?;
+            self.note(WorkKind::Made, (message.place(), bytes.len()), (start, before));
+            self.transport.send(bytes)?;
+            return Ok(Progress::Worked);
+        }
+        let (start, before) = (Instant::now(), self.peer.operations());
+        match self.peer.idle(rng) {
+            Idle::Nothing => Ok(Progress::Waiting),
+            Idle::Worked => {
+                self.note(WorkKind::Idle, (None, 0), (start, before));
+                Ok(Progress::Worked)
             }
-            Ok(())
-        })?;
-        Ok(session)
-    }
-
-    /// The state machine: its plan and its key.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// The account of the steps so far.
-    pub fn records(&self) -> Vec<StepRecord> {
-        self.account.clone().into_records()
-    }
-
-    /// Sends one batch of images `[images, elements]` through the network.
-    ///
-    /// # Errors
-    /// [`RunError`]; the session is over then.
-    pub fn infer(
-        &mut self,
-        images: ArrayView2<'_, f32>,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Outcome, RunError> {
-        let mut outcome = None;
-        self.infer_all([images], rng, |done| outcome = Some(done))?;
-        Ok(outcome.ok_or(Disconnected)?)
-    }
-
-    /// Sends batches of images `[images, elements]` through the network, of which one is encrypted while the server
-    /// works on another; `done` gets what came out, in order.
-    ///
-    /// # Errors
-    /// [`RunError`]; the session is over then.
-    pub fn infer_all<'b>(
-        &mut self,
-        batches: impl IntoIterator<Item = ArrayView2<'b, f32>>,
-        rng: &mut dyn CryptoRng,
-        mut done: impl FnMut(Outcome),
-    ) -> Result<(), RunError> {
-        self.guard(|session| {
-            let mut batches = batches.into_iter().zip(session.started..).peekable();
-            loop {
-                // A closed session says so when it is asked to start.
-                while (session.client.may_start() || session.client.is_closed())
-                    && let Some((images, round)) = batches.next()
-                {
+            Idle::Background(work) => {
+                let sender = self.background.0.clone();
+                rayon::spawn(move || {
                     let start = Instant::now();
-                    session.client.start(images)?;
-                    session.started = round.wrapping_add(1);
-                    session.note((round, 0), Amounts::since(start));
-                }
-                if session.client.batches_under_way() == 0 {
-                    return Ok(());
-                }
-                let start = Instant::now();
-                if let Some(bytes) = session.transport.try_receive()? {
-                    session.take(&bytes, start, &mut done)?;
-                } else if let Some(message) = session.client.next_message(rng)? {
-                    session.send(&message, start)?;
-                } else {
-                    let bytes = session.wait(rng)?;
-                    session.take(&bytes, Instant::now(), &mut done)?;
-                }
+                    let computing = work();
+                    // The session may be over already.
+                    let _ = sender.send(Work {
+                        kind: WorkKind::Background,
+                        place: None,
+                        bytes: 0,
+                        seconds: start.elapsed().as_secs_f64(),
+                        operations: Counted { computing, ..Counted::default() },
+                    });
+                });
+                Ok(Progress::Worked)
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<P::Event>, RunError<P::Error>> {
+        let (start, before) = (Instant::now(), self.peer.operations());
+        let message = self.peer.decode(bytes)?;
+        let place = message.place();
+        let event = self.peer.handle(message, rng).map_err(RunError::Peer)?;
+        self.note(WorkKind::Took, (place, 0), (start, before));
+        Ok(event)
+    }
+
+    fn note(
+        &mut self,
+        kind: WorkKind,
+        (place, bytes): (Option<Place>, usize),
+        (start, before): (Instant, Counted),
+    ) {
+        let seconds = start.elapsed().as_secs_f64();
+        let after = self.peer.operations();
+        // A peer that knows its key only now has counted from zero.
+        let operations = match after.computing.total() < before.computing.total() {
+            true => Counted::default(),
+            false => after - before,
+        };
+        self.observer.did(&self.peer, &Work { kind, place, bytes, seconds, operations });
+    }
+
+    /// Closes the peer and tells the other side when something goes wrong.
+    fn guard<R>(&mut self, result: Result<R, RunError<P::Error>>) -> Result<R, RunError<P::Error>> {
+        result.inspect_err(|error| {
+            self.peer.close();
+            if let Some(reason) = reason::<P>(error)
+                && let Ok(bytes) = P::encode(&P::Message::abort(reason))
+            {
+                // The receiver may already be gone.
+                let _ = self.transport.send(bytes);
             }
         })
-    }
-
-    /// Waits for the server's next message, and makes random factors of the next encryptions meanwhile.
-    fn wait(&mut self, rng: &mut dyn CryptoRng) -> Result<Vec<u8>, Disconnected> {
-        loop {
-            if let Some(bytes) = self.transport.try_receive()? {
-                return Ok(bytes);
-            }
-            let start = Instant::now();
-            if !self.client.prepare(rng) {
-                return self.transport.receive();
-            }
-            let made = Amounts { overlaps: true, ..Amounts::since(start) };
-            self.account.add((Place::Opening(1), "meanwhile: random factors".to_owned()), made);
-        }
-    }
-
-    /// Ends the session and hands over the account of its steps.
-    ///
-    /// # Errors
-    /// [`RunError`].
-    pub fn finish(mut self) -> Result<Vec<StepRecord>, RunError> {
-        let message = self.client.finish()?;
-        self.transport.send(encode_message(&message)?)?;
-        Ok(self.account.into_records())
-    }
-
-    /// Closes the session and tells the server when something goes wrong.
-    fn guard<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, RunError>) -> Result<T, RunError> {
-        work(self).inspect_err(|error| {
-            self.client.close();
-            abort(self.transport, error);
-        })
-    }
-
-    fn take(&mut self, bytes: &[u8], start: Instant, done: &mut dyn FnMut(Outcome)) -> Result<(), RunError> {
-        let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
-        let (position, received) = (message.position(), message.ciphertext_count());
-        let overlaps = is_later(&message) || self.client.batches_under_way() > 1;
-        let event = self.client.handle(message)?;
-        if let Some(Position { round, step, .. }) = position {
-            let ciphertexts_in = received;
-            self.note((round, step + 1), Amounts { ciphertexts_in, overlaps, ..Amounts::since(start) });
-        }
-        if let Some(Event::Done(outcome)) = event {
-            done(*outcome);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, message: &Message, start: Instant) -> Result<(), RunError> {
-        let bytes = encode_message(message)?;
-        if let Some(Position { round, step, .. }) = message.position() {
-            let overlaps = is_later(message) || self.client.batches_under_way() > 1;
-            let sent = Amounts { overlaps, ..Amounts::since(start) }.sent(message, bytes.len());
-            self.note((round, step), sent);
-        }
-        Ok(self.transport.send(bytes)?)
-    }
-
-    /// Adds to the client's step before segment `step`, or after the last.
-    fn note(&mut self, (round, step): (u32, u32), amounts: Amounts) {
-        let segments = self.client.plan().map_or(&[][..], |plan| &plan.segments);
-        let mut name = "quantise, encrypt".to_owned();
-        if let Some(before) = (step as usize).checked_sub(1).and_then(|before| segments.get(before)) {
-            let mut parts = vec!["decrypt".to_owned()];
-            parts.extend(before.activations.iter().map(ToString::to_string));
-            parts.extend(((step as usize) < segments.len()).then(|| "encrypt".to_owned()));
-            name = parts.join(", ");
-        }
-        self.account.add((Place::Batch { round, step }, name), amounts);
     }
 }
 
-fn abort(transport: &InProcess, error: &RunError) {
-    if let Some(reason) = error.reason()
-        && let Ok(bytes) = encode_message(&Message::Abort { reason })
-    {
-        // The peer may be gone already; then there is nobody to tell.
-        let _ = transport.send(bytes);
+/// What the peer is told; `None` where it knows, or is gone.
+fn reason<P: Peer>(error: &RunError<P::Error>) -> Option<AbortReason> {
+    match error {
+        RunError::Peer(error) => P::reason(error),
+        RunError::Wire(WireError::Content(_) | WireError::ForeignKey { .. }) => Some(AbortReason::BadTensor),
+        RunError::Wire(_) => Some(AbortReason::Malformed),
+        RunError::Disconnected(_) | RunError::Stalled => None,
     }
 }

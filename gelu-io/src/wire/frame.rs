@@ -31,21 +31,15 @@ pub enum Kind {
     Hello = 1,
     /// A server's consent.
     Accept = 2,
-    /// The beginning of a client's encrypted activations.
-    Activations = 3,
-    /// The beginning of a server's encrypted sums.
-    Sums = 4,
     /// The end of a session.
     Finish = 5,
     /// The end of a session by an error.
     Abort = 6,
-    /// Ciphertexts of the tensor that was begun.
-    Chunk = 7,
     /// A client's request for a turn of training.
     Join = 8,
     /// A server's grant of one.
     Turn = 9,
-    /// Ciphertexts of a tensor of training.
+    /// Ciphertexts of a tensor.
     Tensor = 10,
     /// That steps have been taken.
     Updated = 11,
@@ -58,14 +52,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 11] = [
         Self::Hello,
         Self::Accept,
-        Self::Activations,
-        Self::Sums,
         Self::Finish,
         Self::Abort,
-        Self::Chunk,
         Self::Join,
         Self::Turn,
         Self::Tensor,
@@ -81,11 +72,8 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Hello => "a Hello message",
             Self::Accept => "an Accept message",
-            Self::Activations => "an Activations message",
-            Self::Sums => "a Sums message",
             Self::Finish => "a Finish message",
             Self::Abort => "an Abort message",
-            Self::Chunk => "a Chunk message",
             Self::Join => "a Join message",
             Self::Turn => "a Turn message",
             Self::Tensor => "a Tensor message",

@@ -1,11 +1,14 @@
-use gelu_models::infer::{AbortReason, Message, Position, SessionId};
-use gelu_models::plan::Plan;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
-use gelu_tensor::{EncChunk, EncTensorHeader};
+//! Messages of private inference as bytes.
+
+use gelu_models::infer::{Client, Message, Position, Server, SessionId};
+use gelu_models::peer::AbortReason;
+use gelu_models::plan::Description;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, Kind, Limits, WireError, build};
 use super::keys::{public_key_of, public_key_payload};
+use super::{WirePeer, chunk_payload};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,22 +23,15 @@ struct HelloHeader {
 #[serde(deny_unknown_fields)]
 struct AcceptHeader {
     session: SessionId,
-    plan: Box<Plan>,
+    description: Box<Description>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TensorHeader {
-    position: Position,
-    tensor: EncTensorHeader,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChunkHeader {
-    position: Position,
-    index: u32,
-    key: String,
+pub(super) struct TensorHeader<P> {
+    pub(super) position: P,
+    pub(super) index: u32,
+    pub(super) key: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,11 +42,11 @@ struct FinishHeader {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AbortHeader {
-    reason: AbortReason,
+pub(super) struct AbortHeader {
+    pub(super) reason: AbortReason,
 }
 
-/// A message as bytes.
+/// Returns a message as bytes.
 ///
 /// # Errors
 /// [`WireError::Header`] when the header is longer than 4 GiB.
@@ -61,26 +57,21 @@ pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
             let header = HelloHeader { version: *version, key_bits: size, key_type, batch: *batch };
             build(Kind::Hello, &header, &public_key_payload(key))
         }
-        Message::Accept { session, plan } => {
-            build(Kind::Accept, &AcceptHeader { session: *session, plan: plan.clone() }, &[])
+        Message::Accept { session, description } => {
+            let description = description.clone();
+            build(Kind::Accept, &AcceptHeader { session: *session, description }, &[])
         }
-        Message::Activations { position, header } => build_tensor(Kind::Activations, *position, header),
-        Message::Sums { position, header } => build_tensor(Kind::Sums, *position, header),
-        Message::Chunk { position, index, ciphertexts } => {
+        Message::Tensor { position, index, ciphertexts } => {
             let key = ciphertexts.key().fingerprint_hex();
-            let header = ChunkHeader { position: *position, index: *index, key };
-            build(Kind::Chunk, &header, &ciphertexts.encode())
+            let header = TensorHeader { position: *position, index: *index, key };
+            build(Kind::Tensor, &header, &ciphertexts.encode())
         }
         Message::Finish { session } => build(Kind::Finish, &FinishHeader { session: *session }, &[]),
         Message::Abort { reason } => build(Kind::Abort, &AbortHeader { reason: *reason }, &[]),
     }
 }
 
-fn build_tensor(kind: Kind, position: Position, header: &EncTensorHeader) -> Result<Vec<u8>, WireError> {
-    build(kind, &TensorHeader { position, tensor: header.clone() }, &[])
-}
-
-/// The message in `bytes`, whose ciphertexts must be under `key`.
+/// Returns the message in `bytes`, whose ciphertexts must be under `key`.
 ///
 /// # Errors
 /// [`WireError`] that says what was expected and found.
@@ -94,20 +85,14 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
         }
         Kind::Accept => {
             frame.no_payload()?;
-            let AcceptHeader { session, plan } = frame.header()?;
-            Ok(Message::Accept { session, plan })
+            let AcceptHeader { session, description } = frame.header()?;
+            Ok(Message::Accept { session, description })
         }
-        Kind::Activations => {
-            frame.no_payload()?;
-            let TensorHeader { position, tensor } = frame.header()?;
-            Ok(Message::Activations { position, header: tensor })
+        Kind::Tensor => {
+            let TensorHeader::<Position> { position, index, key: found } = frame.header()?;
+            let ciphertexts = chunk_payload(&frame, key, found)?;
+            Ok(Message::Tensor { position, index, ciphertexts })
         }
-        Kind::Sums => {
-            frame.no_payload()?;
-            let TensorHeader { position, tensor } = frame.header()?;
-            Ok(Message::Sums { position, header: tensor })
-        }
-        Kind::Chunk => decode_chunk(&frame, key),
         Kind::Finish => {
             frame.no_payload()?;
             let FinishHeader { session } = frame.header()?;
@@ -124,12 +109,22 @@ pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> 
     }
 }
 
-fn decode_chunk(frame: &Frame<'_>, key: Option<&PublicKey>) -> Result<Message, WireError> {
-    let key = key.ok_or(WireError::NoKey)?;
-    let ChunkHeader { position, index, key: found } = frame.header()?;
-    let expected = key.fingerprint_hex();
-    if found != expected {
-        return Err(WireError::ForeignKey { expected, found });
+impl WirePeer for Client {
+    fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
+        encode_message(message)
     }
-    Ok(Message::Chunk { position, index, ciphertexts: EncChunk::decode(key, frame.payload)? })
+
+    fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
+        decode_message(bytes, Some(self.key().public_key()), Limits::default())
+    }
+}
+
+impl WirePeer for Server {
+    fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
+        encode_message(message)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
+        decode_message(bytes, self.key(), Limits::default())
+    }
 }

@@ -22,7 +22,47 @@ mod message;
 mod tests;
 mod training;
 
+use gelu_models::peer::Peer;
+use gelu_tensor::EncChunk;
+use gelu_tensor::paillier::PublicKey;
+
+use self::frame::Frame;
 pub use frame::{Kind, Limits, WireError};
 pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
 pub use message::{decode_message, encode_message};
 pub use training::{TrainingKeys, decode_training, encode_training};
+
+/// A peer whose messages have an encoding.
+pub trait WirePeer: Peer {
+    /// Returns a message as bytes.
+    ///
+    /// # Errors
+    /// [`WireError::Header`] when its header is longer than 4 GiB.
+    fn encode(message: &Self::Message) -> Result<Vec<u8>, WireError>;
+
+    /// Returns the message in `bytes`, whose ciphertexts must be under the keys that the peer knows.
+    ///
+    /// # Errors
+    /// [`WireError`] that says what was expected and found.
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Message, WireError>;
+}
+
+impl<P: WirePeer> WirePeer for &mut P {
+    fn encode(message: &Self::Message) -> Result<Vec<u8>, WireError> {
+        P::encode(message)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Message, WireError> {
+        (**self).decode(bytes)
+    }
+}
+
+/// The ciphertexts of a frame, which must be under `key`: its fingerprint is the one that was `found` in the header.
+fn chunk_payload(frame: &Frame<'_>, key: Option<&PublicKey>, found: String) -> Result<EncChunk, WireError> {
+    let key = key.ok_or(WireError::NoKey)?;
+    let expected = key.fingerprint_hex();
+    if found != expected {
+        return Err(WireError::ForeignKey { expected, found });
+    }
+    Ok(EncChunk::decode(key, frame.payload)?)
+}

@@ -2,10 +2,11 @@ use std::sync::{Arc, LazyLock};
 
 use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
-use gelu_models::infer::{AbortReason, Client, Event, Message, Server, ServerModel};
+use gelu_models::infer::{Client, Event, Message, Server, ServerModel, SessionError};
+use gelu_models::peer::{AbortReason, Conversation};
 use gelu_models::plan::PlanOptions;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
-use gelu_tensor::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Error};
+use gelu_tensor::{CHUNK_BYTES, EncChunk, Error};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -21,45 +22,59 @@ const PREFIX: usize = 18;
 
 static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| key(5));
 
-/// Every message of one session, as bytes.
-static MESSAGES: LazyLock<Vec<(Kind, Vec<u8>)>> = LazyLock::new(|| {
-    let rng = &mut ChaCha20Rng::seed_from_u64(3);
+static MODEL: LazyLock<Arc<ServerModel>> = LazyLock::new(|| {
     let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
-    model.initialise(Initializer::KaimingUniform, rng);
-    let mut server = Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())));
-    let (mut client, hello) = Client::new(Arc::clone(&KEY), 2);
-    let mut messages = vec![hello.clone()];
-    server.handle(hello, rng).unwrap();
-    loop {
-        while let Some(message) = server.next_message(rng).unwrap() {
-            messages.push(message.clone());
-            if matches!(client.handle(message).unwrap(), Some(Event::Ready)) {
-                client.start(Array2::from_elem((2, 4), 0.5).view()).unwrap();
-            }
-        }
-        if client.batches_under_way() == 0 {
-            break;
-        }
-        while let Some(message) = client.next_message(rng).unwrap() {
+    model.initialise(Initializer::KaimingUniform, &mut rng());
+    model.calibrate(images().view()).unwrap();
+    Arc::new(ServerModel::new(model, PlanOptions::default()))
+});
+
+/// Every message of one session, and how one is given up, as bytes.
+static MESSAGES: LazyLock<Vec<(Kind, Vec<u8>)>> = LazyLock::new(|| {
+    let rng = &mut rng();
+    let mut server = Server::new(Arc::clone(&MODEL));
+    let mut client = Client::new(Arc::clone(&KEY), 2);
+    let mut messages = vec![];
+    while !client.is_closed() {
+        while !client.is_closed()
+            && let Some(message) = client.next_message(rng).unwrap()
+        {
             messages.push(message.clone());
             server.handle(message, rng).unwrap();
         }
+        while !server.is_closed()
+            && let Some(message) = server.next_message(rng).unwrap()
+        {
+            messages.push(message.clone());
+            match client.handle(message, rng).unwrap() {
+                Some(Event::Ready) => client.start(images().view()).unwrap(),
+                Some(Event::Done(_)) => client.finish().unwrap(),
+                None => {}
+            }
+        }
     }
-    messages.truncate(6);
-    messages.push(client.finish().unwrap());
+    assert!(server.is_closed());
     messages.push(Message::Abort { reason: AbortReason::BadPlan });
     let kinds = [
         Kind::Hello,
         Kind::Accept,
-        Kind::Activations,
-        Kind::Chunk,
-        Kind::Sums,
-        Kind::Chunk,
+        Kind::Tensor,
+        Kind::Tensor,
+        Kind::Tensor,
+        Kind::Tensor,
         Kind::Finish,
         Kind::Abort,
     ];
     kinds.into_iter().zip(messages.iter().map(|message| encode_message(message).unwrap())).collect()
 });
+
+fn rng() -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(3)
+}
+
+fn images() -> Array2<f32> {
+    Array2::from_elem((2, 4), 0.5)
+}
 
 fn key(seed: u64) -> Arc<SecretKey> {
     Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
@@ -183,51 +198,109 @@ fn headers_that_describe_something_else_are_refused() {
     }
     let session = |header: &mut Value, _: &mut Vec<u8>| header["session"] = json!([1, 2, 3]);
     assert!(matches!(error(&edited(Kind::Finish, message(Kind::Finish), session)), WireError::Header { .. }));
-    for kind in [Kind::Accept, Kind::Activations, Kind::Sums, Kind::Finish, Kind::Abort] {
+    for kind in [Kind::Accept, Kind::Finish, Kind::Abort] {
         let loaded = edited(kind, message(kind), |_, payload| payload.push(1));
         assert_eq!(error(&loaded), WireError::Length { expected: 0, found: 1 });
     }
 }
 
-/// The numbers of a tensor's header come from a peer: none of them may overflow on the way to being refused.
+/// Neither a part of a description nor one of a position may be unknown, however deep it lies.
 #[test]
-fn tensors_with_absurd_headers_are_refused() {
-    let most = usize::MAX;
-    let window = json!({ "kernel": [most, 1], "stride": [1, 1], "padding": [most / 2 + 1, 0] });
-    let patches = |input: Value| json!({ "patches": { "window": window.clone(), "input": input, "output": [most, most] } });
-    let layouts = [
-        (json!([4]), patches(json!([1, most, 1]))),
-        (json!([1, most, 1]), patches(json!([1, most, 1]))),
-        (json!([most]), json!({ "positions": { "count": most } })),
-        (json!([most, most]), json!("images")),
-        (json!([]), json!("images")),
-        (json!([0]), json!("images")),
-    ];
-    let Message::Chunk { ciphertexts: chunk, .. } = decode(message(Kind::Chunk)).unwrap() else {
-        panic!("no chunk")
-    };
-    for batch in [0, 1, 2, most] {
-        for (shape, arrangement) in &layouts {
-            for (width, stacked) in [(1, 1), (most, 1), (most, most), (0, 1)] {
-                let bytes = edited(Kind::Activations, message(Kind::Activations), |header, _| {
-                    let tensor = &mut header["tensor"];
-                    tensor["shape"] = shape.clone();
-                    tensor["batch"] = json!(batch);
-                    tensor["layout"]["arrangement"] = arrangement.clone();
-                    tensor["layout"]["width"] = json!(width);
-                    tensor["layout"]["stacked"] = json!(stacked);
-                });
-                // Neither side takes another header than the plan's; nor does what would collect the tensor.
-                let Message::Activations { header, .. } = decode(&bytes).unwrap() else {
-                    panic!("no activations")
-                };
-                let collected = EncTensorBuilder::new(public(), header.clone(), 1, 1 << 20)
-                    .and_then(|mut builder| builder.push(0, &chunk));
-                assert!(collected.is_err(), "{batch} {shape} {arrangement}");
-                let decrypted = Decryption::new(public(), header, 1 << 20)
-                    .and_then(|mut decryption| decryption.push(0, &chunk, &KEY));
-                assert!(decrypted.is_err(), "{batch} {shape} {arrangement}");
+fn unknown_fields_at_any_depth_are_refused() {
+    for (kind, bytes) in MESSAGES.iter() {
+        let mut objects = vec![];
+        edited(*kind, bytes, |header, _| paths(header, String::new(), &mut objects, Value::is_object));
+        assert!(*kind != Kind::Accept || objects.len() > 10);
+        for path in objects {
+            let unknown = edited(*kind, bytes, |header, _| {
+                header.pointer_mut(&path).unwrap()["surprise"] = json!(1);
+            });
+            let found = error(&unknown);
+            assert!(matches!(found, WireError::Header { .. }), "{kind}{path}: {found}");
+        }
+    }
+}
+
+/// Paths to the values of a kind in JSON.
+fn paths(value: &Value, path: String, out: &mut Vec<String>, wanted: fn(&Value) -> bool) {
+    if wanted(value) {
+        out.push(path.clone());
+    }
+    match value {
+        Value::Array(values) => {
+            values.iter().enumerate().for_each(|(i, value)| paths(value, format!("{path}/{i}"), out, wanted));
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| paths(value, format!("{path}/{name}"), out, wanted));
+        }
+        _ => {}
+    }
+}
+
+/// A message with every number of its header replaced by every kind of extreme: those that can still be decoded.
+fn extremes(kind: Kind, bytes: &[u8]) -> Vec<(String, Message)> {
+    let mut numbers = vec![];
+    edited(kind, bytes, |header, _| paths(header, String::new(), &mut numbers, Value::is_number));
+    let extremes = [0, 1, 3, 63, 64, 1 << 20, u64::from(u32::MAX), i32::MAX as u64, 1 << 61, u64::MAX];
+    let extremes = extremes.map(|x| json!(x)).into_iter().chain([json!(-1), json!(i32::MIN), json!(0.5)]);
+    let pairs = numbers.iter().flat_map(|path| extremes.clone().map(move |extreme| (path, extreme)));
+    let changed = pairs.filter_map(|(path, extreme)| {
+        let changed = edited(kind, bytes, |header, _| *header.pointer_mut(path).unwrap() = extreme.clone());
+        let message = decode(&changed).ok()?;
+        (changed != bytes).then(|| (format!("{path}: {extreme}"), message))
+    });
+    changed.collect()
+}
+
+/// The numbers of a description come from a peer: none of them may overflow, or ask for much memory, on the way to
+/// being refused; and where a client takes them, it sends as much as a plan may.
+#[test]
+fn absurd_descriptions_are_refused_or_are_others() {
+    let accept = message(Kind::Accept);
+    let changed = extremes(Kind::Accept, accept);
+    assert!(changed.len() > 150, "{}", changed.len());
+    let (count, mut refused) = (changed.len(), 0);
+    for (edit, message) in changed {
+        let mut client = Client::new(Arc::clone(&KEY), 2);
+        client.next_message(&mut rng()).unwrap();
+        match client.handle(message, &mut rng()) {
+            Err(SessionError::Plan(_)) => {
+                assert!(client.is_closed());
+                refused += 1;
             }
+            Err(error) => panic!("{edit}: {error}"),
+            Ok(_) => {
+                let up = client.plan().unwrap().segments()[0].ciphertexts_up();
+                assert!(up <= 1 << 22, "{edit}: {up}");
+            }
+        }
+    }
+    assert!(refused > 50, "{refused} of {count}");
+}
+
+/// So do those of positions: neither side takes a tensor of another place.
+#[test]
+fn absurd_positions_are_refused() {
+    let tensors: Vec<_> = MESSAGES.iter().filter(|(kind, _)| *kind == Kind::Tensor).collect();
+    for (up, bytes) in [(true, &tensors[0].1), (false, &tensors[1].1)] {
+        let changed = extremes(Kind::Tensor, bytes);
+        assert!(changed.len() > 20, "{}", changed.len());
+        for (edit, message) in changed {
+            // The same randomness again, so that the session has the same name.
+            let rng = &mut rng();
+            let (mut server, mut client) =
+                (Server::new(Arc::clone(&MODEL)), Client::new(Arc::clone(&KEY), 2));
+            server.handle(client.next_message(rng).unwrap().unwrap(), rng).unwrap();
+            client.handle(server.next_message(rng).unwrap().unwrap(), rng).unwrap();
+            client.start(images().view()).unwrap();
+            client.next_message(rng).unwrap();
+            let error = match up {
+                true => server.handle(message, rng).unwrap_err(),
+                false => client.handle(message, rng).unwrap_err(),
+            };
+            let refused = matches!(error, SessionError::Unexpected { .. } | SessionError::Numbers { .. });
+            assert!(refused, "{edit}: {error}");
+            assert!(if up { server.is_closed() } else { client.is_closed() });
         }
     }
 }
@@ -237,7 +310,7 @@ fn numbers_that_are_no_ciphertexts_are_refused() {
     let width = public().ciphertext_bytes();
     let n = BigUint::from_bytes_le(&public().n_le_bytes());
     let p = KEY.to_le_bytes().p;
-    let good = message(Kind::Chunk);
+    let good = message(Kind::Tensor);
     let first = BigUint::from_bytes_le(&good[good.len() - width..]);
     let unit = "must be a unit mod n^2, so not zero";
     for (number, rule) in [
@@ -255,7 +328,7 @@ fn numbers_that_are_no_ciphertexts_are_refused() {
         assert_eq!(error(&bytes), WireError::Content(Error::Ciphertext { index, rule }), "{number:x}");
     }
     for missing in [1, width + 1, 4 * width] {
-        let short = edited(Kind::Chunk, good, |_, payload| payload.truncate(payload.len() - missing));
+        let short = edited(Kind::Tensor, good, |_, payload| payload.truncate(payload.len() - missing));
         assert!(matches!(error(&short), WireError::Content(Error::Count { .. })));
     }
 }
@@ -263,15 +336,15 @@ fn numbers_that_are_no_ciphertexts_are_refused() {
 /// A chunk has at least one ciphertext, and no more than one message takes.
 #[test]
 fn chunks_have_a_bounded_number_of_ciphertexts() {
-    let good = message(Kind::Chunk);
+    let good = message(Kind::Tensor);
     let most = EncChunk::most(public());
     let of = |count: usize| {
-        edited(Kind::Chunk, good, |_, payload| {
+        edited(Kind::Tensor, good, |_, payload| {
             let one = payload[..public().ciphertext_bytes()].to_vec();
             *payload = one.repeat(count);
         })
     };
-    assert_eq!(decode(&of(most)).unwrap().ciphertext_count(), most);
+    assert_eq!(decode(&of(most)).unwrap().place().unwrap().ciphertexts, most);
     let what = "ciphertexts of a chunk, at least 1 and at most";
     let none = WireError::Content(Error::Count { what, expected: most, found: 0 });
     assert_eq!(error(&of(0)), none);
@@ -284,11 +357,10 @@ fn chunks_have_a_bounded_number_of_ciphertexts() {
 
 #[test]
 fn ciphertexts_under_another_key_are_refused() {
-    for (kind, bytes) in MESSAGES.iter().filter(|(kind, _)| *kind == Kind::Chunk) {
+    for (kind, bytes) in MESSAGES.iter().filter(|(kind, _)| *kind == Kind::Tensor) {
         let other = key(6);
         let found = decode_message(bytes, Some(other.public_key()), Limits::default()).unwrap_err();
-        let hex = |key: &PublicKey| key.fingerprint().iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let [expected, theirs] = [hex(other.public_key()), hex(public())];
+        let [expected, theirs] = [other.public_key(), public()].map(PublicKey::fingerprint_hex);
         assert_eq!(found, WireError::ForeignKey { expected, found: theirs });
         assert_eq!(decode_message(bytes, None, Limits::default()).unwrap_err(), WireError::NoKey, "{kind}");
     }
@@ -428,8 +500,8 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(decode(&bytes).is_err());
-        prop_assert!(decode(&[&b"GELU\x01\x03"[..], &bytes].concat()).is_err());
-        prop_assert!(decode(&[&b"GELU\x01\x07"[..], &bytes].concat()).is_err());
+        prop_assert!(decode(&[&b"GELU\x01\x02"[..], &bytes].concat()).is_err());
+        prop_assert!(decode(&[&b"GELU\x01\x0a"[..], &bytes].concat()).is_err());
         prop_assert!(decode_public_key(&bytes).is_err());
     }
 }

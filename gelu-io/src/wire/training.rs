@@ -1,10 +1,15 @@
-use gelu_models::train::private::{Description, Grant, Message, Part, Position};
+//! Messages of private training as bytes.
+
+use gelu_models::peer::Part;
+use gelu_models::train::private::{Client, Description, Grant, Message, Position, Server};
 use gelu_tensor::EncChunk;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, Kind, Limits, WireError, build};
 use super::keys::{public_key_of, public_key_payload};
+use super::message::{AbortHeader, TensorHeader};
+use super::{WirePeer, chunk_payload};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,14 +28,6 @@ struct TurnHeader {
     done: u32,
     key_bits: KeyBits,
     key_type: KeyType,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TensorHeader {
-    position: Position,
-    index: u32,
-    key: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,8 +55,8 @@ pub struct TrainingKeys<'a> {
 impl<'a> TrainingKeys<'a> {
     fn of(self, part: Part) -> Option<&'a PublicKey> {
         match part {
-            Part::Inputs(_) | Part::Sums(_) | Part::Errors(_) | Part::Products(_) => self.client,
             Part::Update | Part::Total => self.server,
+            _ => self.client,
         }
     }
 }
@@ -95,6 +92,7 @@ pub fn encode_training(message: &Message) -> Result<Vec<u8>, WireError> {
             build(Kind::Updated, &UpdatedHeader { turn: *turn, iteration: *iteration }, &[])
         }
         Message::Ended { turn } => build(Kind::Ended, &EndedHeader { turn: *turn }, &[]),
+        Message::Abort { reason } => build(Kind::Abort, &AbortHeader { reason: *reason }, &[]),
     }
 }
 
@@ -123,13 +121,14 @@ pub fn decode_training(bytes: &[u8], keys: TrainingKeys<'_>, limits: Limits) -> 
             Ok(Message::Turn { description, grant, done, key, rate })
         }
         Kind::Tensor => {
-            let TensorHeader { position, index, key: found } = frame.header()?;
-            let key = keys.of(position.part).ok_or(WireError::NoKey)?;
-            let expected = key.fingerprint_hex();
-            if found != expected {
-                return Err(WireError::ForeignKey { expected, found });
-            }
-            Ok(Message::Tensor { position, index, ciphertexts: EncChunk::decode(key, frame.payload)? })
+            let TensorHeader::<Position> { position, index, key: found } = frame.header()?;
+            let ciphertexts = chunk_payload(&frame, keys.of(position.part), found)?;
+            Ok(Message::Tensor { position, index, ciphertexts })
+        }
+        Kind::Abort => {
+            frame.no_payload()?;
+            let AbortHeader { reason } = frame.header()?;
+            Ok(Message::Abort { reason })
         }
         Kind::Updated => {
             frame.no_payload()?;
@@ -142,5 +141,27 @@ pub fn decode_training(bytes: &[u8], keys: TrainingKeys<'_>, limits: Limits) -> 
             Ok(Message::Ended { turn })
         }
         _ => Err(WireError::Kind { expected: "a message of training".into(), found: frame.kind.to_string() }),
+    }
+}
+
+impl WirePeer for Client {
+    fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
+        encode_training(message)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
+        let keys = TrainingKeys { client: Some(self.key().public_key()), server: self.server_key() };
+        decode_training(bytes, keys, Limits::default())
+    }
+}
+
+impl WirePeer for Server {
+    fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
+        encode_training(message)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
+        let keys = TrainingKeys { client: self.client_key(), server: Some(self.key().public_key()) };
+        decode_training(bytes, keys, Limits::default())
     }
 }

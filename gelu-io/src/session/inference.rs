@@ -1,0 +1,106 @@
+//! Sessions of private inference.
+
+use gelu_models::infer::{Client, Event, Server};
+use gelu_models::peer::{Part, Peer, Place};
+use gelu_models::plan::Outcome;
+use ndarray::ArrayView2;
+use rand::CryptoRng;
+
+use super::{Account, Role, RunError, Session, StepRecord};
+use crate::transport::{Disconnected, Transport};
+
+/// Serves one session until the client ends it; the account of its steps comes back with how it ended.
+pub fn serve(
+    transport: impl Transport,
+    server: Server,
+    rng: &mut dyn CryptoRng,
+) -> (Vec<StepRecord>, Result<(), RunError>) {
+    let mut session = Session::new(transport, server, Account::new(Role::Server));
+    let served = session.step(rng).map(|_| ());
+    let (_, account) = session.into_parts();
+    (account.into_records(), served)
+}
+
+/// A client's end of a session, ready for batches.
+#[derive(Debug)]
+pub struct ClientSession<T: Transport> {
+    session: Session<T, Client, Account>,
+    /// Batches started so far.
+    started: u32,
+}
+
+impl<T: Transport> ClientSession<T> {
+    /// Sends the hello and waits for the server's plan.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn open(transport: T, client: Client, rng: &mut dyn CryptoRng) -> Result<Self, RunError> {
+        let mut session = Session::new(transport, client, Account::new(Role::Client));
+        match session.step(rng)? {
+            Some(_) => Ok(Self { session, started: 0 }),
+            None => Err(Disconnected.into()),
+        }
+    }
+
+    /// Returns the state machine: its plan and its key.
+    pub fn client(&self) -> &Client {
+        self.session.peer()
+    }
+
+    /// Sends one batch of images `[images, elements]` through the network.
+    ///
+    /// # Errors
+    /// [`RunError`]; the session is over then.
+    pub fn infer(
+        &mut self,
+        images: ArrayView2<'_, f32>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Outcome, RunError> {
+        let mut outcome = None;
+        self.infer_all([images], rng, |done| outcome = Some(done))?;
+        Ok(outcome.ok_or(Disconnected)?)
+    }
+
+    /// Sends batches of images `[images, elements]` through the network, of which one is encrypted while the server
+    /// works on another; `done` gets what came out, in order.
+    ///
+    /// # Errors
+    /// [`RunError`]; the session is over then.
+    pub fn infer_all<'b>(
+        &mut self,
+        batches: impl IntoIterator<Item = ArrayView2<'b, f32>>,
+        rng: &mut dyn CryptoRng,
+        mut done: impl FnMut(Outcome),
+    ) -> Result<(), RunError> {
+        let mut batches = batches.into_iter().peekable();
+        loop {
+            // A closed session says so when it is asked to start.
+            while (self.client().may_start() || self.client().is_closed())
+                && let Some(images) = batches.next()
+            {
+                let part = Part::Inputs { segment: 0, term: 0 };
+                let place = Place { round: self.started, part, index: 0, ciphertexts: 0 };
+                self.session.ask(Some(place), |client| client.start(images))?;
+                self.started = self.started.wrapping_add(1);
+            }
+            if self.client().batches_under_way() == 0 {
+                return Ok(());
+            }
+            match self.session.step(rng)? {
+                Some(Event::Done(outcome)) => done(*outcome),
+                Some(Event::Ready) => {}
+                None => return Err(Disconnected.into()),
+            }
+        }
+    }
+
+    /// Ends the session and hands over the account of its steps.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn finish(mut self, rng: &mut dyn CryptoRng) -> Result<Vec<StepRecord>, RunError> {
+        self.session.ask(None, Client::finish)?;
+        self.session.step(rng)?;
+        Ok(self.session.into_parts().1.into_records())
+    }
+}
