@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use gelu_net::prelude::*;
 use gelu_net::tensor::arith::{Comb, Exponent, Residues};
+use gelu_net::tensor::{Contents, Packing};
 use num_bigint::BigUint;
 use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
 
@@ -110,11 +111,12 @@ fn main() -> ExitCode {
     for key_type in KeyType::ALL {
         let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap();
         let public = key.public_key();
-        let layout = SlotLayout::one_value(24);
         let format = Format::new(1 << 20, 0).unwrap();
+        let packing = Packing { batch: 1, slot_bits: 24, key: size };
+        let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
         let encrypt = |value: i64, rng: &mut ChaCha20Rng| {
             let plain = FixedTensor::new(Shape::from([TOGETHER]), format, vec![value; TOGETHER]).unwrap();
-            plain.encrypt(layout, &key, rng).unwrap()
+            plain.encrypt(&layout, &key, rng).unwrap()
         };
         // Made before, so that what makes them leaves no traces in caches that differ by class.
         let mut several =

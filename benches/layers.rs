@@ -17,6 +17,7 @@ use std::time::Duration;
 use common::{options, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
+use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 const KEY: KeyBits = KeyBits::Bits2048;
@@ -33,14 +34,19 @@ fn segments(c: &mut Criterion) {
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let key = SecretKey::generate(KEY, rng).unwrap();
     for name in ["conv1", "lenet5"] {
-        let (model, ranges) = shipped(name);
-        let program = model.plan(&PlanOptions { key: KEY, ..options(ranges) }).unwrap();
-        for (segment, layer) in program.plan().segments.iter().zip(program.layers()) {
-            let values = segment.arrange(random(rng, &segment.input, 1, segment.input_format)).unwrap();
-            let encrypted = values.encrypt(segment.up, &key, rng).unwrap();
-            // Product, bias and repacking; re-randomisation is in the bench `paillier`.
-            group.bench_function(format!("{name}/{}", segment.name), |b| {
-                b.iter(|| layer.forward_encrypted(&encrypted).unwrap().repack(segment.down.stacked).unwrap());
+        let program = shipped(name).compile(&PlanOptions { key: KEY, ..options() }).unwrap();
+        for (index, segment) in program.plan().segments().iter().enumerate() {
+            let terms = segment.terms().iter().zip(&segment.layout().ups);
+            let inputs: Vec<EncTensor> = terms
+                .map(|(term, up)| {
+                    let values = random(rng, term.map().input(), 1, term.format());
+                    values.encrypt(up, &key, rng).unwrap()
+                })
+                .collect();
+            let part = &segment.layout().parts[0];
+            // Product, bias and repacking; re-randomization is in the bench `paillier`.
+            group.bench_function(format!("{name}/{}", segment.name()), |b| {
+                b.iter(|| program.sums(index, part, &inputs).unwrap());
             });
         }
     }
@@ -52,22 +58,30 @@ fn layouts(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let key = SecretKey::generate(KEY, rng).unwrap();
-    let (model, ranges) = shipped("conv1");
-    let program = model.plan(&PlanOptions { key: KEY, ..options(ranges) }).unwrap();
-    let (segment, layer) = (&program.plan().segments[0], &program.layers()[0]);
-    let slot_bits = segment.output_format.slot_bits();
-    let windows = layer.window().unwrap().over([1, 28, 28]).unwrap();
-    let slots = KEY.slot_capacity_bits() / slot_bits;
-    for (name, images, layout) in [
-        ("one value, 1 image", 1, SlotLayout::one_value(slot_bits)),
-        ("im2col, 1 image", 1, SlotLayout::im2col(windows, slot_bits, 1, KEY).unwrap()),
-        ("batch, full", slots, SlotLayout::batch(slot_bits, slots, KEY).unwrap()),
-        ("im2col, full", slots, SlotLayout::im2col(windows, slot_bits, slots, KEY).unwrap()),
+    let options = PlanOptions { key: KEY, ..options() };
+    let program = shipped("conv1").compile(&options).unwrap();
+    let (segment, weights) = (&program.plan().segments()[0], &program.weights(0)[0]);
+    let term = &segment.terms()[0];
+    let contents = Contents::Integers(term.format());
+    let slot_bits = segment.format().slot_bits();
+    let full = KEY.slot_capacity_bits() / slot_bits;
+    let public = (ProductWeights::Integers(weights.range()), options.lanes);
+    for (name, batch, patches) in [
+        ("one value, 1 image", 1, false),
+        ("im2col, 1 image", 1, true),
+        ("batch, full", full, false),
+        ("im2col, full", full, true),
     ] {
-        let values = random(rng, &segment.input, images, segment.input_format);
-        let encrypted = values.encrypt(layout, &key, rng).unwrap();
+        let packing = Packing { batch, slot_bits, key: KEY };
+        let layout = match patches {
+            true => SlotLayout::patches(term.map(), packing, contents).unwrap(),
+            false => SlotLayout::images(packing, contents).unwrap(),
+        };
+        let values = random(rng, term.map().input(), batch, term.format());
+        let encrypted = values.encrypt(&layout, &key, rng).unwrap();
+        let product = Product::cheapest(term.map(), &layout, batch, public).unwrap();
         group.bench_function(format!("conv1/{name}"), |b| {
-            b.iter(|| layer.forward_encrypted(&encrypted).unwrap());
+            b.iter(|| encrypted.apply(term.map(), &MapWeights::Integers(weights), &product).unwrap());
         });
     }
     group.finish();

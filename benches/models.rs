@@ -1,4 +1,5 @@
-//! Whole inferences, both sides on this machine and every byte encoded: one image, and a full batch for LeNet-5. Keys of 2,048 bits.
+//! Whole inferences, both sides on this machine and every byte encoded: one image, and a full batch for LeNet-5. Keys of
+//! 2,048 bits.
 //!
 //! `cargo bench --bench models`
 
@@ -19,21 +20,19 @@ use gelu_net::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 /// As many images as the widest slots leave room for in a ciphertext.
-fn full_batch(model: &Model, options: &PlanOptions) -> usize {
-    let plan = model.plan(&PlanOptions { key: KeyBits::Bits2048, ..options.clone() }).unwrap().plan().clone();
-    let widest = plan.segments.iter().map(|segment| segment.output_format.slot_bits()).max().unwrap();
+fn full_batch(model: &Model) -> usize {
+    let program = model.compile(&PlanOptions { key: KeyBits::Bits2048, ..options() }).unwrap();
+    let widest = program.plan().segments().iter().map(|segment| segment.format().slot_bits()).max().unwrap();
     KeyBits::Bits2048.slot_capacity_bits() / widest
 }
 
 fn models(c: &mut Criterion) {
     let mut group = c.benchmark_group("models");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
-    let (lenet5, ranges) = shipped("lenet5");
-    let full = full_batch(&lenet5, &options(ranges));
+    let full = full_batch(&shipped("lenet5"));
     for (name, images) in [("conv1", 1), ("lenet5", 1), ("lenet5", full)] {
-        let (model, ranges) = shipped(name);
         let key = SecretKey::generate(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
-        let local = LocalInference::new(ServerModel::new(model, options(ranges)), key, images);
+        let local = LocalInference::new(ServerModel::new(shipped(name), options()), key, images);
         let inputs = digits(1, images);
         group.throughput(Throughput::Elements(images as u64));
         group.bench_function(BenchmarkId::new(name, images), |b| {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
+use gelu_net::tensor::{Contents, Packing};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 const BATCH: usize = 32;
@@ -28,14 +29,15 @@ fn paillier(c: &mut Criterion) {
         let format = Format::new(1 << 20, 0).unwrap();
         let values = (0..BATCH as i64).map(|i| i * 1000 - 7777).collect();
         let plain = FixedTensor::new(Shape::from([BATCH]), format, values).unwrap();
-        let layout = SlotLayout::one_value(24);
-        let encrypted = plain.encrypt(layout, &key, rng).unwrap();
+        let packing = Packing { batch: 1, slot_bits: 24, key: size };
+        let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
+        let encrypted = plain.encrypt(&layout, &key, rng).unwrap();
         let name = &format!("{}/{}", key_type.name(), size.bits());
         group.bench_function(BenchmarkId::new("encrypt/owner", name), |b| {
-            b.iter(|| plain.encrypt(layout, &key, rng).unwrap());
+            b.iter(|| plain.encrypt(&layout, &key, rng).unwrap());
         });
         group.bench_function(BenchmarkId::new("encrypt/public", name), |b| {
-            b.iter(|| plain.encrypt(layout, public, rng).unwrap());
+            b.iter(|| plain.encrypt(&layout, public, rng).unwrap());
         });
         group.bench_function(BenchmarkId::new("decrypt", name), |b| {
             b.iter(|| encrypted.decrypt(&key).unwrap());

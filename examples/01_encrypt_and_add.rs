@@ -3,6 +3,7 @@
 //!     cargo run --release --example 01_encrypt_and_add
 
 use gelu_net::prelude::*;
+use gelu_net::tensor::{Contents, Packing};
 
 /// Real x is the integer `round(x 2^8)`.
 const SCALE_BITS: i32 = 8;
@@ -28,13 +29,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A plaintext has 2048 bits and a value needs few, so that many share one: here slots are images, and the four
     // images take three ciphertexts, one for each element. A slot must hold the largest sum that is coming.
-    let sum_format = format.sum(format)?.sum(format)?;
-    let layout = SlotLayout::batch(sum_format.slot_bits(), a.batch(), public.size())?;
+    let slots = |slot_bits| {
+        let packing = Packing { batch: 4, slot_bits, key: KeyBits::Bits2048 };
+        SlotLayout::images(packing, Contents::Integers(format))
+    };
+    let layout = slots(format.sum(format)?.sum(format)?.slot_bits())?;
     println!("layout: {layout}, {} ciphertexts", layout.ciphertexts(a.batch(), a.shape()));
 
     // Anyone can encrypt with the public key; the owner does it faster, with the primes.
-    let encrypted_a = a.encrypt(layout, &public, rng)?;
-    let encrypted_b = b.encrypt(layout, &key, rng)?;
+    let encrypted_a = a.encrypt(&layout, &public, rng)?;
+    let encrypted_b = b.encrypt(&layout, &key, rng)?;
 
     // What a server does, without the secret key: add two encrypted tensors, and one in the clear.
     let encrypted_sum = encrypted_a.add(&encrypted_b)?.add_plain(&c)?;
@@ -42,14 +46,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Back at the owner: the same integers as without any encryption, bit for bit.
     let sum = encrypted_sum.decrypt(&key)?;
     assert_eq!(sum, a.add(&b)?.add(&c)?);
-    for image in 0..sum.batch() {
-        let reals: Vec<f64> = sum.image(image).iter().map(|&x| sum.format().real(x)).collect();
+    for (image, reals) in sum.reals().chunks(3).enumerate() {
         println!("image {image}: a + b + c = {reals:?}");
     }
 
     // Slots that could overflow are refused before anything is computed.
-    let narrow = SlotLayout::batch(format.slot_bits(), a.batch(), public.size())?;
-    let refused = a.encrypt(narrow, &key, rng)?.add(&b.encrypt(narrow, &key, rng)?);
-    println!("with slots of {} bits: {}", narrow.slot_bits, refused.err().ok_or("expected an overflow")?);
+    let narrow = slots(format.slot_bits())?;
+    let refused = a.encrypt(&narrow, &key, rng)?.add(&b.encrypt(&narrow, &key, rng)?);
+    println!("with slots of {} bits: {}", narrow.slot_bits(), refused.err().ok_or("expected an overflow")?);
     Ok(())
 }

@@ -3,7 +3,11 @@
 //!
 //!     cargo run --release --example 02_encrypted_conv2d
 
+use std::sync::Arc;
+
 use gelu_net::prelude::*;
+use gelu_net::tensor::arith::Backend;
+use gelu_net::tensor::{Contents, Filters, MapWeights, Packing, Product, ProductWeights};
 
 const SIDE: usize = 10;
 const OUTPUT: usize = SIDE - 2;
@@ -17,10 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pixels = (0..SIDE * SIDE).map(|i| if inside(i / SIDE) && inside(i % SIDE) { 9 } else { 0 }).collect();
     let image = FixedTensor::new(Shape::from([1, SIDE, SIDE]), Format::new(15, 0)?, pixels)?;
 
-    // The server's kernels: Sobel's edge detectors, one kernel a row. Public of them is only the range of a weight.
+    // The layer is a linear map: which weight takes which pixel to which output. Its weights, Sobel's edge detectors, are
+    // the server's; public of them is only their range.
+    let windows = Window::new([3, 3]).over([1, SIDE, SIDE])?;
+    let map = Arc::new(LinearMap::convolution(&windows, Filters { count: 2, groups: 1 })?);
     let range = WeightRange::signed(3, 0);
-    let kernels = IntMatrix::new(
-        9,
+    let kernels = IntWeights::new(
         range,
         vec![
             -1, 0, 1, -2, 0, 2, -1, 0, 1, // left to right
@@ -29,24 +35,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
 
     // im2col: ciphertext t holds what tap t of the kernel sees at each of the 8 x 8 positions, one slot a position.
-    let window = Window::new([3, 3]);
-    let windows = window.over([1, SIDE, SIDE])?;
-    let slot_bits = image.format().weighted_sum(range, windows.taps())?.slot_bits();
-    let layout = SlotLayout::im2col(windows, slot_bits, image.batch(), key.public_key().size())?;
-    let encrypted = image.encrypt(layout, &key, rng)?;
+    let slot_bits = image.format().weighted_sum(range, map.most_terms())?.slot_bits();
+    let packing = Packing { batch: 1, slot_bits, key: key.public_key().size() };
+    let layout = SlotLayout::patches(&map, packing, Contents::Integers(image.format()))?;
+    let encrypted = image.encrypt(&layout, &key, rng)?;
     println!("client sends   {} ciphertexts: {layout}", encrypted.ciphertext_count());
 
-    // The server multiplies, moves both channels next to each other into as few ciphertexts as they fit, and
-    // re-randomises, so that the randomness of the reply says nothing about the kernels either.
-    let sums = encrypted.conv2d(&kernels, window)?;
-    println!("server has     {} ciphertexts of sums", sums.ciphertext_count());
-    let stacked = sums.layout().most_stacked(key.public_key().size())?;
+    // The server multiplies in the cheapest way, moves both channels next to each other into as few ciphertexts as they
+    // fit, and re-randomizes, so that the randomness of the reply says nothing about the kernels either.
+    let lanes = Backend::preferred().lanes();
+    let product = Product::cheapest(&map, &layout, 1, (ProductWeights::Integers(range), lanes))?;
+    let sums = encrypted.apply(&map, &MapWeights::Integers(&kernels), &product)?;
+    let products = product.operations().total();
+    println!(
+        "server has     {} ciphertexts of sums, by {product}: {products} products",
+        sums.ciphertext_count()
+    );
+    let stacked = sums.layout().most_stacked(key.public_key().size());
     let reply = sums.repack(stacked)?.rerandomize(rng);
     println!("server replies {} ciphertexts: {}", reply.ciphertext_count(), reply.layout());
 
     // The client decrypts. The integers are those of the convolution in the clear.
     let edges = reply.decrypt(&key)?;
-    assert_eq!(edges, image.conv2d(&kernels, window)?);
+    assert_eq!(edges, image.apply(&map, &kernels)?);
     println!("\nimage, then |left to right| + |top to bottom|, equal to the convolution in the clear:\n");
     let shade = |value: i64| [' ', '.', ':', '+', '#'][usize::try_from(value / 9).unwrap_or(4).min(4)];
     let edge = |at: usize| edges.values()[at].abs() + edges.values()[OUTPUT * OUTPUT + at].abs();

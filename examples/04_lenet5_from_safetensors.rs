@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::report::TextTable;
+use gelu_net::io::report::{Party, TextTable};
 use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
 use ndarray::Array2;
@@ -15,25 +15,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // or not finite is an error that names it, and the report lists what was applied.
     let shipped = || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lenet5.safetensors");
     let path = std::env::args().nth(1).map_or_else(shipped, PathBuf::from);
-    let weights = read_safetensors(&path)?;
     let mut model = zoo::lenet5()?;
-    println!("{}\n", model.load(&weights)?);
+    println!("{}\n", model.load(&read_safetensors(&path)?)?);
 
     let digits = sample_digits(SampleOptions { seed: 4, per_digit: 1 });
     let pixels = digits.images().pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
     let images = Array2::from_shape_vec((digits.len(), 784), pixels)?;
 
     // How large activations get decides where their binary point goes. `gelu train` and `gelu weights import` write
-    // the ranges into the file; without them, measure on data that may be seen.
-    let ranges: Ranges = match weights.metadata.get(Ranges::METADATA_KEY) {
-        Some(json) => serde_json::from_str(json)?,
-        None => model.calibrate(images.view())?,
-    };
-    let options = PlanOptions { ranges: Some(ranges), ..PlanOptions::default() };
+    // the ranges into the file, from which they were loaded; without them, measure on data that may be seen.
+    if model.ranges().is_none() {
+        model.calibrate(images.view())?;
+    }
 
     // Both sides on this machine, joined by a pipe that carries encoded bytes.
     let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;
-    let server = ServerModel::new(model, options);
+    let server = ServerModel::new(model, PlanOptions::default());
     let clear = server.program(KeyBits::Bits2048, digits.len())?.run_clear(images.view())?;
     let report = LocalInference::new(server, key, digits.len()).run(images.view(), |_| ())?;
 
@@ -47,15 +44,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{table}");
 
-    let mut table = TextTable::new(["step", "at", "ct in", "ct out", "kB sent", "products", "ms"]);
+    let mut table = TextTable::new(["step", "at", "ct in", "ct out", "kB sent", "products", "checks", "ms"]);
     for step in &report.steps {
         table.row([
             step.step.clone(),
-            step.party.name().to_owned(),
+            Party::from(step.party).name().to_owned(),
             step.ciphertexts_in.to_string(),
             step.ciphertexts_out.to_string(),
             format!("{:.1}", step.bytes_out as f64 / 1e3),
             step.products.to_string(),
+            step.checks.to_string(),
             format!("{:.1}", 1e3 * step.seconds),
         ]);
     }

@@ -21,6 +21,7 @@
 //! model.initialise(Initializer::KaimingUniform, &mut rng);
 //!
 //! let images = ndarray::Array2::from_elem((1, 144), 0.5);
+//! model.calibrate(images.view())?; // on typical inputs: how large its values become
 //! let key = SecretKey::generate(KeyBits::Bits1024, &mut rng)?; // 1,024 bits: for tests only
 //! let server = ServerModel::new(model, PlanOptions::default());
 //! let clear = server.program(KeyBits::Bits1024, 1)?.run_clear(images.view())?;
@@ -45,13 +46,14 @@ pub use local::{ClientTotals, LocalInference, LocalReport, ServerTotals};
 
 /// What most programs need.
 pub mod prelude {
-    pub use gelu_layers::{Activation, Conv2dConfig, Initializer, Linear};
-    pub use gelu_models::infer::{Client, Event, Message, Outcome, Server, ServerModel};
-    pub use gelu_models::plan::{Plan, PlanOptions, Program};
+    pub use gelu_layers::{Activation, Conv2dConfig, Initializer};
+    pub use gelu_models::infer::{Client, Event, Message, Server, ServerModel};
+    pub use gelu_models::peer::Peer;
+    pub use gelu_models::plan::{Outcome, Plan, PlanOptions, Program};
     pub use gelu_models::{Model, ModelBuilder, Ranges, Weights, zoo};
     pub use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
     pub use gelu_tensor::{
-        EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window,
+        EncTensor, FixedTensor, Format, IntWeights, LinearMap, Shape, SlotLayout, WeightRange, Window,
     };
 
     pub use crate::{LocalInference, LocalReport};

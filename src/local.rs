@@ -2,11 +2,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use gelu_io::report::Party;
-use gelu_io::session::{ClientSession, RunError, StepRecord, serve};
+use gelu_io::session::{ClientSession, Role, RunError, StepRecord, serve};
 use gelu_io::transport::InProcess;
 use gelu_models::infer::{Client, Server, ServerModel, SessionError};
-use gelu_models::plan::Plan;
+use gelu_models::plan::{ClientFunction, Plan};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use rand::rngs::ChaCha20Rng;
@@ -21,13 +20,24 @@ pub struct LocalInference {
     key: Arc<SecretKey>,
     pool: Option<Arc<RandomnessPool>>,
     batch: usize,
+    functions: Functions,
+}
+
+/// The client's own functions, by name.
+#[derive(Clone, Default)]
+struct Functions(Vec<(String, Arc<ClientFunction>)>);
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// What came out of a run, and what it took.
 #[derive(Clone, Debug)]
 pub struct LocalReport {
     /// The plan of the first session.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The last segment's sums as integers, image after image.
     pub integers: Vec<i64>,
     /// The outputs before the final softmax, `[images, outputs]`.
@@ -58,8 +68,10 @@ pub struct ServerTotals {
     /// Seconds that it was busy, those included in which the client was too: the sides' seconds can add up to more than
     /// the run's.
     pub seconds: f64,
-    /// Products and squarings mod n^2.
+    /// Products and squarings mod n^2, as many as the plans of all batches state.
     pub products: u64,
+    /// Those of decoding and checking ciphertexts.
+    pub checks: u64,
     /// Nanoseconds that it was busy for one of them, on as many cores as the client left it.
     pub ns_per_product: f64,
 }
@@ -83,7 +95,14 @@ impl LocalInference {
 
     /// The same with a model and a key that others use too.
     pub fn shared(model: Arc<ServerModel>, key: Arc<SecretKey>, batch: usize) -> Self {
-        Self { model, key, pool: None, batch: batch.max(1) }
+        Self { model, key, pool: None, batch: batch.max(1), functions: Functions::default() }
+    }
+
+    /// Adds a function of the client's own, which the model calls by its name
+    /// ([`ModelBuilder::client_function`](gelu_models::ModelBuilder::client_function)).
+    pub fn with_function(mut self, name: &str, function: Arc<ClientFunction>) -> Self {
+        self.functions.0.push((name.to_owned(), function));
+        self
     }
 
     /// Makes the random factors of the client's next `factors` encryptions now (rounded down to a multiple of eight),
@@ -155,12 +174,15 @@ impl LocalInference {
             let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()));
             let mut client_side = || {
                 let rng = &mut rand::rng();
-                let (mut client, hello) = Client::new(Arc::clone(&self.key), batch as u32);
-                if let Some(pool) = &self.pool {
-                    let in_step = |source| SessionError::Numbers { step: 0, source };
-                    client.draw_from(Arc::clone(pool)).map_err(in_step)?;
+                let mut client = Client::new(Arc::clone(&self.key), batch as u32);
+                for (name, function) in &self.functions.0 {
+                    client = client.with_function(name, Arc::clone(function));
                 }
-                let mut session = ClientSession::open(&client_end, (client, hello), rng)?;
+                if let Some(pool) = &self.pool {
+                    let in_first = |source| SessionError::Numbers { segment: 0, source };
+                    client.draw_from(Arc::clone(pool)).map_err(in_first).map_err(RunError::Peer)?;
+                }
+                let mut session = ClientSession::open(&client_end, client, rng)?;
                 let plan = session.client().plan().cloned();
                 let mut outcomes = vec![];
                 let mut done = 0;
@@ -173,15 +195,21 @@ impl LocalInference {
                 if outcomes.is_empty() {
                     outcomes.push(session.infer(images, rng)?);
                 }
-                Ok((plan, outcomes, session.finish()?))
+                Ok((plan, outcomes, session.finish(rng)?))
             };
             let client_result: Result<_, RunError> = client_side();
             drop(client_end);
             let served = serving.join();
-            let (plan, outcomes, client_steps) = client_result?;
             // A thread that panicked hung up; the client then saw the broken pipe, unless it was done.
             let (server_steps, result) = served.map_err(|_| gelu_io::transport::Disconnected)?;
-            result?;
+            // A client that was told of an error, or found the server gone, was not the first to fail.
+            let second = |error: &RunError| {
+                matches!(error, RunError::Disconnected(_) | RunError::Peer(SessionError::Aborted(_)))
+            };
+            if client_result.as_ref().err().is_none_or(second) {
+                result?;
+            }
+            let (plan, outcomes, client_steps) = client_result?;
             let plan = plan.ok_or(gelu_io::transport::Disconnected)?;
             let steps = interleave(client_steps, server_steps);
             Ok(LocalReport::new(plan, outcomes, steps))
@@ -211,22 +239,25 @@ fn interleave(client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecor
 }
 
 impl LocalReport {
-    fn new(plan: Plan, outcomes: Vec<gelu_models::infer::Outcome>, steps: Vec<StepRecord>) -> Self {
+    fn new(plan: Arc<Plan>, outcomes: Vec<gelu_models::plan::Outcome>, steps: Vec<StepRecord>) -> Self {
         let of = |party| steps.iter().filter(move |step| step.party == party);
         let seconds = |party| of(party).map(|step| step.seconds).sum::<f64>();
         let bytes = |party| of(party).map(|step| step.bytes_out).sum::<usize>();
-        let products: u64 = of(Party::Server).map(|step| step.products).sum();
+        // Tables are made once for a key, and no batch's plan counts them.
+        let batches = of(Role::Server).filter(|step| step.batch.is_some());
+        let products: u64 = batches.map(|step| step.products).sum();
         let server = ServerTotals {
-            seconds: seconds(Party::Server),
+            seconds: seconds(Role::Server),
             products,
-            ns_per_product: seconds(Party::Server) * 1e9 / products.max(1) as f64,
+            checks: of(Role::Server).map(|step| step.checks).sum(),
+            ns_per_product: seconds(Role::Server) * 1e9 / products.max(1) as f64,
         };
         let client = ClientTotals {
-            seconds: seconds(Party::Client),
-            encryptions: of(Party::Client).map(|step| step.ciphertexts_out).sum(),
-            decryptions: of(Party::Client).map(|step| step.ciphertexts_in).sum(),
+            seconds: seconds(Role::Client),
+            encryptions: of(Role::Client).map(|step| step.ciphertexts_out).sum(),
+            decryptions: of(Role::Client).map(|step| step.ciphertexts_in).sum(),
         };
-        let stack = |pick: fn(&gelu_models::infer::Outcome) -> ArrayView2<'_, f64>| {
+        let stack = |pick: fn(&gelu_models::plan::Outcome) -> ArrayView2<'_, f64>| {
             let parts: Vec<_> = outcomes.iter().map(pick).collect();
             concatenate(Axis(0), &parts).unwrap_or_default()
         };
@@ -239,8 +270,8 @@ impl LocalReport {
             seconds: 0.0,
             server,
             client,
-            bytes_up: bytes(Party::Client),
-            bytes_down: bytes(Party::Server),
+            bytes_up: bytes(Role::Client),
+            bytes_down: bytes(Role::Server),
             plan,
             steps,
         }
@@ -259,6 +290,7 @@ impl LocalReport {
         self.steps.extend(other.steps);
         self.server.seconds += other.server.seconds;
         self.server.products += other.server.products;
+        self.server.checks += other.server.checks;
         self.server.ns_per_product = self.server.seconds * 1e9 / self.server.products.max(1) as f64;
         self.client.seconds += other.client.seconds;
         self.client.encryptions += other.client.encryptions;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{layer_bits, options, pixels, shipped};
+use common::{options, pixels, shipped};
 use gelu_net::io::data::{DataDir, Split};
 use gelu_net::prelude::*;
 
@@ -24,18 +24,16 @@ fn fixed_point_is_as_accurate_as_the_real_network() {
     assert_eq!(test.len(), 10_000);
     let images = pixels(test.images());
     for name in ["conv1", "lenet5"] {
-        let (model, ranges) = shipped(name);
+        let model = shipped(name);
         let float = model.logits(images.view()).unwrap();
         let float = classes(float.outer_iter().map(|row| row.iter().map(|&x| f64::from(x)).collect()));
         let right = |found: &[usize]| {
             let pairs = found.iter().zip(test.labels());
             pairs.filter(|(found, label)| **found == usize::from(**label)).count()
         };
-        let default = options(ranges);
         // The bits that come with the weights, and those of any others.
-        let tuned = PlanOptions { layer_bits: layer_bits(name), ..default.clone() };
-        for options in [tuned, default] {
-            let fixed = model.plan(&options).unwrap().run_clear(images.view()).unwrap();
+        for options in [PlanOptions::default(), options()] {
+            let fixed = model.compile(&options).unwrap().run_clear(images.view()).unwrap();
             let predictions = fixed.predictions();
             let same = predictions.iter().zip(&float).filter(|(a, b)| a == b).count();
             let (right_fixed, right_float) = (right(&predictions), right(&float));

@@ -33,7 +33,7 @@ fn plan(batch: usize) -> (Arc<TrainPlan>, Vec<u64>) {
     let mut model =
         ModelBuilder::new([INPUTS]).dense("fc1", 10).tanh().dense("fc2", 3).softmax().build().unwrap();
     model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
-    let description = Description::new(&model, batch, FixedPoint::default(), [KeyBits::Bits1024; 2]).unwrap();
+    let description = Description::new(&model, batch, FixedPoint::default(), [KeyBits::Bits1024.into(); 2]);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
     let parameters = plan.quantise(&model.weights()).unwrap();
     (plan, parameters)
@@ -56,13 +56,14 @@ fn weights_are_extracted_just_past_the_strict_bound_and_not_just_below_it() {
     let vectors: Vec<i64> = (0..(strict + 1) * INPUTS).map(|_| rng.random_range(-256..=256)).collect();
     // What the client has once its masks are off: tests of the protocol show that it is this, bit for bit.
     let sums: Vec<i64> =
-        segment.sums(&parameters, &vectors).unwrap().into_iter().map(|x| ring.signed(x)).collect();
+        segment.sums(&parameters, &[&vectors]).unwrap().into_iter().map(|x| ring.signed(x)).collect();
     let below = extract([INPUTS, 10], &vectors[INPUTS..], &sums[10..]).unwrap();
     assert_eq!(below, Extraction::Open { rank: INPUTS, unknowns: INPUTS + 1 });
     let Extraction::Solved { rows } = extract([INPUTS, 10], &vectors, &sums).unwrap() else {
         unreachable!("as many equations as unknowns")
     };
-    let weights = segment.weights(&parameters).chunks_exact(INPUTS).zip(segment.bias(&parameters));
+    let layer = segment.terms()[0].layer();
+    let weights = parameters[layer.weights.clone()].chunks_exact(INPUTS).zip(segment.bias(&parameters));
     for (row, (weights, bias)) in rows.iter().zip(weights) {
         let truth: Vec<i64> = weights.iter().chain([&bias]).map(|&x| ring.signed(x)).collect();
         assert_eq!(row, &truth);

@@ -1,14 +1,31 @@
-//! The operations that a plan counts are those that a server does, for every size and type of key.
+//! The operations that a plan states are those that a server does, for every network and every size and type of key.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use common::networks::{network, randomize, small_resnet};
+use common::{digits, key_of, options, shipped};
+use gelu_net::io::session::Role;
+use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
+use gelu_net::tensor::arith::Operations;
+use ndarray::Array2;
+use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
-fn model(rng: &mut ChaCha20Rng) -> Model {
-    let convolution = Conv2dConfig::new(2, [3, 3]);
+/// A key of each size and type.
+static KEYS: LazyLock<Vec<Arc<SecretKey>>> = LazyLock::new(|| {
+    let types = KeyBits::ALL.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type)));
+    types.map(|(size, key_type)| key_of(KeyParameters { size, key_type }, 3)).collect()
+});
+
+fn convolution() -> Model {
     let mut model = ModelBuilder::new([1, 6, 6])
-        .conv2d("conv1", convolution)
+        .conv2d("conv1", Conv2dConfig::new(2, [3, 3]))
         .mean_pool2d("pool1", [2, 2])
         .relu()
         .flatten()
@@ -17,41 +34,177 @@ fn model(rng: &mut ChaCha20Rng) -> Model {
         .dense("fc2", 3)
         .build()
         .unwrap();
-    model.initialise(Initializer::KaimingUniform, rng);
+    randomize(&mut model, 3);
+    model.set_ranges(Some([("input", 1.0), ("relu1", 2.0), ("relu2", 2.0)].into_iter().collect()));
     model
 }
 
-/// A single image's replies are stacked, those of a full batch are not.
+/// So much work that a large batch comes in parts.
+fn wide() -> Model {
+    let mut model = ModelBuilder::new([160]).dense("fc1", 120).relu().dense("fc2", 2).build().unwrap();
+    randomize(&mut model, 4);
+    model.set_ranges(Some([("input", 1.0), ("relu1", 2.0)].into_iter().collect()));
+    model
+}
+
+/// Squarings and products apart, segment by segment and part by part. A single image's replies are stacked, those of a
+/// full batch are not; a batch of many images is worked on in several parts.
 #[test]
-fn a_plan_counts_what_a_server_does() {
+fn a_plan_states_what_a_server_does() {
     let rng = &mut ChaCha20Rng::seed_from_u64(3);
-    let model = model(rng);
-    let mut stacked = [false; 2];
-    for size in KeyBits::ALL {
-        for key_type in KeyType::ALL {
-            let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap();
+    let (mut stacked, mut cut, mut ragged) = ([false; 2], false, false);
+    let networks = [(convolution(), vec![1, 24]), (small_resnet(), vec![1, 3]), (wide(), vec![100, 101])];
+    for (model, batches) in networks {
+        let server = ServerModel::new(model, options());
+        for key in KEYS.iter() {
             let public = key.public_key();
-            for batch in [1, 24] {
-                let options = PlanOptions { key: size, key_type, batch, ..PlanOptions::default() };
-                let program = model.plan(&options).unwrap();
-                for (segment, layer) in program.plan().segments.iter().zip(program.layers()) {
-                    let zeros = vec![0; batch * segment.input.elements()];
-                    let zeros = FixedTensor::new(segment.input.clone(), segment.input_format, zeros).unwrap();
-                    let encrypted = segment.arrange(zeros).unwrap().encrypt(segment.up, &key, rng).unwrap();
-                    let serve = |rng: &mut ChaCha20Rng| {
-                        let sums = layer.forward_encrypted(&encrypted).unwrap();
-                        sums.repack(segment.down.stacked).unwrap().rerandomize(rng)
-                    };
-                    // The first time makes tables for the key, which no plan counts.
-                    serve(rng);
-                    let before = public.ring().operations();
-                    serve(rng);
-                    let counted = public.ring().operations() - before;
-                    assert_eq!(counted, segment.operations, "{} of {batch}, {:?}", segment.name, public);
-                    stacked[usize::from(segment.down.stacked > 1)] = true;
+            // The large batches once for each type is enough.
+            let batches = batches.iter().filter(|&&batch| batch < 100 || public.size() == KeyBits::Bits1024);
+            for &batch in batches {
+                let program = server.program(public.parameters(), batch).unwrap();
+                let mut whole = Operations::default();
+                for (index, segment) in program.plan().segments().iter().enumerate() {
+                    let mut all = Operations::default();
+                    for part in segment.layout().images() {
+                        let terms = segment.terms().iter().zip(&segment.layout().ups);
+                        let inputs: Vec<EncTensor> = terms
+                            .map(|(term, up)| {
+                                let shape = term.map().input().clone();
+                                let zeros = vec![0; part.images * shape.elements()];
+                                let zeros = FixedTensor::new(shape, term.format(), zeros).unwrap();
+                                zeros.encrypt(up, &**key, rng).unwrap()
+                            })
+                            .collect();
+                        public.prepare_rerandomisation(part.ciphertexts, part.hidden_bits);
+                        let before = public.ring().operations();
+                        let sums = program.sums(index, part, &inputs).unwrap();
+                        let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();
+                        assert_eq!(sums.rerandomize_with(fresh, rng).ciphertext_count(), part.ciphertexts);
+                        let counted = public.ring().operations() - before;
+                        assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name());
+                        all = all + counted;
+                    }
+                    assert_eq!(all, segment.operations(), "{} of {batch}, {public:?}", segment.name());
+                    whole = whole + all;
+                    stacked[usize::from(segment.layout().down.stacked() > 1)] = true;
+                    cut |= segment.layout().parts[0].times > 1;
+                    ragged |= segment.layout().parts.len() > 1;
                 }
+                assert_eq!(whole, program.plan().operations());
             }
         }
     }
     assert_eq!(stacked, [true, true], "both kinds of replies");
+    assert!(cut && ragged, "batches in several parts, equal and not");
+}
+
+fn total(plan: &Plan) -> u64 {
+    plan.operations().total()
+}
+
+/// Whole sessions of `batches` full batches and one of `rest` images: the report's products are the plans', batch by
+/// batch and segment by segment, and checks are listed beside them.
+fn check_report(
+    server: Arc<ServerModel>,
+    key: &Arc<SecretKey>,
+    images: &Array2<f32>,
+    [batch, batches, rest]: [usize; 3],
+) {
+    assert_eq!(images.nrows(), batch * batches + rest);
+    let plan = |batch| server.program(key.public_key().parameters(), batch).unwrap().plan().clone();
+    let full = plan(batch);
+    let ragged = (rest > 0).then(|| plan(rest));
+    let report =
+        LocalInference::shared(server.clone(), Arc::clone(key), batch).run(images.view(), |_| ()).unwrap();
+    let expected = total(&full) * batches as u64 + ragged.as_ref().map_or(0, |plan| total(plan));
+    assert_eq!(report.server.products, expected, "{batches} of {batch}, one of {rest}");
+
+    let of = |role| report.steps.iter().filter(move |step| step.party == role);
+    let mut checks = 0;
+    let mut seen: BTreeMap<String, Vec<(u64, usize)>> = BTreeMap::new();
+    for step in of(Role::Server) {
+        // Every ciphertext that comes in is brought into the ring, which is checked.
+        assert!(step.checks >= step.ciphertexts_in as u64, "{}: {} checks", step.step, step.checks);
+        checks += step.checks;
+        if step.batch.is_some() {
+            seen.entry(step.step.clone()).or_default().push((step.products, step.ciphertexts_out));
+        }
+    }
+    assert_eq!(report.server.checks, checks);
+    assert!(checks > 0 && of(Role::Client).all(|step| step.products == 0 && step.checks == 0));
+    for (index, segment) in full.segments().iter().enumerate() {
+        let stated = |plan: &Plan| {
+            let segment = &plan.segments()[index];
+            (segment.operations().total(), segment.ciphertexts_down())
+        };
+        let mut stated_all = vec![stated(&full); batches];
+        stated_all.extend(ragged.as_ref().map(|plan| stated(plan)));
+        assert_eq!(seen[segment.name()], stated_all, "{}", segment.name());
+    }
+    // The client encrypts and decrypts as many as the plan says.
+    let plans = || std::iter::repeat_n(&full, batches).chain(&ragged);
+    let up = |plan: &Arc<Plan>| plan.segments().iter().map(|segment| segment.ciphertexts_up()).sum::<usize>();
+    let down =
+        |plan: &Arc<Plan>| plan.segments().iter().map(|segment| segment.ciphertexts_down()).sum::<usize>();
+    assert_eq!(report.client.encryptions, plans().map(up).sum::<usize>());
+    assert_eq!(report.client.decryptions, plans().map(down).sum::<usize>());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sessions_of_any_network_take_the_products_that_plans_state(
+        network in network(),
+        // Most are of 1,024 bits, whose numbers are soon computed with.
+        key in prop::sample::select(vec![0usize, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7]),
+        batch in prop_oneof![4 => 1usize..=3, 1 => 30usize..=60],
+        batches in 1usize..=3,
+        rest in 0usize..=2,
+    ) {
+        let rest = rest.min(batch - 1);
+        let key = &KEYS[key];
+        // Large keys hold more images than these.
+        let batches = if key.public_key().size() == KeyBits::Bits1024 { batches } else { 1 };
+        let (model, images) = network.calibrated(batch * batches + rest);
+        check_report(Arc::new(ServerModel::new(model, options())), key, &images, [batch, batches, rest]);
+    }
+}
+
+#[test]
+fn sessions_of_shipped_networks_take_the_products_that_plans_state() {
+    let images = digits(5, 7);
+    for name in ["conv1", "lenet5"] {
+        let server = Arc::new(ServerModel::new(shipped(name), PlanOptions::default()));
+        for key in &KEYS[..4] {
+            check_report(server.clone(), key, &images, [3, 2, 1]);
+        }
+    }
+}
+
+/// Two batches that the server works on in parts.
+#[test]
+fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
+    let server = Arc::new(ServerModel::new(wide(), options()));
+    let images = Array2::from_shape_fn((301, 160), |(i, j)| ((i * 7 + j * 13) % 32) as f32 / 32.0);
+    for key in &KEYS[..2] {
+        let plan = server.program(key.public_key().parameters(), 100).unwrap().plan().clone();
+        assert!(plan.segments()[0].layout().parts[0].times > 1);
+        check_report(server.clone(), key, &images, [100, 3, 1]);
+    }
+}
+
+/// Parts share no ciphertext, and together they are the batch.
+#[test]
+fn parts_cover_a_batch() {
+    let server = ServerModel::new(wide(), options());
+    for batch in [1, 2, 37, 38, 39, 100, 101, 400, 1024] {
+        let program = server.program(KeyBits::Bits1024, batch).unwrap();
+        for segment in program.plan().segments() {
+            let parts = segment.layout().images();
+            let (images, ciphertexts) =
+                parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.ciphertexts));
+            assert_eq!((images, ciphertexts), (batch, segment.ciphertexts_down()), "{batch}");
+        }
+    }
 }

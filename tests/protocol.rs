@@ -8,26 +8,52 @@ mod common;
 use std::sync::Arc;
 use std::thread;
 
-use common::{KEY, key};
+use common::networks::{calibrate, inputs as random_images, randomize};
+use common::{KEY, key, key_of, options};
 use gelu_net::io::session::{ClientSession, RunError, serve};
-use gelu_net::io::transport::{Disconnected, InProcess};
+use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::io::wire::{Limits, WireError, decode_message, encode_message};
-use gelu_net::models::infer::{AbortReason, Outcome, Position, SessionError, SessionId};
+use gelu_net::models::infer::{PROTOCOL_VERSION, Position, SessionError, SessionId};
+use gelu_net::models::peer::{AbortReason, Part};
 use gelu_net::models::plan::PlanError;
 use gelu_net::prelude::*;
-use gelu_net::tensor::{EncChunk, EncTensorHeader};
+use gelu_net::tensor::{Contents, EncChunk, Error, Packing};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
+use rayon::prelude::*;
+use serde_json::{Value, json};
 
 fn rng() -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(9)
 }
 
-fn server_model() -> Arc<ServerModel> {
-    let mut model = ModelBuilder::new([5]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut rng());
-    Arc::new(ServerModel::new(model, PlanOptions::default()))
+fn inputs(segment: u32, term: u32) -> Part {
+    Part::Inputs { segment, term }
+}
+
+/// A chain of two dense layers over so many features.
+fn chain(features: usize) -> Arc<ServerModel> {
+    let mut model =
+        ModelBuilder::new([features]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
+    randomize(&mut model, 9);
+    model.set_ranges(Some([("input", 1.0), ("relu1", 3.0)].into_iter().collect()));
+    Arc::new(ServerModel::new(model, options()))
+}
+
+/// The same with a branch, so that two tensors go up for the second segment.
+fn branched() -> Arc<ServerModel> {
+    let mut model = ModelBuilder::new([5])
+        .dense("fc1", 4)
+        .relu()
+        .residual_with(|main| main.dense("main", 3).tanh().dense("main2", 2), |short| short.dense("short", 2))
+        .relu()
+        .dense("fc2", 2)
+        .build()
+        .unwrap();
+    randomize(&mut model, 9);
+    model.set_ranges(Some([("input", 1.0), ("relu1", 3.0), ("relu2", 3.0)].into_iter().collect()));
+    Arc::new(ServerModel::new(model, options()))
 }
 
 fn images(count: usize) -> Array2<f32> {
@@ -38,6 +64,34 @@ fn encode(message: &Message) -> Vec<u8> {
     encode_message(message).unwrap()
 }
 
+fn client(batch: u32) -> Client {
+    Client::new(Arc::clone(&KEY), batch)
+}
+
+/// The client's first message.
+fn hello(batch: u32) -> Message {
+    client(batch).next_message(&mut rng()).unwrap().unwrap()
+}
+
+/// All that the client has to say now: of these models one chunk a tensor.
+fn said(client: &mut Client) -> Vec<Message> {
+    std::iter::from_fn(|| client.next_message(&mut rng()).unwrap()).collect()
+}
+
+fn take(server: &mut Server, message: Message) {
+    assert!(server.handle(message, &mut rng()).unwrap().is_none());
+}
+
+/// Both sides after the server has accepted; no batch was started.
+fn opened(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: u32) -> (Server, Client) {
+    let rng = &mut rng();
+    let (mut server, mut client) = (Server::new(Arc::clone(model)), Client::new(Arc::clone(key), batch));
+    server.handle(client.next_message(rng).unwrap().unwrap(), rng).unwrap();
+    let event = client.handle(server.next_message(rng).unwrap().unwrap(), rng).unwrap();
+    assert!(matches!(event, Some(Event::Ready)));
+    (server, client)
+}
+
 /// A server in a thread of its own, and the client's end of its transport.
 struct Remote {
     end: InProcess,
@@ -46,8 +100,14 @@ struct Remote {
 
 impl Remote {
     fn new() -> Self {
+        Self::seeded(9)
+    }
+
+    /// Its session's name follows from the seed.
+    fn seeded(seed: u64) -> Self {
         let (end, theirs) = InProcess::pair();
-        let server = thread::spawn(move || serve(&theirs, Server::new(server_model()), &mut rng()).1);
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let server = thread::spawn(move || serve(&theirs, Server::new(chain(5)), &mut rng).1);
         Self { end, server }
     }
 
@@ -61,7 +121,8 @@ impl Remote {
 
     /// The server has told us `reason` and failed; it takes nothing more.
     fn fails(self, reason: AbortReason) -> RunError {
-        assert!(matches!(self.receive(), Message::Abort { reason: found } if found == reason));
+        let told = self.receive();
+        assert!(matches!(told, Message::Abort { reason: found } if found == reason), "{told:?}");
         let error = self.server.join().unwrap().unwrap_err();
         assert_eq!(self.end.receive().unwrap_err(), Disconnected);
         error
@@ -70,9 +131,9 @@ impl Remote {
     /// A session up to the first activations, which are not sent yet.
     fn open(batch: u32) -> (Self, Client) {
         let remote = Self::new();
-        let (mut client, hello) = Client::new(Arc::clone(&KEY), batch);
-        remote.send(encode(&hello));
-        assert!(matches!(client.handle(remote.receive()), Ok(Some(Event::Ready))));
+        let mut client = client(batch);
+        remote.send_all(&mut client);
+        assert!(matches!(client.handle(remote.receive(), &mut rng()), Ok(Some(Event::Ready))));
         client.start(images(batch as usize).view()).unwrap();
         (remote, client)
     }
@@ -87,48 +148,61 @@ impl Remote {
     /// Carries messages to and fro until the server has answered everything.
     fn answer(&self, client: &mut Client) -> Option<Outcome> {
         loop {
-            match client.handle(self.receive()).unwrap() {
+            match client.handle(self.receive(), &mut rng()).unwrap() {
                 Some(Event::Done(outcome)) => return Some(*outcome),
                 _ if client.batches_under_way() == 0 => return None,
                 _ => {}
             }
-            let next = said(client);
-            next.iter().for_each(|message| self.send(encode(message)));
+            self.send_all(client);
         }
     }
 }
 
-/// All that the client has to say now: of these models one beginning and one chunk a tensor.
-fn said(client: &mut Client) -> Vec<Message> {
-    std::iter::from_fn(|| client.next_message(&mut rng()).unwrap()).collect()
-}
-
 fn unexpected(error: &RunError, wanted: &str, received: &str) {
     match error {
-        RunError::Session(SessionError::Unexpected { expected, found }) => {
+        RunError::Peer(SessionError::Unexpected { expected, found }) => {
             assert!(expected.contains(wanted) && found.contains(received), "{error}");
         }
         _ => panic!("{error:?}"),
     }
 }
 
+fn refused<T: std::fmt::Debug>(result: Result<T, SessionError>) -> RunError {
+    RunError::Peer(result.unwrap_err())
+}
+
+fn count(what: &'static str, [expected, found]: [usize; 2]) -> RunError {
+    RunError::Peer(SessionError::Numbers { segment: 0, source: Error::Count { what, expected, found } })
+}
+
 fn at(message: &Message, edit: impl FnOnce(&mut Position)) -> Message {
     let mut message = message.clone();
-    match &mut message {
-        Message::Activations { position, .. }
-        | Message::Sums { position, .. }
-        | Message::Chunk { position, .. } => edit(position),
-        _ => panic!("no tensor"),
-    }
+    let Message::Tensor { position, .. } = &mut message else { panic!("no tensor") };
+    edit(position);
     message
 }
 
+fn of_part(message: &Message, part: Part) -> Message {
+    at(message, |position| position.part = part)
+}
+
 /// The same chunk under another index.
-fn with_index(message: &Message, index: u32) -> Message {
-    match message.clone() {
-        Message::Chunk { position, ciphertexts, .. } => Message::Chunk { position, index, ciphertexts },
-        other => panic!("no chunk: {other}"),
-    }
+fn with_index(message: &Message, new: u32) -> Message {
+    let mut message = message.clone();
+    let Message::Tensor { index, .. } = &mut message else { panic!("no tensor") };
+    *index = new;
+    message
+}
+
+/// The same chunk as chunks of one ciphertext.
+fn split(chunk: &Message) -> Vec<Message> {
+    let Message::Tensor { position, ciphertexts, .. } = chunk else { panic!("no tensor") };
+    let (key, bytes) = (KEY.public_key(), ciphertexts.encode());
+    let one = |(index, bytes)| {
+        let ciphertexts = EncChunk::decode(key, bytes).unwrap();
+        Message::Tensor { position: *position, index, ciphertexts }
+    };
+    (0..).zip(bytes.chunks(key.ciphertext_bytes())).map(one).collect()
 }
 
 #[test]
@@ -143,145 +217,201 @@ fn an_honest_session_runs_many_batches() {
     let (remote, mut client) = Remote::open(1);
     remote.send_all(&mut client);
     remote.answer(&mut client).unwrap();
-    let finish = client.finish().unwrap();
+    client.finish().unwrap();
+    let finish = client.next_message(&mut rng()).unwrap().unwrap();
     assert!(client.is_closed());
     remote.send(encode(&finish));
     assert_eq!(remote.server.join().unwrap(), Ok(()));
 }
 
-/// What the server does with wrong messages in place of the first activations: their beginning, and a chunk.
-fn server_on(bad: impl FnOnce([&Message; 2]) -> Vec<Vec<u8>>, reason: AbortReason) -> RunError {
+/// What the server does with wrong messages in place of the first chunk, which is the first tensor.
+fn server_on(bad: impl FnOnce(&Message) -> Vec<Vec<u8>>, reason: AbortReason) -> RunError {
     let (remote, mut client) = Remote::open(1);
     let messages = said(&mut client);
-    bad([&messages[0], &messages[1]]).into_iter().for_each(|bytes| remote.send(bytes));
+    assert_eq!(messages.len(), 1);
+    bad(&messages[0]).into_iter().for_each(|bytes| remote.send(bytes));
     remote.fails(reason)
 }
 
 #[test]
 fn the_server_refuses_tensors_of_another_place() {
-    let edits: [fn(&mut Position); 3] = [
-        |position| position.step = 1,
-        |position| position.round = 1,
-        |position| position.session = SessionId([7; 16]),
+    type Edit = fn(&mut Position);
+    let edits: [(Edit, &str); 9] = [
+        (|position| position.part = inputs(1, 0), "the inputs of segment 1 of batch 0"),
+        (|position| position.part = inputs(u32::MAX, 0), "the inputs of segment 4294967295 of batch 0"),
+        (|position| position.part = inputs(0, 1), "the inputs of term 1 of segment 0 of batch 0"),
+        (|position| position.part = Part::Sums { segment: 0 }, "the sums of segment 0 of batch 0"),
+        (
+            |position| position.part = Part::Errors { segment: 0, term: 0 },
+            "the errors of segment 0 of batch 0",
+        ),
+        (|position| position.part = Part::Update, "the masked steps of batch 0"),
+        (|position| position.round = 1, "the inputs of segment 0 of batch 1"),
+        (|position| position.round = u32::MAX, "the inputs of segment 0 of batch 4294967295"),
+        (|position| position.session = SessionId([7; 16]), "the inputs of segment 0 of batch 0"),
     ];
-    for edit in edits {
-        let begun = |[start, _]: [&Message; 2]| vec![encode(&at(start, edit))];
-        let error = server_on(begun, AbortReason::UnexpectedMessage);
-        unexpected(&error, "Activations of the next step in this session", "Activations of batch");
-        let chunk = |[start, chunk]: [&Message; 2]| vec![encode(start), encode(&at(chunk, edit))];
-        let error = server_on(chunk, AbortReason::UnexpectedMessage);
-        unexpected(&error, "the next Chunk of the tensor that was begun", "Chunk 0 of batch");
+    for (edit, found) in edits {
+        let expected = "the next chunk of a segment's inputs in this session";
+        let first = |chunk: &Message| vec![encode(&at(chunk, edit))];
+        let error = server_on(first, AbortReason::UnexpectedMessage);
+        unexpected(&error, expected, &format!("chunk 0 of {found}"));
+        let second = |chunk: &Message| {
+            let ones = split(chunk);
+            vec![encode(&ones[0]), encode(&at(&ones[1], edit))]
+        };
+        let error = server_on(second, AbortReason::UnexpectedMessage);
+        unexpected(&error, expected, "chunk 1 of");
     }
 }
 
-/// A tensor is its beginning and then its chunks, each once and in order, without anything between.
+/// A tensor is its chunks, each once and in order, without anything between.
 #[test]
 fn the_server_refuses_chunks_out_of_order() {
-    let early = |[_, chunk]: [&Message; 2]| vec![encode(chunk)];
-    let error = server_on(early, AbortReason::UnexpectedMessage);
-    unexpected(&error, "Activations of the next step", "Chunk 0 of batch 0, step 0");
-
-    let begun_twice = |[start, _]: [&Message; 2]| vec![encode(start), encode(start)];
-    let error = server_on(begun_twice, AbortReason::UnexpectedMessage);
-    unexpected(&error, "the next Chunk", "Activations of batch 0, step 0");
-
-    let finish = |[start, _]: [&Message; 2]| {
-        let session = start.position().unwrap().session;
-        vec![encode(start), encode(&Message::Finish { session })]
-    };
-    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), "the next Chunk", "Finish");
-
     for index in [1, u32::MAX] {
-        let skipped = |[start, chunk]: [&Message; 2]| vec![encode(start), encode(&with_index(chunk, index))];
+        let skipped = |chunk: &Message| vec![encode(&with_index(chunk, index))];
         let error = server_on(skipped, AbortReason::BadTensor);
-        let (what, found) = ("index of the next chunk", index as usize);
-        let source = gelu_net::tensor::Error::Count { what, expected: 0, found };
-        assert_eq!(error, RunError::Session(SessionError::Numbers { step: 0, source }));
+        assert_eq!(error, count("index of the next chunk", [0, index as usize]));
+        let later = |chunk: &Message| {
+            let ones = split(chunk);
+            vec![encode(&ones[0]), encode(&with_index(&ones[1], index.wrapping_add(1)))]
+        };
+        let error = server_on(later, AbortReason::BadTensor);
+        assert_eq!(error, count("index of the next chunk", [1, index.wrapping_add(1) as usize]));
     }
+    let finish = |chunk: &Message| {
+        let session = chunk.position().unwrap().session;
+        vec![encode(&split(chunk)[0]), encode(&Message::Finish { session })]
+    };
+    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), "the next chunk", "Finish");
+    let again = |chunk: &Message| vec![encode(&split(chunk)[0]), encode(&hello(1))];
+    unexpected(&server_on(again, AbortReason::UnexpectedMessage), "the next chunk", "Hello");
+    let between = |chunk: &Message| {
+        let next = at(&split(chunk)[0], |position| position.round = 1);
+        vec![encode(&split(chunk)[0]), encode(&next)]
+    };
+    unexpected(&server_on(between, AbortReason::UnexpectedMessage), "the next chunk", "of batch 1");
 }
 
 /// Chunks of one ciphertext are as good; the same one again, or one more than the tensor has, is not.
 #[test]
 fn the_server_refuses_chunks_too_many() {
-    let split = |chunk: &Message| -> Vec<Message> {
-        let Message::Chunk { position, ciphertexts, .. } = chunk else { panic!("no chunk") };
-        let (key, bytes) = (KEY.public_key(), ciphertexts.encode());
-        let one = |(index, bytes)| {
-            let ciphertexts = EncChunk::decode(key, bytes).unwrap();
-            Message::Chunk { position: *position, index, ciphertexts }
-        };
-        (0..).zip(bytes.chunks(key.ciphertext_bytes())).map(one).collect()
-    };
     let (remote, mut client) = Remote::open(1);
     let messages = said(&mut client);
-    let ones = split(&messages[1]);
-    assert!(ones.len() > 2);
-    messages[..1].iter().chain(&ones).for_each(|message| remote.send(encode(message)));
+    let ones = split(&messages[0]);
+    assert_eq!(ones.len(), 5);
+    ones.iter().for_each(|message| remote.send(encode(message)));
     assert!(remote.answer(&mut client).is_some());
 
-    let twice = |[start, chunk]: [&Message; 2]| {
+    let twice = |chunk: &Message| {
         let first = encode(&split(chunk)[0]);
-        vec![encode(start), first.clone(), first]
+        vec![first.clone(), first]
     };
     let error = server_on(twice, AbortReason::BadTensor);
-    let source = gelu_net::tensor::Error::Count { what: "index of the next chunk", expected: 1, found: 0 };
-    assert_eq!(error, RunError::Session(SessionError::Numbers { step: 0, source }));
+    assert_eq!(error, count("index of the next chunk", [1, 0]));
 
-    let over = |[start, chunk]: [&Message; 2]| {
-        let first = encode(&split(chunk)[0]);
-        vec![encode(start), first, encode(&with_index(chunk, 1))]
-    };
+    let over = |chunk: &Message| vec![encode(&split(chunk)[0]), encode(&with_index(chunk, 1))];
     let error = server_on(over, AbortReason::BadTensor);
-    let (expected, found) = (ones.len(), ones.len() + 1);
-    let source = gelu_net::tensor::Error::Count { what: "ciphertexts of a tensor", expected, found };
-    assert_eq!(error, RunError::Session(SessionError::Numbers { step: 0, source }));
+    assert_eq!(error, count("ciphertexts of a tensor", [5, 6]));
 
-    let after =
-        |[start, chunk]: [&Message; 2]| vec![encode(start), encode(chunk), encode(&with_index(chunk, 1))];
     let (remote, mut client) = Remote::open(1);
     let messages = said(&mut client);
-    after([&messages[0], &messages[1]]).into_iter().for_each(|bytes| remote.send(bytes));
+    remote.send(encode(&messages[0]));
+    remote.send(encode(&with_index(&messages[0], 1)));
     // Sums may have been sent before the last chunk was read.
     while !matches!(remote.receive(), Message::Abort { reason: AbortReason::UnexpectedMessage }) {}
     let error = remote.server.join().unwrap().unwrap_err();
-    unexpected(&error, "Activations of the next step", "Chunk 1 of batch 0, step 0");
+    unexpected(
+        &error,
+        "the next chunk of a segment's inputs",
+        "chunk 1 of the inputs of segment 0 of batch 0",
+    );
+}
+
+/// The terms of a segment come one after another, each whole, and each once.
+#[test]
+fn the_server_refuses_terms_out_of_order() {
+    let rng = &mut rng();
+    // Up to the second segment's two tensors, the last of which is not sent.
+    let up_to_terms = |rng: &mut ChaCha20Rng| {
+        let (mut server, mut client) = opened(&branched(), &KEY, 1);
+        client.start(images(1).view()).unwrap();
+        let mut messages = said(&mut client);
+        while messages.len() < 2 {
+            messages.into_iter().for_each(|message| take(&mut server, message));
+            while let Some(down) = server.next_message(rng).unwrap() {
+                client.handle(down, rng).unwrap();
+            }
+            messages = said(&mut client);
+        }
+        (server, client, messages)
+    };
+    let (mut server, mut client, messages) = up_to_terms(rng);
+    let [first, second] = &messages[..] else { panic!("two terms") };
+    let segment = messages[0].position().unwrap().part;
+    let Part::Inputs { segment, term: 0 } = segment else { panic!("{segment}") };
+    assert_eq!(second.position().unwrap().part, inputs(segment, 1));
+    for message in &messages {
+        assert!(server.next_message(rng).unwrap().is_none(), "nothing to compute before the last term");
+        server.handle(message.clone(), rng).unwrap();
+    }
+    while let Some(down) = server.next_message(rng).unwrap() {
+        client.handle(down, rng).unwrap();
+    }
+    assert!(!said(&mut client).is_empty(), "the honest client goes on");
+
+    let wrong: [(Vec<Message>, &str); 6] = [
+        (vec![second.clone()], "term 1"),
+        (vec![first.clone(), first.clone()], "segment"),
+        (vec![first.clone(), of_part(second, inputs(segment, 2))], "term 2"),
+        (vec![first.clone(), of_part(second, inputs(segment + 1, 1))], "term 1"),
+        (vec![first.clone(), of_part(second, inputs(segment + 1, 0))], "segment"),
+        (vec![split(first)[0].clone(), second.clone()], "term 1"),
+    ];
+    for (messages, found) in wrong {
+        // Of the same randomness, and so of the same name as the session of the messages.
+        let (mut server, _, _) = up_to_terms(rng);
+        let errors: Vec<_> =
+            messages.into_iter().filter_map(|message| server.handle(message, rng).err()).collect();
+        let [error] = &errors[..] else { panic!("{errors:?}") };
+        unexpected(&RunError::Peer(error.clone()), "the next chunk of a segment's inputs", found);
+        assert!(server.is_closed());
+    }
 }
 
 /// Two batches may be under way, and no third.
 #[test]
 fn the_server_refuses_a_third_batch_under_way() {
-    let mut server = Server::new(server_model());
-    let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
+    let (mut server, mut client) = opened(&chain(5), &KEY, 1);
     let rng = &mut rng();
-    server.handle(hello, rng).unwrap();
-    client.handle(server.next_message(rng).unwrap().unwrap()).unwrap();
     client.start(images(1).view()).unwrap();
     client.start(images(1).view()).unwrap();
     assert!(!client.may_start());
     let messages = said(&mut client);
-    assert_eq!(messages.len(), 4);
-    messages.iter().for_each(|message| server.handle(message.clone(), rng).unwrap());
+    assert_eq!(messages.len(), 2);
+    messages.iter().for_each(|message| take(&mut server, message.clone()));
     assert_eq!(server.batches_under_way(), 2);
-    let third = at(&messages[2], |position| position.round = 2);
-    let error = server.handle(third, rng).unwrap_err();
-    unexpected(&error.into(), "Activations of the next step", "Activations of batch 2, step 0");
+    let third = at(&messages[1], |position| position.round = 2);
+    let error = refused(server.handle(third, rng));
+    unexpected(&error, "the next chunk of a segment's inputs", "inputs of segment 0 of batch 2");
     assert!(server.is_closed());
-    let error = client.start(images(1).view()).unwrap_err();
-    unexpected(&error.into(), "the end of a batch under way first", "the start of a batch");
+    let error = refused(client.start(images(1).view()));
+    unexpected(&error, "the end of a batch under way first", "the start of a batch");
     assert!(client.is_closed());
 }
 
 #[test]
 fn the_server_refuses_messages_of_the_wrong_kind() {
-    let sums = |[start, _]: [&Message; 2]| match start.clone() {
-        Message::Activations { position, header } => vec![encode(&Message::Sums { position, header })],
-        _ => panic!("no activations"),
-    };
-    unexpected(&server_on(sums, AbortReason::UnexpectedMessage), "Activations", "Sums of batch 0, step 0");
-    let hello = |_: [&Message; 2]| vec![encode(&Client::new(Arc::clone(&KEY), 1).1)];
-    unexpected(&server_on(hello, AbortReason::UnexpectedMessage), "Activations", "Hello");
-    let finish = |_: [&Message; 2]| vec![encode(&Message::Finish { session: SessionId([7; 16]) })];
-    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), "Activations", "Finish");
+    let again = |_: &Message| vec![encode(&hello(1))];
+    unexpected(&server_on(again, AbortReason::UnexpectedMessage), "the next chunk", "Hello");
+    let finish = |_: &Message| vec![encode(&Message::Finish { session: SessionId([7; 16]) })];
+    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), "the next chunk", "Finish");
+    let (mut server, _) = opened(&chain(5), &KEY, 1);
+    let description = server.program().unwrap().plan().description().clone();
+    let accept = Message::Accept { session: SessionId([0; 16]), description: Box::new(description) };
+    let error = refused(server.handle(accept.clone(), &mut rng()));
+    unexpected(&error, "the next chunk", "Accept");
+    let accept = |_: &Message| vec![encode(&accept)];
+    unexpected(&server_on(accept, AbortReason::UnexpectedMessage), "the next chunk", "Accept");
 
     let remote = Remote::new();
     remote.send(encode(&Message::Finish { session: SessionId([0; 16]) }));
@@ -291,7 +421,7 @@ fn the_server_refuses_messages_of_the_wrong_kind() {
 /// Receives until the client has the sums of a whole tensor and goes on.
 fn next_activations(remote: &Remote, client: &mut Client) -> Vec<Message> {
     loop {
-        client.handle(remote.receive()).unwrap();
+        client.handle(remote.receive(), &mut rng()).unwrap();
         let next = said(client);
         if !next.is_empty() {
             return next;
@@ -305,7 +435,7 @@ fn the_server_refuses_a_finish_within_a_batch() {
     let session = remote.send_all(&mut client)[0].position().unwrap().session;
     next_activations(&remote, &mut client);
     remote.send(encode(&Message::Finish { session }));
-    unexpected(&remote.fails(AbortReason::UnexpectedMessage), "Activations of the next step", "Finish");
+    unexpected(&remote.fails(AbortReason::UnexpectedMessage), "the next chunk", "Finish");
 }
 
 #[test]
@@ -314,7 +444,8 @@ fn the_server_refuses_a_replay() {
     let first = remote.send_all(&mut client);
     next_activations(&remote, &mut client);
     remote.send(encode(&first[0]));
-    unexpected(&remote.fails(AbortReason::UnexpectedMessage), "next step", "batch 0, step 0");
+    let error = remote.fails(AbortReason::UnexpectedMessage);
+    unexpected(&error, "the next chunk", "chunk 0 of the inputs of segment 0 of batch 0");
 
     // The last message of a batch, in the next one.
     let (remote, mut client) = Remote::open(1);
@@ -323,117 +454,103 @@ fn the_server_refuses_a_replay() {
     second.iter().for_each(|message| remote.send(encode(message)));
     remote.answer(&mut client).unwrap();
     remote.send(encode(&second[0]));
-    unexpected(&remote.fails(AbortReason::UnexpectedMessage), "next step", "batch 0, step 1");
+    let error = remote.fails(AbortReason::UnexpectedMessage);
+    unexpected(&error, "the next chunk", "chunk 0 of the inputs of segment 1 of batch 0");
+
+    // All of a session's messages in another one, which has another name.
+    let (remote, mut client) = Remote::open(1);
+    let recorded = said(&mut client);
+    let other = Remote::seeded(10);
+    other.send(encode(&hello(1)));
+    assert!(matches!(other.receive(), Message::Accept { .. }));
+    recorded.iter().for_each(|message| other.send(encode(message)));
+    unexpected(&other.fails(AbortReason::UnexpectedMessage), "in this session", "inputs of segment 0");
+    drop(remote);
 }
 
-#[test]
-fn the_server_refuses_tensors_that_are_not_the_plans() {
-    type Edit = fn(&mut EncTensorHeader);
-    let edits: [Edit; 4] = [
-        |header| header.batch = 2,
-        |header| header.batch = usize::MAX,
-        |header| header.format = Format::new(3, 2).unwrap(),
-        |header| header.layout.slot_bits += 1,
-    ];
-    for edit in edits {
-        let other = |[start, _]: [&Message; 2]| match start.clone() {
-            Message::Activations { position, mut header } => {
-                edit(&mut header);
-                vec![encode(&Message::Activations { position, header })]
-            }
-            _ => panic!("no activations"),
-        };
-        let error = server_on(other, AbortReason::BadTensor);
-        assert!(matches!(error, RunError::Session(SessionError::Tensor { step: 0, .. })), "{error:?}");
-    }
-}
-
-/// A chunk as it comes, under another key.
+/// As many ciphertexts as a chunk has, under another key.
 fn foreign(chunk: &Message) -> Message {
-    let Message::Chunk { position, index, ciphertexts } = chunk else { panic!("no chunk") };
+    let Message::Tensor { position, index, ciphertexts } = chunk else { panic!("no tensor") };
     let count = ciphertexts.ciphertext_count();
-    let values = FixedTensor::new(Shape::from([count]), Format::new(3, 2).unwrap(), vec![1; count]).unwrap();
-    let tensor = values.encrypt(SlotLayout::one_value(20), &*key(2), &mut rng()).unwrap();
-    let ciphertexts = tensor.chunks().next().unwrap();
-    Message::Chunk { position: *position, index: *index, ciphertexts }
+    let format = Format::new(3, 2).unwrap();
+    let values = FixedTensor::new(Shape::from([count]), format, vec![1; count]).unwrap();
+    let packing = Packing { batch: 1, slot_bits: 20, key: KeyBits::Bits1024 };
+    let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
+    let tensor = values.encrypt(&layout, &*key(2), &mut rng()).unwrap();
+    let ciphertexts = tensor.chunks().remove(0);
+    Message::Tensor { position: *position, index: *index, ciphertexts }
 }
 
 #[test]
 fn the_server_refuses_another_key() {
-    let bad = |[start, chunk]: [&Message; 2]| vec![encode(start), encode(&foreign(chunk))];
+    let bad = |chunk: &Message| vec![encode(&foreign(chunk))];
     let error = server_on(bad, AbortReason::BadTensor);
     assert!(matches!(error, RunError::Wire(WireError::ForeignKey { .. })), "{error:?}");
 
     // One that skips the wire format gets no further.
-    let mut server = Server::new(server_model());
-    let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
-    server.handle(hello, &mut rng()).unwrap();
-    client.handle(server.next_message(&mut rng()).unwrap().unwrap()).unwrap();
+    let (mut server, mut client) = opened(&chain(5), &KEY, 1);
     client.start(images(1).view()).unwrap();
     let messages = said(&mut client);
-    server.handle(messages[0].clone(), &mut rng()).unwrap();
-    let error = server.handle(foreign(&messages[1]), &mut rng()).unwrap_err();
-    let SessionError::Numbers { step: 0, source } = error else { panic!("{error:?}") };
-    assert!(matches!(source, gelu_net::tensor::Error::ForeignKey { .. }), "{source:?}");
+    let error = server.handle(foreign(&messages[0]), &mut rng()).unwrap_err();
+    let SessionError::Numbers { segment: 0, source } = error else { panic!("{error:?}") };
+    assert!(matches!(source, Error::ForeignKey { .. }), "{source:?}");
     assert!(server.is_closed() && server.key().is_none());
 }
 
 #[test]
 fn the_server_refuses_what_it_cannot_decode() {
-    let cut = |[start, chunk]: [&Message; 2]| {
-        let mut bytes = encode(chunk);
-        bytes.pop();
-        vec![encode(start), bytes]
+    let edited = |edit: fn(&mut Vec<u8>)| {
+        move |chunk: &Message| {
+            let mut bytes = encode(chunk);
+            edit(&mut bytes);
+            vec![bytes]
+        }
     };
-    let error = server_on(cut, AbortReason::Malformed);
+    let error = server_on(edited(|bytes| bytes.truncate(bytes.len() - 1)), AbortReason::Malformed);
     assert!(matches!(error, RunError::Wire(WireError::Length { .. })), "{error:?}");
-    let magic = |[start, _]: [&Message; 2]| {
-        let mut bytes = encode(start);
-        bytes[0] ^= 1;
-        vec![bytes]
-    };
-    let error = server_on(magic, AbortReason::Malformed);
+    let error = server_on(edited(|bytes| bytes[0] ^= 1), AbortReason::Malformed);
     assert!(matches!(error, RunError::Wire(WireError::Magic { .. })), "{error:?}");
-    let header = |[start, _]: [&Message; 2]| {
-        let mut bytes = encode(start);
-        bytes[18] = b'[';
-        vec![bytes]
-    };
-    let error = server_on(header, AbortReason::Malformed);
+    let error = server_on(edited(|bytes| bytes[18] = b'['), AbortReason::Malformed);
     assert!(matches!(error, RunError::Wire(WireError::Header { .. })), "{error:?}");
-    let zero = |[start, chunk]: [&Message; 2]| {
-        let mut bytes = encode(chunk);
+    let zero = |bytes: &mut Vec<u8>| {
         let zeros = bytes.len() - 256;
         bytes[zeros..].fill(0);
-        vec![encode(start), bytes]
     };
-    let error = server_on(zero, AbortReason::BadTensor);
+    let error = server_on(edited(zero), AbortReason::BadTensor);
     assert!(matches!(error, RunError::Wire(WireError::Content(_))), "{error:?}");
+    // In the middle of a tensor as well.
+    let later = |chunk: &Message| {
+        let ones = split(chunk);
+        let mut bytes = encode(&ones[1]);
+        bytes.truncate(100);
+        vec![encode(&ones[0]), bytes]
+    };
+    let error = server_on(later, AbortReason::Malformed);
+    assert!(matches!(error, RunError::Wire(WireError::Length { .. })), "{error:?}");
 }
 
 #[test]
 fn the_server_refuses_what_it_does_not_offer() {
-    for batch in [0, 1025] {
+    for batch in [0, 1025, u32::MAX] {
         let remote = Remote::new();
-        remote.send(encode(&Client::new(Arc::clone(&KEY), batch).1));
+        remote.send(encode(&hello(batch)));
         let error = remote.fails(AbortReason::Refused);
-        assert!(
-            matches!(
-                error,
-                RunError::Session(SessionError::Refused(PlanError::Option { what: "batch", .. }))
-            ),
-            "{error:?}"
-        );
+        let is_option =
+            matches!(error, RunError::Peer(SessionError::Refused(PlanError::Option { what: "batch", .. })));
+        assert!(is_option, "{error:?}");
+    }
+    for version in [0, PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, u16::MAX] {
+        let remote = Remote::new();
+        remote.send(encode(&Message::Hello { version, key: KEY.public_key().clone(), batch: 1 }));
+        let error = remote.fails(AbortReason::Version);
+        let (expected, found) = (PROTOCOL_VERSION, version);
+        assert_eq!(error, RunError::Peer(SessionError::Version { expected, found }));
     }
     let remote = Remote::new();
-    remote.send(encode(&Message::Hello { version: 1, key: KEY.public_key().clone(), batch: 1 }));
-    let error = remote.fails(AbortReason::Version);
-    assert_eq!(error, RunError::Session(SessionError::Version { expected: 2, found: 1 }));
-    let remote = Remote::new();
     let (_other, mut client) = Remote::open(1);
-    remote.send(encode(&said(&mut client)[1]));
+    remote.send(encode(&said(&mut client)[0]));
     assert_eq!(remote.fails(AbortReason::Malformed), RunError::Wire(WireError::NoKey));
-    let error = client.handle(Message::Abort { reason: AbortReason::Malformed }).unwrap_err();
+    let error = client.handle(Message::Abort { reason: AbortReason::Malformed }, &mut rng()).unwrap_err();
     assert_eq!(error, SessionError::Aborted(AbortReason::Malformed));
 }
 
@@ -443,7 +560,7 @@ fn an_abort_ends_the_server_without_a_word() {
     remote.send(encode(&Message::Abort { reason: AbortReason::BadPlan }));
     assert_eq!(remote.end.receive().unwrap_err(), Disconnected);
     let error = remote.server.join().unwrap().unwrap_err();
-    assert_eq!(error, RunError::Session(SessionError::Aborted(AbortReason::BadPlan)));
+    assert_eq!(error, RunError::Peer(SessionError::Aborted(AbortReason::BadPlan)));
 
     let (remote, _) = Remote::open(1);
     drop(remote.end);
@@ -453,56 +570,55 @@ fn an_abort_ends_the_server_without_a_word() {
 #[test]
 fn a_closed_session_takes_nothing() {
     let rng = &mut rng();
-    let mut server = Server::new(server_model());
-    let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
-    server.handle(hello.clone(), rng).unwrap();
-    client.handle(server.next_message(rng).unwrap().unwrap()).unwrap();
+    let (mut server, mut client) = opened(&chain(5), &KEY, 1);
     client.start(images(1).view()).unwrap();
-    let start = client.next_message(rng).unwrap().unwrap();
-    assert!(server.handle(hello.clone(), rng).is_err());
+    let first = client.next_message(rng).unwrap().unwrap();
+    assert!(server.handle(hello(1), rng).is_err());
     assert!(server.is_closed());
-    for message in [start, hello, Message::Abort { reason: AbortReason::Closed }] {
+    for message in [first, hello(1), Message::Abort { reason: AbortReason::Closed }] {
         assert_eq!(server.handle(message, rng).unwrap_err(), SessionError::Closed);
     }
     assert_eq!(server.next_message(rng).unwrap_err(), SessionError::Closed);
+    assert_eq!(SessionError::Closed.reason(), Some(AbortReason::Closed));
 
     // After an orderly end too.
-    let (mut server, mut client) = (Server::new(server_model()), Client::new(Arc::clone(&KEY), 1));
-    server.handle(client.1.clone(), rng).unwrap();
-    let accept = server.next_message(rng).unwrap().unwrap();
-    client.0.handle(accept.clone()).unwrap();
-    let finish = client.0.finish().unwrap();
+    let (mut server, mut client) = opened(&chain(5), &KEY, 1);
+    client.finish().unwrap();
+    let finish = client.next_message(rng).unwrap().unwrap();
     server.handle(finish.clone(), rng).unwrap();
-    assert!(server.is_closed());
-    assert_eq!(server.handle(finish, rng).unwrap_err(), SessionError::Closed);
-    assert_eq!(client.0.handle(accept).unwrap_err(), SessionError::Closed);
-    assert_eq!(client.0.finish().unwrap_err(), SessionError::Closed);
-    assert_eq!(client.0.start(images(1).view()).unwrap_err(), SessionError::Closed);
-    assert_eq!(client.0.next_message(rng).unwrap_err(), SessionError::Closed);
+    assert!(server.is_closed() && client.is_closed());
+    assert_eq!(server.handle(finish.clone(), rng).unwrap_err(), SessionError::Closed);
+    assert_eq!(client.handle(finish, rng).unwrap_err(), SessionError::Closed);
+    assert_eq!(client.finish().unwrap_err(), SessionError::Closed);
+    assert_eq!(client.start(images(1).view()).unwrap_err(), SessionError::Closed);
+    assert_eq!(client.next_message(rng).unwrap_err(), SessionError::Closed);
+
+    // A session that is given up is closed, on either side.
+    let (mut server, mut client) = opened(&chain(5), &KEY, 1);
+    server.close();
+    client.close();
+    assert!(server.is_closed() && client.is_closed() && client.plan().is_none() && server.key().is_none());
+    assert_eq!(client.start(images(1).view()).unwrap_err(), SessionError::Closed);
 }
 
 /// What a client does when the server's reply to its first activations is tampered with, and what the server hears.
-/// `tamper` gets the beginning and the chunk of the activations, and of the sums.
-fn client_on(
-    tamper: impl FnOnce([&Message; 2], [&Message; 2]) -> Vec<Vec<u8>> + Send,
-    told: AbortReason,
-) -> RunError {
+/// `tamper` gets the chunk of the activations, and of the sums.
+fn client_on(tamper: impl FnOnce(&Message, &Message) -> Vec<Vec<u8>> + Send, told: AbortReason) -> RunError {
     let (client_end, server_end) = InProcess::pair();
     thread::scope(|scope| {
         let serving = scope.spawn(move || {
             let rng = &mut rng();
-            let mut server = Server::new(server_model());
+            let mut server = Server::new(chain(5));
             let receive = |server: &Server| {
                 decode_message(&server_end.receive().unwrap(), server.key(), Limits::default()).unwrap()
             };
             let hello = receive(&server);
             server.handle(hello, rng).unwrap();
             server_end.send(encode(&server.next_message(rng).unwrap().unwrap())).unwrap();
-            let up = [receive(&server), receive(&server)];
-            up.iter().for_each(|message| server.handle(message.clone(), rng).unwrap());
-            let down = [(); 2].map(|()| server.next_message(rng).unwrap().unwrap());
-            let [[start, chunk], [sums, sums_chunk]] = [&up, &down];
-            for bytes in tamper([start, chunk], [sums, sums_chunk]) {
+            let up = receive(&server);
+            server.handle(up.clone(), rng).unwrap();
+            let down = server.next_message(rng).unwrap().unwrap();
+            for bytes in tamper(&up, &down) {
                 server_end.send(bytes).unwrap();
             }
             let last = receive(&server);
@@ -511,12 +627,11 @@ fn client_on(
             assert_eq!(error, SessionError::Aborted(told));
             assert!(server.is_closed());
         });
-        let client = Client::new(Arc::clone(&KEY), 1);
-        let mut session = ClientSession::open(&client_end, client, &mut rng()).unwrap();
+        let mut session = ClientSession::open(&client_end, client(1), &mut rng()).unwrap();
         let error = session.infer(images(1).view(), &mut rng()).unwrap_err();
         assert!(session.client().is_closed());
         let again = session.infer(images(1).view(), &mut rng()).unwrap_err();
-        assert_eq!(again, RunError::Session(SessionError::Closed));
+        assert_eq!(again, RunError::Peer(SessionError::Closed));
         serving.join().unwrap();
         error
     })
@@ -524,86 +639,93 @@ fn client_on(
 
 #[test]
 fn the_client_refuses_messages_out_of_place() {
-    type Tamper = fn([&Message; 2], [&Message; 2]) -> Vec<Vec<u8>>;
-    let sums = "Sums of the current step in this session";
-    let chunk = "the next Chunk of the sums that were begun";
-    let cases: [(Tamper, &str, &str); 9] = [
-        (|_, [sums, _]| vec![encode(&at(sums, |p| p.step = 1))], sums, "Sums of batch 0, step 1"),
-        (|_, [sums, _]| vec![encode(&at(sums, |p| p.round = 3))], sums, "Sums of batch 3, step 0"),
-        (
-            |_, [sums, _]| vec![encode(&at(sums, |p| p.session = SessionId([0; 16])))],
-            sums,
-            "Sums of batch 0, step 0",
-        ),
-        (|[start, _], _| vec![encode(start)], sums, "Activations of batch 0, step 0"),
-        (|_, _| vec![encode(&Client::new(Arc::clone(&KEY), 1).1)], sums, "Hello"),
-        (|_, [_, chunk]| vec![encode(chunk)], sums, "Chunk 0 of batch 0, step 0"),
-        (|_, [sums, _]| vec![encode(sums), encode(sums)], chunk, "Sums of batch 0, step 0"),
-        (
-            |_, [sums, chunk]| vec![encode(sums), encode(&at(chunk, |p| p.round = 1))],
-            chunk,
-            "Chunk 0 of batch 1, step 0",
-        ),
+    type Tamper = fn(&Message, &Message) -> Vec<Vec<u8>>;
+    let awaited = "the next chunk of the sums that are awaited";
+    let cases: [(Tamper, &str, &str); 10] = [
+        (|_, sums| vec![encode(&of_part(sums, Part::Sums { segment: 1 }))], awaited, "sums of segment 1"),
+        (|_, sums| vec![encode(&at(sums, |p| p.round = 3))], awaited, "sums of segment 0 of batch 3"),
+        (|_, sums| vec![encode(&at(sums, |p| p.session = SessionId([0; 16])))], awaited, "sums of segment 0"),
+        (|_, sums| vec![encode(&of_part(sums, inputs(0, 0)))], awaited, "inputs of segment 0 of batch 0"),
+        (|_, sums| vec![encode(&of_part(sums, Part::Total))], awaited, "sum of steps of batch 0"),
+        (|up, _| vec![encode(up)], awaited, "inputs of segment 0 of batch 0"),
+        (|_, _| vec![encode(&hello(1))], awaited, "Hello"),
+        (|_, _| vec![encode(&Message::Finish { session: SessionId([0; 16]) })], awaited, "Finish"),
         // The client's own chunk has more ciphertexts than the sums.
         (
-            |[_, chunk], [sums, _]| vec![encode(sums), encode(chunk)],
+            |up, _| vec![encode(&of_part(up, Part::Sums { segment: 0 }))],
             "sums of what was sent",
-            "ciphertexts where",
+            "5 ciphertexts where",
         ),
+        // The same sums again, whether or not the client has begun with the next segment.
+        (|_, sums| vec![encode(sums), encode(sums)], "the next", "sums of segment 0 of batch 0"),
     ];
     for (tamper, expected, found) in cases {
         unexpected(&client_on(tamper, AbortReason::UnexpectedMessage), expected, found);
     }
 }
 
+/// Sums can follow only from what was sent: of half a tensor there are none, unless they are of whole parts of the batch.
+#[test]
+fn the_client_refuses_sums_of_what_it_has_not_sent() {
+    let rng = &mut rng();
+    let (mut server, mut client) = opened(&chain(600), &KEY, 1);
+    client.start(Array2::from_elem((1, 600), 0.5).view()).unwrap();
+    let first = client.next_message(rng).unwrap().unwrap();
+    server.handle(first.clone(), rng).unwrap();
+    assert!(server.next_message(rng).unwrap().is_none());
+    let early = of_part(&split(&first)[0], Part::Sums { segment: 0 });
+    let error = refused(client.handle(early, rng));
+    unexpected(&error, "sums of what was sent", "1 ciphertexts where 0 are due");
+    assert!(client.is_closed());
+
+    // Nor are there any before a batch, or a second plan.
+    let (_, mut client) = opened(&chain(5), &KEY, 1);
+    let error = refused(client.handle(of_part(&first, Part::Sums { segment: 0 }), rng));
+    unexpected(&error, "nothing before the next batch", "sums of segment 0");
+    let (server, mut client) = opened(&chain(5), &KEY, 1);
+    let description = Box::new(server.program().unwrap().plan().description().clone());
+    let accept = Message::Accept { session: SessionId([0; 16]), description };
+    let error = refused(client.handle(accept, rng));
+    unexpected(&error, "nothing before the next batch", "Accept");
+}
+
 #[test]
 fn the_client_refuses_what_is_no_sum() {
-    let cut = |_: [&Message; 2], [sums, _]: [&Message; 2]| vec![encode(sums)[..100].to_vec()];
+    let cut = |_: &Message, sums: &Message| vec![encode(sums)[..100].to_vec()];
     let error = client_on(cut, AbortReason::Malformed);
     assert!(matches!(error, RunError::Wire(WireError::Length { .. })), "{error:?}");
 
-    let swapped = |[start, _]: [&Message; 2], [sums, _]: [&Message; 2]| match (start, sums) {
-        (Message::Activations { header, .. }, Message::Sums { position, .. }) => {
-            vec![encode(&Message::Sums { position: *position, header: header.clone() })]
-        }
-        _ => panic!("no tensors"),
-    };
-    let error = client_on(swapped, AbortReason::BadTensor);
-    assert!(matches!(error, RunError::Session(SessionError::Tensor { step: 0, .. })), "{error:?}");
-
-    let skipped =
-        |_: [&Message; 2], [sums, chunk]: [&Message; 2]| vec![encode(sums), encode(&with_index(chunk, 1))];
+    let skipped = |_: &Message, sums: &Message| vec![encode(&with_index(sums, 1))];
     let error = client_on(skipped, AbortReason::BadTensor);
-    assert!(matches!(error, RunError::Session(SessionError::Numbers { step: 0, .. })), "{error:?}");
+    assert_eq!(error, count("index of the next chunk", [0, 1]));
+
+    let other = |_: &Message, sums: &Message| vec![encode(&foreign(sums))];
+    let error = client_on(other, AbortReason::BadTensor);
+    assert!(matches!(error, RunError::Wire(WireError::ForeignKey { .. })), "{error:?}");
 
     // A flipped bit makes another ciphertext, whose plaintext is a random number of 1,024 bits.
-    let flipped = |_: [&Message; 2], [sums, chunk]: [&Message; 2]| {
-        let mut bytes = encode(chunk);
+    let flipped = |_: &Message, sums: &Message| {
+        let mut bytes = encode(sums);
         let at = bytes.len() - 100;
         bytes[at] ^= 1;
-        vec![encode(sums), bytes]
+        vec![bytes]
     };
     let error = client_on(flipped, AbortReason::BadTensor);
     // It is the last ciphertext; how many there are depends on the server's vectors.
-    let RunError::Session(SessionError::Numbers { step: 0, source }) = error else { panic!("{error:?}") };
-    assert!(matches!(source, gelu_net::tensor::Error::Plaintext { .. }), "{source:?}");
+    let RunError::Peer(SessionError::Numbers { segment: 0, source }) = error else { panic!("{error:?}") };
+    assert!(matches!(source, Error::Plaintext { .. }), "{source:?}");
 }
 
-/// The sums are right, but re-randomised by a number of the server's own choice in place of a power of h: a client with a
+/// The sums are right, but re-randomized by a number of the server's own choice in place of a power of h: a client with a
 /// subgroup key could not read them. Which of the ciphertexts it was the server is not told.
 #[test]
 fn the_client_refuses_random_factors_outside_its_keys_group() {
-    let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
-    let key = Arc::new(SecretKey::generate(parameters, &mut rng()).unwrap());
-    let mut server = Server::new(server_model());
-    let (mut client, hello) = Client::new(Arc::clone(&key), 1);
-    server.handle(hello, &mut rng()).unwrap();
-    client.handle(server.next_message(&mut rng()).unwrap().unwrap()).unwrap();
+    let key = key_of(KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }, 9);
+    let (mut server, mut client) = opened(&chain(5), &key, 1);
     client.start(images(1).view()).unwrap();
-    said(&mut client).into_iter().for_each(|message| server.handle(message, &mut rng()).unwrap());
-    client.handle(server.next_message(&mut rng()).unwrap().unwrap()).unwrap();
-    let chunk = server.next_message(&mut rng()).unwrap().unwrap();
-    let Message::Chunk { position, index, ciphertexts } = chunk else { panic!("no sums") };
+    said(&mut client).into_iter().for_each(|message| take(&mut server, message));
+    let sums = server.next_message(&mut rng()).unwrap().unwrap();
+    let Message::Tensor { position, index, ciphertexts } = sums else { panic!("no sums") };
 
     let (public, mut bytes) = (key.public_key(), ciphertexts.encode());
     let n = BigUint::from_bytes_le(&public.n_le_bytes());
@@ -614,22 +736,381 @@ fn the_client_refuses_random_factors_outside_its_keys_group() {
     let other = other.to_bytes_le();
     bytes[..other.len()].copy_from_slice(&other);
     let ciphertexts = EncChunk::decode(public, &bytes).unwrap();
-    let error = client.handle(Message::Chunk { position, index, ciphertexts }).unwrap_err();
-    assert_eq!(error, SessionError::Numbers { step: 0, source: gelu_net::tensor::Error::Randomness });
-    assert_eq!(error.reason(), AbortReason::BadTensor);
+    let error = client.handle(Message::Tensor { position, index, ciphertexts }, &mut rng()).unwrap_err();
+    assert_eq!(error, SessionError::Numbers { segment: 0, source: Error::Randomness });
+    assert_eq!(error.reason(), Some(AbortReason::BadTensor));
     assert!(client.is_closed());
 }
 
+/// An image network of all kinds of nodes.
+fn rich() -> Arc<ServerModel> {
+    let conv = Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);
+    let pool = Window::new([2, 2]).with_padding_sides([[1, 0], [0, 1]]);
+    let mut model = ModelBuilder::new([2, 4, 4])
+        .conv2d("grouped", conv.with_groups(2).with_dilation([1, 1]))
+        .batch_norm2d("norm")
+        .mean_pool2d_with("mean", pool)
+        .activation(Activation::Clip { min: -1.0, max: 2.0 })
+        .max_pool2d([2, 2])
+        .residual_with(
+            |main| main.conv2d("a", conv).relu().conv2d("b", conv),
+            |short| short.conv2d("c", conv),
+        )
+        .concat([&|branch| branch.conv2d("d", conv).relu(), &|branch| branch])
+        .gated(|gate| gate.global_mean_pool2d().flatten().dense("gate", 4).sigmoid())
+        .flatten()
+        .dense("last", 2)
+        .softmax()
+        .build()
+        .unwrap();
+    randomize(&mut model, 5);
+    let images = random_images(&model, 8, 5);
+    calibrate(&mut model, &images);
+    Arc::new(ServerModel::new(model, options()))
+}
+
+/// A server's consent as bytes.
+fn accept(model: &Arc<ServerModel>) -> Vec<u8> {
+    let mut server = Server::new(Arc::clone(model));
+    take(&mut server, hello(1));
+    encode(&server.next_message(&mut rng()).unwrap().unwrap())
+}
+
+/// Why a client did not take a description.
+#[derive(Debug)]
+enum Refusal {
+    Undecodable(WireError),
+    Session(SessionError),
+}
+
+/// A client that is sent a server's consent with another description in it.
+fn client_with(accept: &[u8], edit: impl FnOnce(&mut Value)) -> Result<Client, Refusal> {
+    let mut header: Value = serde_json::from_slice(&accept[18..]).unwrap();
+    edit(&mut header["description"]);
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut bytes = accept[..18].to_vec();
+    bytes[6..10].copy_from_slice(&(header.len() as u32).to_le_bytes());
+    bytes.extend(header);
+    let message = decode_message(&bytes, None, Limits::default()).map_err(Refusal::Undecodable)?;
+    let mut client = client(1);
+    client.next_message(&mut rng()).unwrap();
+    let event = client.handle(message, &mut rng());
+    assert_eq!(client.is_closed(), event.is_err());
+    event.map_err(Refusal::Session)?;
+    Ok(client)
+}
+
+/// What is wrong with a graph is said when it is decoded, with the names of nodes.
 #[test]
-fn the_client_refuses_a_plan_that_does_not_hold_together() {
-    let mut server = Server::new(server_model());
-    let (mut client, hello) = Client::new(Arc::clone(&KEY), 1);
-    server.handle(hello, &mut rng()).unwrap();
-    let accept = server.next_message(&mut rng()).unwrap().unwrap();
-    let Message::Accept { session, mut plan } = accept else { panic!("not accepted") };
-    plan.segments[1].down.slot_bits -= 1;
-    let error = client.handle(Message::Accept { session, plan }).unwrap_err();
-    assert!(matches!(error, SessionError::Plan(PlanError::Segment { .. })), "{error:?}");
-    assert_eq!(error.reason(), AbortReason::BadPlan);
-    assert!(client.is_closed());
+fn the_client_refuses_a_graph_that_does_not_hold_together() {
+    type Edit = fn(&mut Value);
+    let (chain, branched, rich) = (accept(&chain(5)), accept(&branched()), accept(&rich()));
+    let window = |window: &mut Value| window["nodes"][0]["op"]["linear"]["conv2d"]["window"].take();
+    assert!(
+        window(&mut serde_json::from_slice::<Value>(&rich[18..]).unwrap()["description"]["graph"])
+            .is_object()
+    );
+    let cases: [(&[u8], Edit, &str); 24] = [
+        (&chain, |graph| graph["nodes"][0]["inputs"] = json!([1]), "a cycle"),
+        (&chain, |graph| graph["nodes"][0]["inputs"] = json!([2]), "a cycle"),
+        (&chain, |graph| graph["nodes"][0]["inputs"] = json!([4_000_000_000u32]), "which no node makes"),
+        (&chain, |graph| graph["nodes"][0]["inputs"] = json!([]), "inputs of a node: expected 1, found 0"),
+        (&chain, |graph| graph["nodes"][1]["inputs"] = json!([1, 1]), "expected 1, found 2"),
+        (&chain, |graph| graph["output"] = json!(77), "which no node makes"),
+        (&chain, |graph| graph["output"] = json!(0), "expected a node that reads it, found none"),
+        (&chain, |graph| graph["nodes"][1]["name"] = json!("fc1"), "the name is taken"),
+        (&chain, |graph| graph["nodes"][1]["name"] = json!(""), "found an empty one"),
+        (&chain, |graph| graph["nodes"][1]["op"] = json!({"client": "softmax"}), "follows a softmax"),
+        (
+            &chain,
+            |graph| (graph["nodes"], graph["output"]) = (json!([]), json!(0)),
+            "expected at least one linear layer",
+        ),
+        (&chain, |graph| graph["input"] = json!([]), "model input"),
+        (&chain, |graph| graph["input"] = json!([0]), "model input"),
+        (&chain, |graph| graph["input"] = json!([5, 5]), "model input"),
+        (&chain, |graph| graph["input"] = json!([u64::MAX]), "elements of values in all nodes"),
+        (&chain, |graph| graph["nodes"][0]["op"]["linear"]["dense"]["out_features"] = json!(0), "expected 1"),
+        (
+            &chain,
+            |graph| graph["nodes"][0]["op"]["linear"]["dense"]["out_features"] = json!(1u64 << 40),
+            "elements of values in all nodes",
+        ),
+        (&branched, |graph| graph["nodes"][4]["op"]["linear"]["dense"]["out_features"] = json!(3), "add1"),
+        (&rich, |graph| graph["nodes"][0]["op"]["linear"]["conv2d"]["groups"] = json!(0), "grouped"),
+        (&rich, |graph| graph["nodes"][0]["op"]["linear"]["conv2d"]["groups"] = json!(3), "grouped"),
+        (
+            &rich,
+            |graph| graph["nodes"][0]["op"]["linear"]["conv2d"]["window"]["stride"] = json!([0, 1]),
+            "must be at least 1",
+        ),
+        (
+            &rich,
+            |graph| graph["nodes"][0]["op"]["linear"]["conv2d"]["window"]["kernel"] = json!([1u64 << 62, 1]),
+            "larger than the padded input",
+        ),
+        (
+            &rich,
+            |graph| graph["nodes"][3]["op"]["client"]["activation"]["clip"]["min"] = json!(3.0),
+            "in order",
+        ),
+        (
+            &chain,
+            |graph| {
+                let node = |at| json!({"name": format!("n{at}"), "op": "add", "inputs": [0, 0]});
+                graph["nodes"] = (0..17_000).map(node).collect();
+            },
+            "expected at most 16384 nodes in all nodes up to it, found 16385",
+        ),
+    ];
+    for (accept, edit, expected) in cases {
+        match client_with(accept, |description| edit(&mut description["graph"])) {
+            Err(Refusal::Undecodable(WireError::Header { problem, .. })) => {
+                assert!(problem.contains(expected), "{expected}: {problem}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    // Twenty thousand nodes with long names are not even looked at.
+    let long = client_with(&chain, |description| {
+        let node = |at| json!({"name": format!("{at:060}"), "op": "add", "inputs": [0, 0]});
+        description["graph"]["nodes"] = (0..20_000).map(node).collect();
+    });
+    assert!(
+        matches!(long, Err(Refusal::Undecodable(WireError::TooLarge { what: "header", .. }))),
+        "{long:?}"
+    );
+}
+
+/// What is wrong with its numbers is said when the plan is made from them.
+#[test]
+fn the_client_refuses_numbers_that_are_not_the_graphs() {
+    type Edit = fn(&mut Value);
+    let (chain, branched) = (accept(&chain(5)), accept(&branched()));
+    let plan = |accept: &[u8], edit: Edit| match client_with(accept, edit) {
+        Err(Refusal::Session(SessionError::Plan(error))) => {
+            assert_eq!(SessionError::Plan(error.clone()).reason(), Some(AbortReason::BadPlan));
+            error
+        }
+        other => panic!("{other:?}"),
+    };
+    let of = |error: PlanError| match error {
+        PlanError::Numbers { source, .. } => source,
+        other => panic!("{other:?}"),
+    };
+    let description = |what, [expected, found]: [usize; 2]| PlanError::Description { what, expected, found };
+    assert_eq!(plan(&chain, |d| d["batch"] = json!(2)), PlanError::Batch { expected: 1, found: 2 });
+    assert_eq!(plan(&chain, |d| d["batch"] = json!(0)), PlanError::Batch { expected: 1, found: 0 });
+    for lanes in [0, 65] {
+        let edit: Edit = if lanes == 0 { |d| d["lanes"] = json!(0) } else { |d| d["lanes"] = json!(65) };
+        assert!(matches!(plan(&chain, edit), PlanError::Option { what: "lanes", .. }));
+    }
+    let segments = "numbers of segments";
+    let without: Edit = |d| drop(d["numbers"]["segments"].as_array_mut().unwrap().pop().unwrap());
+    assert_eq!(plan(&chain, without), description(segments, [2, 1]));
+    let with: Edit = |d| {
+        let segments = d["numbers"]["segments"].as_array_mut().unwrap();
+        segments.push(segments[0].clone());
+    };
+    assert_eq!(plan(&chain, with), description(segments, [2, 3]));
+    let terms = "weights of the terms of a segment";
+    let without: Edit = |d| d["numbers"]["segments"][1]["weights"] = json!([]);
+    assert_eq!(plan(&chain, without), description(terms, [1, 0]));
+    let without: Edit =
+        |d| drop(d["numbers"]["segments"][2]["weights"].as_array_mut().unwrap().pop().unwrap());
+    assert_eq!(plan(&branched, without), description(terms, [2, 1]));
+    let without: Edit = |d| d["numbers"]["formats"] = json!({});
+    assert_eq!(plan(&chain, without), description("format of value", [0, 0]));
+
+    let weights = |edit: Edit| of(plan(&branched, edit));
+    for edit in [
+        (|d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(0)) as Edit,
+        |d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(1),
+        |d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(25),
+        |d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(u32::MAX),
+    ] {
+        assert!(matches!(weights(edit), Error::Count { .. }), "{:?}", weights(edit));
+    }
+    let scale: Edit = |d| d["numbers"]["segments"][2]["weights"][1]["scale_bits"] = json!(1);
+    assert!(matches!(weights(scale), Error::Scale { .. }));
+    for edit in [
+        (|d| d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MAX)) as Edit,
+        |d| d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MIN),
+        |d| d["numbers"]["segments"][0]["bias_exponent"] = json!(i32::MAX),
+        |d| d["numbers"]["segments"][0]["bias_exponent"] = json!(60),
+        |d| d["numbers"]["formats"]["0"]["bound"] = json!(1u64 << 61),
+    ] {
+        assert!(matches!(weights(edit), Error::Overflow { .. }), "{:?}", weights(edit));
+    }
+    for edit in [
+        (|d| d["numbers"]["formats"]["0"]["bound"] = json!(u64::MAX)) as Edit,
+        |d| d["numbers"]["formats"]["0"]["scale_bits"] = json!(1000),
+        |d| d["numbers"]["formats"]["0"]["scale_bits"] = json!(u64::MAX),
+        |d| d["numbers"]["segments"] = json!(7),
+        |d| d["surprise"] = json!(1),
+        |d| d["graph"] = json!(null),
+    ] {
+        let refused = client_with(&chain, edit);
+        assert!(matches!(refused, Err(Refusal::Undecodable(WireError::Header { .. }))), "{refused:?}");
+    }
+}
+
+/// Paths to all numbers of a value in JSON.
+fn numbers(value: &Value, path: String, out: &mut Vec<String>) {
+    match value {
+        Value::Number(_) => out.push(path),
+        Value::Array(values) => {
+            values.iter().enumerate().for_each(|(i, value)| numbers(value, format!("{path}/{i}"), out));
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| numbers(value, format!("{path}/{name}"), out));
+        }
+        _ => {}
+    }
+}
+
+/// Every number of a description of all kinds of nodes, replaced by every kind of extreme: an error, or a plan within all
+/// limits that a batch can be sent by, but no panic.
+#[test]
+fn no_number_of_a_description_can_make_the_client_panic() {
+    let accept = accept(&rich());
+    let mut paths = vec![];
+    client_with(&accept, |description| numbers(description, String::new(), &mut paths)).unwrap();
+    assert!(paths.len() > 120, "{}", paths.len());
+    let extremes = [0, 1, 2, 3, 63, 1 << 20, u64::from(u32::MAX), i32::MAX as u64, 1 << 61, u64::MAX];
+    let extremes: Vec<Value> =
+        extremes.iter().map(|x| json!(x)).chain([json!(-1), json!(i32::MIN), json!(-1e300)]).collect();
+    let refused = paths.par_iter().map(|path| {
+        let mut refused = 0;
+        for extreme in &extremes {
+            let changed = client_with(&accept, |d| *d.pointer_mut(path).unwrap() = extreme.clone());
+            let Ok(mut client) = changed else {
+                refused += 1;
+                continue;
+            };
+            let plan = client.plan().unwrap().clone();
+            for segment in plan.segments() {
+                assert!(segment.ciphertexts_up() <= segment.terms().len() << 22, "{path}: {extreme}");
+                assert!(segment.ciphertexts_down() <= 1 << 22, "{path}: {extreme}");
+            }
+            client.start(Array2::zeros((1, plan.graph().input().elements())).view()).unwrap();
+            assert!(matches!(client.next_message(&mut rng()), Ok(Some(Message::Tensor { .. }))));
+        }
+        refused
+    });
+    let refused: usize = refused.sum();
+    let all = paths.len() * extremes.len();
+    assert!(refused > all / 3 && refused < all, "{refused} of {all}");
+}
+
+/// The most memory that this process has had, in bytes, where the system says.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    1024 * kilobytes.unwrap_or(0)
+}
+
+/// Graphs that take a few hundred bytes to send, and would take all memory or hours to plan.
+#[test]
+fn graphs_that_are_small_to_send_and_large_to_plan_take_bounded_memory() {
+    let window = |size: usize, padding: usize| {
+        let sides = [[padding; 2]; 2];
+        json!({"kernel": [size, size], "stride": [1, 1], "dilation": [1, 1], "padding": sides})
+    };
+    let conv = |channels: usize, groups: usize, window: Value| {
+        json!({"linear": {"conv2d": {
+            "out_channels": channels, "window": window, "groups": groups, "bias": false,
+        }}})
+    };
+    let dense = |outputs: usize| json!({"linear": {"dense": {"out_features": outputs, "bias": true}}});
+    let norm = json!({"linear": {"batch-norm2d": {"epsilon": 1e-5, "momentum": 0.1}}});
+    let mean = |window: Value| json!({"linear": {"mean-pool2d": window}});
+    let function = json!({"client": {"function": {"function": "f", "output": []}}});
+    let node = |at: usize, op: &Value, inputs: &[usize]| json!({"name": format!("n{at}"), "op": op, "inputs": inputs});
+    // Each node reads the one before it.
+    let in_a_row = |ops: &[Value]| -> Vec<Value> {
+        ops.iter().enumerate().map(|(at, op)| node(at, op, &[at])).collect()
+    };
+    let mut doubled = vec![node(0, &dense(4), &[0])];
+    doubled.extend((1..60).map(|at| node(at, &json!("add"), &[at, at])));
+    let mut residual = vec![node(0, &dense(4), &[0])];
+    for block in 0..60 {
+        let start = 2 * block + 1;
+        residual.push(node(start, &dense(4), &[start]));
+        residual.push(node(start + 1, &json!("add"), &[start, start + 1]));
+    }
+    let scalars = vec![
+        node(0, &function, &[0]),
+        node(1, &function, &[0]),
+        node(2, &json!("concat"), &[1, 2]),
+        node(3, &dense(2), &[3]),
+    ];
+    let one = window(1, 0);
+    // As large as a number can be, and as small as a test has time for.
+    let wide = |channels: usize, side: usize, kernel: usize, layers: usize| {
+        let (square, padding) = (window(kernel, kernel / 2), kernel / 2);
+        let even = window(2 * padding, padding / 2);
+        [
+            ("batch norm of many channels", json!([channels, 1, 1]), in_a_row(std::slice::from_ref(&norm))),
+            ("many groups", json!([channels, 1, 1]), in_a_row(&[conv(channels, channels, one.clone())])),
+            ("many batch norms", json!([channels, 1, 1]), in_a_row(&vec![norm.clone(); layers])),
+            ("many positions", json!([1, side, side]), in_a_row(&[conv(1, 1, one.clone()), norm.clone()])),
+            (
+                "convolutions in a row",
+                json!([1, side, side]),
+                in_a_row(&vec![conv(1, 1, square.clone()); layers]),
+            ),
+            (
+                "a mean of many positions",
+                json!([1, side, side]),
+                in_a_row(&[conv(1, 1, one.clone()), mean(one.clone())]),
+            ),
+            (
+                "a wide mean",
+                json!([1, side, side]),
+                in_a_row(&[conv(1, 1, even.clone()), mean(even.clone())]),
+            ),
+            (
+                "a layer of a mean",
+                json!([1, side, side]),
+                in_a_row(&[mean(square.clone()), conv(1, 1, square)]),
+            ),
+            ("layers of layers", json!([channels]), in_a_row(&vec![dense(channels); layers])),
+        ]
+    };
+    let mut graphs = vec![
+        ("a sum of itself, again and again", json!([4]), doubled),
+        ("linear blocks with shortcuts", json!([4]), residual),
+        ("one number beside another", json!([4]), scalars),
+    ];
+    let most = 1usize << 31;
+    graphs.extend(wide(most, most, most - 1, 3));
+    graphs.extend(wide(1 << 26, 1 << 13, 9, 30));
+    graphs.extend(wide(1 << 11, 1 << 6, 3, 20));
+    let accept = accept(&chain(5));
+    for (what, input, nodes) in graphs {
+        let (start, before) = (std::time::Instant::now(), peak());
+        // Numbers that fit any of these graphs: all values are of one format, and there is one segment of one term.
+        let formats: serde_json::Map<String, Value> =
+            (0..=nodes.len()).map(|at| (at.to_string(), json!({"scale_bits": 0, "bound": 1}))).collect();
+        let weights = [json!({"bits": 2, "signed": true, "scale_bits": 0})];
+        let taken = client_with(&accept, |description| {
+            description["graph"] = json!({"input": input, "output": nodes.len(), "nodes": nodes});
+            description["numbers"] =
+                json!({"formats": formats, "segments": [{"weights": weights, "bias_exponent": null}]});
+        });
+        let found = match taken {
+            Ok(client) => {
+                let plan = client.plan().unwrap();
+                format!("a plan that takes {} ciphertexts", plan.segments()[0].ciphertexts_up())
+            }
+            Err(Refusal::Undecodable(WireError::Header { problem, .. })) => problem,
+            Err(Refusal::Session(SessionError::Plan(error))) => error.to_string(),
+            Err(other) => panic!("{what}: {other:?}"),
+        };
+        let (seconds, more) = (start.elapsed().as_secs_f64(), peak() - before);
+        println!("{what} of {input}: {seconds:.1} s, {} MB: {found}", more >> 20);
+        assert!(more < 1 << 30, "{what}: {more} bytes");
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{KEY, copy, digits, key, options, shipped};
+use common::{KEY, digits, key, options, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::InProcess;
 use gelu_net::prelude::*;
@@ -20,18 +20,15 @@ use gelu_net::tensor::paillier::RandomnessPool;
 fn small_sessions_finish_beside_a_large_one() {
     const MOST: usize = 400;
     let images = digits(12, 20);
-    let served = || {
-        let (model, ranges) = shipped("conv1");
-        ServerModel::new(model, options(ranges))
-    };
-    let clear = served().program(KeyBits::Bits1024, 20).unwrap().run_clear(images.view()).unwrap();
+    let served = Arc::new(ServerModel::new(shipped("conv1"), options()));
+    let clear = served.program(KeyBits::Bits1024, 20).unwrap().run_clear(images.view()).unwrap();
     let (end, theirs) = InProcess::pair();
     let over = AtomicBool::new(false);
     let (begun, has_begun) = channel();
     let batches = thread::scope(|scope| {
         scope.spawn(|| {
             let theirs = theirs;
-            serve(&theirs, Server::new(Arc::new(served())), &mut rand::rng()).1.unwrap();
+            serve(&theirs, Server::new(Arc::clone(&served)), &mut rand::rng()).1.unwrap();
         });
         let large = scope.spawn(|| {
             let (end, begun) = (end, begun);
@@ -46,25 +43,21 @@ fn small_sessions_finish_beside_a_large_one() {
                 let _ = begun.send(());
             };
             session.infer_all(batches, &mut rand::rng(), done).unwrap();
-            session.finish().unwrap();
+            session.finish(&mut rand::rng()).unwrap();
             count
         });
         has_begun.recv().unwrap();
         let small: Vec<_> = (0..3)
             .map(|index| {
                 let image = images.row(index).to_owned().insert_axis(ndarray::Axis(0));
-                scope.spawn(move || {
-                    let key = copy(&KEY);
-                    let (model, ranges) = shipped("conv1");
-                    let local = LocalInference::new(ServerModel::new(model, options(ranges)), key, 1);
-                    local.run(image.view(), |_| ()).unwrap().integers
-                })
+                let local = LocalInference::shared(Arc::clone(&served), Arc::clone(&KEY), 1);
+                scope.spawn(move || local.run(image.view(), |_| ()).unwrap().integers)
             })
             .collect();
         let integers: Vec<_> = small.into_iter().map(|small| small.join().unwrap()).collect();
         over.store(true, Ordering::Relaxed);
-        for (image, integers) in integers.iter().enumerate() {
-            assert_eq!(integers, clear.integers.image(image));
+        for (integers, clear) in integers.iter().zip(clear.integers.values().chunks_exact(10)) {
+            assert_eq!(integers, clear);
         }
         large.join().unwrap()
     });
@@ -75,10 +68,8 @@ fn small_sessions_finish_beside_a_large_one() {
 #[test]
 fn a_pool_changes_no_result() {
     let images = digits(3, 2);
-    let local = || {
-        let (model, ranges) = shipped("conv1");
-        LocalInference::new(ServerModel::new(model, options(ranges)), copy(&KEY), 1)
-    };
+    let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
+    let local = || LocalInference::shared(Arc::clone(&server), Arc::clone(&KEY), 1);
     let without = local().run(images.view(), |_| ()).unwrap();
     let local = local().with_pool(64);
     assert_eq!(local.pool().unwrap().ready(), 64);
@@ -91,7 +82,7 @@ fn a_pool_changes_no_result() {
 #[test]
 fn a_pool_of_another_key_is_refused() {
     let pool = RandomnessPool::new(key(77), 8, vec![]);
-    let (mut client, _) = Client::new(Arc::clone(&KEY), 1);
+    let mut client = Client::new(Arc::clone(&KEY), 1);
     let error = client.draw_from(Arc::new(pool)).unwrap_err();
     assert!(matches!(error, gelu_net::tensor::Error::ForeignKey { .. }), "{error}");
 }

@@ -1,6 +1,8 @@
-//! What several tests and benches start from: the shipped networks and the drawn digits.
+//! What several tests and benches start from: the shipped networks, the drawn digits, and networks at random.
 
 #![allow(dead_code, reason = "every test and bench includes this file and uses a part of it")]
+
+pub(crate) mod networks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use gelu_net::io::data::Images;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 /// A key for tests.
@@ -18,12 +20,12 @@ pub(crate) static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| key(1));
 
 /// A key of 1,024 bits.
 pub(crate) fn key(seed: u64) -> Arc<SecretKey> {
-    Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
+    key_of(KeyBits::Bits1024, seed)
 }
 
-/// The same key again: it is not to be cloned, but a test may.
-pub(crate) fn copy(key: &SecretKey) -> SecretKey {
-    SecretKey::from_le_bytes(&key.to_le_bytes()).unwrap()
+/// A key of any size and type.
+pub(crate) fn key_of(parameters: impl Into<KeyParameters>, seed: u64) -> Arc<SecretKey> {
+    Arc::new(SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
 }
 
 /// The file of a network's weights that this project ships.
@@ -31,24 +33,17 @@ pub(crate) fn weights_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).with_extension("safetensors")
 }
 
-/// A network with its shipped weights, and the ranges that came with them.
-pub(crate) fn shipped(name: &str) -> (Model, Ranges) {
-    let weights = read_safetensors(&weights_file(name)).unwrap();
+/// A network with its shipped weights, and the ranges and tuned bits that came with them.
+pub(crate) fn shipped(name: &str) -> Model {
     let mut model = zoo::by_name(name).unwrap();
-    model.load(&weights).unwrap();
-    let ranges = serde_json::from_str(&weights.metadata[Ranges::METADATA_KEY]).unwrap();
-    (model, ranges)
-}
-
-/// The weight bits that the shipped weights were tuned to.
-pub(crate) fn layer_bits(name: &str) -> BTreeMap<String, u32> {
-    let weights = read_safetensors(&weights_file(name)).unwrap();
-    serde_json::from_str(&weights.metadata[PlanOptions::LAYER_BITS_KEY]).unwrap()
+    model.load(&read_safetensors(&weights_file(name)).unwrap()).unwrap();
+    assert!(model.ranges().is_some() && !model.layer_bits().is_empty());
+    model
 }
 
 /// The options that `gelu infer` uses, but for tuned bits.
-pub(crate) fn options(ranges: Ranges) -> PlanOptions {
-    PlanOptions { ranges: Some(ranges), ..PlanOptions::default() }
+pub(crate) fn options() -> PlanOptions {
+    PlanOptions { layer_bits: Some(BTreeMap::new()), ..PlanOptions::default() }
 }
 
 /// Drawn digits, `[count, 784]` of 0 to 1.
@@ -62,4 +57,23 @@ pub(crate) fn pixels(images: &Images) -> Array2<f32> {
     let [height, width] = images.size();
     let pixels = images.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
     Array2::from_shape_vec((images.count(), height * width), pixels).unwrap()
+}
+
+/// Runs `images` in sessions of `batch` and compares all that comes out with the clear run of the same plan.
+pub(crate) fn encrypted(
+    model: Model,
+    options: &PlanOptions,
+    key: &Arc<SecretKey>,
+    (batch, images): (usize, ArrayView2<'_, f32>),
+) -> LocalReport {
+    let server = Arc::new(ServerModel::new(model, options.clone()));
+    let program = server.program(key.public_key().parameters(), batch.min(images.nrows())).unwrap();
+    let clear = program.run_clear(images).unwrap();
+    let report = LocalInference::shared(server, Arc::clone(key), batch).run(images, |_| ()).unwrap();
+    assert_eq!(report.integers, clear.integers.values(), "batches of {batch}");
+    assert_eq!(report.logits, clear.logits);
+    assert_eq!(report.outputs, clear.outputs);
+    assert_eq!(report.predictions, clear.predictions());
+    assert_eq!(report.saturations, clear.saturations);
+    report
 }

@@ -98,11 +98,11 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 /// The smallest keys: these runs protect nothing.
-const KEYS: [KeyBits; 2] = [KeyBits::Bits1024; 2];
+const KEYS: [KeyParameters; 2] = [KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }; 2];
 
 fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<u64>)> {
     model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
-    let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEYS)?)?;
+    let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEYS))?;
     let parameters = plan.quantise(&model.weights())?;
     Ok((Arc::new(plan), parameters))
 }
@@ -119,12 +119,15 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
     let (segment, ring) = (&plan.segments()[0], plan.numbers().ring);
     // What a client sends and, once it has taken its masks off, knows: integers of private training.
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed ^ 1);
-    let bound = segment.input.1 as i64;
+    let term = segment.terms().first().context("a dense layer has weights")?;
+    let bound = term.format().bound() as i64;
     let vectors: Vec<i64> = (0..(inputs + 1) * inputs).map(|_| rng.random_range(-bound..=bound)).collect();
-    let sums: Vec<i64> =
-        segment.sums(&parameters, &vectors)?.into_iter().map(|sum| ring.signed(ring.wrap(sum))).collect();
-    let layer = segment.layer.as_ref().context("a dense layer has weights")?;
-    let truth: Vec<Vec<i64>> = parameters[layer.weights.clone()]
+    let sums: Vec<i64> = segment
+        .sums(&parameters, &[&vectors[..]])?
+        .into_iter()
+        .map(|sum| ring.signed(ring.wrap(sum)))
+        .collect();
+    let truth: Vec<Vec<i64>> = parameters[term.layer().weights.clone()]
         .chunks_exact(inputs)
         .zip(segment.bias(&parameters))
         .map(|(row, bias)| row.iter().copied().chain([bias]).map(|x| ring.signed(ring.wrap(x))).collect())
@@ -287,7 +290,7 @@ fn guess(
         let tensor = weights.tensors.get(name).with_context(|| format!("the model has no `{name}`"))?;
         Ok(tensor.data().iter().map(|&x| f64::from(x)).collect())
     };
-    let mut layers = plan.layers().map(|(_, layer)| layer);
+    let mut layers = plan.layers();
     let (first, second) = (layers.next().context("a first layer")?, layers.next().context("a second layer")?);
     Ok(reconstruct(&DenseGradients {
         hidden,

@@ -9,7 +9,7 @@ use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::write_atomic;
 use gelu_io::report::{Bar, Canvas, Ink, Party, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
-use gelu_io::session::{Seen, StepRecord};
+use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_io::weights::parse_safetensors;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
-use crate::model_args::{KeySize, KeyTypeName, Loaded, warn_of_short_key, with_weights};
+use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
 
 /// LeNet-5, trained by this project on MNIST with `gelu train`.
 const WEIGHTS: &[u8] = include_bytes!("../../../models/lenet5.safetensors");
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     warn_of_short_key(size);
     let weights = parse_safetensors(WEIGHTS, Path::new("the built-in weights"))?;
-    let Loaded { model, ranges, layer_bits } = with_weights("lenet5", &weights, None)?;
+    let model = with_weights("lenet5", &weights, None)?;
     let samples = sample_digits(SampleOptions { seed: args.seed, per_digit: args.per_digit as usize });
     let count = samples.len();
 
@@ -74,8 +74,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             size.bits()
         );
     }
-    let options = PlanOptions { ranges: Some(ranges), layer_bits, ..PlanOptions::default() };
-    let local = LocalInference::new(ServerModel::new(model, options), key, count);
+    let local = LocalInference::new(ServerModel::new(model, PlanOptions::default()), key, count);
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), |_| bar.tick())?;
@@ -150,7 +149,7 @@ fn table_of(steps: &[StepRecord]) -> TextTable {
         };
         table.row([
             step.step.clone(),
-            step.party.name().to_owned(),
+            Party::from(step.party).name().to_owned(),
             seen.to_owned(),
             step.ciphertexts_in.to_string(),
             step.ciphertexts_out.to_string(),
@@ -167,11 +166,11 @@ fn chart_of(steps: &[StepRecord]) -> anyhow::Result<String> {
         .iter()
         .map(|step| Bar {
             label: match step.party {
-                Party::Server => format!("server: {}", step.step),
-                _ => step.step.clone(),
+                Role::Server => format!("server: {}", step.step),
+                Role::Client => step.step.clone(),
             },
             value: 1e3 * step.seconds,
-            party: step.party,
+            party: step.party.into(),
         })
         .collect();
     Ok(bar_chart_svg("LeNet-5 on ciphertexts: time per step", "ms", &bars)?)

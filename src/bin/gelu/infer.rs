@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calibrate::{CalibrateArgs, Calibrated};
-use crate::model_args::{KeySize, KeyTypeName, Loaded, Numbers, key_for, load_model};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
 
 /// Classify images on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]
@@ -72,7 +72,7 @@ pub(crate) struct InferArgs {
     #[arg(long, value_name = "MEAN,STD", value_parser = crate::weights::parse_normalization, allow_hyphen_values = true)]
     normalize: Option<Normalization>,
     /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
-    /// would: encrypting then costs it little. LeNet-5 takes 748 for an image. They take 1 MB for 1,500 (key of 2048
+    /// would: encrypting then costs it little. LeNet-5 takes 660 for an image. They take 1 MB for 1,500 (key of 2048
     /// bits), and more are made in the background when fewer than half are left.
     #[arg(long, value_name = "FACTORS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pool: u32,
@@ -115,8 +115,7 @@ impl From<InvertName> for Invert {
 }
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
-    let Loaded { model, ranges, layer_bits } =
-        load_model(&args.model, &args.weights, args.normalize.as_ref())?;
+    let model = load_model(&args.model, &args.weights, args.normalize.as_ref())?;
     let (images, labels) = read_images(args)?;
     let inputs = pixels(&images)?;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
@@ -124,8 +123,8 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().ring().backend();
     let batch = (args.batch as usize).min(images.count());
-    let options = args.numbers.options(Some(ranges), &layer_bits);
-    let program = model.plan(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
+    let options = args.numbers.options(&model);
+    let program = model.compile(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
@@ -161,7 +160,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {
-    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
+    gelu_layers::argmax(&row.to_vec())
 }
 
 /// The images, and their labels where they have some.
@@ -257,7 +256,7 @@ fn to_json(
         "key_bits": engine.size.bits(),
         "key_type": engine.key_type,
         "backend": engine.backend,
-        "batch": report.plan.batch,
+        "batch": report.plan.batch(),
         "threads": rayon::current_num_threads(),
         "seconds_total": report.seconds,
         "seconds_per_image": report.seconds / count as f64,

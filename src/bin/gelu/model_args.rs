@@ -12,18 +12,13 @@ use gelu_io::wire::decode_secret_key;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
+use ndarray::Array2;
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::datasets;
 
 /// Weight bits by layer.
 pub(crate) type LayerBits = BTreeMap<String, u32>;
-
-/// A network with its weights, and what it was calibrated and tuned to.
-pub(crate) struct Loaded {
-    pub(crate) model: Model,
-    pub(crate) ranges: Ranges,
-    pub(crate) layer_bits: LayerBits,
-}
 
 /// The bits of integers.
 #[derive(Clone, Debug, Args)]
@@ -44,17 +39,17 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// The options of a plan with these bits, for a network with ranges and bits of its own.
-    pub(crate) fn options(&self, ranges: Option<Ranges>, tuned: &LayerBits) -> PlanOptions {
+    /// The options of a plan with these bits, for a network that may have been tuned to bits of its own.
+    pub(crate) fn options(&self, model: &Model) -> PlanOptions {
         let default = PlanOptions::default();
-        let mut layer_bits = if self.weight_bits.is_none() { tuned.clone() } else { LayerBits::new() };
+        let mut layer_bits =
+            if self.weight_bits.is_none() { model.layer_bits().clone() } else { LayerBits::new() };
         layer_bits.extend(self.layer_bits.iter().cloned());
         PlanOptions {
             weight_bits: self.weight_bits.unwrap_or(default.weight_bits),
-            layer_bits,
+            layer_bits: Some(layer_bits),
             activation_bits: self.activation_bits,
             input_bits: self.input_bits,
-            ranges,
             ..default
         }
     }
@@ -126,37 +121,47 @@ pub(crate) fn load_model(
     name: &str,
     weights: &Path,
     normalization: Option<&Normalization>,
-) -> anyhow::Result<Loaded> {
+) -> anyhow::Result<Model> {
     with_weights(name, &read_safetensors(weights)?, normalization)
         .with_context(|| format!("weights in {}", weights.display()))
 }
 
-/// A network by name with `weights`. Without calibrated ranges in the file, they are measured on the sample digits
-/// that this program draws, and doubled.
+/// A network by name with `weights`. Without calibrated ranges in the file, they are measured on sample inputs
+/// ([`estimate_ranges`]).
 pub(crate) fn with_weights(
     name: &str,
     weights: &Weights,
     normalization: Option<&Normalization>,
-) -> anyhow::Result<Loaded> {
+) -> anyhow::Result<Model> {
     let mut model = zoo::by_name(name)?;
     model.load(weights)?;
     if let Some(normalization) = normalization {
         model.fold_normalization(normalization)?;
     }
-    let ranges = match weights.metadata.get(Ranges::METADATA_KEY) {
-        Some(json) => serde_json::from_str(json).context("calibrated ranges in the weights' metadata")?,
-        None => {
-            let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
-            let mut ranges = model.calibrate(datasets::from_images(&digits)?.inputs())?;
-            ranges.activations.iter_mut().for_each(|range| *range *= 2.0);
-            ranges
+    if model.ranges().is_none() {
+        estimate_ranges(&mut model)?;
+    }
+    Ok(model)
+}
+
+/// Measures the ranges of a network's values on inputs that this program makes up, and doubles them: on the digits that
+/// it draws, where the network takes such, else on uniform noise.
+pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
+    let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
+    let digits = datasets::from_images(&digits)?;
+    let elements = model.input_shape().elements();
+    let mut ranges = match digits.inputs().ncols() == elements {
+        true => model.measure_ranges(digits.inputs())?,
+        false => {
+            let mut rng = ChaCha8Rng::seed_from_u64(0);
+            let noise = Array2::from_shape_fn((16, elements), |_| rng.random_range(0.0..1.0f32));
+            model.measure_ranges(noise.view())?
         }
     };
-    let layer_bits = match weights.metadata.get(PlanOptions::LAYER_BITS_KEY) {
-        Some(json) => serde_json::from_str(json).context("tuned bits in the weights' metadata")?,
-        None => LayerBits::new(),
-    };
-    Ok(Loaded { model, ranges, layer_bits })
+    ranges.widen(2.0);
+    ranges.set(Ranges::INPUT, 1.0);
+    model.set_ranges(Some(ranges));
+    Ok(())
 }
 
 /// Reads a secret key file.

@@ -7,7 +7,7 @@ use clap::Args;
 use gelu_io::data::{DataDir, LabelledImages, Split};
 use gelu_io::report::TextTable;
 use gelu_models::Model;
-use gelu_models::plan::{Plan, PlanOptions, Segment};
+use gelu_models::plan::{PlanOptions, Segment};
 use indicatif::ProgressBar;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
@@ -88,7 +88,7 @@ impl Images {
     }
 
     fn score(&self, model: &Model, options: &PlanOptions) -> anyhow::Result<Score> {
-        let program = model.plan(options)?;
+        let program = model.compile(options)?;
         let mut predictions = vec![];
         for part in self.pixels.axis_chunks_iter(Axis(0), 1000) {
             predictions.extend(program.run_clear(part)?.predictions());
@@ -105,21 +105,17 @@ impl Images {
     }
 }
 
-fn operations(plan: &Plan) -> u64 {
-    plan.segments.iter().map(|segment| segment.operations.total()).sum()
-}
-
-/// The segments with weights to round; means have none.
-fn weighted(plan: &Plan) -> impl Iterator<Item = &Segment> {
-    plan.segments.iter().filter(|segment| segment.range.weights.signed)
+/// The weight bits of a segment.
+fn bits_of(segment: &Segment) -> u32 {
+    segment.terms().iter().map(|term| term.weights().bits).max().unwrap_or(0)
 }
 
 /// Takes bits from one layer after the other, the costliest first, as long as the network stays good.
 pub(crate) fn tune(args: &TuneArgs, model: &Model, options: &PlanOptions) -> anyhow::Result<Tuned> {
     let folder = DataDir::locate(args.data.clone());
     let train = Images::new(model, &folder.mnist(Split::Train)?, args.images)?;
-    let start = model.plan(options)?;
-    let before = operations(start.plan());
+    let start = model.compile(options)?;
+    let before = start.plan().operations().total();
     let from = train.score(model, options)?;
     ensure!(
         from.is_good(LEAST_SAME),
@@ -127,8 +123,8 @@ pub(crate) fn tune(args: &TuneArgs, model: &Model, options: &PlanOptions) -> any
          --activation-bits"
     );
     let least_same = from.same.min(LEAST_SAME_KNOWN);
-    let mut segments: Vec<_> = weighted(start.plan()).collect();
-    segments.sort_by_key(|segment| std::cmp::Reverse(segment.operations.total()));
+    let mut segments: Vec<_> = start.plan().segments().iter().collect();
+    segments.sort_by_key(|segment| std::cmp::Reverse(segment.operations().total()));
     let bar = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         ProgressBar::new_spinner()
     } else {
@@ -137,12 +133,12 @@ pub(crate) fn tune(args: &TuneArgs, model: &Model, options: &PlanOptions) -> any
     let mut options = options.clone();
     for segment in segments {
         // A chain of layers has the bits of its first one.
-        let Some(layer) = segment.name.split('+').next() else { continue };
-        for bits in (LEAST_BITS..segment.range.weights.bits).rev() {
+        let Some(layer) = segment.name().split('+').next() else { continue };
+        for bits in (LEAST_BITS..bits_of(segment)).rev() {
             bar.set_message(format!("{layer} with {bits} bits"));
             bar.tick();
             let mut fewer = options.clone();
-            fewer.layer_bits.insert(layer.to_owned(), bits);
+            fewer.layer_bits.get_or_insert_default().insert(layer.to_owned(), bits);
             if !train.score(model, &fewer)?.is_good(least_same) {
                 break;
             }
@@ -150,13 +146,14 @@ pub(crate) fn tune(args: &TuneArgs, model: &Model, options: &PlanOptions) -> any
         }
     }
     bar.finish_and_clear();
-    let plan = model.plan(&options)?;
-    let layer_bits = weighted(plan.plan())
-        .filter_map(|segment| Some((segment.name.split('+').next()?.to_owned(), segment.range.weights.bits)));
+    let program = model.compile(&options)?;
+    let segments = program.plan().segments().iter();
+    let layer_bits =
+        segments.filter_map(|segment| Some((segment.name().split('+').next()?.to_owned(), bits_of(segment))));
     let test = Images::new(model, &folder.mnist(Split::Test)?, args.images.min(10_000))?;
     Ok(Tuned {
         layer_bits: layer_bits.collect(),
-        operations: [before, operations(plan.plan())],
+        operations: [before, program.plan().operations().total()],
         train: train.score(model, &options)?,
         test: test.score(model, &options)?,
     })

@@ -1,5 +1,6 @@
 //! `gelu weights`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -10,7 +11,7 @@ use gelu_io::{
     weights::{Dtype, Listing, list_safetensors, read_safetensors, write_safetensors},
 };
 use gelu_models::plan::PlanOptions;
-use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
+use gelu_models::{Model, Normalization, Ranges, train::evaluate, zoo};
 use serde::Serialize;
 
 use crate::datasets::{self, DatasetName};
@@ -57,7 +58,7 @@ pub(crate) struct Inspect {
 pub(crate) struct Import {
     /// The weight file to read: F32, F64, F16 or BF16.
     file: PathBuf,
-    /// The network: conv1, lenet5, dense12 or dense300.
+    /// The network: conv1, lenet5, dense12, dense300 or resnet20.
     #[arg(long)]
     model: String,
     /// The weight file to write: F32.
@@ -166,22 +167,28 @@ fn import(args: &Import) -> anyhow::Result<()> {
     if let Some(normalization) = &args.normalize {
         model.fold_normalization(normalization)?;
     }
-    let mut weights = Weights { metadata: source.metadata, ..model.weights() };
     if args.normalize.is_some() {
         // Measured on the other scale of the input.
-        weights.metadata.remove(Ranges::METADATA_KEY);
-        weights.metadata.remove(PlanOptions::LAYER_BITS_KEY);
+        model.set_ranges(None);
+        model.set_layer_bits(BTreeMap::new());
     }
-    let measured = args.calibrate.map(|dataset| measure(&model, dataset, args.data.clone())).transpose()?;
-    if let Some((ranges, accuracy)) = &measured {
-        weights.metadata.insert(Ranges::METADATA_KEY.to_owned(), serde_json::to_string(ranges)?);
+    let measured =
+        args.calibrate.map(|dataset| measure(&mut model, dataset, args.data.clone())).transpose()?;
+    let mut weights = model.weights();
+    for (key, value) in source.metadata {
+        if key != Ranges::METADATA_KEY && key != PlanOptions::LAYER_BITS_KEY {
+            weights.metadata.insert(key, value);
+        }
+    }
+    if let Some(accuracy) = &measured {
         weights.metadata.insert("gelu.test_accuracy".to_owned(), accuracy.to_string());
     }
     weights.metadata.insert("gelu.model".to_owned(), args.model.clone());
     write_safetensors(&args.out, &weights, Dtype::F32)?;
 
-    let (ranges, test_accuracy) = measured.unzip();
+    let test_accuracy = measured;
     if args.json {
+        let ranges = measured.and(model.ranges().cloned());
         let parameters = model.parameter_count();
         let imported = Imported { out: &args.out, model: &args.model, parameters, ranges, test_accuracy };
         println!("{}", serde_json::to_string(&imported)?);
@@ -195,10 +202,11 @@ fn import(args: &Import) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ranges over the training part of a data set and accuracy over the test part.
-fn measure(model: &Model, dataset: DatasetName, folder: Option<PathBuf>) -> anyhow::Result<(Ranges, f64)> {
+/// Calibrates on the training part of a data set, and returns the accuracy over the test part.
+fn measure(model: &mut Model, dataset: DatasetName, folder: Option<PathBuf>) -> anyhow::Result<f64> {
     let [train, test] = datasets::load(dataset, &DataDir::locate(folder), 0)?;
-    Ok((model.calibrate(train.inputs())?, evaluate(model, &test)?.accuracy))
+    model.calibrate(train.inputs())?;
+    Ok(evaluate(model, &test)?.accuracy)
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {

@@ -4,21 +4,27 @@ use std::time::Instant;
 
 use anyhow::Context;
 use gelu_io::wire::{Limits, decode_message, encode_message};
-use gelu_models::infer::{Client, Preparation, Server, ServerModel};
+use gelu_layers::Initializer;
+use gelu_models::infer::{Client, Server, ServerModel};
+use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Plan, PlanOptions};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
 use gelu_tensor::arith::{Limit, Operations, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
-use gelu_tensor::{EncTensor, FixedTensor, Format, IntMatrix, Shape, SlotLayout, WeightRange, Window};
+use gelu_tensor::{
+    Contents, EncTensor, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
+    ProductWeights, Shape, SlotLayout, WeightRange,
+};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
-use crate::model_args::{LayerBits, warn_of_short_key};
+use crate::model_args::{estimate_ranges, warn_of_short_key};
 use crate::threads;
 
 /// The size of keys that limits are quoted for.
@@ -103,9 +109,12 @@ fn median(mut times: Vec<f64>) -> f64 {
 pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result<Report> {
     warn_of_short_key(parameters.size);
     let (batch, runs) = (args.batch as usize, args.runs as usize);
-    let model = zoo::by_name(&args.model)?;
-    let options = args.numbers.options(None, &LayerBits::new());
-    let program = model.plan(&PlanOptions {
+    let mut model = zoo::by_name(&args.model)?;
+    // No time depends on them.
+    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
+    estimate_ranges(&mut model)?;
+    let options = args.numbers.options(&model);
+    let program = model.compile(&PlanOptions {
         key: parameters.size,
         key_type: parameters.key_type,
         batch,
@@ -193,19 +202,20 @@ struct Step {
 
 impl Sides {
     fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: usize) -> anyhow::Result<Self> {
-        let (client, hello) = Client::new(Arc::clone(key), batch as u32);
+        let client = Client::new(Arc::clone(key), batch as u32);
         let mut sides = Self { client, server: Server::new(Arc::clone(model)) };
-        let (mut step, mut up) = (Step::default(), vec![encode_message(&hello)?]);
-        let down = sides.serve(&mut up, &mut step)?;
-        sides.server.preparation().map(Preparation::run);
+        let mut up = sides.answer(&[])?;
+        let down = sides.serve(&mut up, &mut Step::default())?;
+        if let Idle::Background(work) = sides.server.idle(&mut rand::rng()) {
+            work();
+        }
         sides.answer(&down)?;
         Ok(sides)
     }
 
     /// The server's part of a step: from the bytes that come to the bytes that go.
     fn serve(&mut self, up: &mut Vec<Vec<u8>>, step: &mut Step) -> anyhow::Result<Vec<Vec<u8>>> {
-        let counted =
-            |server: &Server| server.key().map_or(Operations::default(), |key| key.ring().operations());
+        let counted = |server: &Server| server.operations().computing;
         let (start, before, rng) = (Instant::now(), counted(&self.server), &mut rand::rng());
         let mut down = vec![];
         for bytes in up.drain(..) {
@@ -225,7 +235,7 @@ impl Sides {
     fn answer(&mut self, down: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
         for bytes in down {
             let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
-            self.client.handle(message)?;
+            self.client.handle(message, &mut rand::rng())?;
         }
         let mut up = vec![];
         while let Some(message) = self.client.next_message(&mut rand::rng())? {
@@ -261,10 +271,10 @@ fn layers(
     runs: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Vec<LayerFigures>, [f64; 2])> {
-    let images = images([plan.batch, plan.input.elements()]);
-    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.batch));
+    let images = images([plan.batch(), plan.graph().input().elements()]);
+    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.batch()));
     let mut sides = [open(&pools.0[0])?, open(&pools.0[1])?];
-    let mut times = [0, 1].map(|_| vec![vec![]; plan.segments.len()]);
+    let mut times = [0, 1].map(|_| vec![vec![]; plan.segments().len()]);
     let mut clients = [vec![], vec![]];
     let mut last = vec![];
     for run in 0..=runs {
@@ -280,12 +290,17 @@ fn layers(
         bar.inc(1);
     }
     let [one, all] = times;
-    let figures = plan.segments.iter().zip(last).zip(one.into_iter().zip(all));
+    let figures = plan.segments().iter().zip(last).zip(one.into_iter().zip(all));
     let figures = figures.map(|((segment, step), (one, all))| LayerFigures {
-        name: segment.name.clone(),
-        product_by: segment.strategy.map(|strategy| strategy.to_string()),
-        ciphertexts_up: segment.ciphertexts_up(plan.batch),
-        ciphertexts_down: segment.ciphertexts_down(plan.batch),
+        name: segment.name().to_owned(),
+        product_by: segment
+            .layout()
+            .parts
+            .first()
+            .and_then(|part| part.products.first())
+            .map(Product::to_string),
+        ciphertexts_up: segment.ciphertexts_up(),
+        ciphertexts_down: segment.ciphertexts_down(),
         bytes_up: step.bytes_up,
         bytes_down: step.bytes_down,
         products: step.operations.total(),
@@ -331,9 +346,9 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     let format = Format::new(1 << 15, 0)?;
     let values: Vec<i64> = (0..TOGETHER as i64).map(|i| i * 97 % 60_000 - 30_000).collect();
     let plain = FixedTensor::new(Shape::from([1, 16, 16]), format, values)?;
-    let layout = SlotLayout::one_value(48);
+    let layout = one_value(public, 48, format)?;
     let encrypt = |key: &dyn Randomizer| -> anyhow::Result<EncTensor> {
-        Ok(plain.encrypt(layout, key, &mut rand::rng())?)
+        Ok(plain.encrypt(&layout, key, &mut rand::rng())?)
     };
     add("encryption by the key's owner", TOGETHER, pools.seconds(runs, || encrypt(key).map(drop))?);
     add("encryption with the public key", TOGETHER, pools.seconds(runs, || encrypt(public).map(drop))?);
@@ -346,23 +361,37 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         Ok(())
     })?;
     add("re-randomisation", TOGETHER, rerandomise);
-    let scalar = IntMatrix::new(1, WeightRange::signed(16, 0), vec![-31_415])?;
-    let window = Window { kernel: [1, 1], stride: [1, 1], padding: [0, 0] };
-    let times = pools.seconds(runs, || Ok(encrypted.conv2d(&scalar, window).map(drop)?))?;
-    add("times a signed 16-bit scalar", TOGETHER, times);
+    let range = WeightRange::signed(16, 0);
+    let mut multiply = |name: &str, count: usize, map: LinearMap, weights: Vec<i32>| -> anyhow::Result<()> {
+        let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
+        let tensor = encrypted.clone().reshape(map.input().clone())?;
+        let lanes = ring.backend().lanes();
+        let product = Product::cheapest(&map, tensor.layout(), 1, (ProductWeights::Integers(range), lanes))?;
+        let times = pools.seconds(runs, || {
+            Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)
+        })?;
+        add(name, count, times);
+        Ok(())
+    };
+    let scalar = LinearMap::identity(plain.shape())?;
+    multiply("times a signed 16-bit scalar", TOGETHER, scalar, vec![-31_415])?;
     let weights = (0..(TOGETHER * OUTPUTS) as i32).map(|i| i * 7919 % 65_536 - 32_768).collect();
-    let matrix = IntMatrix::new(TOGETHER, WeightRange::signed(16, 0), weights)?;
-    let flat = encrypted.reshape(Shape::from([TOGETHER]))?;
-    let dot = pools.seconds(runs, || Ok(flat.dense(&matrix).map(drop)?))?;
-    add("dot product of 256, signed 16-bit weights, one of 120 outputs", OUTPUTS, dot);
+    let dense = LinearMap::dense(&Shape::from([TOGETHER]), OUTPUTS)?;
+    multiply("dot product of 256, signed 16-bit weights, one of 120 outputs", OUTPUTS, dense, weights)?;
     Ok(list)
+}
+
+/// One value a ciphertext.
+fn one_value(key: &PublicKey, slot_bits: usize, format: Format) -> anyhow::Result<SlotLayout> {
+    let packing = Packing { batch: 1, slot_bits, key: key.size() };
+    Ok(SlotLayout::images(packing, Contents::Integers(format))?)
 }
 
 /// Ciphertexts of zeros, as residues.
 fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues> {
     let format = Format::new(1, 0)?;
     let zeros = FixedTensor::new(Shape::from([count]), format, vec![0; count])?;
-    let encrypted = zeros.encrypt(SlotLayout::one_value(8), public, &mut rand::rng())?;
+    let encrypted = zeros.encrypt(&one_value(public, 8, format)?, public, &mut rand::rng())?;
     Ok(public.decode(&encrypted.encode_ciphertexts())?)
 }
 
@@ -372,9 +401,9 @@ fn session(
     plan: &Plan,
     runs: usize,
 ) -> anyhow::Result<(f64, f64)> {
-    let local = LocalInference::shared(model, key, plan.batch);
-    let images = images([(runs + 1) * plan.batch, plan.input.elements()]);
-    let first = local.run(images.view().split_at(Axis(0), plan.batch).0, |_| ())?.seconds;
+    let local = LocalInference::shared(model, key, plan.batch());
+    let images = images([(runs + 1) * plan.batch(), plan.graph().input().elements()]);
+    let first = local.run(images.view().split_at(Axis(0), plan.batch()).0, |_| ())?.seconds;
     // Two batches are under way at a time, so that single ones say little.
     let mut ends = vec![];
     local.run(images.view(), |_| ends.push(Instant::now()))?;

@@ -43,7 +43,7 @@ that two runs on a machine whose speed drifts, or on two machines, can be compar
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     other: Option<Other>,
-    /// The network: conv1, lenet5, dense12 or dense300.
+    /// The network: conv1, lenet5, dense12, dense300 or resnet20.
     #[arg(long, default_value = "lenet5")]
     model: String,
     /// Bits of the client's key, which is made anew.

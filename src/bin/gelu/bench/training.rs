@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use gelu_io::training::{Go, TrainingAccount, run_turn};
+use gelu_io::session::{Go, TrainingAccount, run_turn};
 use gelu_layers::Initializer;
 use gelu_models::train::private::{
     Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, Server, TrainPlan,
@@ -55,8 +55,8 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     model.initialise(Initializer::KaimingUniform, &mut rng);
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let (batch, size) = (args.batch as usize, parameters.size);
-    let plan =
-        Arc::new(TrainPlan::new(Description::new(&model, batch, FixedPoint::default(), [size, size])?)?);
+    let description = Description::new(&model, batch, FixedPoint::default(), [parameters; 2]);
+    let plan = Arc::new(TrainPlan::new(description)?);
     let (elements, classes) = (model.input_shape().elements(), model.output_shape().elements());
     let inputs = Array2::from_shape_fn((batch, elements), |_| rng.random_range(0.0..1.0f32));
     let labels = (0..batch).map(|_| rng.random_range(0..classes)).collect();

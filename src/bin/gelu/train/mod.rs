@@ -334,7 +334,7 @@ fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -
 
 fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
     let mut weights = model.weights();
-    let ranges = model.calibrate(train.inputs())?;
+    let ranges = model.measure_ranges(train.inputs())?;
     let metadata = [
         (Ranges::METADATA_KEY, serde_json::to_string(&ranges)?),
         ("gelu.model", args.model.name().to_owned()),

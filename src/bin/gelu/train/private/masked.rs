@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use gelu_io::training::{Checkpoint, Go, TrainingAccount, read_checkpoint, run_turn, write_checkpoint};
+use gelu_io::session::{Checkpoint, Go, TrainingAccount, read_checkpoint, run_turn, write_checkpoint};
 use gelu_models::train::private::{Client, Server};
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use gelu_io::training::TrainingAccount;
+use gelu_io::session::TrainingAccount;
 use gelu_layers::Initializer;
 use gelu_models::Model;
 use gelu_models::train::private::{
@@ -20,6 +20,7 @@ use gelu_models::train::private::{
 use gelu_models::train::{Augmentation, Dataset};
 use gelu_tensor::RingBits;
 use gelu_tensor::arith::Backend;
+use gelu_tensor::paillier::KeyParameters;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
@@ -134,8 +135,9 @@ impl Setting {
         let [train, test] = args.data()?;
         let mut model = super::model(args, &train)?;
         model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
-        let key = args.private.key_bits.into();
-        let description = Description::new(&model, args.batch_size, numbers(args), [key, key])?;
+        let key =
+            KeyParameters { size: args.private.key_bits.into(), key_type: args.private.key_type.into() };
+        let description = Description::new(&model, args.batch_size, numbers(args), [key; 2]);
         let plan = Arc::new(TrainPlan::new(description)?);
         let parameters = plan.quantise(&model.weights())?;
         let clients = args.private.clients as usize;

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use gelu_io::files::write_atomic;
 use gelu_io::report::{EpochPoint, TextTable, training_curves_svg};
-use gelu_io::training::TrainingAccount;
+use gelu_io::session::TrainingAccount;
 use gelu_io::weights::{Dtype, write_safetensors};
+use gelu_models::peer::Part;
 use gelu_models::train::evaluate;
-use gelu_models::train::private::Part;
 use gelu_tensor::paillier::{KeyBits, KeyType};
 use serde_json::json;
 
@@ -172,34 +172,35 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
         ]);
         let plan = &setting.plan;
         for (index, segment) in (0u32..).zip(plan.segments()) {
-            let (inputs, outputs) = (segment.map.inputs(), segment.map.outputs());
-            let mut add = |part, values: usize, direction: &str, flood| {
+            let mut add = |part, direction: &str| {
                 let totals = account.of(Some(part));
-                let (what, layout) = (
-                    match part {
-                        Part::Inputs(_) => "inputs",
-                        Part::Sums(_) => "sums",
-                        Part::Errors(_) => "errors",
-                        _ => "products",
-                    },
-                    plan.layout(flood)
-                        .map_or_else(|_| String::new(), |l| format!("{} x {}", l.width, l.slot_bits)),
-                );
+                let what = match part {
+                    Part::Inputs { .. } => "inputs",
+                    Part::Sums { .. } => "sums",
+                    Part::Errors { .. } => "errors",
+                    _ => "products",
+                };
+                let header = plan.header(part).ok();
+                let values = header.as_ref().map_or(0, |header| header.shape.elements());
+                let layout = header.map(|header| header.layout);
                 table.row([
-                    segment.name.clone(),
+                    segment.name().to_owned(),
                     what.to_owned(),
                     direction.to_owned(),
                     values.to_string(),
-                    layout,
+                    layout.map_or(String::new(), |l| {
+                        format!("{} x {}", l.width() * l.stacked(), l.slot_bits())
+                    }),
                     totals.ciphertexts.to_string(),
                     totals.bytes.to_string(),
                 ]);
             };
-            add(Part::Inputs(index), inputs, "up", segment.forward_flood);
-            add(Part::Sums(index), outputs, "down", segment.forward_flood);
-            if let Some(flood) = segment.backward_flood {
-                add(Part::Errors(index), outputs, "up", flood);
-                add(Part::Products(index), inputs, "down", flood);
+            add(Part::Inputs { segment: index, term: 0 }, "up");
+            add(Part::Sums { segment: index }, "down");
+            let back = (0u32..).zip(segment.terms()).find(|(_, term)| term.back().is_some());
+            if let Some((term, _)) = back {
+                add(Part::Errors { segment: index, term }, "up");
+                add(Part::Products { segment: index, term }, "down");
             }
         }
         for (part, name) in [(Part::Update, "masked steps"), (Part::Total, "sums of steps")] {
