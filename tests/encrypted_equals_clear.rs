@@ -5,7 +5,8 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 
 use common::networks::{Network, calibrate, inputs, network, randomize, small_resnet};
 use common::{KEY, digits, encrypted, key_of, options, shipped};
@@ -15,6 +16,7 @@ use gelu_net::prelude::*;
 use gelu_net::tensor::{Arrangement, Error};
 use ndarray::Array2;
 use proptest::prelude::*;
+use proptest::strategy::{Strategy, ValueTree};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 fn largest_difference(a: &Array2<f64>, b: &Array2<f32>) -> f64 {
@@ -142,6 +144,8 @@ fn every_kind_of_node_is_exact() {
             .relu()
         }),
         ("sum of itself", |b| b.conv2d("c", conv(2)).residual(|b| b).relu()),
+        ("sum across flattening", |b| b.conv2d("c", conv(2)).flatten().residual(|b| b.dense("d", 72)).relu()),
+        ("sum of pixels and sums", |b| b.residual(|b| b.conv2d("c", conv(2)).relu()).conv2d("d", conv(1))),
         ("concat", |b| {
             let one = |b: ModelBuilder| b.conv2d("c", conv(1)).relu();
             let two = |b: ModelBuilder| b.conv2d("d", conv(2)).batch_norm2d("n");
@@ -210,6 +214,35 @@ fn a_function_of_the_clients_own_is_exact() {
     let error = short.run(images.view(), |_| ()).unwrap_err().to_string();
     assert!(error.contains("expected 2, found 1"), "{error}");
     assert!(program.error_bound().unwrap().is_infinite(), "nothing is known of the function");
+    // Not even where its values are weighed with nothing.
+    let mut blind = server.model().clone();
+    blind.layers_mut().for_each(|(_, layer)| layer.parameters_mut().weight.fill(0.0));
+    let ranges = [("input", 1.0), ("waves", 16.0)].into_iter().collect();
+    let blind = blind.compile(&PlanOptions { ranges: Some(ranges), ..options() }).unwrap();
+    assert!(blind.error_bound().unwrap().is_infinite());
+}
+
+/// Factors that only the client ever has count in the bound, though nothing of their size follows from a declared range.
+#[test]
+fn the_bound_counts_values_that_are_never_encrypted() {
+    let leaky = Activation::LeakyRelu { slope: 0.5 };
+    let gated = |builder: ModelBuilder| builder.gated(|gate| gate.dense("gate", 4).relu());
+    for builder in [
+        gated(ModelBuilder::new([4]).activation(leaky)),
+        gated(ModelBuilder::new([4])),
+        gated(ModelBuilder::new([4]).dense("fc", 4)).square(),
+    ] {
+        let mut model = builder.build().unwrap();
+        randomize(&mut model, 3);
+        let images = inputs(&model, 6, 4);
+        calibrate(&mut model, &images);
+        let coarse =
+            PlanOptions { weight_bits: 5, activation_bits: 6, input_bits: 5, range_margin: 2.0, ..options() };
+        let report = encrypted(model.clone(), &coarse, &KEY, (6, images.view()));
+        let error = check_bound(&model, &coarse, &report, &images);
+        let bound = model.compile(&coarse).unwrap().error_bound().unwrap();
+        assert!(error > 0.002 && bound >= error && bound.is_finite(), "{error} against {bound}");
+    }
 }
 
 /// The bound is a worst case, which grows with every layer: what becomes of it in practice is printed beside it.
@@ -311,7 +344,7 @@ fn a_dead_convolution_is_exact() {
 }
 
 /// Bits of weights, activations and inputs, and how many lanes the server is taken to have.
-fn numbers() -> impl proptest::strategy::Strategy<Value = PlanOptions> {
+fn numbers() -> impl Strategy<Value = PlanOptions> {
     let lanes = prop::sample::select(vec![1, PlanOptions::default().lanes]);
     (7u32..=12, 9u32..=13, 7u32..=10, lanes).prop_map(|(weight_bits, activation_bits, input_bits, lanes)| {
         PlanOptions { weight_bits, activation_bits, input_bits, lanes, range_margin: 2.0, ..options() }
@@ -331,6 +364,73 @@ fn check_network(
         let repeated = matches!(segment.layout().down.arrangement(), Arrangement::Patches(_));
         assert!(!repeated, "{} comes down as im2col", segment.name());
     }
+}
+
+/// What the properties below are tried on has all that a graph can have.
+#[test]
+fn networks_at_random_have_nodes_and_segments_of_all_kinds() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for _ in 0..400 {
+        let (model, _) = network().new_tree(&mut runner).unwrap().current().calibrated(2);
+        let plan = model.compile(&options()).unwrap().plan().clone();
+        let kinds = plan.graph().nodes().iter().map(|node| node.op.to_string());
+        seen.extend(kinds.map(|kind| kind.split([' ', ':']).next().unwrap_or_default().to_owned()));
+        for segment in plan.segments() {
+            let terms = segment.terms();
+            let layout = segment.layout();
+            let repeated = matches!(layout.ups[0].arrangement(), Arrangement::Patches(_));
+            let blocks = terms.iter().any(|term| term.map().blocks().len() > 1);
+            let same_source = terms.iter().skip(1).any(|term| term.source() == terms[0].source());
+            for (is, what) in [
+                (terms.len() == 2, "two terms"),
+                (terms.len() > 2, "several terms"),
+                (terms.len() > 1 && same_source, "terms of one value"),
+                (terms.len() > 1 && repeated, "terms by im2col"),
+                (terms.iter().any(|term| term.sums().is_some()), "sums in place of a mean"),
+                (blocks && repeated, "blocks by im2col"),
+                (blocks && !repeated, "blocks one by one"),
+                (terms.iter().any(|term| term.map().columns().is_none()), "blocks that differ"),
+                (layout.down.stacked() > 1, "stacked sums"),
+            ] {
+                if is {
+                    seen.insert(what.to_owned());
+                }
+            }
+        }
+        let ends =
+            if plan.client_steps(Some(plan.segments().len() - 1)).is_empty() { "sums" } else { "a step" };
+        seen.insert(format!("ends in {ends}"));
+    }
+    let activations = Activation::ALL.map(|activation| activation.to_string());
+    let activations = activations.iter().map(|name| name.split(':').next().unwrap_or_default());
+    let expected = [
+        "conv2d",
+        "dense",
+        "mean-pool2d",
+        "global-mean-pool2d",
+        "batch-norm2d",
+        "flatten",
+        "add",
+        "concat",
+        "max-pool",
+        "mul",
+        "softmax",
+        "two terms",
+        "several terms",
+        "terms of one value",
+        "terms by im2col",
+        "sums in place of a mean",
+        "blocks by im2col",
+        "blocks one by one",
+        "blocks that differ",
+        "stacked sums",
+        "ends in sums",
+        "ends in a step",
+    ];
+    let missing: Vec<_> =
+        expected.into_iter().chain(activations).filter(|what| !seen.contains(*what)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 proptest! {
@@ -357,9 +457,8 @@ proptest! {
     }
 }
 
-static SUBGROUP_KEY: std::sync::LazyLock<Arc<SecretKey>> = std::sync::LazyLock::new(|| {
-    key_of(KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }, 7)
-});
+static SUBGROUP_KEY: LazyLock<Arc<SecretKey>> =
+    LazyLock::new(|| key_of(KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }, 7));
 
 /// A network whose sums could be longer than an integer is refused when it is planned, and one whose values are of
 /// unknown magnitude.

@@ -742,6 +742,128 @@ fn the_client_refuses_random_factors_outside_its_keys_group() {
     assert!(client.is_closed());
 }
 
+/// All that is said in a session of two batches, by the client and by the server, in chunks of one ciphertext.
+fn recorded() -> [Vec<Message>; 2] {
+    let rng = &mut rng();
+    let (mut server, mut client) = (Server::new(branched()), client(1));
+    let [mut up, mut down] = [vec![], vec![]];
+    let mut done = 0;
+    while done < 2 {
+        while let Some(message) = client.next_message(rng).unwrap() {
+            up.extend(if message.position().is_some() { split(&message) } else { vec![message.clone()] });
+            server.handle(message, rng).unwrap();
+        }
+        while let Some(message) = server.next_message(rng).unwrap() {
+            down.extend(if message.position().is_some() { split(&message) } else { vec![message.clone()] });
+            match client.handle(message, rng).unwrap() {
+                Some(Event::Ready) => (0..2).for_each(|_| client.start(images(1).view()).unwrap()),
+                Some(Event::Done(_)) => done += 1,
+                None => {}
+            }
+        }
+    }
+    client.finish().unwrap();
+    up.push(client.next_message(rng).unwrap().unwrap());
+    [up, down]
+}
+
+static RECORDED: LazyLock<[Vec<Message>; 2]> = LazyLock::new(recorded);
+
+/// A sequence of messages with some of them moved, said twice or left out.
+fn disturbed(
+    messages: &[Message],
+    edits: &[(u8, prop::sample::Index, prop::sample::Index)],
+) -> (Vec<Message>, bool) {
+    let mut order: Vec<usize> = (0..messages.len()).collect();
+    for (kind, from, to) in edits {
+        let (from, to) = (from.index(order.len()), to.index(order.len()));
+        match kind % 3 {
+            0 => order.swap(from, to),
+            1 => order.insert(to, order[from]),
+            _ => drop(order.remove(from)),
+        }
+    }
+    let same = order.iter().copied().eq(0..messages.len());
+    (order.into_iter().map(|at| messages[at].clone()).collect(), same)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever comes in whatever order: a server takes the whole session, or says what it did not expect and is closed.
+    #[test]
+    fn a_server_takes_no_session_but_an_honest_one(
+        edits in prop::collection::vec((any::<u8>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..3),
+    ) {
+        let (messages, same) = disturbed(&RECORDED[0], &edits);
+        let rng = &mut rng();
+        let mut server = Server::new(branched());
+        let mut failed = None;
+        for message in messages {
+            if server.is_closed() {
+                prop_assert_eq!(server.handle(message, rng).unwrap_err(), SessionError::Closed);
+                continue;
+            }
+            match server.handle(message, rng) {
+                Ok(_) => while !server.is_closed() && server.next_message(rng).unwrap().is_some() {},
+                Err(error) => {
+                    prop_assert!(server.is_closed() && server.key().is_none());
+                    failed = Some(error);
+                }
+            }
+        }
+        match failed {
+            None => prop_assert!(same || !server.is_closed() || honest(&RECORDED[0], &edits), "all was taken"),
+            Some(SessionError::Unexpected { .. } | SessionError::Numbers { .. }) => prop_assert!(!same),
+            Some(other) => prop_assert!(false, "{}", other),
+        }
+    }
+
+    /// So does a client, whose events are never more than those of the batches that it started.
+    #[test]
+    fn a_client_takes_no_session_but_an_honest_one(
+        edits in prop::collection::vec((any::<u8>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..3),
+    ) {
+        let (messages, same) = disturbed(&RECORDED[1], &edits);
+        let rng = &mut rng();
+        let mut client = client(1);
+        said(&mut client);
+        let (mut done, mut failed) = (0, None);
+        for message in messages {
+            if client.is_closed() {
+                prop_assert_eq!(client.handle(message, rng).unwrap_err(), SessionError::Closed);
+                continue;
+            }
+            match client.handle(message, rng) {
+                Ok(Some(Event::Ready)) => (0..2).for_each(|_| client.start(images(1).view()).unwrap()),
+                Ok(Some(Event::Done(outcome))) => {
+                    done += 1;
+                    // Whatever was moved about, what comes out is right.
+                    prop_assert_eq!(&*outcome, &*CLEAR);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    prop_assert!(client.is_closed() && client.plan().is_none());
+                    failed = Some(error);
+                    continue;
+                }
+            }
+            said(&mut client);
+        }
+        match failed {
+            None => prop_assert!(done < 2 || same || honest(&RECORDED[1], &edits), "all was taken"),
+            Some(SessionError::Unexpected { .. } | SessionError::Numbers { .. }) => prop_assert!(!same),
+            Some(other) => prop_assert!(false, "{}", other),
+        }
+    }
+}
+
+/// What comes of the batches of these sessions.
+static CLEAR: LazyLock<Outcome> = LazyLock::new(|| {
+    let program = branched().program(KeyBits::Bits1024, 1).unwrap();
+    program.run_clear(images(1).view()).unwrap()
+});
+
 /// An image network of all kinds of nodes.
 fn rich() -> Arc<ServerModel> {
     let conv = Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);

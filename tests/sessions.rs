@@ -10,8 +10,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use common::{KEY, digits, key, options, shipped};
-use gelu_net::io::session::{ClientSession, serve};
+use gelu_net::io::session::{ClientSession, RunError, serve};
 use gelu_net::io::transport::InProcess;
+use gelu_net::models::infer::SessionError;
+use gelu_net::models::plan::PlanError;
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::RandomnessPool;
 
@@ -85,4 +87,16 @@ fn a_pool_of_another_key_is_refused() {
     let mut client = Client::new(Arc::clone(&KEY), 1);
     let error = client.draw_from(Arc::new(pool)).unwrap_err();
     assert!(matches!(error, gelu_net::tensor::Error::ForeignKey { .. }), "{error}");
+}
+
+/// What the server refuses is told with its reason, not with what the client heard of it.
+#[test]
+fn the_side_that_failed_first_says_why() {
+    let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
+    let images = ndarray::Array2::zeros((1025, 784));
+    let error =
+        LocalInference::shared(server, Arc::clone(&KEY), 1025).run(images.view(), |_| ()).unwrap_err();
+    let expected =
+        PlanError::Option { what: "batch", expected: "at most 1024 images", found: "1025".to_owned() };
+    assert_eq!(error, RunError::Peer(SessionError::Refused(expected)));
 }

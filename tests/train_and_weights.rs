@@ -47,9 +47,10 @@ fn training_prints_one_json_object_and_writes_weights() {
     let listing = succeed(&["weights", "inspect", "--json", out.to_str().unwrap()], data.path());
     let listing: serde_json::Value = serde_json::from_str(&listing).unwrap();
     assert_eq!(listing["tensors"].as_array().unwrap().len(), 6);
-    let ranges: serde_json::Value =
-        serde_json::from_str(listing["metadata"]["gelu.ranges"].as_str().unwrap()).unwrap();
-    assert_eq!(ranges["activations"].as_array().unwrap().len(), 2);
+    let ranges: Ranges = serde_json::from_str(listing["metadata"]["gelu.ranges"].as_str().unwrap()).unwrap();
+    for value in ["input", "relu1", "relu2"] {
+        assert!(ranges.get(value).is_some_and(|range| range > 0.0), "{value}: {ranges:?}");
+    }
 }
 
 #[test]
@@ -148,11 +149,8 @@ fn shipped_weights_are_as_good_as_they_say() {
         let stated: Ranges =
             serde_json::from_str(listing["metadata"]["gelu.ranges"].as_str().unwrap()).unwrap();
         let found: Ranges = serde_json::from_value(imported["ranges"].clone()).unwrap();
-        let names = |ranges: &Ranges| ranges.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(names(&found), names(&stated));
-        assert!(
-            found.iter().zip(stated.iter()).all(|((_, f), (_, s))| (f - s).abs() < 1e-3 * s),
-            "{model}: {found:?}, stated {stated:?}"
-        );
+        let alike = |(name, s): (&str, f32)| found.get(name).is_some_and(|f| (f - s).abs() < 1e-3 * s);
+        assert!(stated.iter().count() > 2);
+        assert!(stated.iter().all(alike), "{model}: {found:?}, stated {stated:?}");
     }
 }

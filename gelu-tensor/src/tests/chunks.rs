@@ -136,7 +136,7 @@ fn chunks_of_no_or_too_many_ciphertexts_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// What shares no ciphertext can be worked on by itself: a map of each part is that part of the map.
     #[test]

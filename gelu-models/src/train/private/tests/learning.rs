@@ -4,6 +4,7 @@ use gelu_layers::{Conv2dConfig, Parameters};
 use gelu_tensor::RingBits;
 
 use super::*;
+use crate::train::Schedule;
 use crate::train::backprop::gradients;
 
 /// Numbers as fine as they can be.
@@ -20,44 +21,55 @@ fn fine() -> FixedPoint {
     }
 }
 
+/// Compares the gradients of a batch on integers with those on reals, unless something was clamped. Returns the largest.
+fn compare(name: &str, mut model: Model, seed: u64) -> Option<f64> {
+    let setup = Setup { batch: 6, images: 6, numbers: fine(), iterations: 1, seed, ..Setup::default() };
+    let mut run = Run::new(model.clone(), setup);
+    // One step of this rate takes off exactly the gradient.
+    run.config.train.learning_rate = 1.0;
+    run.config.train.schedule = Schedule::Constant;
+    run.momentum = 0.0;
+    let mut fixed = run.fixed();
+    fixed.turn().unwrap();
+    if fixed.statistics()[0].clamped > 0 {
+        return None;
+    }
+    model.load(&run.plan.weights(&run.parameters).unwrap()).unwrap();
+    let expected = gradients(&model, run.data.inputs(), run.data.labels()).unwrap();
+    let (ring, unit) = (fine().ring, f64::from(fine().weight_bits).exp2());
+    let steps = run.parameters.iter().zip(&fixed.master().parameters);
+    let found: Vec<f64> =
+        steps.map(|(&before, &after)| ring.signed(before.wrapping_sub(after)) as f64 / unit).collect();
+    let trained = model.layers().filter(|(_, layer)| layer.has_parameters()).map(|(name, _)| name);
+    let (mut seen, mut largest) = (0, 0.0f64);
+    for (layer, Parameters { weight, bias }) in trained.zip(&expected.parameters) {
+        let span = run.plan.layers().find(|span| span.name == layer).unwrap();
+        for (range, expected) in [(&span.weights, weight), (&span.biases, bias)] {
+            assert_eq!(range.len(), expected.len(), "{name}, {layer}");
+            for (found, &expected) in found[range.clone()].iter().zip(expected) {
+                let expected = f64::from(expected) / 6.0;
+                let allowed = 1e-3 * (1.0 + expected.abs());
+                assert!((found - expected).abs() < allowed, "{name}, {layer}: {found} {expected}");
+                largest = largest.max(expected.abs());
+            }
+            seen += range.len();
+        }
+    }
+    assert_eq!(seen, run.plan.parameters(), "{name}");
+    let loss = expected.loss - fixed.statistics()[0].loss;
+    assert!(loss.abs() < 1e-3, "{name}: {loss}");
+    Some(largest)
+}
+
 #[test]
 fn gradients_on_integers_are_those_on_reals() {
-    for (name, mut model) in graphs::all() {
-        let setup = Setup { batch: 6, images: 6, numbers: fine(), iterations: 1, ..Setup::default() };
-        let mut run = Run::new(model.clone(), setup);
-        // One step of this rate takes off exactly the gradient.
-        run.config.train.learning_rate = 1.0;
-        run.config.train.schedule = crate::train::Schedule::Constant;
-        run.momentum = 0.0;
-        let mut fixed = run.fixed();
-        fixed.turn().unwrap();
-        assert_eq!(fixed.statistics()[0].clamped, 0, "{name}");
-        model.load(&run.plan.weights(&run.parameters).unwrap()).unwrap();
-        let expected = gradients(&model, run.data.inputs(), run.data.labels()).unwrap();
-        let unit = f64::from(fine().weight_bits).exp2();
-        let ring = fine().ring;
-        let steps = run.parameters.iter().zip(&fixed.master().parameters);
-        let found: Vec<f64> =
-            steps.map(|(&before, &after)| ring.signed(before.wrapping_sub(after)) as f64 / unit).collect();
-        let trained = model.layers().filter(|(_, layer)| layer.has_parameters()).map(|(name, _)| name);
-        let (mut seen, mut largest) = (0, 0.0f64);
-        for (layer, Parameters { weight, bias }) in trained.zip(&expected.parameters) {
-            let span = run.plan.layers().find(|span| span.name == layer).unwrap();
-            for (range, expected) in [(&span.weights, weight), (&span.biases, bias)] {
-                assert_eq!(range.len(), expected.len(), "{name}, {layer}");
-                for (found, &expected) in found[range.clone()].iter().zip(expected) {
-                    let expected = f64::from(expected) / 6.0;
-                    assert!((found - expected).abs() < 1e-3, "{name}, {layer}: {found} {expected}");
-                    largest = largest.max(expected.abs());
-                }
-                seen += range.len();
-            }
-        }
-        assert_eq!(seen, run.plan.parameters(), "{name}");
+    for (name, model) in graphs::all() {
+        let largest = compare(name, model, 3).unwrap_or_else(|| panic!("{name}: clamped"));
         assert!(largest > 0.02, "{name}: {largest}");
-        let loss = expected.loss - fixed.statistics()[0].loss;
-        assert!(loss.abs() < 1e-3, "{name}: {loss}");
     }
+    // Polynomials and sums of many errors leave the range now and then.
+    let compared = (0..100).filter_map(|seed| compare("random", graphs::random(seed), seed)).count();
+    assert!(compared > 50, "{compared}");
 }
 
 /// Images whose brighter half is the label.
