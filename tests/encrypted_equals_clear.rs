@@ -226,7 +226,8 @@ fn a_function_of_the_clients_own_is_exact() {
 #[test]
 fn the_bound_counts_values_that_are_never_encrypted() {
     let leaky = Activation::LeakyRelu { slope: 0.5 };
-    let gated = |builder: ModelBuilder| builder.gated(|gate| gate.dense("gate", 4).relu());
+    let gated = |builder: ModelBuilder| builder.gated(|gate| gate.dense("gate", 4).sigmoid());
+    let mut largest = 0f64;
     for builder in [
         gated(ModelBuilder::new([4]).activation(leaky)),
         gated(ModelBuilder::new([4])),
@@ -241,8 +242,10 @@ fn the_bound_counts_values_that_are_never_encrypted() {
         let report = encrypted(model.clone(), &coarse, &KEY, (6, images.view()));
         let error = check_bound(&model, &coarse, &report, &images);
         let bound = model.compile(&coarse).unwrap().error_bound().unwrap();
-        assert!(error > 0.002 && bound >= error && bound.is_finite(), "{error} against {bound}");
+        assert!(bound >= error && bound.is_finite(), "{error} against {bound}");
+        largest = largest.max(error);
     }
+    assert!(largest > 0.002, "{largest}: a bound of nothing is no bound");
 }
 
 /// The bound is a worst case, which grows with every layer: what becomes of it in practice is printed beside it.
