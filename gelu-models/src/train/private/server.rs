@@ -393,11 +393,13 @@ impl Server {
         let Multiplication { layout, flood, terms, bias } = plan.product(exchange.down)?;
         let Some(part) = layout.images().nth(*parts) else { return Ok(()) };
         let exponents = client.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
+        let shape = plan.header(exchange.down)?.shape;
         let multiply = || {
             let mut sums: Option<EncTensor> = None;
             for ((map, weights), (input, product)) in terms.iter().zip(images.iter().zip(&part.products)) {
                 let values = &state.masked[weights.clone()];
-                let term = multiply(input, map, (values, flood), product)?;
+                // Of a layer before and one after flattening the shapes differ.
+                let term = multiply(input, map, (values, flood), product)?.reshape(shape.clone())?;
                 sums = Some(match sums {
                     None => term,
                     Some(sums) => sums.add(&term)?,

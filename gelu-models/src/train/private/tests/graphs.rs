@@ -36,6 +36,17 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
             "dense without biases",
             classes(vector().dense("a", DenseConfig::new(3).without_bias()).activation(GELU)),
         ),
+        (
+            "a sum across flattening",
+            classes(
+                image(1)
+                    .residual_with(
+                        |main| main.conv2d("a", same(1)).flatten(),
+                        |other| other.flatten().dense("b", 30),
+                    )
+                    .relu(),
+            ),
+        ),
         ("an activation first", classes(vector().sigmoid().dense("a", 3).tanh())),
         (
             "dense with a shortcut",
