@@ -1,3 +1,5 @@
+//! Masked steps of weights under the server's key, multiplied by its encrypted learning rate.
+
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

@@ -46,7 +46,8 @@ pub struct StepRecord {
     pub ciphertexts_out: usize,
     /// Bytes that it sent.
     pub bytes_out: usize,
-    /// Operations mod n^2 that the plan states (the client's own work is mod p^2 and q^2 and not counted).
+    /// Operations mod n^2 that the plan states, or those of tables for the client's key, which are made once (the client's
+    /// own work is mod p^2 and q^2 and not counted).
     pub products: u64,
     /// Operations mod n^2 of decoding and checking ciphertexts.
     pub checks: u64,

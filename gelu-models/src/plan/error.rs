@@ -40,14 +40,6 @@ pub enum PlanError {
         /// What does not fit.
         source: gelu_tensor::Error,
     },
-    /// A description from outside for another key.
-    #[error("plan: expected one for a key of {expected} bits, found one for {found} bits")]
-    Key {
-        /// The client's key.
-        expected: usize,
-        /// The plan's.
-        found: usize,
-    },
     /// A description from outside for another batch.
     #[error("plan: expected one for a batch of {expected}, found one for {found}")]
     Batch {
