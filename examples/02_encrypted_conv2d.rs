@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // the server's; public of them is only their range.
     let windows = Window::new([3, 3]).over([1, SIDE, SIDE])?;
     let map = Arc::new(LinearMap::convolution(&windows, Filters { count: 2, groups: 1 })?);
-    let range = WeightRange::signed(3, 0);
+    let range = WeightRange::signed(3, 0)?;
     let kernels = IntWeights::new(
         range,
         vec![

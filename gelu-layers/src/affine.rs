@@ -95,22 +95,21 @@ impl Affine {
         bits as i32 - 1 - exponent(&self.weights)
     }
 
-    /// Returns the weights as integers of a range, rounded to the nearest.
+    /// Returns the weights as integers of a signed range, rounded to the nearest, with what is true of the sums of rows.
     ///
     /// # Errors
-    /// [`Error::Count`] when the range's bits are out of bounds; [`Error::NotFinite`] when a weight or bias is NaN or
+    /// [`Error::NotFinite`] when a weight or bias is NaN or
     /// infinite.
     pub fn quantize(&self, range: WeightRange) -> Result<IntWeights, Error> {
-        range.check()?;
         let numbers = self.weights.iter().chain(&self.bias);
         let found = numbers.clone().filter(|x| !x.is_finite()).count();
         if found > 0 {
             return Err(Error::NotFinite { what: "weights", found, of: numbers.count() });
         }
-        let limit = (1i64 << (range.bits - 1)) as f64;
-        let scale = f64::from(range.scale_bits).exp2();
+        let limit = (1i64 << (range.bits() - 1)) as f64;
+        let scale = f64::from(range.scale_bits()).exp2();
         let round = |weight: &f64| (weight * scale).round().clamp(-limit, limit - 1.0) as i32;
-        IntWeights::new(range, self.weights.iter().map(round).collect())
+        IntWeights::new(range, self.weights.iter().map(round).collect())?.summed(&self.map)
     }
 
     /// Returns how far each output of one image can be off when each input is off by up to `errors` (one per element):
@@ -129,7 +128,7 @@ impl Affine {
     /// # Errors
     /// When the inputs are not as many as the map has.
     pub fn rounding(&self, integers: &IntWeights, largest: &[f64]) -> Result<Vec<f64>, Error> {
-        let unit = f64::from(-integers.range().scale_bits).exp2();
+        let unit = f64::from(-integers.range().scale_bits()).exp2();
         let error = |(&real, &integer): (&f64, &i32)| (real - f64::from(integer) * unit).abs();
         let errors: Vec<f64> = self.weights.iter().zip(integers.values()).map(error).collect();
         self.map.apply(&errors, largest)

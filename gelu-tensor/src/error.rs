@@ -102,6 +102,14 @@ pub enum Error {
         /// Whether they include a sign.
         signed: bool,
     },
+    /// A row of integer weights whose absolute values sum to more than was stated of them.
+    #[error("a row of weights: expected absolute values that sum to at most {limit}, found {found}")]
+    RowSum {
+        /// The stated sum.
+        limit: u64,
+        /// The largest sum that was found.
+        found: u64,
+    },
     /// Numbers that are NaN or infinite.
     #[error("{what}: expected finite numbers, found {found} of {of} that are not")]
     NotFinite {

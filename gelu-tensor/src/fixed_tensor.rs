@@ -73,6 +73,7 @@ impl FixedTensor {
     /// [`Error::Count`] when the map takes other images or has other weights; [`Error::Overflow`] when the result could
     /// overflow.
     pub fn apply(&self, map: &LinearMap, weights: &IntWeights) -> Result<Self, Error> {
+        weights.check_rows(map)?;
         let format = self.format.weighted_sum(weights.range(), map.most_terms())?;
         let signed: Vec<u64> = weights.values().iter().map(|&weight| i64::from(weight) as u64).collect();
         // The format says that no sum overflows.

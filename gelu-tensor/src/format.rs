@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, LinearMap};
 
 /// The largest bound a tensor may have: sums of such values still fit an `i64`.
 pub const MAX_BOUND: u64 = 1 << 61;
@@ -72,13 +72,15 @@ impl Format {
         integer as f64 * f64::from(-self.scale_bits).exp2()
     }
 
-    /// The format of a sum of `terms` products of such integers with weights.
+    /// Returns the format of a sum of `terms` products of such integers with the weights of a row.
     ///
     /// # Errors
     /// [`Error::Overflow`] when it is too large.
     pub fn weighted_sum(self, weights: WeightRange, terms: usize) -> Result<Self, Error> {
-        // All three may come from a peer.
-        let bound = (u128::from(self.bound) * u128::from(weights.bound())).saturating_mul(terms as u128);
+        // All of them may come from a peer.
+        let row = u128::from(weights.bound()).saturating_mul(terms as u128);
+        let row = weights.row_sum.map_or(row, |sum| row.min(u128::from(sum)));
+        let bound = u128::from(self.bound).saturating_mul(row);
         match u64::try_from(bound) {
             Ok(bound) => Self::new(bound, self.scale_bits.saturating_add(weights.scale_bits)),
             Err(_) => {
@@ -103,33 +105,102 @@ fn bit_length(value: u64) -> usize {
     (64 - value.leading_zeros()) as usize
 }
 
-/// What is public about the integer weights of a layer.
+/// What is public about the integer weights of a layer: their width, their scale, and what sums they can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "RawWeightRange", into = "RawWeightRange")]
 pub struct WeightRange {
-    /// Bits of a weight, with its sign if it has one: 1 to 24.
-    pub bits: u32,
-    /// Whether weights may be negative: in `[-2^(bits-1), 2^(bits-1))`, otherwise in `[0, 2^bits)`.
-    pub signed: bool,
-    /// Fractional bits.
-    pub scale_bits: i32,
+    pub(crate) bits: u32,
+    pub(crate) signed: bool,
+    scale_bits: i32,
+    row_sum: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWeightRange {
+    bits: u32,
+    signed: bool,
+    scale_bits: i32,
+    row_sum: Option<u64>,
+}
+
+impl TryFrom<RawWeightRange> for WeightRange {
+    type Error = Error;
+
+    fn try_from(raw: RawWeightRange) -> Result<Self, Error> {
+        let RawWeightRange { bits, signed, scale_bits, row_sum } = raw;
+        Self { bits, signed, scale_bits, row_sum }.check()
+    }
+}
+
+impl From<WeightRange> for RawWeightRange {
+    fn from(range: WeightRange) -> Self {
+        let WeightRange { bits, signed, scale_bits, row_sum } = range;
+        Self { bits, signed, scale_bits, row_sum }
+    }
 }
 
 impl WeightRange {
     /// The most bits a weight may have.
     pub const MAX_BITS: u32 = 24;
 
-    /// Signed weights of `bits` bits and the given scale.
-    pub fn signed(bits: u32, scale_bits: i32) -> Self {
-        Self { bits, signed: true, scale_bits }
+    /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights with so many fractional bits.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the bits are not 2 to [`MAX_BITS`](Self::MAX_BITS).
+    pub fn signed(bits: u32, scale_bits: i32) -> Result<Self, Error> {
+        Self { bits, signed: true, scale_bits, row_sum: None }.check()
     }
 
-    /// The largest absolute value.
+    /// Returns the range `[0, 2^bits)` of weights without a sign, with so many fractional bits.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the bits are not 1 to [`MAX_BITS`](Self::MAX_BITS).
+    pub fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
+        Self { bits, signed: false, scale_bits, row_sum: None }.check()
+    }
+
+    /// Numbers below 2^bits of a ring: as digits, weights like any other.
+    pub(crate) fn of_ring(bits: u32) -> Self {
+        Self { bits, signed: false, scale_bits: 0, row_sum: None }
+    }
+
+    /// Returns the same range for weights whose absolute values sum to no more than this in any row of their map: a
+    /// statement that makes sums, and with them slots, narrower than the range alone.
+    ///
+    /// It is rounded up to four significant bits, so that it says little about the weights.
+    pub fn with_row_sum(self, sum: u64) -> Self {
+        let step = 1u64 << bit_length(sum).saturating_sub(4);
+        let rounded = sum.div_ceil(step).saturating_mul(step);
+        Self { row_sum: Some(rounded.max(1)), ..self }
+    }
+
+    /// Returns the number of bits of a weight, with its sign if it has one.
+    pub fn bits(self) -> u32 {
+        self.bits
+    }
+
+    /// Returns whether weights may be negative.
+    pub fn is_signed(self) -> bool {
+        self.signed
+    }
+
+    /// Returns the number of fractional bits.
+    pub fn scale_bits(self) -> i32 {
+        self.scale_bits
+    }
+
+    /// Returns what the absolute values of no row sum to more than, if it was [stated](Self::with_row_sum).
+    pub fn row_sum(self) -> Option<u64> {
+        self.row_sum
+    }
+
+    /// Returns the largest absolute value.
     pub fn bound(self) -> u64 {
         if self.signed { 1 << (self.bits - 1) } else { (1 << self.bits) - 1 }
     }
 
-    /// Whether a weight is in range.
+    /// Returns whether a weight is in range.
     pub fn contains(self, weight: i32) -> bool {
         let weight = i64::from(weight);
         if self.signed {
@@ -140,11 +211,7 @@ impl WeightRange {
         }
     }
 
-    /// Checks the bits.
-    ///
-    /// # Errors
-    /// [`Error::Count`] when they are not 1 to [`MAX_BITS`](Self::MAX_BITS) (2 at least with a sign).
-    pub fn check(self) -> Result<Self, Error> {
+    fn check(self) -> Result<Self, Error> {
         let least = if self.signed { 2 } else { 1 };
         if (least..=Self::MAX_BITS).contains(&self.bits) {
             Ok(self)
@@ -166,12 +233,11 @@ pub struct IntWeights {
 }
 
 impl IntWeights {
-    /// Returns weights of a range.
+    /// Returns weights of a range. Whether the sums of rows are as stated is seen when a map is applied.
     ///
     /// # Errors
-    /// [`Error::Count`] when the range's bits are out of bounds; [`Error::Weight`] when a weight is outside the range.
+    /// [`Error::Weight`] when a weight is outside the range.
     pub fn new(range: WeightRange, values: Vec<i32>) -> Result<Self, Error> {
-        range.check()?;
         match values.iter().position(|&weight| !range.contains(weight)) {
             None => Ok(Self { range, values }),
             Some(index) => {
@@ -189,5 +255,21 @@ impl IntWeights {
     /// Returns the weights, in the map's order.
     pub fn values(&self) -> &[i32] {
         &self.values
+    }
+
+    /// Returns the same weights with the [statement](WeightRange::with_row_sum) that is true of them in a map.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the map has another number of weights.
+    pub fn summed(mut self, map: &LinearMap) -> Result<Self, Error> {
+        self.range = self.range.with_row_sum(map.largest_row_sum(&self.values)?);
+        Ok(self)
+    }
+
+    /// Checks what is stated of the sums of rows.
+    pub(crate) fn check_rows(&self, map: &LinearMap) -> Result<(), Error> {
+        let Some(limit) = self.range.row_sum else { return Ok(()) };
+        let found = map.largest_row_sum(&self.values)?;
+        if found <= limit { Ok(()) } else { Err(Error::RowSum { limit, found }) }
     }
 }

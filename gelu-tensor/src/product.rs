@@ -51,6 +51,7 @@ impl MapWeights<'_> {
         };
         match *self {
             Self::Integers(weights) => {
+                weights.check_rows(map)?;
                 Ok(Contents::Integers(format.weighted_sum(weights.range(), map.most_terms())?))
             }
             Self::Residues { values, flood } => {
@@ -181,7 +182,7 @@ impl ProductWeights {
         match self {
             Self::Integers(range) => range,
             // Numbers below 2^l.
-            Self::Residues(flood) => WeightRange { bits: flood.ring.bits(), signed: false, scale_bits: 0 },
+            Self::Residues(flood) => WeightRange::of_ring(flood.ring.bits()),
         }
     }
 

@@ -139,7 +139,8 @@ prop_compose! {
         slot_bits in prop::sample::select(vec![1, 40, 64, 65, 100, 128]),
         batch in 0usize..4, lanes in prop::sample::select(vec![1, 8]),
     ) -> Trial {
-        Trial { range: WeightRange { bits, signed, scale_bits: 3 }, bound, slot_bits, batch, lanes }
+        let range = if signed { WeightRange::signed(bits, 3) } else { WeightRange::unsigned(bits, 3) };
+        Trial { range: range.unwrap(), bound, slot_bits, batch, lanes }
     }
 }
 
@@ -157,9 +158,13 @@ impl Trial {
     /// Ciphertexts under a map, in every layout that takes it, hold the integers of the clear.
     fn equals_clear(self, seed: u64, map: LinearMap) {
         let (rng, map) = (&mut ChaCha20Rng::seed_from_u64(seed), Arc::new(map));
-        let weights = random_weights(rng, &map, self.range);
+        let mut weights = random_weights(rng, &map, self.range);
+        // What is stated of the sums of rows makes slots narrower.
+        if rng.random_bool(0.5) {
+            weights = weights.summed(&map).unwrap();
+        }
         let format = Format::new(self.bound, 4).unwrap();
-        let sums = format.weighted_sum(self.range, map.most_terms()).unwrap();
+        let sums = format.weighted_sum(weights.range(), map.most_terms()).unwrap();
         // Sums of nothing take fewer bits than the inputs.
         let slot_bits = self.slot_bits(sums).max(format.slot_bits());
         let batch = self.images(slot_bits);
@@ -223,7 +228,8 @@ proptest! {
         seed: u64, features in 1usize..20, outputs in 1usize..14, bits in 2u32..17, bound in 1u64..100_000,
         trial in trials(),
     ) {
-        let range = WeightRange { bits, ..trial.range };
+        let mut range = trial.range;
+        range.bits = bits;
         let map = LinearMap::dense(&Shape::from([features]), outputs).unwrap();
         Trial { range, bound, ..trial }.equals_clear(seed, map);
     }
@@ -349,7 +355,7 @@ proptest! {
 #[test]
 fn products_name_their_strategies() {
     let shape = Shape::from([2, 3, 3]);
-    let how = (ProductWeights::Integers(WeightRange::signed(8, 0)), 1);
+    let how = (ProductWeights::Integers(WeightRange::signed(8, 0).unwrap()), 1);
     let layout = images(1, 40);
     let dense = LinearMap::dense(&shape, 40).unwrap();
     let product = Product::cheapest(&dense, &layout, 1, how).unwrap();
@@ -390,7 +396,7 @@ fn dense(inputs: usize, outputs: usize) -> Arc<LinearMap> {
 fn overflow_is_refused_before_any_work() {
     let (input, mut rng) = small();
     let map = dense(32, 1);
-    let weights = random_weights(&mut rng, &map, WeightRange::signed(12, 3));
+    let weights = random_weights(&mut rng, &map, WeightRange::signed(12, 3).unwrap());
     let key = SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap();
     let encrypted = input.encrypt(&images(1, 16), &key, &mut rng).unwrap();
     let before = key.public_key().ring().operations();
@@ -405,7 +411,7 @@ fn overflow_is_refused_before_any_work() {
     assert!(matches!(input.encrypt(&wide, &*KEY, &mut rng), Err(Error::Overflow { .. })));
     assert!(matches!(Encryption::new(input.clone(), &wide, public()), Err(Error::Overflow { .. })));
     let huge = FixedTensor::new(Shape::from([1]), Format::new(MAX_BOUND, 0).unwrap(), vec![1]).unwrap();
-    let doubling = IntWeights::new(WeightRange::signed(3, 0), vec![2]).unwrap();
+    let doubling = IntWeights::new(WeightRange::signed(3, 0).unwrap(), vec![2]).unwrap();
     assert!(matches!(huge.apply(&dense(1, 1), &doubling), Err(Error::Overflow { .. })));
     let narrow = huge.encrypt(&images(1, 63), &*KEY, &mut rng).unwrap();
     assert!(matches!(narrow.add(&narrow), Err(Error::Overflow { .. })));
@@ -458,7 +464,7 @@ fn maps_that_im2col_cannot_hold_are_refused() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let (input, mut rng) = small();
-    let range = WeightRange::signed(4, 3);
+    let range = WeightRange::signed(4, 3).unwrap();
     let encrypted = input.encrypt(&images(1, 30), &*KEY, &mut rng).unwrap();
     let weights_of = |map: &LinearMap| random_weights(&mut ChaCha20Rng::seed_from_u64(1), map, range);
     let apply = |tensor: &EncTensor, map: &Arc<LinearMap>| apply(tensor, map, &weights_of(map), 1);
@@ -514,7 +520,7 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
     };
     let whole = convolution([3, 3], Filters { count: 2, groups: 1 });
     let of_patches = input.encrypt(&patches(&whole, 1, 30), &*KEY, &mut rng).unwrap();
-    let range = WeightRange::signed(4, 0);
+    let range = WeightRange::signed(4, 0).unwrap();
     let weights = |map: &LinearMap| random_weights(&mut ChaCha20Rng::seed_from_u64(1), map, range);
     let apply = |tensor: &EncTensor, map: &Arc<LinearMap>| apply(tensor, map, &weights(map), 1);
     let grouped = convolution([3, 3], Filters { count: 2, groups: 2 });
@@ -622,7 +628,7 @@ fn exponents_grow_by_all_taps_of_patches() {
     let windows = Window::new([3, 3]).with_stride([3, 3]).with_padding([1, 1]).over([4, 2, 2]).unwrap();
     let map = Arc::new(LinearMap::convolution(&windows, Filters { count: 70, groups: 1 }).unwrap());
     assert_eq!((map.blocks()[0].taps(), map.most_terms(), map.columns()), (36, 16, Some(1)));
-    let weights = random_weights(rng, &map, WeightRange::signed(4, 0));
+    let weights = random_weights(rng, &map, WeightRange::signed(4, 0).unwrap());
     let input = random_tensor(rng, map.input(), 1, 100);
     // Weights add 4 bits, 36 taps 6 and stacking 55, together one more than short factors hide; 16 taps would add 5.
     let encrypted = input.encrypt(&patches(&map, 1, 54), &*KEY, rng).unwrap();
@@ -731,7 +737,7 @@ fn formats_are_checked() {
     // Numbers of a peer's plan: neither the scale nor the bound may overflow on the way to being refused.
     let largest = Format::new(MAX_BOUND, 256).unwrap();
     for (scale_bits, terms) in [(i32::MAX, 1), (i32::MIN, 1), (0, usize::MAX)] {
-        let weights = WeightRange::signed(24, scale_bits);
+        let weights = WeightRange::signed(24, scale_bits).unwrap();
         assert!(matches!(largest.weighted_sum(weights, terms), Err(Error::Overflow { .. })));
     }
     let format = Format::new(255, 8).unwrap();
@@ -745,10 +751,36 @@ fn formats_are_checked() {
         Err(Error::Value { index: 1, .. })
     ));
     assert!(matches!(
-        IntWeights::new(WeightRange::signed(4, 0), vec![7, 8]),
+        IntWeights::new(WeightRange::signed(4, 0).unwrap(), vec![7, 8]),
         Err(Error::Weight { index: 1, found: 8, .. })
     ));
-    assert!(IntWeights::new(WeightRange::signed(25, 0), vec![7, 8]).is_err());
-    assert!(IntWeights::new(WeightRange::signed(1, 0), vec![0]).is_err());
-    assert!(IntWeights::new(WeightRange { bits: 0, signed: false, scale_bits: 0 }, vec![0]).is_err());
+    assert!(WeightRange::signed(25, 0).is_err() && WeightRange::signed(1, 0).is_err());
+    assert!(WeightRange::unsigned(25, 0).is_err() && WeightRange::unsigned(0, 0).is_err());
+}
+
+/// What is stated of the sums of rows bounds the sums, is rounded up, and must be true of the weights.
+#[test]
+fn a_statement_about_rows_holds_or_is_refused() {
+    let range = WeightRange::signed(8, 0).unwrap();
+    for (sum, stated) in [(0, 1), (15, 15), (16, 16), (17, 18), (255, 256), (257, 288), (u64::MAX, u64::MAX)]
+    {
+        let rounded = range.with_row_sum(sum).row_sum().unwrap();
+        assert_eq!(rounded, stated, "{sum}");
+    }
+    let map = Arc::new(LinearMap::dense(&Shape::from([3]), 2).unwrap());
+    let values = vec![-128, 100, 1, 7, 7, 7];
+    assert_eq!(map.largest_row_sum(&values).unwrap(), 229);
+    assert!(map.largest_row_sum(&values[1..]).is_err());
+    let honest = IntWeights::new(range, values.clone()).unwrap().summed(&map).unwrap();
+    assert_eq!(honest.range().row_sum(), Some(240));
+    let format = Format::new(10, 4).unwrap();
+    let input = FixedTensor::new(Shape::from([3]), format, vec![-10, 10, 10]).unwrap();
+    let sums = input.apply(&map, &honest).unwrap();
+    assert_eq!((sums.values(), sums.format().bound()), (&[2290, 70][..], 2400));
+    let false_one = IntWeights::new(range.with_row_sum(224), values).unwrap();
+    let refused = Error::RowSum { limit: 224, found: 229 };
+    assert_eq!(input.apply(&map, &false_one).unwrap_err(), refused);
+    let layout = SlotLayout::images(packing(1, 20), Contents::Integers(format)).unwrap();
+    let encrypted = input.encrypt(&layout, public(), &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+    assert_eq!(apply(&encrypted, &map, &false_one, 1).unwrap_err(), refused);
 }

@@ -220,7 +220,7 @@ proptest! {
         let units = largest * f64::from(scale).exp2();
         let half = f64::from(bits as i32 - 1).exp2();
         prop_assert!(largest == 0.0 || (units <= half && units > half / 2.0), "{units} of {half}");
-        let integers = affine.quantize(WeightRange::signed(bits, scale)).unwrap();
+        let integers = affine.quantize(WeightRange::signed(bits, scale).unwrap()).unwrap();
         prop_assert!(integers.values().iter().all(|&weight| integers.range().contains(weight)));
         // Multiples of 2^-8, so that inputs have no rounding of their own.
         let x = values(rng, &input, 2, Format::new(255, 8).unwrap());
@@ -275,7 +275,7 @@ proptest! {
     ) {
         let rng = &mut seeded(seed);
         let affine = layer(config, input.clone(), rng).affine();
-        let integers = affine.quantize(WeightRange::signed(bits, affine.finest_scale(bits))).unwrap();
+        let integers = affine.quantize(WeightRange::signed(bits, affine.finest_scale(bits)).unwrap()).unwrap();
         let x = values(rng, &input, batch, Format::new(255, 8).unwrap());
         let fixed = x.apply(affine.map(), &integers).unwrap();
         let biased = (!affine.bias().is_empty()).then(|| {
@@ -370,7 +370,7 @@ fn dense(weights: &[f32], bias: &[f32]) -> LinearLayer {
 fn extreme_weights_are_rounded_into_range() {
     let affine = dense(&[1.0, -1.0, 0.0], &[0.0]).affine();
     assert_eq!(affine.finest_scale(8), 7);
-    let integers = affine.quantize(WeightRange::signed(8, 7)).unwrap();
+    let integers = affine.quantize(WeightRange::signed(8, 7).unwrap()).unwrap();
     // 1.0 is 128 units of 2^-7, one more than 8 bits hold.
     assert_eq!(integers.values(), [127, -128, 0]);
     let rounding = affine.rounding(&integers, &[1.0; 3]).unwrap();
@@ -379,7 +379,7 @@ fn extreme_weights_are_rounded_into_range() {
     assert_eq!(one.apply(affine.map(), &integers).unwrap().values(), [127, -128]);
 
     let zeros = dense(&[0.0; 3], &[0.0]).affine();
-    let integers = zeros.quantize(WeightRange::signed(8, zeros.finest_scale(8))).unwrap();
+    let integers = zeros.quantize(WeightRange::signed(8, zeros.finest_scale(8)).unwrap()).unwrap();
     assert_eq!(one.apply(zeros.map(), &integers).unwrap().values(), [0, 0]);
     assert_eq!(zeros.rounding(&integers, &[1.0; 3]).unwrap(), [0.0]);
 
@@ -388,12 +388,12 @@ fn extreme_weights_are_rounded_into_range() {
         let affine = dense(&[weight, 0.0], &[0.0]).affine();
         let scale = affine.finest_scale(8);
         assert!(scale.abs() <= 110, "a format holds the scale {scale}");
-        let integers = affine.quantize(WeightRange::signed(8, scale)).unwrap();
+        let integers = affine.quantize(WeightRange::signed(8, scale).unwrap()).unwrap();
         assert_eq!(integers.values(), [units, 0], "{weight}");
     }
     // A scale of the caller's own clamps what it does not hold.
     let affine = dense(&[100.0, -100.0, 0.3], &[0.0]).affine();
-    assert_eq!(affine.quantize(WeightRange::signed(4, 3)).unwrap().values(), [7, -8, 2]);
+    assert_eq!(affine.quantize(WeightRange::signed(4, 3).unwrap()).unwrap().values(), [7, -8, 2]);
 }
 
 #[test]
@@ -423,19 +423,18 @@ fn chains_and_bits_that_do_not_fit_are_refused() {
         matches!(error, Error::Shape { expected, found, .. } if (&expected, &found) == (&[2].into(), &[3].into()))
     );
     for bits in [0, 1, 25, u32::MAX] {
-        assert!(
-            matches!(zeros(2, 2).quantize(WeightRange::signed(bits, 0)), Err(Error::Count { .. })),
-            "{bits}"
-        );
+        assert!(matches!(WeightRange::signed(bits, 0), Err(Error::Count { .. })), "{bits}");
     }
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let refused =
-            dense(&[0.0, bad], &[1.0, bad]).affine().quantize(WeightRange::signed(8, 7)).unwrap_err();
+        let refused = dense(&[0.0, bad], &[1.0, bad])
+            .affine()
+            .quantize(WeightRange::signed(8, 7).unwrap())
+            .unwrap_err();
         assert_eq!(refused, Error::NotFinite { what: "weights", found: 2, of: 4 });
     }
     let mut norm = LinearLayer::new(norm(), &Shape::from([2, 1, 1])).unwrap();
     norm.statistics_mut().unwrap().variance[1] = -1.0;
-    let refused = norm.affine().quantize(WeightRange::signed(8, 7)).unwrap_err();
+    let refused = norm.affine().quantize(WeightRange::signed(8, 7).unwrap()).unwrap_err();
     assert!(matches!(refused, Error::NotFinite { .. }), "{refused}");
     // Of 9801 inputs, where the dense layer alone weighs 1089.
     let strided = Conv2dConfig::new(1, [3, 3]).with_stride([3, 3]);
@@ -445,7 +444,7 @@ fn chains_and_bits_that_do_not_fit_are_refused() {
     assert!(matches!(refused, Error::Count { .. }), "{refused}");
     for wrong in [vec![], vec![1.0; 3], vec![1.0; 5]] {
         assert!(zeros(4, 2).spread(&wrong).is_err() || wrong.is_empty());
-        let integers = IntWeights::new(WeightRange::signed(8, 7), vec![0; 8]).unwrap();
+        let integers = IntWeights::new(WeightRange::signed(8, 7).unwrap(), vec![0; 8]).unwrap();
         assert!(zeros(4, 2).rounding(&integers, &wrong).is_err() || wrong.is_empty());
     }
 }

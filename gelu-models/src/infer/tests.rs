@@ -2,7 +2,7 @@ use std::sync::{Arc, LazyLock};
 
 use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
-use gelu_tensor::{Error, FixedTensor, Format, Packing, Shape, SlotLayout};
+use gelu_tensor::{Error, FixedTensor, Format, Packing, Shape, SlotLayout, WeightRange};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -402,7 +402,8 @@ fn plans_for_another_batch_or_that_do_not_hold_together_are_refused() {
     assert_eq!(refused(2, &|of| of.batch = usize::MAX), PlanError::Batch { expected: 2, found: usize::MAX });
     let error = refused(2, &|of| drop(of.numbers.segments.pop()));
     assert!(matches!(error, PlanError::Description { expected: 2, found: 1, .. }), "{error}");
-    let error = refused(2, &|of| of.numbers.segments[0].weights[0].bits = 99);
+    let range = WeightRange::signed(8, i32::MAX).unwrap();
+    let error = refused(2, &|of| of.numbers.segments[0].weights[0] = range);
     assert!(matches!(&error, PlanError::Numbers { name, .. } if name == "fc1"), "{error}");
     assert!(matches!(refused(2, &|of| of.lanes = 0), PlanError::Option { what: "lanes", .. }));
     // Slots that the client's key has no room for.

@@ -143,9 +143,10 @@ fn round(
     let common = finest.min().unwrap_or(0);
     let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
     for term in &segment.terms {
-        let range = WeightRange::signed(bits(&term.nodes), common - input_scale(term.source));
-        weights.push(term.affine.quantize(range)?);
-        ranges.push(range);
+        let range = WeightRange::signed(bits(&term.nodes), common - input_scale(term.source))?;
+        let rounded = term.affine.quantize(range)?;
+        ranges.push(rounded.range());
+        weights.push(rounded);
         match bias.is_empty() {
             true => bias = term.affine.bias().to_vec(),
             false => bias.iter_mut().zip(term.affine.bias()).for_each(|(sum, bias)| *sum += bias),

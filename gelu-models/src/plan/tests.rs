@@ -128,7 +128,7 @@ fn a_shortcut_adds_no_segment() {
     let sum = &projection.segments()[2];
     // The terms have one scale, so that their sums can be added, and their bounds add up.
     let scales: Vec<i32> =
-        sum.terms().iter().map(|term| term.format().scale_bits() + term.weights().scale_bits).collect();
+        sum.terms().iter().map(|term| term.format().scale_bits() + term.weights().scale_bits()).collect();
     assert_eq!(scales, [sum.format().scale_bits(); 2]);
     let bounds: u64 = sum
         .terms()
@@ -262,7 +262,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let default = PlanOptions::default().weight_bits;
     for (index, bits) in [(0, default), (1, 6), (2, 8), (3, default)] {
         let (wide, narrow) = (&wide.plan().segments()[index], &narrow.plan().segments()[index]);
-        assert_eq!(narrow.terms()[0].weights().bits, bits);
+        assert_eq!(narrow.terms()[0].weights().bits(), bits);
         let slots = |segment: &Segment| segment.layout().ups[0].slot_bits();
         assert_eq!(slots(narrow), slots(wide) - (default - bits) as usize);
         assert_eq!(narrow.operations().total() < wide.operations().total(), bits < default);
@@ -274,7 +274,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     tuned.set_layer_bits(bits);
     let of = |layer_bits: Option<BTreeMap<String, u32>>| {
         let options = PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) };
-        tuned.compile(&options).unwrap().plan().segments()[1].terms()[0].weights().bits
+        tuned.compile(&options).unwrap().plan().segments()[1].terms()[0].weights().bits()
     };
     assert_eq!(of(None), 6);
     assert_eq!(of(Some(BTreeMap::new())), default);
@@ -284,9 +284,9 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let options = PlanOptions { layer_bits: Some(bits.into()), ..options(KeyBits::Bits2048, 1) };
     let program = calibrated(residual(4)).compile(&options).unwrap();
     let found: Vec<u32> =
-        program.plan().segments()[2].terms().iter().map(|term| term.weights().bits).collect();
+        program.plan().segments()[2].terms().iter().map(|term| term.weights().bits()).collect();
     assert_eq!(found, [7, 6]);
-    assert!(program.weights(2).iter().zip([7, 6]).all(|(weights, bits)| weights.range().bits == bits));
+    assert!(program.weights(2).iter().zip([7, 6]).all(|(weights, bits)| weights.range().bits() == bits));
 }
 
 /// A ReLU that is dead on all calibration images has a range of zero, one that is hardly alive a tiny one.
@@ -475,9 +475,13 @@ fn numbers_that_fit_no_integer_are_refused() {
     );
     // As many bits as there are, of everything, and sums of many: more than an integer has.
     let wide = PlanOptions { weight_bits: 24, activation_bits: 24, input_bits: 24, ..PlanOptions::default() };
-    let model = initialised(ModelBuilder::new([1 << 13]).dense("fc1", 2));
-    assert!(model.compile(&wide).is_ok(), "24 + 23 + 13 bits, and biases");
-    let model = initialised(ModelBuilder::new([1 << 14]).dense("fc1", 2));
+    let largest = |inputs: usize| {
+        let mut model = initialised(ModelBuilder::new([inputs]).dense("fc1", 2));
+        with_tensor(&mut model, "fc1.weight", 1.0);
+        model
+    };
+    assert!(largest(1 << 13).compile(&wide).is_ok(), "24 + 23 + 13 bits, and biases");
+    let model = largest(1 << 14);
     assert!(matches!(error(&model, wide), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
     // Weights that are none.
     let mut model = initialised(ModelBuilder::new([2, 2, 2]).conv2d("conv", same(2)).batch_norm2d("norm"));
@@ -500,7 +504,7 @@ fn chains_that_are_too_large_are_refused_by_name() {
         vec![node("conv", conv, &[0]), node("flatten", flatten, &[1]), node("wide", dense(10_000), &[2])];
     let graph = graph([1, 100, 100], nodes, ValueId::of_node(2)).unwrap();
     let format = Format::new(255, 8).unwrap();
-    let segment = SegmentNumbers { weights: vec![WeightRange::signed(8, 7)], bias_exponent: None };
+    let segment = SegmentNumbers { weights: vec![WeightRange::signed(8, 7).unwrap()], bias_exponent: None };
     let numbers = Numbers { formats: BTreeMap::from([(0, format)]), segments: vec![segment] };
     let description = Description { graph, numbers, batch: 1, lanes: 1 };
     let found = Plan::new(description, KeyBits::Bits1024.into()).unwrap_err();
@@ -852,7 +856,7 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     counts(&|of| of.numbers.segments.clear(), [5, 0]);
     counts(&|of| of.numbers.segments.push(of.numbers.segments[0].clone()), [5, 6]);
     counts(&|of| _ = of.numbers.segments[2].weights.pop(), [2, 1]);
-    counts(&|of| of.numbers.segments[0].weights.push(WeightRange::signed(8, 8)), [1, 2]);
+    counts(&|of| of.numbers.segments[0].weights.push(WeightRange::signed(8, 8).unwrap()), [1, 2]);
     // The stem reads the input, and nothing says what it is.
     counts(&|of| _ = of.numbers.formats.remove(&0), [0, 4]);
     let numbers = |edit: &dyn Fn(&mut SegmentNumbers), segment: usize, wanted: &str| {
@@ -861,14 +865,22 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
         assert!(matches!(&error, PlanError::Numbers { name: found, .. } if found == name), "{error}");
         assert!(error.to_string().contains(wanted), "{wanted}: {error}");
     };
-    for bits in [0, 1, 25, u32::MAX] {
-        numbers(&|of| of.weights[0].bits = bits, 1, "bits of a weight");
-    }
+    let scaled = |scale: i32| WeightRange::signed(8, scale).unwrap();
     for scale in [i32::MIN, -300, 300, i32::MAX] {
-        numbers(&|of| of.weights[0].scale_bits = scale, 1, "overflow");
-        numbers(&|of| of.weights[1].scale_bits = scale, 2, "");
+        numbers(&|of| of.weights[0] = scaled(scale), 1, "overflow");
+        numbers(&|of| of.weights[1] = scaled(scale), 2, "");
     }
-    numbers(&|of| of.weights[1].scale_bits += 1, 2, "scale: expected");
+    numbers(&|of| of.weights[1] = scaled(of.weights[1].scale_bits() + 1), 2, "scale: expected");
+    // No statement about rows makes a bound larger than the bits do.
+    let sums =
+        |of: &Description| Plan::new(of.clone(), KeyBits::Bits1024.into()).unwrap().segments()[1].format();
+    let mut stated = described();
+    stated.numbers.segments[1].weights[0] = scaled(7);
+    let all = sums(&stated);
+    stated.numbers.segments[1].weights[0] = scaled(7).with_row_sum(u64::MAX);
+    assert_eq!(sums(&stated), all);
+    stated.numbers.segments[1].weights[0] = scaled(7).with_row_sum(1000);
+    assert!(sums(&stated).bound() < all.bound());
     for exponent in [100, i32::MAX] {
         numbers(&|of| of.bias_exponent = Some(exponent), 0, "overflow");
     }
@@ -896,6 +908,9 @@ fn a_description_travels_as_json() {
         (r#""batch":2"#, r#""batch":-2"#),
         (r#""bias_exponent":"#, r#""exponent":"#),
         (r#""signed":true"#, r#""signed":1"#),
+        (r#""bits":9"#, r#""bits":0"#),
+        (r#""bits":9"#, r#""bits":25"#),
+        (r#""row_sum":"#, r#""row_sum":-"#),
         (r#""bound":"#, r#""bound":99999999999999999"#),
         (r#""nodes":["#, r#""nodes":[{},"#),
     ] {

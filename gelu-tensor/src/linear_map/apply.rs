@@ -50,6 +50,17 @@ impl LinearMap {
         Ok(self.apply(&weights, &inputs)?.into_iter().map(|Wrapping(sum)| sum).collect())
     }
 
+    /// Returns the largest sum of the absolute values of a row's weights: what no output exceeds for inputs of up to 1.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the weights are not as many as the map has.
+    pub fn largest_row_sum(&self, weights: &[i32]) -> Result<u64, Error> {
+        check("weights of a linear map", self.weights, weights.len())?;
+        let magnitude = |&at: &u32| u64::from(weights[at as usize].unsigned_abs());
+        let rows = self.blocks.iter().flat_map(|block| block.weights.chunks_exact(block.taps));
+        Ok(rows.map(|row| row.iter().map(magnitude).sum()).max().unwrap_or(0))
+    }
+
     /// Returns for each weight the sum over all tensors of a batch and products of the output's error times the input:
     /// its gradient. Wrapping.
     ///

@@ -44,7 +44,8 @@ fn every_strategy_is_exact_and_costs_what_the_model_says() {
         (5, false, 9, 5, 2),
         (6, true, 1, 11, 66),
     ] {
-        let range = WeightRange { bits, signed, scale_bits: 0 };
+        let range =
+            if signed { WeightRange::signed(bits, 0) } else { WeightRange::unsigned(bits, 0) }.unwrap();
         let half = if signed { 1i32 << (bits - 1) } else { 0 };
         let mut weights: Vec<i32> =
             (0..rows * taps).map(|_| rng.random_range(0..1i32 << bits) - half).collect();
@@ -142,7 +143,7 @@ fn columns_share_ciphertexts_and_one_zero() {
     let indices =
         [Some(0), None, Some(1), Some(1), Some(2), None, None, None, None, Some(3), Some(0), Some(0)];
     let weights = [-4i64, 3, 2, 1, 0, -1];
-    let range = WeightRange::signed(3, 0);
+    let range = WeightRange::signed(3, 0).unwrap();
     let values = weights.iter().map(|weight| (weight + 4) as u64).collect();
     let matrix = Matrix { columns: 3, range, values };
     let x = inputs.values();
@@ -179,7 +180,7 @@ fn columns_share_ciphertexts_and_one_zero() {
 
 #[test]
 fn many_outputs_share_subsets_and_many_columns_share_windows() {
-    let weights = WeightRange::signed(12, 0);
+    let weights = WeightRange::signed(12, 0).unwrap();
     let dense = MatmulShape { outputs: 120, taps: 256, columns: 1, ciphertexts: 256, weights };
     assert!(matches!(dense.cheapest(1), Strategy::Subset { inputs: 6.. }));
     assert!(dense.operations(dense.cheapest(1)).total() < 60_000);
@@ -193,7 +194,8 @@ fn the_cheapest_strategy_is_the_cheapest() {
     let mut rng = ChaCha20Rng::seed_from_u64(8);
     for _ in 0..200 {
         let [outputs, taps, columns] = [(); 3].map(|()| rng.random_range(1..200));
-        let weights = WeightRange { bits: rng.random_range(2..65), signed: rng.random(), scale_bits: 0 };
+        let mut weights = WeightRange::of_ring(rng.random_range(2..65));
+        weights.signed = rng.random();
         let ciphertexts = rng.random_range(1..=taps * columns);
         let shape = MatmulShape { outputs, taps, columns, ciphertexts, weights };
         for lanes in [1, 8] {

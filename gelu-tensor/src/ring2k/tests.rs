@@ -254,7 +254,7 @@ fn residues_are_no_integers() {
     };
     let next = Arc::new(LinearMap::identity(map.output()).unwrap());
     layout(apply(&sums, &next, (&[1], flood)));
-    let one = IntWeights::new(WeightRange::signed(2, 0), vec![1]).unwrap();
+    let one = IntWeights::new(WeightRange::signed(2, 0).unwrap(), vec![1]).unwrap();
     let how = (ProductWeights::Integers(one.range()), 1);
     let product = Product::cheapest(&next, sums.layout(), 2, how).unwrap();
     layout(sums.apply(&next, &MapWeights::Integers(&one), &product));

@@ -137,7 +137,7 @@ fn totals(plan: &Plan) -> (usize, usize) {
 
 /// The largest weight bits of a segment's terms.
 fn weight_bits(segment: &Segment) -> u32 {
-    segment.terms().iter().map(|term| term.weights().bits).max().unwrap_or(0)
+    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
 }
 
 /// How the first part of a batch is multiplied, term by term.
@@ -159,7 +159,7 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
                 .map(|(term, up)| {
                     json!({
                         "of": plan.graph().name(term.source()), "input": term.map().input(),
-                        "sums": term.sums().is_some(), "weight_bits": term.weights().bits,
+                        "sums": term.sums().is_some(), "weight_bits": term.weights().bits(),
                         "format": term.format(), "layout": up.to_string(),
                     })
                 })

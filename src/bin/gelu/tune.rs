@@ -107,7 +107,7 @@ impl Images {
 
 /// The weight bits of a segment.
 fn bits_of(segment: &Segment) -> u32 {
-    segment.terms().iter().map(|term| term.weights().bits).max().unwrap_or(0)
+    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
 }
 
 /// Takes bits from one layer after the other, the costliest first, as long as the network stays good.

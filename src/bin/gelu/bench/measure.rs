@@ -361,7 +361,7 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         Ok(())
     })?;
     add("re-randomisation", TOGETHER, rerandomise);
-    let range = WeightRange::signed(16, 0);
+    let range = WeightRange::signed(16, 0)?;
     let mut multiply = |name: &str, count: usize, map: LinearMap, weights: Vec<i32>| -> anyhow::Result<()> {
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
