@@ -16,7 +16,7 @@ use gelu_net::io::session::{ClientSession, RunError, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::io::wire::{Limits, WireError, decode_message, encode_message};
 use gelu_net::models::infer::{PROTOCOL_VERSION, Position, SessionError, SessionId};
-use gelu_net::models::peer::{AbortReason, Part};
+use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part, PeerError};
 use gelu_net::models::plan::PlanError;
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Contents, EncChunk, Error, Packing};
@@ -159,10 +159,11 @@ impl Remote {
     }
 }
 
-fn unexpected(error: &RunError, wanted: &str, received: &str) {
+/// A message that is none of those that the state allows.
+fn unexpected(error: &RunError, wanted: &[Expected], received: &str) {
     match error {
         RunError::Peer(SessionError::Unexpected { expected, found }) => {
-            assert!(expected.contains(wanted) && found.contains(received), "{error}");
+            assert!(wanted.contains(expected) && found.contains(received), "{error}");
         }
         _ => panic!("{error:?}"),
     }
@@ -252,7 +253,7 @@ fn the_server_refuses_tensors_of_another_place() {
         (|position| position.session = SessionId([7; 16]), "the inputs of segment 0 of batch 0"),
     ];
     for (edit, found) in edits {
-        let expected = "the next chunk of a segment's inputs in this session";
+        let expected = &[Expected::Inputs];
         let first = |chunk: &Message| vec![encode(&at(chunk, edit))];
         let error = server_on(first, AbortReason::UnexpectedMessage);
         unexpected(&error, expected, &format!("chunk 0 of {found}"));
@@ -283,14 +284,14 @@ fn the_server_refuses_chunks_out_of_order() {
         let session = chunk.position().unwrap().session;
         vec![encode(&split(chunk)[0]), encode(&Message::Finish { session })]
     };
-    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), "the next chunk", "Finish");
+    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), &[Expected::Inputs], "Finish");
     let again = |chunk: &Message| vec![encode(&split(chunk)[0]), encode(&hello(1))];
-    unexpected(&server_on(again, AbortReason::UnexpectedMessage), "the next chunk", "Hello");
+    unexpected(&server_on(again, AbortReason::UnexpectedMessage), &[Expected::Inputs], "Hello");
     let between = |chunk: &Message| {
         let next = at(&split(chunk)[0], |position| position.round = 1);
         vec![encode(&split(chunk)[0]), encode(&next)]
     };
-    unexpected(&server_on(between, AbortReason::UnexpectedMessage), "the next chunk", "of batch 1");
+    unexpected(&server_on(between, AbortReason::UnexpectedMessage), &[Expected::Inputs], "of batch 1");
 }
 
 /// Chunks of one ciphertext are as good; the same one again, or one more than the tensor has, is not.
@@ -321,11 +322,7 @@ fn the_server_refuses_chunks_too_many() {
     // Sums may have been sent before the last chunk was read.
     while !matches!(remote.receive(), Message::Abort { reason: AbortReason::UnexpectedMessage }) {}
     let error = remote.server.join().unwrap().unwrap_err();
-    unexpected(
-        &error,
-        "the next chunk of a segment's inputs",
-        "chunk 1 of the inputs of segment 0 of batch 0",
-    );
+    unexpected(&error, &[Expected::Inputs], "chunk 1 of the inputs of segment 0 of batch 0");
 }
 
 /// The terms of a segment come one after another, each whole, and each once.
@@ -374,7 +371,7 @@ fn the_server_refuses_terms_out_of_order() {
         let errors: Vec<_> =
             messages.into_iter().filter_map(|message| server.handle(message, rng).err()).collect();
         let [error] = &errors[..] else { panic!("{errors:?}") };
-        unexpected(&RunError::Peer(error.clone()), "the next chunk of a segment's inputs", found);
+        unexpected(&RunError::Peer(error.clone()), &[Expected::Inputs], found);
         assert!(server.is_closed());
     }
 }
@@ -393,30 +390,30 @@ fn the_server_refuses_a_third_batch_under_way() {
     assert_eq!(server.batches_under_way(), 2);
     let third = at(&messages[1], |position| position.round = 2);
     let error = refused(server.handle(third, rng));
-    unexpected(&error, "the next chunk of a segment's inputs", "inputs of segment 0 of batch 2");
+    unexpected(&error, &[Expected::Inputs], "inputs of segment 0 of batch 2");
     assert!(server.is_closed());
     let error = refused(client.start(images(1).view()));
-    unexpected(&error, "the end of a batch under way first", "the start of a batch");
+    assert_eq!(error, RunError::Peer(SessionError::Misuse(Misuse::BatchesInFlight)));
     assert!(client.is_closed());
 }
 
 #[test]
 fn the_server_refuses_messages_of_the_wrong_kind() {
     let again = |_: &Message| vec![encode(&hello(1))];
-    unexpected(&server_on(again, AbortReason::UnexpectedMessage), "the next chunk", "Hello");
+    unexpected(&server_on(again, AbortReason::UnexpectedMessage), &[Expected::Inputs], "Hello");
     let finish = |_: &Message| vec![encode(&Message::Finish { session: SessionId([7; 16]) })];
-    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), "the next chunk", "Finish");
+    unexpected(&server_on(finish, AbortReason::UnexpectedMessage), &[Expected::Inputs], "Finish");
     let (mut server, _) = opened(&chain(5), &KEY, 1);
     let description = server.program().unwrap().plan().description().clone();
     let accept = Message::Accept { session: SessionId([0; 16]), description: Box::new(description) };
     let error = refused(server.handle(accept.clone(), &mut rng()));
-    unexpected(&error, "the next chunk", "Accept");
+    unexpected(&error, &[Expected::Inputs], "Accept");
     let accept = |_: &Message| vec![encode(&accept)];
-    unexpected(&server_on(accept, AbortReason::UnexpectedMessage), "the next chunk", "Accept");
+    unexpected(&server_on(accept, AbortReason::UnexpectedMessage), &[Expected::Inputs], "Accept");
 
     let remote = Remote::new();
     remote.send(encode(&Message::Finish { session: SessionId([0; 16]) }));
-    unexpected(&remote.fails(AbortReason::UnexpectedMessage), "Hello", "Finish");
+    unexpected(&remote.fails(AbortReason::UnexpectedMessage), &[Expected::Hello], "Finish");
 }
 
 /// Receives until the client has the sums of a whole tensor and goes on.
@@ -436,7 +433,7 @@ fn the_server_refuses_a_finish_within_a_batch() {
     let session = remote.send_all(&mut client)[0].position().unwrap().session;
     next_activations(&remote, &mut client);
     remote.send(encode(&Message::Finish { session }));
-    unexpected(&remote.fails(AbortReason::UnexpectedMessage), "the next chunk", "Finish");
+    unexpected(&remote.fails(AbortReason::UnexpectedMessage), &[Expected::Inputs], "Finish");
 }
 
 #[test]
@@ -446,7 +443,7 @@ fn the_server_refuses_a_replay() {
     next_activations(&remote, &mut client);
     remote.send(encode(&first[0]));
     let error = remote.fails(AbortReason::UnexpectedMessage);
-    unexpected(&error, "the next chunk", "chunk 0 of the inputs of segment 0 of batch 0");
+    unexpected(&error, &[Expected::Inputs], "chunk 0 of the inputs of segment 0 of batch 0");
 
     // The last message of a batch, in the next one.
     let (remote, mut client) = Remote::open(1);
@@ -456,7 +453,7 @@ fn the_server_refuses_a_replay() {
     remote.answer(&mut client).unwrap();
     remote.send(encode(&second[0]));
     let error = remote.fails(AbortReason::UnexpectedMessage);
-    unexpected(&error, "the next chunk", "chunk 0 of the inputs of segment 1 of batch 0");
+    unexpected(&error, &[Expected::Inputs], "chunk 0 of the inputs of segment 1 of batch 0");
 
     // All of a session's messages in another one, which has another name.
     let (remote, mut client) = Remote::open(1);
@@ -465,7 +462,7 @@ fn the_server_refuses_a_replay() {
     other.send(encode(&hello(1)));
     assert!(matches!(other.receive(), Message::Accept { .. }));
     recorded.iter().for_each(|message| other.send(encode(message)));
-    unexpected(&other.fails(AbortReason::UnexpectedMessage), "in this session", "inputs of segment 0");
+    unexpected(&other.fails(AbortReason::UnexpectedMessage), &[Expected::Inputs], "inputs of segment 0");
     drop(remote);
 }
 
@@ -641,8 +638,9 @@ fn client_on(tamper: impl FnOnce(&Message, &Message) -> Vec<Vec<u8>> + Send, tol
 #[test]
 fn the_client_refuses_messages_out_of_place() {
     type Tamper = fn(&Message, &Message) -> Vec<Vec<u8>>;
-    let awaited = "the next chunk of the sums that are awaited";
-    let cases: [(Tamper, &str, &str); 10] = [
+    let sums_of = |segment: u32| Expected::Tensor { round: 0, part: Part::Sums { segment } };
+    let (awaited, again) = (&[sums_of(0)][..], &[Expected::Nothing, sums_of(1)][..]);
+    let cases: [(Tamper, &[Expected], &str); 10] = [
         (|_, sums| vec![encode(&of_part(sums, Part::Sums { segment: 1 }))], awaited, "sums of segment 1"),
         (|_, sums| vec![encode(&at(sums, |p| p.round = 3))], awaited, "sums of segment 0 of batch 3"),
         (|_, sums| vec![encode(&at(sums, |p| p.session = SessionId([0; 16])))], awaited, "sums of segment 0"),
@@ -654,11 +652,11 @@ fn the_client_refuses_messages_out_of_place() {
         // The client's own chunk has more ciphertexts than the sums.
         (
             |up, _| vec![encode(&of_part(up, Part::Sums { segment: 0 }))],
-            "sums of what was sent",
+            &[Expected::SumsOfInputs],
             "5 ciphertexts where",
         ),
         // The same sums again, whether or not the client has begun with the next segment.
-        (|_, sums| vec![encode(sums), encode(sums)], "the next", "sums of segment 0 of batch 0"),
+        (|_, sums| vec![encode(sums), encode(sums)], again, "sums of segment 0 of batch 0"),
     ];
     for (tamper, expected, found) in cases {
         unexpected(&client_on(tamper, AbortReason::UnexpectedMessage), expected, found);
@@ -676,18 +674,18 @@ fn the_client_refuses_sums_of_what_it_has_not_sent() {
     assert!(server.next_message(rng).unwrap().is_none());
     let early = of_part(&split(&first)[0], Part::Sums { segment: 0 });
     let error = refused(client.handle(early, rng));
-    unexpected(&error, "sums of what was sent", "1 ciphertexts where 0 are due");
+    unexpected(&error, &[Expected::SumsOfInputs], "1 ciphertexts where 0 are due");
     assert!(client.is_closed());
 
     // Nor are there any before a batch, or a second plan.
     let (_, mut client) = opened(&chain(5), &KEY, 1);
     let error = refused(client.handle(of_part(&first, Part::Sums { segment: 0 }), rng));
-    unexpected(&error, "nothing before the next batch", "sums of segment 0");
+    unexpected(&error, &[Expected::Nothing], "sums of segment 0");
     let (server, mut client) = opened(&chain(5), &KEY, 1);
     let description = Box::new(server.program().unwrap().plan().description().clone());
     let accept = Message::Accept { session: SessionId([0; 16]), description };
     let error = refused(client.handle(accept, rng));
-    unexpected(&error, "nothing before the next batch", "Accept");
+    unexpected(&error, &[Expected::Nothing], "Accept");
 }
 
 #[test]

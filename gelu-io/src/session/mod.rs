@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use gelu_models::infer::SessionError;
-use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, Place};
+use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, PeerError, Place};
 use rand::CryptoRng;
 
 pub use account::{Account, Role, Seen, StepRecord};
@@ -275,7 +275,7 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
 /// What the peer is told; `None` where it knows, or is gone.
 fn reason<P: Peer>(error: &RunError<P::Error>) -> Option<AbortReason> {
     match error {
-        RunError::Peer(error) => P::reason(error),
+        RunError::Peer(error) => error.reason(),
         RunError::Wire(WireError::Content(_) | WireError::ForeignKey { .. }) => Some(AbortReason::BadTensor),
         RunError::Wire(_) => Some(AbortReason::Malformed),
         RunError::Disconnected(_) | RunError::Stalled => None,

@@ -4,7 +4,7 @@ use gelu_tensor::Decryption;
 use gelu_tensor::paillier::Randomizer;
 use rand::CryptoRng;
 
-use crate::peer::{Part, Peer};
+use crate::peer::{Expected, Part, Peer};
 use crate::train::private::{Client, Event, Message, PrivateError, Server};
 
 /// The first update of a turn, seen from both sides.
@@ -56,7 +56,8 @@ pub fn observe(
             match client.handle(message, rng)? {
                 Some(Event::Ready) => client.proceed()?,
                 Some(Event::Ended) => {
-                    return Err(PrivateError::State("the turn ended without an update"));
+                    let (expected, found) = (Expected::Ciphertexts, "Ended".to_owned());
+                    return Err(PrivateError::Unexpected { expected, found });
                 }
                 None => {}
             }

@@ -202,5 +202,5 @@ fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
 
     let (mut server, mut client) = sides(1);
     let without = observe(&mut server, &mut client, &mut ChaCha20Rng::seed_from_u64(1));
-    assert!(matches!(without, Err(PrivateError::State(_))), "{without:?}");
+    assert!(matches!(without, Err(PrivateError::Unexpected { .. })), "{without:?}");
 }

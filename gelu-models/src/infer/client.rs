@@ -11,7 +11,8 @@ use ndarray::ArrayView2;
 use rand::CryptoRng;
 
 use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
-use crate::peer::{AbortReason, Idle, Part, Peer};
+use crate::peer::exchange::Outgoing;
+use crate::peer::{Expected, Idle, Misuse, Part, Peer};
 use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, Run};
 
 /// Random factors that a client makes before it knows the plan: hardly any network takes fewer for its first tensor.
@@ -64,9 +65,7 @@ struct Batch {
     run: Run,
     segment: usize,
     /// What is to be sent, term by term; the first may be under way.
-    inputs: VecDeque<Encryption>,
-    /// Chunks of the tensor that is being sent.
-    chunks: u32,
+    inputs: VecDeque<Outgoing>,
     /// Ciphertexts sent of the last term, once those before were sent.
     sent: usize,
 }
@@ -128,25 +127,23 @@ impl Client {
     /// sends. As many as [`BATCHES_UNDER_WAY`] can be under way.
     ///
     /// # Errors
-    /// [`SessionError::Unexpected`] when no batch may start now; [`SessionError::Numbers`] when the images are not as
-    /// many as the session's batch, not of the model's input shape, or not finite. The session is closed then.
+    /// [`SessionError::Misuse`] when no batch may start now; [`SessionError::Images`] when the images are not as many as
+    /// the session's batch, not of the model's input shape, or not finite. The session is closed then.
     pub fn start(&mut self, images: ArrayView2<'_, f32>) -> Result<(), SessionError> {
         let may_start = self.may_start();
-        let mut running = self.take_running("the start of a batch")?;
+        let mut running = self.take_running()?;
         if !may_start {
-            let found = "the start of a batch".to_owned();
-            return Err(SessionError::Unexpected { expected: "the end of a batch under way first", found });
+            return Err(Misuse::BatchesInFlight.into());
         }
-        let in_first = |source| SessionError::Numbers { segment: 0, source };
         let (expected, found) = (self.batch as usize, images.nrows());
         if expected != found {
-            return Err(in_first(Error::Count { what: "images of a batch", expected, found }));
+            return Err(SessionError::Images(Error::Count { what: "images of a batch", expected, found }));
         }
         let (run, need) =
-            Run::start(running.plan.clone(), self.functions.clone(), images).map_err(in_first)?;
+            Run::start(running.plan.clone(), self.functions.clone(), images).map_err(SessionError::Images)?;
         let round = running.next_round;
         running.next_round = round.wrapping_add(1);
-        let mut batch = Batch { round, run, segment: 0, inputs: VecDeque::new(), chunks: 0, sent: 0 };
+        let mut batch = Batch { round, run, segment: 0, inputs: VecDeque::new(), sent: 0 };
         batch.encrypt(need, &running.plan, &self.key)?;
         running.batches.push_back(batch);
         self.state = State::Running(running);
@@ -156,17 +153,15 @@ impl Client {
     /// Ends the session between two batches: the next message says so, and is the last.
     ///
     /// # Errors
-    /// [`SessionError::Unexpected`] within a batch, [`SessionError::Closed`] after the end.
+    /// [`SessionError::Misuse`] within a batch, [`SessionError::Closed`] after the end.
     pub fn finish(&mut self) -> Result<(), SessionError> {
-        let found = "the end of the session";
-        let mut running = self.take_running(found)?;
-        if running.batches.is_empty() {
-            running.finishing = true;
-            self.state = State::Running(running);
-            return Ok(());
+        let mut running = self.take_running()?;
+        if !running.batches.is_empty() {
+            return Err(Misuse::WithinBatch.into());
         }
-        let expected = "the end of the batches under way first";
-        Err(SessionError::Unexpected { expected, found: found.to_owned() })
+        running.finishing = true;
+        self.state = State::Running(running);
+        Ok(())
     }
 
     fn running(&self) -> Option<&Running> {
@@ -177,14 +172,11 @@ impl Client {
     }
 
     /// Consumes the state, which must be that of an accepted session.
-    fn take_running(&mut self, found: &str) -> Result<Box<Running>, SessionError> {
+    fn take_running(&mut self) -> Result<Box<Running>, SessionError> {
         match mem::replace(&mut self.state, State::Closed) {
             State::Running(running) => Ok(running),
             State::Closed => Err(SessionError::Closed),
-            State::New | State::Greeting => Err(SessionError::Unexpected {
-                expected: "the server's reply first",
-                found: found.to_owned(),
-            }),
+            State::New | State::Greeting => Err(Misuse::NotAccepted.into()),
         }
     }
 }
@@ -210,7 +202,7 @@ impl Peer for Client {
                 Ok(Some(Event::Ready))
             }
             (State::New | State::Greeting, other) => {
-                Err(SessionError::Unexpected { expected: "Accept", found: other.to_string() })
+                Err(SessionError::Unexpected { expected: Expected::Accept, found: other.to_string() })
             }
             (State::Running(mut running), message) => {
                 let event = match running.take(message, &self.key)? {
@@ -264,10 +256,6 @@ impl Peer for Client {
     fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
-
-    fn reason(error: &SessionError) -> Option<AbortReason> {
-        error.reason()
-    }
 }
 
 impl Running {
@@ -282,7 +270,7 @@ impl Running {
             Err(SessionError::Unexpected { expected, found: message.to_string() })
         };
         let Some(&(round, index)) = self.awaited.front() else {
-            return unexpected("nothing before the next batch", &message);
+            return unexpected(Expected::Nothing, &message);
         };
         let segment = &self.plan.segments()[index];
         let part = Part::Sums { segment: index as u32 };
@@ -299,7 +287,7 @@ impl Running {
                     (segment.sums_after(sent), sums.ciphertexts() + ciphertexts.ciphertext_count());
                 if found > due {
                     let found = format!("{found} ciphertexts where {due} are due");
-                    return Err(SessionError::Unexpected { expected: "sums of what was sent", found });
+                    return Err(SessionError::Unexpected { expected: Expected::SumsOfInputs, found });
                 }
                 sums.push(chunk, &ciphertexts, key).map_err(in_segment)?;
                 if !sums.is_complete() {
@@ -308,7 +296,7 @@ impl Running {
                 }
                 sums.finish().map(Some).map_err(in_segment)
             }
-            other => unexpected("the next chunk of the sums that are awaited", &other),
+            other => unexpected(Expected::Tensor { round, part }, &other),
         }
     }
 
@@ -351,15 +339,12 @@ impl Running {
         let terms = self.plan.segments()[batch.segment].terms().len();
         let (segment, term) = (batch.segment as u32, (terms - batch.inputs.len()) as u32);
         let inputs = batch.inputs.front_mut()?;
-        let ciphertexts = inputs.next_chunk(randomizer, rng)?;
-        let index = batch.chunks;
-        batch.chunks += 1;
+        let (index, ciphertexts) = inputs.next(randomizer, rng)?;
         if term as usize + 1 == terms {
-            batch.sent = inputs.ciphertexts_made();
+            batch.sent = inputs.ciphertexts();
         }
         if inputs.is_complete() {
             batch.inputs.pop_front();
-            batch.chunks = 0;
         }
         if batch.inputs.is_empty() {
             self.sending = None;
@@ -375,10 +360,10 @@ impl Batch {
     fn encrypt(&mut self, need: Need, plan: &Plan, key: &SecretKey) -> Result<(), SessionError> {
         let Need::Sums { segment, inputs } = need else { return Ok(()) };
         let layouts = &plan.segments()[segment].layout().ups;
-        let encrypt = |(values, layout)| Encryption::new(values, layout, key.public_key());
+        let encrypt = |(values, layout)| Encryption::new(values, layout, key.public_key()).map(Outgoing::new);
         let inputs = inputs.into_iter().zip(layouts).map(encrypt).collect::<Result<_, _>>();
         self.inputs = inputs.map_err(|source| SessionError::Numbers { segment: segment as u32, source })?;
-        (self.segment, self.chunks, self.sent) = (segment, 0, 0);
+        (self.segment, self.sent) = (segment, 0);
         Ok(())
     }
 }

@@ -28,7 +28,8 @@ pub use client::{Client, Event};
 pub use message::{BATCHES_UNDER_WAY, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
 pub use server::{Server, ServerModel};
 
-use crate::peer::AbortReason;
+use crate::peer::{AbortReason, Blame, Expected, Misuse, PeerError};
+use crate::plan::PlanError;
 
 /// Why a session ended before its end. The session is closed then.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -38,26 +39,32 @@ pub enum SessionError {
     #[error("unexpected message: expected {expected}, received {found}")]
     Unexpected {
         /// What the state allows.
-        expected: &'static str,
-        /// What came.
+        expected: Expected,
+        /// What arrived.
         found: String,
     },
+    /// The caller asked for something that the state does not allow.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
     /// The peer speaks another version of the protocol.
-    #[error("protocol version: expected {expected}, received {found}")]
+    #[error("protocol version: expected {expected}, received {found}; use the same release on both sides")]
     Version {
         /// Ours.
         expected: u16,
         /// The peer's.
         found: u16,
     },
+    /// The images of a batch are not what the session is for.
+    #[error("images of a batch")]
+    Images(#[source] gelu_tensor::Error),
     /// The peer sent a plan that does not hold together.
-    #[error("the server's plan: {0}")]
-    Plan(#[source] crate::plan::PlanError),
+    #[error("the server's plan does not hold together")]
+    Plan(#[source] PlanError),
     /// The server has no plan for what the client asks.
-    #[error("no plan for this client: {0}")]
-    Refused(#[source] crate::plan::PlanError),
+    #[error("there is no plan for this client")]
+    Refused(#[source] PlanError),
     /// A computation failed.
-    #[error("segment {segment}: {source}")]
+    #[error("segment {segment}")]
     Numbers {
         /// The segment.
         segment: u32,
@@ -72,15 +79,22 @@ pub enum SessionError {
     Closed,
 }
 
-impl SessionError {
-    /// Returns what the peer is told: enough to know who is to blame, nothing about our values; `None` where it knows.
-    pub fn reason(&self) -> Option<AbortReason> {
+impl PeerError for SessionError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Misuse(_) | Self::Images(_) | Self::Closed => Blame::Caller,
+            _ => Blame::Peer,
+        }
+    }
+
+    fn reason(&self) -> Option<AbortReason> {
         Some(match self {
             Self::Unexpected { .. } => AbortReason::UnexpectedMessage,
             Self::Version { .. } => AbortReason::Version,
             Self::Numbers { .. } => AbortReason::BadTensor,
             Self::Plan(_) => AbortReason::BadPlan,
             Self::Refused(_) => AbortReason::Refused,
+            Self::Misuse(_) | Self::Images(_) => AbortReason::Failed,
             Self::Closed => AbortReason::Closed,
             Self::Aborted(_) => return None,
         })

@@ -5,14 +5,15 @@ use std::convert::Infallible;
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
+use gelu_tensor::EncTensorBuilder;
 use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
-use gelu_tensor::{EncTensor, EncTensorBuilder};
 use rand::CryptoRng;
 
 use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::Model;
-use crate::peer::{AbortReason, Counted, Idle, Part, Peer};
+use crate::peer::exchange::Incoming;
+use crate::peer::{Counted, Expected, Idle, Part, Peer};
 use crate::plan::{Lowered, PlanError, PlanOptions, Program};
 
 /// A model that a server offers: the network, and how it is to be planned for any client.
@@ -99,13 +100,8 @@ struct Batch {
 struct Job {
     round: u32,
     segment: usize,
-    /// The tensors of the terms that have come or begun to come.
-    inputs: Vec<EncTensorBuilder>,
-    terms: usize,
-    /// Parts of the batch that were computed.
-    parts: usize,
-    /// Chunks of sums so far.
-    chunks: u32,
+    /// A tensor for each term.
+    inputs: Incoming,
 }
 
 impl Server {
@@ -171,7 +167,7 @@ impl Peer for Server {
                 }));
             }
             (State::Listening, other) => {
-                return Err(SessionError::Unexpected { expected: "Hello", found: other.to_string() });
+                return Err(SessionError::Unexpected { expected: Expected::Hello, found: other.to_string() });
             }
             (State::Computing(mut computing), message) => {
                 if !computing.is_end(&message) {
@@ -222,16 +218,8 @@ impl Peer for Server {
     fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
-
-    fn reason(error: &SessionError) -> Option<AbortReason> {
-        error.reason()
-    }
-
     fn operations(&self) -> Counted {
-        self.key().map_or(Counted::default(), |key| Counted {
-            computing: key.ring().operations(),
-            checking: key.check_operations(),
-        })
+        Counted::under(self.key())
     }
 }
 
@@ -243,39 +231,31 @@ impl Computing {
     }
 
     fn take(&mut self, message: Message) -> Result<(), SessionError> {
-        let unexpected = |message: &Message| {
-            let expected = "the next chunk of a segment's inputs in this session";
-            Err(SessionError::Unexpected { expected, found: message.to_string() })
-        };
-        let Message::Tensor { position, index, ciphertexts } = message else { return unexpected(&message) };
+        let found = message.to_string();
+        let unexpected = || SessionError::Unexpected { expected: Expected::Inputs, found };
+        let Message::Tensor { position, index, ciphertexts } = message else { return Err(unexpected()) };
         let Position { session, round, part: Part::Inputs { segment, term } } = position else {
-            return unexpected(&Message::Tensor { position, index, ciphertexts });
+            return Err(unexpected());
         };
         let in_segment = |source| SessionError::Numbers { segment, source };
-        let job = match self.jobs.back_mut().filter(|job| !job.has_come()) {
-            Some(job) => job,
-            None if session == self.session && term == 0 && self.batches.begin(round, segment) => {
-                let terms = self.program.plan().segments()[segment as usize].terms().len();
-                let segment = segment as usize;
-                self.jobs.push_back(Job { round, segment, inputs: vec![], terms, parts: 0, chunks: 0 });
-                match self.jobs.back_mut() {
-                    Some(job) => job,
-                    None => return Ok(()),
-                }
+        if self.jobs.back().is_none_or(|job| job.inputs.due().is_none()) {
+            if session != self.session || term != 0 || !self.batches.begin(round, segment) {
+                return Err(unexpected());
             }
-            None => return unexpected(&Message::Tensor { position, index, ciphertexts }),
+            let terms = self.program.plan().segments()[segment as usize].terms().len();
+            self.jobs.push_back(Job { round, segment: segment as usize, inputs: Incoming::new(terms) });
+        }
+        let Some(job) = self.jobs.back_mut() else { return Err(unexpected()) };
+        let due = (self.session, job.round, job.segment, job.inputs.due());
+        if due != (session, round, segment as usize, Some(term as usize)) {
+            return Err(unexpected());
+        }
+        let planned = &self.program.plan().segments()[job.segment];
+        let begin = || {
+            let images = planned.layout().parts.first().map_or(1, |part| part.images);
+            EncTensorBuilder::new(&self.key, planned.up_header(term as usize), images)
         };
-        let place = (job.round, job.segment as u32, job.next_term());
-        if session != self.session || place != (round, segment, term as usize) {
-            return unexpected(&Message::Tensor { position, index, ciphertexts });
-        }
-        if job.inputs.len() == term as usize {
-            let segment = &self.program.plan().segments()[segment as usize];
-            let images = segment.layout().parts.first().map_or(1, |part| part.images);
-            let input = EncTensorBuilder::new(&self.key, segment.up_header(term as usize), images);
-            job.inputs.push(input.map_err(in_segment)?);
-        }
-        job.inputs[term as usize].push(index, &ciphertexts).map_err(in_segment)
+        job.inputs.push((index, &ciphertexts), begin).map_err(in_segment)
     }
 
     fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
@@ -287,7 +267,7 @@ impl Computing {
         let message = self.outgoing.pop_front();
         // Only with the last of its sums in hand can a client go on.
         if self.outgoing.is_empty()
-            && self.jobs.front().is_some_and(|job| job.is_done())
+            && self.jobs.front().is_some_and(|job| job.inputs.is_answered())
             && let Some(job) = self.jobs.pop_front()
         {
             self.batches.end(job.round, job.segment as u32, self.program.plan().segments().len());
@@ -323,24 +303,6 @@ impl Batches {
 }
 
 impl Job {
-    /// The term whose chunks come next.
-    fn next_term(&self) -> usize {
-        match self.inputs.last() {
-            Some(last) if !last.is_complete() => self.inputs.len() - 1,
-            _ => self.inputs.len(),
-        }
-    }
-
-    /// Whether all inputs have come.
-    fn has_come(&self) -> bool {
-        self.next_term() == self.terms
-    }
-
-    /// Whether all sums have been computed.
-    fn is_done(&self) -> bool {
-        self.has_come() && self.inputs.iter().all(EncTensorBuilder::is_empty)
-    }
-
     /// The segment on the next images, if they have come: products, biases, repacking, re-randomization.
     fn advance(
         &mut self,
@@ -349,27 +311,17 @@ impl Job {
         session: SessionId,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Message>, SessionError> {
-        if self.inputs.len() < self.terms || !self.inputs.iter().all(EncTensorBuilder::has_part) {
-            return Ok(vec![]);
-        }
-        let images: Vec<EncTensor> = self.inputs.iter_mut().filter_map(|input| input.next_part()).collect();
+        let Some((at, images)) = self.inputs.next_part() else { return Ok(vec![]) };
         let segment = &program.plan().segments()[self.segment];
-        let Some(part) = segment.layout().images().nth(self.parts) else { return Ok(vec![]) };
+        let Some(part) = segment.layout().images().nth(at) else { return Ok(vec![]) };
         let exponents = key.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
         // Stacking leaves cores idle, which make the random factors meanwhile.
         let (sums, fresh) = rayon::join(|| program.sums(self.segment, part, &images), || exponents.powers());
         let sums = sums.map_err(|source| SessionError::Numbers { segment: self.segment as u32, source })?;
         let part = Part::Sums { segment: self.segment as u32 };
         let position = Position { session, round: self.round, part };
-        let chunks = sums.rerandomize_with(fresh, rng).chunks();
-        let messages = (self.chunks..).zip(chunks).map(|(index, ciphertexts)| Message::Tensor {
-            position,
-            index,
-            ciphertexts,
-        });
-        let messages: Vec<Message> = messages.collect();
-        self.chunks += messages.len() as u32;
-        self.parts += 1;
-        Ok(messages)
+        let chunks = self.inputs.number(sums.rerandomize_with(fresh, rng).chunks());
+        let message = |(index, ciphertexts)| Message::Tensor { position, index, ciphertexts };
+        Ok(chunks.into_iter().map(message).collect())
     }
 }

@@ -33,7 +33,7 @@ pub enum PlanError {
         name: String,
     },
     /// A segment whose numbers do not fit the key or an integer, or that is too large.
-    #[error("segment `{name}`: {source}")]
+    #[error("segment `{name}`")]
     Numbers {
         /// The segment.
         name: String,

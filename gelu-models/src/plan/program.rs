@@ -10,6 +10,7 @@ use super::cut::{Cut, Fusion};
 use super::numbers::{IntegerSegment, Numbers, choose};
 use super::run::sums_in_the_clear;
 use super::{Description, Functions, Need, Outcome, Part, Plan, PlanError, PlanOptions, Run};
+use crate::peer::exchange::{TensorProduct, sum_of_products};
 use crate::{Graph, Model};
 
 /// A model that was cut and rounded: all of a program that does not depend on key and batch.
@@ -116,19 +117,14 @@ impl Program {
     pub fn sums(&self, segment: usize, part: &Part, inputs: &[EncTensor]) -> Result<EncTensor, Error> {
         let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
         let segment = &self.plan.segments()[segment];
-        let mut sums: Option<EncTensor> = None;
         let terms = segment.terms().iter().zip(weights).zip(&part.products).zip(inputs);
-        for (((term, weights), product), input) in terms {
-            // Of a layer before and one after flattening the shapes differ.
-            let term = input
-                .apply(term.map(), &MapWeights::Integers(weights), product)?
-                .reshape(segment.shape().clone())?;
-            sums = Some(match sums {
-                None => term,
-                Some(sums) => sums.add(&term)?,
-            });
-        }
-        let sums = sums.ok_or(Error::Count { what: "terms of a segment", expected: 1, found: 0 })?;
+        let products = terms.map(|(((term, weights), product), input)| TensorProduct {
+            input,
+            map: term.map(),
+            weights: MapWeights::Integers(weights),
+            product,
+        });
+        let sums = sum_of_products(products, segment.shape())?;
         let sums = match segment.bias(bias)? {
             Some(bias) => sums.add_plain(&bias)?,
             None => sums,

@@ -862,8 +862,9 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     let numbers = |edit: &dyn Fn(&mut SegmentNumbers), segment: usize, wanted: &str| {
         let error = refused(&|of| edit(&mut of.numbers.segments[segment]));
         let name = ["stem+norm", "a", "b+c", "gate", "fc"][segment];
-        assert!(matches!(&error, PlanError::Numbers { name: found, .. } if found == name), "{error}");
-        assert!(error.to_string().contains(wanted), "{wanted}: {error}");
+        let PlanError::Numbers { name: found, source } = &error else { panic!("{error}") };
+        assert_eq!(found, name);
+        assert!(source.to_string().contains(wanted), "{wanted}: {source}");
     };
     let scaled = |scale: i32| WeightRange::signed(8, scale).unwrap();
     for scale in [i32::MIN, -300, 300, i32::MAX] {

@@ -1,9 +1,9 @@
 //! Why private training cannot start or go on.
 
 use gelu_tensor::Shape;
+use gelu_tensor::paillier::KeyBits;
 
-use super::Position;
-use crate::peer::AbortReason;
+use crate::peer::{AbortReason, Blame, Expected, Misuse, PeerError};
 
 /// Why private training cannot start or go on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum PrivateError {
         found: String,
     },
     /// A layer's numbers do not fit the key or the ring.
-    #[error("layer `{layer}`: {source}")]
+    #[error("layer `{layer}`")]
     Layer {
         /// Its name.
         layer: String,
@@ -68,8 +68,8 @@ pub enum PrivateError {
     },
     /// The weights of a layer have grown so large that a sum could leave the ring.
     #[error(
-        "layer `{layer}`: its sums may need {needed_bits} bits, but the ring has {available_bits}; use a larger ring \
-         (--ring-bits 48), a smaller range of activations, or a lower learning rate"
+        "layer `{layer}`: its sums may need {needed_bits} bits, but the ring has {available_bits}; use a larger ring, a \
+         smaller range of activations, or a lower learning rate"
     )]
     RingFull {
         /// Its name.
@@ -82,8 +82,8 @@ pub enum PrivateError {
     /// A turn would show a client more equations than a layer has unknowns.
     #[error(
         "layer `{layer}`: {iterations} iteration(s) show a client {equations} linear equations for each group of \
-         {unknowns} unknown weights, of which fewer may be shown; use a smaller batch, --leakage paper (which counts \
-         iterations only) or --leakage off"
+         {unknowns} unknown weights, of which fewer may be shown; use a smaller batch, or a leakage policy that counts \
+         iterations only"
     )]
     Leakage {
         /// Its name.
@@ -99,25 +99,31 @@ pub enum PrivateError {
     #[error(transparent)]
     Numbers(#[from] gelu_tensor::Error),
     /// A message that the state does not allow.
-    #[error("expected {expected}, found {found}")]
+    #[error("unexpected message: expected {expected}, received {found}")]
     Unexpected {
-        /// What is allowed.
-        expected: &'static str,
-        /// What came.
+        /// What the state allows.
+        expected: Expected,
+        /// What arrived.
         found: String,
     },
+    /// The caller asked for something that the state does not allow.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
     /// The peer ended the turn.
     #[error("the peer ended the turn: {0}")]
     Aborted(AbortReason),
-
-    /// A tensor that belongs elsewhere.
-    #[error("expected {expected}, found {found}")]
-    Place {
-        /// Where the next one belongs.
-        expected: String,
-        /// Where this one does.
-        found: Position,
+    /// A key of another size than the plan is for.
+    #[error("key: expected {} bits as the plan says, found {}", .expected.bits(), .found.bits())]
+    KeySize {
+        /// The plan's.
+        expected: KeyBits,
+        /// The key's.
+        found: KeyBits,
     },
+    /// A turn was granted that cannot be taken: one without iterations, without room for each segment, at a rate beyond the
+    /// weights' grid, for another plan than before, or another turn than the client was in.
+    #[error("the grant of a turn: {0}")]
+    Grant(&'static str),
     /// The peer speaks another version of the protocol.
     #[error(
         "version of the protocol: expected {expected}, found {found}; use the same release on both sides"
@@ -144,27 +150,77 @@ pub enum PrivateError {
         /// The bound.
         bound: u64,
     },
+    /// Parameters of another number than the plan's, or outside its ring.
+    #[error("parameters: expected {expected}, each below 2^{bits}, found {found}")]
+    Parameters {
+        /// As many as the plan has.
+        expected: usize,
+        /// Bits of the plan's ring.
+        bits: u32,
+        /// As many as were given that are in the ring.
+        found: usize,
+    },
     /// A state that is not of this run.
     #[error("state to resume from: {0}")]
-    State(&'static str),
+    Resume(ResumeFault),
+    /// Something that cannot be, whatever caller and peer do.
+    #[error("a defect of this library, please report it: {0}")]
+    Bug(&'static str),
     /// All images of the run have been trained on.
     #[error("the run is complete: all its iterations have been done")]
     Complete,
 }
 
+/// What of a kept state is not of the run that is to be taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeFault {
+    /// The client's masks.
+    #[error("its masks are not those of the plan")]
+    Masks,
+    /// The turn that was in progress.
+    #[error("its turn is not the next of the run")]
+    Turn,
+    /// The number of clients.
+    #[error("it has another number of clients")]
+    Clients,
+}
+
 impl PrivateError {
-    /// Returns what the peer is told: enough to know who is to blame, nothing about our values; `None` where it knows.
-    pub fn reason(&self) -> Option<AbortReason> {
+    pub(super) fn no_clients() -> Self {
+        Self::Setting { what: "clients", expected: "at least 1".to_owned(), found: "0".to_owned() }
+    }
+}
+
+impl PeerError for PrivateError {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Unexpected { .. }
+            | Self::Aborted(_)
+            | Self::Version { .. }
+            | Self::KeySize { .. }
+            | Self::Grant(_)
+            | Self::Gradient { .. }
+            | Self::Numbers(_) => Blame::Peer,
+            Self::Resume(_) => Blame::File,
+            Self::Bug(_) => Blame::Bug,
+            _ => Blame::Caller,
+        }
+    }
+
+    fn reason(&self) -> Option<AbortReason> {
         Some(match self {
-            Self::Unexpected { .. } | Self::Place { .. } => AbortReason::UnexpectedMessage,
+            Self::Unexpected { .. } => AbortReason::UnexpectedMessage,
             Self::Version { .. } => AbortReason::Version,
-            Self::Numbers(_) => AbortReason::BadTensor,
+            Self::Numbers(_) | Self::Gradient { .. } => AbortReason::BadTensor,
             Self::Model { .. }
             | Self::Layer { .. }
             | Self::NoSoftmax { .. }
             | Self::Untrainable { .. }
             | Self::NoWeights
             | Self::TooLarge { .. }
+            | Self::KeySize { .. }
+            | Self::Grant(_)
             | Self::Setting { .. } => AbortReason::BadPlan,
             Self::Complete | Self::Leakage { .. } => AbortReason::Refused,
             Self::Aborted(_) => return None,

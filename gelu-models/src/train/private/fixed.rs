@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::learner::{Learner, Need};
 use super::master::{Master, MasterState};
 use super::{
-    LayerLeakage, LearnerConfig, LearnerState, MasterConfig, PrivateError, Samples, Statistics, TrainPlan,
+    LayerLeakage, LearnerConfig, LearnerState, MasterConfig, PrivateError, ResumeFault, Samples, Statistics,
+    TrainPlan,
 };
 
 /// Training in turns on the very integers of private training, without masks and encryption.
@@ -35,7 +36,7 @@ impl FixedTrainer {
             .map(|(samples, config)| Learner::new(plan.clone(), samples, config))
             .collect::<Result<Vec<_>, _>>()?;
         if learners.is_empty() {
-            return Err(PrivateError::State("a run needs at least one client"));
+            return Err(PrivateError::no_clients());
         }
         Ok(Self { plan, master, learners })
     }
@@ -43,7 +44,7 @@ impl FixedTrainer {
     /// Takes the run up again between two turns.
     ///
     /// # Errors
-    /// [`PrivateError::State`] when the state is not of this run.
+    /// [`PrivateError::Resume`] when the state is not of this run.
     pub fn restore(
         &mut self,
         config: MasterConfig,
@@ -51,7 +52,7 @@ impl FixedTrainer {
         learners: Vec<LearnerState>,
     ) -> Result<(), PrivateError> {
         if learners.len() != self.learners.len() {
-            return Err(PrivateError::State("it has another number of clients"));
+            return Err(PrivateError::Resume(ResumeFault::Clients));
         }
         self.master = Master::resume(self.plan.clone(), config, state)?;
         self.learners.iter_mut().zip(learners).try_for_each(|(learner, state)| learner.restore(state))

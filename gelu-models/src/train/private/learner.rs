@@ -103,7 +103,7 @@ struct Pass {
 impl Pass {
     fn read(&self, values: &[ValueId]) -> Result<Vec<&[f64]>, PrivateError> {
         let read = |value: &ValueId| self.values[value.index()].as_ref().map(|value| &value[..]);
-        let read = |value| read(value).ok_or(PrivateError::State("a value is read before it is known"));
+        let read = |value| read(value).ok_or(PrivateError::Bug("a value is read before it is known"));
         values.iter().map(read).collect()
     }
 
@@ -149,9 +149,11 @@ impl Learner {
     }
 
     pub(super) fn restore(&mut self, state: LearnerState) -> Result<(), PrivateError> {
-        let totals = state.turn.as_ref().map_or(self.plan.parameters(), |(_, _, totals)| totals.len());
-        if state.velocity.len() != self.plan.parameters() || totals != self.plan.parameters() {
-            return Err(PrivateError::State("it has another number of parameters"));
+        let expected = self.plan.parameters();
+        let totals = state.turn.as_ref().map_or(expected, |(_, _, totals)| totals.len());
+        if let Some(&found) = [state.velocity.len(), totals].iter().find(|&&found| found != expected) {
+            let bits = self.plan.numbers().ring.bits();
+            return Err(PrivateError::Parameters { expected, bits, found });
         }
         self.state = state;
         self.turn = None;
@@ -169,7 +171,9 @@ impl Learner {
             || grant.room.len() != expected
             || grant.rate_scale > self.plan.numbers().weight_bits
         {
-            return Err(PrivateError::State("a turn must have iterations and room for each segment"));
+            return Err(PrivateError::Grant(
+                "expected iterations, room for each segment and a rate within the weights' grid",
+            ));
         }
         self.state.turn = Some((grant, 0, vec![0; self.plan.parameters()]));
         Ok(())
@@ -208,7 +212,7 @@ impl Learner {
     }
 
     fn turn(&mut self) -> Result<&mut Turn, PrivateError> {
-        self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))
+        self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))
     }
 
     /// The client's steps up to the next segment, or to the loss.
@@ -298,7 +302,7 @@ impl Learner {
         let plan = self.plan.clone();
         let term = &plan.segments()[index].terms()[term];
         let reals = self.reals(products, term.product_unit(plan.numbers()));
-        let back = term.back().ok_or(PrivateError::State("no errors go back here"))?;
+        let back = term.back().ok_or(PrivateError::Bug("no errors go back here"))?;
         self.turn()?.pass.add_errors(term.source(), back.errors(reals)?);
         self.backward()
     }
@@ -341,7 +345,7 @@ impl Learner {
         let plan = self.plan.clone();
         let (segment, numbers) = (&plan.segments()[index], plan.numbers());
         let bound = f64::from(numbers.error_bits).exp2();
-        let turn = self.turn.as_mut().ok_or(PrivateError::State("no turn is under way"))?;
+        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))?;
         let errors = turn.pass.take_errors(segment.output());
         let rounded = round_stochastically(errors.iter().map(|error| error * bound), bound, &mut turn.rng);
         let Some((values, clamped)) = rounded else { return Err(self.diverged()) };
@@ -367,7 +371,7 @@ impl Learner {
 
     /// The steps of an iteration, once all gradients are known.
     fn step(&mut self) -> Result<Need, PrivateError> {
-        let mut turn = self.turn.take().ok_or(PrivateError::State("no turn is under way"))?;
+        let mut turn = self.turn.take().ok_or(PrivateError::Bug("no turn is under way"))?;
         let momentum = self.config.momentum;
         let mut velocity = Vec::with_capacity(turn.gradient.len());
         for (bits, gradient) in self.state.velocity.iter_mut().zip(&turn.gradient) {
@@ -377,7 +381,7 @@ impl Learner {
         }
         let limit = (UpdateLayout::STEP_BOUND - 1) as f64;
         let Some((grant, done, totals)) = &mut self.state.turn else {
-            return Err(PrivateError::State("no turn is under way"));
+            return Err(PrivateError::Bug("no turn is under way"));
         };
         let scale = f64::from(self.plan.numbers().weight_bits as i32 - grant.rate_scale as i32).exp2();
         let Some((steps, clamped)) =

@@ -98,15 +98,16 @@ impl Master {
             let found = config.train.weight_decay.to_string();
             return Err(PrivateError::Setting { what: "weight decay", expected: "0".to_owned(), found });
         }
-        if config.images == 0 || config.train.batch_size != plan.batch() {
-            return Err(PrivateError::State("its images and batch must be those of the plan"));
+        if config.images == 0 {
+            let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
+            return Err(PrivateError::Setting { what: "images of a run", expected, found });
         }
-        let ring = plan.numbers().ring;
-        if state.parameters.len() != plan.parameters()
-            || state.parameters.iter().any(|&value| value != ring.wrap(value))
-        {
-            return Err(PrivateError::State("its parameters must be those of the plan"));
+        let (expected, found) = (plan.batch(), config.train.batch_size);
+        if expected != found {
+            let (expected, found) = (format!("{expected} as in the plan"), found.to_string());
+            return Err(PrivateError::Setting { what: "batch size", expected, found });
         }
+        plan.check_parameters(&state.parameters)?;
         let leakage = LayerLeakage::of(&plan);
         let master = Self { plan, config, leakage, state };
         master.longest()?;
@@ -235,7 +236,7 @@ impl Master {
     ) -> Result<(), PrivateError> {
         let bound = u64::from(iterations) * gelu_tensor::UpdateLayout::STEP_BOUND.unsigned_abs();
         if totals.len() != self.state.parameters.len() {
-            return Err(PrivateError::State("it has another number of parameters"));
+            return Err(PrivateError::Bug("another number of steps than parameters"));
         }
         if let Some(index) = totals.iter().position(|total| total.unsigned_abs() > bound) {
             return Err(PrivateError::Gradient { index, bound });

@@ -6,8 +6,8 @@ use gelu_tensor::EncChunk;
 use gelu_tensor::paillier::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use super::{Description, Grant};
-use crate::peer::{AbortReason, Conversation, Part, Place};
+use super::{Description, Grant, PrivateError};
+use crate::peer::{AbortReason, Conversation, Expected, Part, Place};
 
 /// The version of the training protocol that this crate speaks.
 pub const PRIVATE_VERSION: u16 = 2;
@@ -22,6 +22,14 @@ pub struct Position {
     pub iteration: u32,
     /// Which tensor.
     pub part: Part,
+}
+
+impl Position {
+    /// The error of a tensor that arrived where one of here is due.
+    pub(super) fn instead_of(self, found: Self) -> PrivateError {
+        let expected = Expected::Tensor { round: self.iteration, part: self.part };
+        PrivateError::Unexpected { expected, found: found.to_string() }
+    }
 }
 
 impl fmt::Display for Position {

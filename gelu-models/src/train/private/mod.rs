@@ -17,7 +17,7 @@ mod samples;
 mod server;
 
 pub use client::{Client, ClientState, Event};
-pub use error::PrivateError;
+pub use error::{PrivateError, ResumeFault};
 pub use fixed::FixedTrainer;
 pub use learner::{LearnerConfig, LearnerState, Statistics};
 pub use ledger::{LayerLeakage, Leakage, Ledger};

@@ -83,7 +83,7 @@ impl PaperTrainer {
             keys.push(key);
         }
         if learners.is_empty() {
-            return Err(PrivateError::State("a run needs at least one client"));
+            return Err(PrivateError::no_clients());
         }
         Ok(Self { plan, master, learners, server, clients: keys, longest_scalar: 0 })
     }
@@ -126,7 +126,7 @@ impl PaperTrainer {
         let server = self.server.public_key().clone();
         let inverse = BigUint::from(rate)
             .modinv(&turn.modulus)
-            .ok_or(PrivateError::State("the rate has an inverse mod N"))?;
+            .ok_or(PrivateError::Bug("the rate has an inverse mod N"))?;
         let encrypted_inverse = PublicKey::encrypt_numbers(&*self.server, &[inverse], rng)?;
         debug_assert!(rate <= MOST_RATE);
 
@@ -153,9 +153,7 @@ impl PaperTrainer {
                             (masked + mask) % &turn.modulus == residue(ring.signed(w), &turn.modulus)
                         });
                     if !meet {
-                        return Err(PrivateError::State(
-                            "masked weights and masks must add up to the weights",
-                        ));
+                        return Err(PrivateError::Bug("masked weights and masks must add up to the weights"));
                     }
                     self.learners[at].next_batch()?
                 }
@@ -185,7 +183,7 @@ impl PaperTrainer {
     ) -> Result<Vec<u64>, PrivateError> {
         let plan = self.plan.clone();
         let segment = &plan.segments()[index];
-        let layer = dense(segment).ok_or(PrivateError::State("dense layers only"))?;
+        let layer = dense(segment).ok_or(PrivateError::Bug("dense layers only"))?;
         let (rows, taps) = (layer.rows, layer.taps());
         let (inputs, outputs) = if pass == Pass::Forward { (taps, rows) } else { (rows, taps) };
         // Where the weight from an input to an output of this pass lies.
@@ -223,7 +221,7 @@ impl PaperTrainer {
                 None => sums = Some(sum),
             }
         }
-        let sums = sums.ok_or(PrivateError::State("a layer has outputs"))?;
+        let sums = sums.ok_or(PrivateError::Bug("a layer has outputs"))?;
         let answered = public.hide(sums, rng);
 
         // Client.
@@ -332,5 +330,5 @@ fn signed(number: &BigUint, modulus: &BigUint) -> BigInt {
 
 /// The same as an integer of 64 bits: sums are bounded so that they are.
 fn centred(number: &BigUint, modulus: &BigUint) -> Result<i64, PrivateError> {
-    i64::try_from(signed(number, modulus)).map_err(|_| PrivateError::State("sums must have at most 64 bits"))
+    i64::try_from(signed(number, modulus)).map_err(|_| PrivateError::Bug("sums must have at most 64 bits"))
 }

@@ -185,7 +185,7 @@ impl<'a> Talk<'a> {
                 None => {}
             }
         }
-        Err(PrivateError::State("both sides wait for each other"))
+        Err(PrivateError::Bug("both sides wait for each other"))
     }
 }
 

@@ -235,14 +235,23 @@ impl TrainPlan {
         Ok(all)
     }
 
-    /// The parameters as reals, with PyTorch's names.
+    /// Whether there are as many parameters as the plan has, all of them in its ring.
+    pub(super) fn check_parameters(&self, parameters: &[u64]) -> Result<(), PrivateError> {
+        let (ring, expected) = (self.numbers().ring, self.parameters);
+        let found = parameters.iter().filter(|&&value| value == ring.wrap(value)).count();
+        if (parameters.len(), found) == (expected, expected) {
+            Ok(())
+        } else {
+            Err(PrivateError::Parameters { expected, bits: ring.bits(), found })
+        }
+    }
+
+    /// Returns the parameters as reals, with PyTorch's names.
     ///
     /// # Errors
-    /// [`PrivateError::State`] when they are not as many as the plan's.
+    /// [`PrivateError::Parameters`] when they are not as many as the plan's, or outside its ring.
     pub fn weights(&self, parameters: &[u64]) -> Result<Weights, PrivateError> {
-        if parameters.len() != self.parameters {
-            return Err(PrivateError::State("it has another number of parameters"));
-        }
+        self.check_parameters(parameters)?;
         let (ring, unit) = (self.numbers().ring, f64::from(-(self.numbers().weight_bits as i32)).exp2());
         let mut weights = Weights::default();
         for layer in self.layers() {
@@ -250,7 +259,7 @@ impl TrainPlan {
                 let shape = layer.shape_of(kind, range);
                 let reals = parameters[range.clone()].iter().map(|&x| (ring.signed(x) as f64 * unit) as f32);
                 let tensor = WeightTensor::new(shape, reals.collect())
-                    .map_err(|_| PrivateError::State("its tensors have other shapes"))?;
+                    .map_err(|_| PrivateError::Bug("tensors of a layer have other shapes"))?;
                 weights.tensors.insert(format!("{}.{kind}", layer.name), tensor);
             }
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::peer::{AbortReason, Part};
+use crate::peer::{AbortReason, Part, PeerError};
 use crate::{Graph, Node, Op, ValueId, Weights, zoo};
 
 fn refused(model: &Model) -> PrivateError {
@@ -240,7 +240,7 @@ fn weights_become_integers_and_reals_again() {
         assert_eq!(plan.quantise(&reals).unwrap(), parameters, "{name}");
     }
     let run = small();
-    assert!(matches!(run.plan.weights(&run.parameters[1..]), Err(PrivateError::State(_))));
+    assert!(matches!(run.plan.weights(&run.parameters[1..]), Err(PrivateError::Parameters { .. })));
     let mut weights = run.plan.weights(&run.parameters).unwrap();
     let bad = |weights: &Weights| match run.plan.quantise(weights) {
         Err(PrivateError::Model { found, .. }) => found,
@@ -389,24 +389,28 @@ fn servers_and_learners_check_what_they_are_given() {
     let server = |parameters: Vec<u64>, config: MasterConfig, key: &Arc<SecretKey>| {
         Server::new(run.plan.clone(), key.clone(), config, parameters).unwrap_err()
     };
-    let state = |error| matches!(error, PrivateError::State(_));
-    assert!(state(server(parameters, run.config.clone(), &KEYS[0])));
-    assert!(state(server(run.parameters[1..].to_vec(), run.config.clone(), &KEYS[0])));
+    for wrong in [parameters, run.parameters[1..].to_vec()] {
+        let error = server(wrong, run.config.clone(), &KEYS[0]);
+        assert!(matches!(error, PrivateError::Parameters { .. }), "{error}");
+    }
     let changed = |change: &dyn Fn(&mut MasterConfig)| {
         let mut config = run.config.clone();
         change(&mut config);
         server(run.parameters.clone(), config, &KEYS[0])
     };
-    assert!(state(changed(&|config| config.train.batch_size = 3)));
-    assert!(state(changed(&|config| config.images = 0)));
     let setting = |error| match error {
         PrivateError::Setting { what, .. } => what,
         other => panic!("{other}"),
     };
+    assert_eq!(setting(changed(&|config| config.train.batch_size = 3)), "batch size");
+    assert_eq!(setting(changed(&|config| config.images = 0)), "images of a run");
     assert_eq!(setting(changed(&|config| config.train.weight_decay = 0.1)), "weight decay");
     assert_eq!(setting(changed(&|config| config.train.learning_rate = -1.0)), "learning rate");
     let large = SecretKey::generate(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
-    assert!(state(server(run.parameters.clone(), run.config.clone(), &Arc::new(large))));
+    assert_eq!(
+        server(run.parameters.clone(), run.config.clone(), &Arc::new(large)),
+        PrivateError::KeySize { expected: KeyBits::Bits1024, found: KeyBits::Bits2048 }
+    );
 
     let fixed = |data: Arc<Dataset>, momentum: f64| {
         let learner = LearnerConfig { client: 0, seed: 1, momentum };

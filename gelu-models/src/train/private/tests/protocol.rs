@@ -3,7 +3,7 @@
 use gelu_tensor::{EncChunk, EncRate, Encryption, Error, FixedTensor};
 
 use super::*;
-use crate::peer::{AbortReason, Conversation, Part};
+use crate::peer::{AbortReason, Conversation, Misuse, Part, PeerError};
 
 /// Some ciphertexts of a key.
 fn chunk(key: usize) -> EncChunk {
@@ -125,8 +125,7 @@ fn a_message_that_is_replayed_is_refused_or_taken_once() {
             }
             _ => {
                 let error = result.unwrap_err();
-                let unexpected =
-                    matches!(error, PrivateError::Unexpected { .. } | PrivateError::Place { .. });
+                let unexpected = matches!(error, PrivateError::Unexpected { .. });
                 // A chunk that comes again while there are more to come is not the next.
                 assert!(unexpected || matches!(error, PrivateError::Numbers(Error::Count { .. })), "{error}");
                 assert!(error.reason().is_some());
@@ -176,7 +175,7 @@ fn a_message_that_is_lost_stops_the_turn_and_leaves_the_weights() {
         });
         // Both wait for each other, or one is told what it cannot take: the second term without the first.
         assert!(
-            matches!(result, Ok(false) | Err(PrivateError::Place { .. })),
+            matches!(result, Ok(false) | Err(PrivateError::Unexpected { .. })),
             "without {}: {result:?}",
             said.message()
         );
@@ -291,7 +290,10 @@ fn tensors_out_of_place_are_refused_and_end_the_turn() {
         let position = Position { turn, iteration, part };
         let message = Message::Tensor { position, index, ciphertexts: chunk(0) };
         let error = server.handle(message, &mut rng).unwrap_err();
-        assert!(matches!(error, PrivateError::Place { found, .. } if found == position), "{part:?}: {error}");
+        assert!(
+            matches!(&error, PrivateError::Unexpected { found, .. } if *found == position.to_string()),
+            "{part:?}: {error}"
+        );
         assert_eq!(error.reason(), Some(AbortReason::UnexpectedMessage));
         assert!(server.is_closed() && server.masked().is_none());
         assert_eq!(server.master().parameters, run.parameters);
@@ -322,7 +324,10 @@ fn tensors_out_of_place_are_refused_and_end_the_turn() {
             client.handle(Message::Tensor { position, index: 0, ciphertexts: all }, &mut rng).unwrap_err();
         match typed {
             "place" => {
-                assert!(matches!(error, PrivateError::Place { found, .. } if found == position), "{error}")
+                assert!(
+                    matches!(&error, PrivateError::Unexpected { found, .. } if *found == position.to_string()),
+                    "{error}"
+                )
             }
             _ => assert!(matches!(error, PrivateError::Unexpected { .. }), "{error}"),
         }
@@ -343,13 +348,13 @@ fn messages_out_of_their_order_are_refused() {
     let unexpected = |error: PrivateError| matches!(error, PrivateError::Unexpected { .. });
     let join = || Message::Join { version: PRIVATE_VERSION, client: 0, key: KEYS[0].public_key().clone() };
     let (mut server, mut client) = begin();
-    assert!(matches!(client.join(), Err(PrivateError::State(_))));
+    assert!(matches!(client.join(), Err(PrivateError::Misuse(Misuse::TurnInProgress))));
     assert!(unexpected(server.handle(join(), &mut rng).unwrap_err()));
     assert!(server.is_closed() && server.master().parameters == run.parameters);
     let (mut server, mut client) = begin();
     assert!(unexpected(server.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
     assert!(unexpected(client.handle(Message::Ended { turn: 0 }, &mut rng).unwrap_err()));
-    assert!(client.is_closed() && matches!(client.proceed(), Err(PrivateError::State(_))));
+    assert!(client.is_closed() && matches!(client.proceed(), Err(PrivateError::Misuse(Misuse::NotReady))));
     // An answer to an update that is yet to be sent.
     let (_, mut client) = begin();
     assert!(unexpected(client.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
@@ -366,7 +371,7 @@ fn messages_out_of_their_order_are_refused() {
     let large = SecretKey::generate(KeyBits::Bits2048, &mut rng).unwrap();
     let key = large.public_key().clone();
     let other = Message::Join { version: PRIVATE_VERSION, client: 0, key };
-    assert!(matches!(run.server(0).handle(other, &mut rng), Err(PrivateError::State(_))));
+    assert!(matches!(run.server(0).handle(other, &mut rng), Err(PrivateError::KeySize { .. })));
     // A peer says nothing by itself.
     assert!(run.server(0).next_message(&mut rng).unwrap().is_none());
     assert!(run.client(0, 0).next_message(&mut rng).unwrap().is_none());
@@ -387,7 +392,9 @@ fn a_client_checks_what_it_is_granted() {
         assert!(client.is_closed());
         error
     };
-    let state = |error: PrivateError| assert!(matches!(error, PrivateError::State(_)), "{error}");
+    let state = |error: PrivateError| {
+        assert!(matches!(error, PrivateError::Grant(_) | PrivateError::KeySize { .. }), "{error}");
+    };
     state(grant(&|message| {
         let Message::Turn { grant, .. } = message else { return };
         grant.iterations = 0;
@@ -514,7 +521,8 @@ fn states_of_other_runs_are_refused() {
         let (samples, config) = run.learner(0);
         let description = run.plan.description().clone();
         let client = Client::resume(KEYS[1].clone(), samples, config, (description, client));
-        let refused = |error: &PrivateError| matches!(error, PrivateError::State(_));
+        let refused =
+            |error: &PrivateError| matches!(error, PrivateError::Resume(_) | PrivateError::Parameters { .. });
         [server.as_ref().is_err_and(refused), client.as_ref().is_err_and(refused)]
     };
     assert_eq!(resume(&|_| ()), [false, false]);
@@ -533,7 +541,7 @@ fn states_of_other_runs_are_refused() {
     let mut server =
         Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server.state()).unwrap();
     let mut fresh = run.client(0, 1);
-    assert!(matches!(whole_turn(&mut server, &mut fresh, 1), Err(PrivateError::State(_))));
+    assert!(matches!(whole_turn(&mut server, &mut fresh, 1), Err(PrivateError::Grant(_))));
     assert_eq!(server.master().parameters, run.parameters);
     // The turn was given up, and the next one is whole.
     assert!(whole_turn(&mut server, &mut fresh, 2).unwrap());
@@ -600,6 +608,6 @@ fn a_client_cannot_go_on_beyond_its_turn() {
         }
         said => talk.deliver(said),
     });
-    assert!(matches!(result, Err(PrivateError::State(_))), "{result:?}");
+    assert!(matches!(result, Err(PrivateError::Unexpected { .. })), "{result:?}");
     assert_eq!(server.master().parameters, run.parameters);
 }

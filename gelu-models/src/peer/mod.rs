@@ -1,10 +1,16 @@
 //! The shape that all sides of all conversations have: state machines without I/O, clock or randomness of their own.
 
+mod error;
+pub(crate) mod exchange;
+
 use std::fmt;
 
 use gelu_tensor::arith::Operations;
+use gelu_tensor::paillier::PublicKey;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
+
+pub use error::{AbortReason, Blame, Expected, Misuse, PeerError};
 
 /// One side of a conversation. It takes what comes ([`handle`](Self::handle)) and is asked for what it has to say
 /// ([`next_message`](Self::next_message)), one message and a bounded unit of computation at a time; carrying messages is
@@ -17,7 +23,7 @@ pub trait Peer {
     /// What a message can lead to that the caller wants to know.
     type Event;
     /// Why the conversation ends before its end.
-    type Error: std::error::Error + Send + Sync + 'static;
+    type Error: PeerError;
 
     /// Takes a message from the other side.
     ///
@@ -45,9 +51,6 @@ pub trait Peer {
     /// Whether the conversation is over.
     fn is_closed(&self) -> bool;
 
-    /// Returns what the other side is told about an error; `None` where it knows already.
-    fn reason(error: &Self::Error) -> Option<AbortReason>;
-
     /// Returns the operations mod n^2 on the other side's ciphertexts so far.
     fn operations(&self) -> Counted {
         Counted::default()
@@ -61,6 +64,16 @@ pub struct Counted {
     pub computing: Operations,
     /// Those of decoding ciphertexts and checking them and the key.
     pub checking: Operations,
+}
+
+impl Counted {
+    /// Those on ciphertexts under a key so far.
+    pub(crate) fn under(key: Option<&PublicKey>) -> Self {
+        key.map_or(Self::default(), |key| Self {
+            computing: key.ring().operations(),
+            checking: key.check_operations(),
+        })
+    }
 }
 
 impl std::ops::Sub for Counted {
@@ -132,10 +145,6 @@ impl<P: Peer> Peer for &mut P {
         (**self).is_closed()
     }
 
-    fn reason(error: &Self::Error) -> Option<AbortReason> {
-        P::reason(error)
-    }
-
     fn operations(&self) -> Counted {
         (**self).operations()
     }
@@ -190,42 +199,5 @@ impl fmt::Display for Part {
             Self::Update => f.write_str("masked steps"),
             Self::Total => f.write_str("sum of steps"),
         }
-    }
-}
-
-/// Why a peer ended a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AbortReason {
-    /// A message came that the state does not allow.
-    UnexpectedMessage,
-    /// A message could not be decoded.
-    Malformed,
-    /// The protocol's versions differ.
-    Version,
-    /// A tensor was not what the plan says, or its ciphertexts were none.
-    BadTensor,
-    /// The plan did not hold together.
-    BadPlan,
-    /// There is no plan for the key or the batch, or no turn to be had.
-    Refused,
-    /// A computation of the other side's own failed.
-    Failed,
-    /// The conversation had ended.
-    Closed,
-}
-
-impl fmt::Display for AbortReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnexpectedMessage => "it received a message that it did not expect",
-            Self::Malformed => "it received a message that it could not decode",
-            Self::Version => "it speaks another version of the protocol",
-            Self::BadTensor => "it received a tensor that is not what the plan says",
-            Self::BadPlan => "it received a plan that does not hold together",
-            Self::Refused => "it has no plan or turn for this client",
-            Self::Failed => "it could not go on by itself",
-            Self::Closed => "its session had ended",
-        })
     }
 }

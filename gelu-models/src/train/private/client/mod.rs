@@ -1,0 +1,245 @@
+//! A client's side of private training: the only place where its data, activations, gradients and masks are.
+
+mod turn;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use gelu_tensor::{Decryption, EncRate};
+use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::learner::Learner;
+use super::{
+    Description, LearnerConfig, LearnerState, Message, PRIVATE_VERSION, Position, PrivateError, ResumeFault,
+    Samples, Statistics, TrainPlan,
+};
+use crate::peer::exchange::Outgoing;
+use crate::peer::{Idle, Misuse, Part, Peer};
+
+/// A client's side of private training.
+pub struct Client {
+    key: Arc<SecretKey>,
+    samples: Arc<dyn Samples>,
+    config: LearnerConfig,
+    member: Option<Member>,
+    state: State,
+    /// What is to be sent before anything else, in order.
+    outgoing: VecDeque<Planned>,
+}
+
+/// What a client has once it knows what is trained.
+struct Member {
+    plan: Arc<TrainPlan>,
+    learner: Learner,
+    /// What has to be added to the server's masked parameters, mod 2^l.
+    masks: Zeroizing<Vec<u64>>,
+    turn: Option<Turn>,
+}
+
+struct Turn {
+    number: u64,
+    iteration: u32,
+    rate: EncRate,
+    server: PublicKey,
+}
+
+/// What comes next.
+enum State {
+    /// Nothing: no turn is under way.
+    Idle,
+    /// The server's grant.
+    Granting,
+    /// The caller, who may keep the state first.
+    Ready,
+    /// An answer of the server to what was sent: sums or products.
+    Awaiting(Awaited),
+    /// That the steps of an iteration were taken.
+    Updating,
+    /// The end of the turn.
+    Ending,
+}
+
+struct Awaited {
+    part: Part,
+    /// What has come of it.
+    answer: Option<Decryption>,
+    /// What it is an answer to.
+    sent: Vec<Zeroizing<Vec<i64>>>,
+}
+
+/// What is to be sent.
+enum Planned {
+    Message(Box<Message>),
+    /// A tensor that is encrypted chunk by chunk, under the own key or the server's.
+    Tensor {
+        position: Position,
+        tensor: Box<Outgoing>,
+        own_key: bool,
+    },
+    /// Steps that are yet to be masked.
+    Steps(Position, Vec<i64>),
+}
+
+/// What a message led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An iteration may begin: keep the state if need be, then [`Client::proceed`].
+    Ready,
+    /// The turn has ended.
+    Ended,
+}
+
+/// What of a client is kept between iterations. It holds the masks, so it is a secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientState {
+    /// Its arithmetic.
+    pub learner: LearnerState,
+    /// Its masks mod 2^l.
+    pub masks: Zeroizing<Vec<u64>>,
+}
+
+impl Client {
+    /// Returns a client that trains on `samples`.
+    pub fn new(key: Arc<SecretKey>, samples: Arc<dyn Samples>, config: LearnerConfig) -> Self {
+        Self { key, samples, config, member: None, state: State::Idle, outgoing: VecDeque::new() }
+    }
+
+    /// Returns a client of a run that was interrupted between two of its iterations; it may have another key.
+    ///
+    /// # Errors
+    /// [`PrivateError`] when the state is not of this run.
+    pub fn resume(
+        key: Arc<SecretKey>,
+        samples: Arc<dyn Samples>,
+        config: LearnerConfig,
+        (description, state): (Description, ClientState),
+    ) -> Result<Self, PrivateError> {
+        let mut client = Self::new(key, samples, config);
+        let member = client.member(description)?;
+        member.plan.check_parameters(&state.masks).map_err(|_| PrivateError::Resume(ResumeFault::Masks))?;
+        member.learner.restore(state.learner)?;
+        member.masks = state.masks;
+        Ok(client)
+    }
+
+    /// Returns what [`resume`](Self::resume) needs; `None` before the first turn. To be taken between two iterations:
+    /// when the client is idle or has said [`Event::Ready`].
+    pub fn state(&self) -> Option<ClientState> {
+        let Member { learner, masks, .. } = self.member.as_ref()?;
+        Some(ClientState { learner: learner.state().clone(), masks: masks.clone() })
+    }
+
+    /// Returns what the client has met while training.
+    pub fn statistics(&self) -> Statistics {
+        self.member.as_ref().map_or(Statistics::default(), |member| member.learner.state().statistics)
+    }
+
+    /// Returns the masks that have to be added to the server's parameters, for tests and for the paper's assertion that
+    /// both sides' parameters meet; empty before the first turn.
+    pub fn masks(&self) -> &[u64] {
+        self.member.as_ref().map_or(&[], |member| &member.masks)
+    }
+
+    /// Returns the sums of the client's steps in the turn that is under way.
+    pub fn totals(&self) -> Option<&[i64]> {
+        let (_, _, totals) = self.member.as_ref()?.learner.state().turn.as_ref()?;
+        Some(totals)
+    }
+
+    /// Returns the client's key.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// Returns the server's key, in a turn.
+    pub fn server_key(&self) -> Option<&PublicKey> {
+        Some(&self.member.as_ref()?.turn.as_ref()?.server)
+    }
+
+    /// Asks for a turn: the next message says so.
+    ///
+    /// # Errors
+    /// [`Misuse::TurnInProgress`] when one is.
+    pub fn join(&mut self) -> Result<(), PrivateError> {
+        if !matches!(self.state, State::Idle) {
+            return Err(Misuse::TurnInProgress.into());
+        }
+        self.state = State::Granting;
+        let (client, key) = (self.config.client, self.key.public_key().clone());
+        let join = Message::Join { version: PRIVATE_VERSION, client, key };
+        self.outgoing.push_back(Planned::Message(Box::new(join)));
+        Ok(())
+    }
+
+    /// Gives up the turn that is under way; nothing of it remains but the place in the data.
+    pub fn abandon(&mut self) {
+        self.state = State::Idle;
+        self.outgoing.clear();
+        if let Some(member) = &mut self.member {
+            member.learner.end();
+            member.masks.iter_mut().for_each(|mask| *mask = 0);
+            member.turn = None;
+        }
+    }
+
+    /// Begins the next iteration, after [`Event::Ready`].
+    ///
+    /// # Errors
+    /// [`Misuse::NotReady`] when it is not time.
+    pub fn proceed(&mut self) -> Result<(), PrivateError> {
+        if !matches!(self.state, State::Ready) {
+            return Err(Misuse::NotReady.into());
+        }
+        let need = self.member_mut()?.learner.next_batch()?;
+        self.ask(need)
+    }
+}
+
+impl Peer for Client {
+    type Message = Message;
+    type Event = Event;
+    type Error = PrivateError;
+
+    /// Takes a message, and gives what it led to. An error ends the turn.
+    fn handle(&mut self, message: Message, _: &mut dyn CryptoRng) -> Result<Option<Event>, PrivateError> {
+        self.take(message).inspect_err(|_| self.abandon())
+    }
+
+    /// Encrypts the next chunk; `None` until the server or the caller wants more.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {
+        self.make(rng).inspect_err(|_| self.abandon())
+    }
+
+    fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
+        Idle::Nothing
+    }
+
+    /// Gives up the turn that is under way.
+    fn close(&mut self) {
+        self.abandon();
+    }
+
+    /// Whether no turn is under way.
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+}
+
+/// Prints no secret.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("config", &self.config).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Prints no secret.
+impl fmt::Debug for ClientState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientState").finish_non_exhaustive()
+    }
+}

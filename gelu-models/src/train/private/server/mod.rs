@@ -1,0 +1,264 @@
+//! The server's side of private training: the only place where the weights are, between turns; in one they are masked.
+
+mod turn;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use gelu_tensor::Decryption;
+use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
+
+use super::ledger::LayerLeakage;
+use super::master::{Master, MasterState};
+use super::{Grant, MasterConfig, Message, PrivateError, ResumeFault, TrainPlan};
+use crate::peer::exchange::Incoming;
+use crate::peer::{Counted, Idle, Part, Peer};
+
+/// The server's side of private training.
+pub struct Server {
+    plan: Arc<TrainPlan>,
+    key: Arc<SecretKey>,
+    master: Master,
+    turn: Option<Turn>,
+    /// A turn that was interrupted, for the client that comes back.
+    interrupted: Option<TurnState>,
+    /// What is sent before anything else is computed.
+    outgoing: VecDeque<Message>,
+}
+
+struct Turn {
+    client: PublicKey,
+    state: TurnState,
+    stage: Stage,
+    /// How many ciphertexts have come of the update that was taken last, when it is sent once more.
+    again: (u32, usize),
+}
+
+/// How far an iteration is.
+enum Stage {
+    /// The tensors of an exchange, as they arrive.
+    Exchange { index: usize, inputs: Incoming },
+    /// The steps, or the sum of all steps of the turn.
+    Steps(Option<(Part, Decryption)>),
+}
+
+impl Stage {
+    /// The beginning of an iteration, or what comes after an exchange.
+    fn exchange(plan: &TrainPlan, index: usize) -> Self {
+        match plan.exchanges().get(index) {
+            Some(exchange) => Self::Exchange { index, inputs: Incoming::new(exchange.ups.len()) },
+            None => Self::Steps(None),
+        }
+    }
+}
+
+/// A turn between two of its iterations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TurnState {
+    client: u32,
+    grant: Grant,
+    rate: u64,
+    /// Iterations done.
+    done: u32,
+    /// The masked parameters mod 2^l.
+    masked: Vec<u64>,
+}
+
+/// What of a server is kept between iterations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerState {
+    master: MasterState,
+    turn: Option<TurnState>,
+}
+
+impl ServerState {
+    /// The client whose turn was under way, if one was.
+    pub fn client(&self) -> Option<u32> {
+        self.turn.as_ref().map(|turn| turn.client)
+    }
+}
+
+impl Server {
+    /// A server that trains these parameters ([`TrainPlan::quantise`]).
+    ///
+    /// # Errors
+    /// [`PrivateError`] when a setting is out of its range, or the leakage policy allows no iteration.
+    pub fn new(
+        plan: Arc<TrainPlan>,
+        key: Arc<SecretKey>,
+        config: MasterConfig,
+        parameters: Vec<u64>,
+    ) -> Result<Self, PrivateError> {
+        let master = Master::new(plan.clone(), config, parameters)?;
+        Self::assemble(plan, key, master, None)
+    }
+
+    /// A server of a run that was interrupted; it may have another key.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`PrivateError::Resume`] when the state is not of this run.
+    pub fn resume(
+        plan: Arc<TrainPlan>,
+        key: Arc<SecretKey>,
+        config: MasterConfig,
+        state: ServerState,
+    ) -> Result<Self, PrivateError> {
+        let ServerState { master, turn } = state;
+        if turn.as_ref().is_some_and(|turn| {
+            plan.check_parameters(&turn.masked).is_err() || turn.grant.turn != master.turns || turn.done == 0
+        }) {
+            return Err(PrivateError::Resume(ResumeFault::Turn));
+        }
+        let master = Master::resume(plan.clone(), config, master)?;
+        Self::assemble(plan, key, master, turn)
+    }
+
+    fn assemble(
+        plan: Arc<TrainPlan>,
+        key: Arc<SecretKey>,
+        master: Master,
+        interrupted: Option<TurnState>,
+    ) -> Result<Self, PrivateError> {
+        let (expected, found) = (plan.description().server_key, key.public_key().size());
+        if expected != found {
+            return Err(PrivateError::KeySize { expected, found });
+        }
+        Ok(Self { plan, key, master, turn: None, interrupted, outgoing: VecDeque::new() })
+    }
+
+    /// What [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
+    /// [`Event::Ready`](super::Event::Ready), or between turns.
+    pub fn state(&self) -> ServerState {
+        let under_way = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
+        let turn = under_way.filter(|turn| turn.done > 0).cloned();
+        ServerState { master: self.master.state().clone(), turn }
+    }
+
+    /// The parameters at the beginning of the turn that is under way, or after the last one, and what clients have
+    /// seen.
+    pub fn master(&self) -> &MasterState {
+        self.master.state()
+    }
+
+    /// The masked parameters, in a turn.
+    pub fn masked(&self) -> Option<&[u64]> {
+        self.turn.as_ref().map(|turn| &turn.state.masked[..])
+    }
+
+    /// Whether these masks and the masked parameters add up to the parameters of the beginning of the turn less the
+    /// rate times these sums of steps: what holds between any two iterations. Only who holds both sides can ask.
+    pub fn agrees(&self, masks: &[u64], totals: &[i64]) -> bool {
+        let Some(Turn { state, .. }) = &self.turn else { return false };
+        let ring = self.plan.numbers().ring;
+        let sums = state.masked.iter().zip(masks).map(|(masked, mask)| ring.wrap(masked.wrapping_add(*mask)));
+        masks.len() == state.masked.len() && sums.eq(self.master.after(state.rate, totals))
+    }
+
+    /// Iterations done so far, those of a turn that is under way included.
+    pub fn iterations_done(&self) -> u64 {
+        let turn = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
+        self.master.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
+    }
+
+    /// What an iteration shows of each layer.
+    pub fn leakage(&self) -> &[LayerLeakage] {
+        self.master.leakage()
+    }
+
+    /// What is trained, and how.
+    pub fn plan(&self) -> &TrainPlan {
+        &self.plan
+    }
+
+    /// Iterations of the whole run.
+    pub fn iterations(&self) -> u64 {
+        self.master.iterations()
+    }
+
+    /// Whether all of them have been done.
+    pub fn is_complete(&self) -> bool {
+        self.master.state().iterations >= self.iterations()
+    }
+
+    /// The client's key, in a turn: what its ciphertexts are decoded with.
+    pub fn client_key(&self) -> Option<&PublicKey> {
+        self.turn.as_ref().map(|turn| &turn.client)
+    }
+
+    /// The server's own key.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// Gives up the turn that is under way, because its client has vanished: the weights are those with which it began,
+    /// and only the ledger remembers what the client has seen.
+    pub fn abandon(&mut self) {
+        self.outgoing.clear();
+        let turn = self.turn.take().map(|turn| turn.state).or(self.interrupted.take());
+        if let Some(turn) = turn {
+            // The iteration that was under way may have been seen as well.
+            self.master.note(turn.client, turn.done + 1);
+        }
+    }
+}
+
+impl Peer for Server {
+    type Message = Message;
+    type Event = Infallible;
+    type Error = PrivateError;
+
+    /// Takes a message. An error ends the turn as if the client had vanished.
+    fn handle(
+        &mut self,
+        message: Message,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Infallible>, PrivateError> {
+        self.take(message, rng).inspect_err(|_| self.close())?;
+        Ok(None)
+    }
+
+    /// Computes the next sums or products in a unit of bounded size; `None` until the client says more.
+    fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {
+        if self.outgoing.is_empty()
+            && let Err(error) = self.advance(rng)
+        {
+            self.close();
+            return Err(error);
+        }
+        Ok(self.outgoing.pop_front())
+    }
+
+    fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
+        Idle::Nothing
+    }
+
+    /// Gives up the turn that is under way, if there is one.
+    fn close(&mut self) {
+        self.outgoing.clear();
+        if self.turn.is_some() {
+            self.abandon();
+        }
+    }
+
+    /// Whether no turn is under way, and all has been said about the last.
+    fn is_closed(&self) -> bool {
+        self.turn.is_none() && self.outgoing.is_empty()
+    }
+
+    fn operations(&self) -> Counted {
+        Counted::under(self.client_key())
+    }
+}
+
+/// Prints no weight.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("key", &self.key).finish_non_exhaustive()
+    }
+}
