@@ -32,7 +32,7 @@
 //! ```
 //!
 //! The crates, each of which knows only those before it: [`tensor`] (numbers and ciphertexts), [`layers`] (what one
-//! node does), [`models`] (graphs, plans, sessions), [`io`] (bytes).
+//! node does), [`models`] (graphs, plans, sessions), [`wire`] (messages as bytes), [`io`] (files, transports, sessions).
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +42,7 @@ pub use gelu_io as io;
 pub use gelu_layers as layers;
 pub use gelu_models as models;
 pub use gelu_tensor as tensor;
+pub use gelu_wire as wire;
 pub use local::{ClientTotals, LocalInference, LocalReport, ServerTotals};
 
 /// What most programs need.

@@ -11,9 +11,9 @@ use assert_cmd::Command;
 use common::weights_file;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::weights::{Dtype, read_safetensors, write_safetensors};
-use gelu_net::io::wire::{decode_public_key, decode_secret_key};
 use gelu_net::models::{WeightTensor, Weights};
 use gelu_net::prelude::*;
+use gelu_net::wire::{decode_public_key, decode_secret_key};
 use image::{GrayImage, Luma, RgbImage, imageops};
 use serde_json::Value;
 

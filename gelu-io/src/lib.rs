@@ -14,6 +14,5 @@ pub mod report;
 pub mod session;
 pub mod transport;
 pub mod weights;
-pub mod wire;
 
 pub use error::Error;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use gelu_io::files::{write_atomic, write_secret};
-use gelu_io::wire::{encode_public_key, encode_secret_key};
 use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
+use gelu_wire::{encode_public_key, encode_secret_key};
 use serde_json::json;
 
 use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key};

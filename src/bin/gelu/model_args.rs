@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::read_limited;
 use gelu_io::weights::read_safetensors;
-use gelu_io::wire::decode_secret_key;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
+use gelu_wire::decode_secret_key;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use gelu_io::wire::{Limits, decode_message, encode_message};
 use gelu_layers::Initializer;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
@@ -16,6 +15,7 @@ use gelu_tensor::{
     Contents, EncTensor, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
     ProductWeights, Shape, SlotLayout, WeightRange,
 };
+use gelu_wire::{Limits, decode_message, encode_message};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::{SeedableRng, rngs::ChaCha8Rng};

@@ -6,10 +6,11 @@ use gelu_tensor::EncChunk;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer};
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Frame, Kind, Limits, WireError, build};
+use super::frame::{Frame, Kind, Limits, build};
 use super::keys::{public_key_of, public_key_payload};
 use super::message::{AbortHeader, TensorHeader};
 use super::{WirePeer, chunk_payload};
+use crate::WireError;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

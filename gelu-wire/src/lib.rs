@@ -15,6 +15,9 @@
 //! as many bytes as n^2 has, so that there is one encoding of it. Ciphertexts are decoded only with the key at hand
 //! under which they must be, and checked against it.
 
+#![forbid(unsafe_code)]
+
+mod error;
 mod frame;
 mod keys;
 mod message;
@@ -27,7 +30,8 @@ use gelu_tensor::EncChunk;
 use gelu_tensor::paillier::PublicKey;
 
 use self::frame::Frame;
-pub use frame::{Kind, Limits, WireError};
+pub use error::WireError;
+pub use frame::{Kind, Limits};
 pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
 pub use message::{decode_message, encode_message};
 pub use training::{TrainingKeys, decode_training, encode_training};

@@ -16,7 +16,7 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 use serde_json::{Value, json};
 
 use super::{edited, paths};
-use crate::wire::{Kind, Limits, TrainingKeys, WireError, decode_training, encode_training};
+use crate::{Kind, Limits, TrainingKeys, WireError, decode_training, encode_training};
 
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     [1, 2].map(|seed| {

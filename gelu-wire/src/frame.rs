@@ -4,8 +4,10 @@ use gelu_tensor::CHUNK_BYTES;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::WireError;
+
 const MAGIC: [u8; 4] = *b"GELU";
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 const PREFIX: usize = 18;
 
 /// The most bytes that are taken from a peer.
@@ -85,81 +87,15 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Bytes that are no message, tensor or key of gelu-net.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WireError {
-    /// The bytes end before the lengths that they declare, or go on after them.
-    #[error("length: expected {expected} bytes, found {found}")]
-    Length {
-        /// The declared length.
-        expected: usize,
-        /// The bytes there are.
-        found: usize,
-    },
-    /// A declared length is above the limit.
-    #[error("{what}: expected at most {limit} bytes, found {found}")]
-    TooLarge {
-        /// Header or payload.
-        what: &'static str,
-        /// The limit.
-        limit: usize,
-        /// The declared length.
-        found: u64,
-    },
-    /// The bytes are of something else altogether.
-    #[error("expected bytes that begin with \"GELU\", found {found:02x?}")]
-    Magic {
-        /// The first bytes.
-        found: Vec<u8>,
-    },
-    /// Another version of the format.
-    #[error("format version: expected {VERSION}, found {found}; use the same release on both sides")]
-    Version {
-        /// The version.
-        found: u8,
-    },
-    /// A frame of another kind than is needed.
-    #[error("expected {expected}, found {found}")]
-    Kind {
-        /// What is needed.
-        expected: String,
-        /// What there is.
-        found: String,
-    },
-    /// A header that does not describe what it should.
-    #[error("header of {kind}: {problem}")]
-    Header {
-        /// The frame's kind.
-        kind: Kind,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Ciphertexts before a key has been agreed on.
-    #[error("ciphertexts came before a key was agreed on")]
-    NoKey,
-    /// Ciphertexts under another key.
-    #[error("ciphertexts under key {expected} expected, found some under key {found}")]
-    ForeignKey {
-        /// The fingerprint of the session's key.
-        expected: String,
-        /// That of the ciphertexts.
-        found: String,
-    },
-    /// A key or a tensor that breaks a rule.
-    #[error("{0}")]
-    Content(#[from] gelu_tensor::Error),
-}
-
 /// One frame, its header still encoded.
-pub(super) struct Frame<'a> {
-    pub(super) kind: Kind,
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: Kind,
     header: &'a [u8],
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    pub(super) fn parse(bytes: &'a [u8], limits: Limits) -> Result<Self, WireError> {
+    pub(crate) fn parse(bytes: &'a [u8], limits: Limits) -> Result<Self, WireError> {
         let truncated = WireError::Length { expected: PREFIX, found: bytes.len() };
         let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Err(truncated) };
         if *magic != MAGIC {
@@ -185,13 +121,13 @@ impl<'a> Frame<'a> {
         Ok(Self { kind, header, payload })
     }
 
-    pub(super) fn header<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+    pub(crate) fn header<T: DeserializeOwned>(&self) -> Result<T, WireError> {
         serde_json::from_slice(self.header)
             .map_err(|error| WireError::Header { kind: self.kind, problem: error.to_string() })
     }
 
     /// Refuses a payload where none belongs.
-    pub(super) fn no_payload(&self) -> Result<(), WireError> {
+    pub(crate) fn no_payload(&self) -> Result<(), WireError> {
         match self.payload.len() {
             0 => Ok(()),
             found => Err(WireError::Length { expected: 0, found }),
@@ -208,7 +144,7 @@ fn within(what: &'static str, found: u64, limit: usize) -> Result<usize, WireErr
 }
 
 /// Builds a frame.
-pub(super) fn build(kind: Kind, header: &impl Serialize, payload: &[u8]) -> Result<Vec<u8>, WireError> {
+pub(crate) fn build(kind: Kind, header: &impl Serialize, payload: &[u8]) -> Result<Vec<u8>, WireError> {
     let header =
         serde_json::to_vec(header).map_err(|error| WireError::Header { kind, problem: error.to_string() })?;
     let length = u32::try_from(header.len())

@@ -4,7 +4,8 @@ use gelu_tensor::paillier::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::frame::{Frame, Kind, Limits, WireError, build};
+use super::frame::{Frame, Kind, Limits, build};
+use crate::WireError;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
