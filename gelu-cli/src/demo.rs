@@ -22,7 +22,7 @@ use crate::infer::{pixels, progress_bar};
 use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
 
 /// LeNet-5, trained by this project on MNIST with `gelu train`.
-const WEIGHTS: &[u8] = include_bytes!("../../../models/lenet5.safetensors");
+const WEIGHTS: &[u8] = include_bytes!("../../models/lenet5.safetensors");
 
 /// See it work: sample digits, classified by LeNet-5 on ciphertexts. Needs nothing.
 #[derive(Debug, Args)]

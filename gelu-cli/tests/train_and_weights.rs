@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/command.rs"]
-mod command;
+mod common;
 
 use std::{
     fs,
@@ -14,7 +13,7 @@ use std::{
 use gelu_io::data::{DataDir, Split};
 use gelu_models::Ranges;
 
-use command::{data, fail, succeed};
+use common::{data, fail, project, succeed, weights_file};
 
 const TRAIN: [&str; 13] = [
     "train",
@@ -101,7 +100,7 @@ fn shipped_weights_can_be_inspected_exported_and_imported() {
     let [half, back] = ["half", "back"].map(|name| folder.path().join(format!("{name}.safetensors")));
     let [half, back] = [half.to_str().unwrap(), back.to_str().unwrap()];
     for model in ["lenet5", "conv1"] {
-        let shipped = format!("{}/models/{model}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let shipped = weights_file(model).display().to_string();
         assert!(succeed(&["weights", "inspect", &shipped], folder.path()).contains("conv1.weight"));
         succeed(&["weights", "export", &shipped, "--out", half, "--dtype", "f16"], folder.path());
         let import = ["weights", "import", half, "--model", model, "--out", back, "--normalize", "0.5,0.5"];
@@ -131,7 +130,7 @@ fn shipped_weights_are_as_good_as_they_say() {
         ("conv1", "models/conv1.safetensors", 0.975),
         ("lenet5", "reports/lenet5-private/weights.safetensors", 0.989),
     ] {
-        let shipped = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        let shipped = project().join(file).display().to_string();
         let listing = Command::new(env!("CARGO_BIN_EXE_gelu"))
             .args(["weights", "inspect", "--json", &shipped])
             .output()

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod common;
+
 use std::fs;
 
 use assert_cmd::Command;
@@ -9,7 +11,7 @@ use serde_json::Value;
 
 fn bench(arguments: &[&str]) -> Command {
     let mut command = Command::cargo_bin("gelu").unwrap();
-    command.arg("bench").args(arguments).env_remove("GELU_DATA");
+    command.arg("bench").args(arguments).env_remove("GELU_DATA").current_dir(common::project());
     command
 }
 

@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/command.rs"]
-mod command;
+mod common;
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use command::{data, fail, gelu, succeed};
+use common::{data, fail, gelu, succeed};
 
 /// Both sides on ciphertexts, with keys that are too short for anything but tests.
 const PRIVATE: [&str; 16] = [

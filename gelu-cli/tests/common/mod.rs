@@ -1,8 +1,10 @@
-//! Running `gelu` as a user does, on a small table.
+//! Running `gelu` as a user does, on a small table and the weights that come with the project.
+
+#![allow(dead_code, reason = "every test includes this file and uses a part of it")]
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub(crate) fn gelu(arguments: &[&str], data: &Path) -> Output {
@@ -19,6 +21,16 @@ pub(crate) fn fail(arguments: &[&str], data: &Path, code: i32) -> String {
     let output = gelu(arguments, data);
     assert_eq!(output.status.code(), Some(code));
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// The folder of the whole project.
+pub(crate) fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The file of a network's weights that this project ships.
+pub(crate) fn weights_file(name: &str) -> PathBuf {
+    project().join("models").join(name).with_extension("safetensors")
 }
 
 /// A folder with a table in Iris's form, whose classes are easy to tell apart.

@@ -447,3 +447,11 @@ fn a_pool_is_reported_as_prepared() {
     assert!(report["pool"]["bytes"].as_u64().unwrap() >= 24 * 256);
     assert!(report["agree_fixed"].as_f64().unwrap() == 1.0);
 }
+
+#[test]
+fn a_backend_that_is_not_known_is_refused() {
+    let output = gelu(&["plan"]).env("GELU_BACKEND", "avx9").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    expect(&text, &["GELU_BACKEND", "avx9", "portable"]);
+}
