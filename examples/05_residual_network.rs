@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::report::TextTable;
 use gelu_net::io::session::Role;
 use gelu_net::prelude::*;
 use ndarray::Array2;
@@ -58,21 +57,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A segment is what the server computes in one go: chains of linear layers, and sums of them where a projection meets
     // the main branch. An identity is added by the client, who has it in the clear.
-    let mut table =
-        TextTable::new(["segment", "then, at the client", "ct up", "ct down", "planned", "counted"]);
+    println!("{:<16} {:<24} ct up  ct down  planned  counted", "segment", "then, at the client");
     let server_steps = report.steps.iter().filter(|step| step.party == Role::Server && step.batch.is_some());
     let counted: Vec<u64> = server_steps.map(|step| step.products).collect();
     for (at, segment) in programs[0].plan().segments().iter().enumerate() {
-        table.row([
-            segment.name().to_owned(),
+        println!(
+            "{:<16} {:<24} {:>5} {:>8} {:>8} {:>8}",
+            segment.name(),
             programs[0].plan().client_steps(Some(at)).join(", "),
-            segment.ciphertexts_up().to_string(),
-            segment.ciphertexts_down().to_string(),
-            segment.operations().total().to_string(),
-            counted[at].to_string(),
-        ]);
+            segment.ciphertexts_up(),
+            segment.ciphertexts_down(),
+            segment.operations().total(),
+            counted[at]
+        );
     }
-    println!("{table}");
+    println!();
 
     // What is planned is what runs: the counts agree exactly.
     let planned: u64 = programs.iter().map(|program| program.plan().operations().total()).sum();

@@ -1,4 +1,11 @@
-//! `gelu attack`
+//! `gelu attack`: attacks on private training, so that what is said of its leaks can be tried out. A client solves for
+//! weights, and a server computes images from gradients.
+
+mod extract;
+mod observe;
+mod reconstruct;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,9 +14,7 @@ use anyhow::{Context, ensure};
 use clap::Subcommand;
 use gelu_io::data::{DataDir, LabelledImages, Split};
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::report::{Panel, TextTable, write_panels};
 use gelu_layers::{Activation, Initializer};
-use gelu_models::attack::{DenseGradients, Extraction, correlation, extract, observe, reconstruct};
 use gelu_models::train::private::{
     Client, DMax, Description, FixedPoint, LayerLeakage, Leakage, LearnerConfig, MasterConfig, Server,
     TrainPlan,
@@ -22,7 +27,11 @@ use ndarray::Axis;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
+use self::extract::{Extraction, extract};
+use self::observe::observe;
+use self::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
 use crate::datasets;
+use crate::report::{Panel, TextTable, write_panels};
 
 /// Try out what private training leaks, and what its masks prevent.
 #[derive(Debug, Subcommand)]
@@ -284,7 +293,7 @@ fn guess(
     activation: Activation,
     plan: &TrainPlan,
     steps: &[f64],
-) -> anyhow::Result<gelu_models::attack::Reconstruction> {
+) -> anyhow::Result<Reconstruction> {
     let weights = model.weights();
     let reals = |name: &str| -> anyhow::Result<Vec<f64>> {
         let tensor = weights.tensors.get(name).with_context(|| format!("the model has no `{name}`"))?;

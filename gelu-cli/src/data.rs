@@ -10,11 +10,13 @@ use anyhow::bail;
 use clap::Args;
 use gelu_io::{
     Error,
-    data::{DataDir, Encoding, LabelledImages, MNIST_MIRRORS, Progress, Split, Table},
-    report::TextTable,
+    data::{DataDir, Encoding, LabelledImages, Split, Table},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::download::{MNIST_MIRRORS, Progress, download_mnist};
+use crate::report::TextTable;
 
 /// Show where data sets are looked for and what is there.
 #[derive(Debug, Args)]
@@ -167,7 +169,7 @@ fn download(data: &DataDir) -> anyhow::Result<()> {
     let bar = if stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
     bar.set_style(style);
     let mut current = String::new();
-    let folder = data.download_mnist(&MNIST_MIRRORS, |Progress { file, received, total }| {
+    let folder = download_mnist(data, &MNIST_MIRRORS, |Progress { file, received, total }| {
         if current != file {
             current = file.to_owned();
             if bar.is_hidden() {

@@ -8,7 +8,6 @@ use anyhow::Context;
 use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::write_atomic;
-use gelu_io::report::{Bar, Canvas, Ink, Party, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
 use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_io::weights::parse_safetensors;
 use gelu_models::infer::ServerModel;
@@ -20,6 +19,7 @@ use serde_json::json;
 use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
 use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
+use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
 
 /// LeNet-5, trained by this project on MNIST with `gelu train`.
 const WEIGHTS: &[u8] = include_bytes!("../../models/lenet5.safetensors");
@@ -149,7 +149,7 @@ fn table_of(steps: &[StepRecord]) -> TextTable {
         };
         table.row([
             step.step.clone(),
-            Party::from(step.party).name().to_owned(),
+            step.party.to_string(),
             seen.to_owned(),
             step.ciphertexts_in.to_string(),
             step.ciphertexts_out.to_string(),
@@ -170,7 +170,7 @@ fn chart_of(steps: &[StepRecord]) -> anyhow::Result<String> {
                 Role::Client => step.step.clone(),
             },
             value: 1e3 * step.seconds,
-            party: step.party.into(),
+            role: step.party,
         })
         .collect();
     Ok(bar_chart_svg("LeNet-5 on ciphertexts: time per step", "ms", &bars)?)

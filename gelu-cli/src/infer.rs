@@ -7,8 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::data::{DataDir, Images, LabelledImages, Split};
-use gelu_io::images::{Invert, SIDE, read_digit};
-use gelu_io::report::TextTable;
+use gelu_io::digits::SIDE;
 use gelu_models::Normalization;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
@@ -20,7 +19,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calibrate::{CalibrateArgs, Calibrated};
+use crate::images::{Invert, read_digit};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
+use crate::report::TextTable;
 
 /// Classify images on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::report::TextTable;
 use gelu_io::weights::{Dtype, read_safetensors, write_safetensors};
 use gelu_layers::Initializer;
 use gelu_models::Model;
@@ -18,6 +17,7 @@ use crate::infer::pixels;
 use crate::model_args::{
     KeySize, KeyTypeName, LayerBits, Numbers, estimate_ranges, load_model, warn_of_short_key,
 };
+use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
 
 /// Show how a model is run on ciphertexts: segments, slots, ciphertexts, products, bytes.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use gelu_io::data::{DataDir, LabelledImages, Split};
-use gelu_io::report::TextTable;
 use gelu_models::Model;
 use gelu_models::plan::{PlanOptions, Segment};
 use indicatif::ProgressBar;
@@ -13,6 +12,7 @@ use ndarray::{Array2, Axis};
 use serde::Serialize;
 
 use crate::infer::{largest, pixels};
+use crate::report::TextTable;
 
 /// Where the images to judge by come from.
 #[derive(Clone, Debug, Args)]

@@ -7,7 +7,6 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use gelu_io::{
     data::DataDir,
-    report::TextTable,
     weights::{Dtype, Listing, list_safetensors, read_safetensors, write_safetensors},
 };
 use gelu_models::plan::PlanOptions;
@@ -15,6 +14,7 @@ use gelu_models::{Model, Normalization, Ranges, train::evaluate, zoo};
 use serde::Serialize;
 
 use crate::datasets::{self, DatasetName};
+use crate::report::TextTable;
 
 /// Look into weight files, check them against a model, convert them.
 #[derive(Debug, Subcommand)]

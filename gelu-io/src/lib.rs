@@ -9,8 +9,6 @@ pub mod data;
 pub mod digits;
 mod error;
 pub mod files;
-pub mod images;
-pub mod report;
 pub mod session;
 pub mod transport;
 pub mod weights;

@@ -2,9 +2,9 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use gelu_io::files::read_limited;
-use gelu_io::report::TextTable;
 
 use super::{Report, time};
+use crate::report::TextTable;
 
 /// More than any report takes.
 const MOST_BYTES: u64 = 1 << 20;

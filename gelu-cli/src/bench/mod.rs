@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use gelu_io::files::write_atomic;
-use gelu_io::report::{Bar, Party, TextTable, bar_chart_svg};
+use gelu_io::session::Role;
 use gelu_tensor::paillier::{KeyParameters, KeyType};
 use serde::{Deserialize, Serialize};
 
 use self::measure::{LayerFigures, Operation, SessionFigures};
 use crate::model_args::{KeySize, KeyTypeName, Numbers};
+use crate::report::{Bar, TextTable, bar_chart_svg};
 
 /// Time every layer of a network and every operation on ciphertexts, beside the machine's own limit.
 #[derive(Debug, Args)]
@@ -138,12 +139,12 @@ fn chart(report: &Report) -> anyhow::Result<String> {
     let server = report.layers.iter().map(|layer| Bar {
         label: format!("server: {}", layer.name),
         value: 1e3 * layer.seconds_all_threads,
-        party: Party::Server,
+        role: Role::Server,
     });
     let client = Bar {
         label: "client: all steps".to_owned(),
         value: 1e3 * report.session.seconds_client_all_threads,
-        party: Party::Client,
+        role: Role::Client,
     };
     let title = format!(
         "{}, batch of {}, {} key of {} bits: time per layer",

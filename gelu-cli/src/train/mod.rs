@@ -15,7 +15,6 @@ use clap::ValueEnum;
 use gelu_io::{
     data::DataDir,
     files::write_atomic,
-    report::{EpochPoint, training_curves_svg},
     weights::{Dtype, read_safetensors, write_safetensors},
 };
 use gelu_layers::{Activation, Initializer};
@@ -32,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use self::model_name::ModelName;
 use crate::datasets::{self, DatasetName};
+use crate::report::{EpochPoint, training_curves_svg};
 
 /// Train a model on a data set: privately, by clients that keep their data; or in the clear.
 ///

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use gelu_io::files::write_atomic;
-use gelu_io::report::{EpochPoint, TextTable, training_curves_svg};
 use gelu_io::session::TrainingAccount;
 use gelu_io::weights::{Dtype, write_safetensors};
 use gelu_models::peer::Part;
@@ -13,6 +12,7 @@ use serde_json::json;
 
 use super::progress::Point;
 use super::{Done, Setting, make_folder};
+use crate::report::{EpochPoint, TextTable, training_curves_svg};
 use crate::train::{Args, command, name_of, with_metadata};
 
 /// Tells how the run went, and writes what was asked for.

@@ -4,41 +4,41 @@ use gelu_tensor::Error;
 /// What a server would see of one input, if gradients were not masked: those of a network of two dense layers, beside
 /// the first layer's own weights. All row by row, a row for each neuron.
 #[derive(Clone, Copy, Debug)]
-pub struct DenseGradients<'a> {
+pub(crate) struct DenseGradients<'a> {
     /// Neurons of the first layer.
-    pub hidden: usize,
+    pub(crate) hidden: usize,
     /// Its activation.
-    pub activation: Activation,
+    pub(crate) activation: Activation,
     /// Its weights, `[hidden, inputs]`.
-    pub weights: &'a [f64],
+    pub(crate) weights: &'a [f64],
     /// Its biases.
-    pub biases: &'a [f64],
+    pub(crate) biases: &'a [f64],
     /// Gradients of its weights.
-    pub first: &'a [f64],
+    pub(crate) first: &'a [f64],
     /// Gradients of its biases.
-    pub first_biases: &'a [f64],
+    pub(crate) first_biases: &'a [f64],
     /// Gradients of the second layer's weights, `[classes, hidden]`.
-    pub second: &'a [f64],
+    pub(crate) second: &'a [f64],
     /// Gradients of its biases.
-    pub second_biases: &'a [f64],
+    pub(crate) second_biases: &'a [f64],
 }
 
 /// Two guesses of the input.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reconstruction {
+pub(crate) struct Reconstruction {
     /// A row of the first layer's gradient divided by its bias's: exact for one input.
-    pub direct: Vec<f64>,
+    pub(crate) direct: Vec<f64>,
     /// The paper's way (section 4.3 and figure 1): the first layer's activations from the second layer's gradients, and
     /// the input from them by the Moore-Penrose inverse of the first layer's weights. What is orthogonal to these weights
     /// is lost.
-    pub inverted: Vec<f64>,
+    pub(crate) inverted: Vec<f64>,
 }
 
 /// Computes an input from gradients (IJCAI 2018 paper, section 4.3).
 ///
 /// # Errors
 /// [`Error::Count`] when the slices are not of a network's sizes.
-pub fn reconstruct(seen: &DenseGradients<'_>) -> Result<Reconstruction, Error> {
+pub(crate) fn reconstruct(seen: &DenseGradients<'_>) -> Result<Reconstruction, Error> {
     let (hidden, classes) = (seen.hidden, seen.second_biases.len());
     let inputs = seen.weights.len() / hidden.max(1);
     for (what, expected, found) in [
@@ -123,7 +123,7 @@ fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
 }
 
 /// Pearson's correlation of two vectors of one length, from -1 to 1; 0 where one does not vary.
-pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
+pub(crate) fn correlation(x: &[f64], y: &[f64]) -> f64 {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let (x_mean, y_mean) = (mean(x), mean(y));
     let sum =

@@ -2,20 +2,14 @@
 
 use std::{io::Cursor, path::Path};
 
+use anyhow::{Context, anyhow, ensure};
+use gelu_io::digits::{PIXELS, SIDE, normalize_digit};
+use gelu_io::files;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, imageops};
-
-use crate::{Error, files};
 
 #[cfg(test)]
 mod tests;
 
-/// Height and width of a digit, in pixels.
-pub const SIDE: usize = 28;
-/// Pixels of a digit.
-pub const PIXELS: usize = SIDE * SIDE;
-
-/// The longer side of a digit's ink, in pixels.
-const INK_SIDE: u32 = 20;
 /// The longest picture file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 26;
 /// The most that a picture may take unpacked.
@@ -31,7 +25,7 @@ const PAPER: f32 = 0.15;
 
 /// Whether a picture shows dark ink on light paper (and must be inverted, since MNIST's ink is bright).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Invert {
+pub(crate) enum Invert {
     /// Decided by the brightness of the picture's border.
     #[default]
     Auto,
@@ -49,18 +43,17 @@ pub enum Invert {
 /// need be, inverted.
 ///
 /// # Errors
-/// [`Error::Io`]; whatever [`parse_digit`] finds.
-pub fn read_digit(path: &Path, invert: Invert) -> Result<[u8; PIXELS], Error> {
+/// When the file cannot be read; whatever [`parse_digit`] finds.
+pub(crate) fn read_digit(path: &Path, invert: Invert) -> anyhow::Result<[u8; PIXELS]> {
     parse_digit(&files::read_limited(path, MAX_FILE_BYTES)?, path, invert)
 }
 
 /// [`read_digit`] on `bytes`, the contents of a picture file; `name` names it in errors.
 ///
 /// # Errors
-/// [`Error::Format`] for what is no picture, or one without ink; [`Error::TooLarge`] for more than 12,000 pixels a
-/// side or 256 MiB unpacked.
-pub fn parse_digit(bytes: &[u8], name: &Path, invert: Invert) -> Result<[u8; PIXELS], Error> {
-    let no_ink = || Error::format(name, "a digit that stands out from its paper", "a picture of one shade");
+/// For what is no picture, or one without ink; for more than 12,000 pixels a side or 256 MiB unpacked.
+pub(crate) fn parse_digit(bytes: &[u8], name: &Path, invert: Invert) -> anyhow::Result<[u8; PIXELS]> {
+    let no_ink = || unexpected(name, "a digit that stands out from its paper", "a picture of one shade");
     let grey = decode(bytes, name)?;
     let (darkest, lightest) = range(&grey);
     if lightest.saturating_sub(darkest) < MIN_CONTRAST {
@@ -70,26 +63,32 @@ pub fn parse_digit(bytes: &[u8], name: &Path, invert: Invert) -> Result<[u8; PIX
     if ink.dimensions() == (SIDE as u32, SIDE as u32) {
         return <[u8; PIXELS]>::try_from(ink.into_raw()).map_err(|_| no_ink());
     }
-    stretched(&ink).and_then(|ink| normalised(&ink)).ok_or_else(no_ink)
+    let size = [ink.height(), ink.width()].map(|extent| extent as usize);
+    stretched(&ink).and_then(|ink| normalize_digit(size, &ink)).ok_or_else(no_ink)
+}
+
+fn unexpected(name: &Path, expected: &str, found: &str) -> anyhow::Error {
+    anyhow!("{}: expected {expected}, found {found}", name.display())
 }
 
 /// The picture in grey, upright, on white, and no larger than is useful.
-fn decode(bytes: &[u8], name: &Path) -> Result<GrayImage, Error> {
+fn decode(bytes: &[u8], name: &Path) -> anyhow::Result<GrayImage> {
     let failed = |error: ImageError| {
         let expected = "a picture (PNG, JPEG, BMP, GIF, WebP or TIFF)";
         match error {
-            ImageError::Limits(_) => Error::TooLarge {
-                path: name.to_owned(),
-                what: "bytes of the unpacked picture",
-                limit: MAX_UNPACKED_BYTES,
-                found: MAX_UNPACKED_BYTES + 1,
-            },
-            ImageError::Unsupported(_) => Error::format(name, expected, "a file of another kind"),
-            other => Error::format(name, expected, other.to_string()),
+            ImageError::Limits(_) => {
+                anyhow!(
+                    "{}: expected at most {MAX_UNPACKED_BYTES} bytes of the unpacked picture, found more",
+                    name.display()
+                )
+            }
+            ImageError::Unsupported(_) => unexpected(name, expected, "a file of another kind"),
+            other => unexpected(name, expected, &other.to_string()),
         }
     };
-    let mut reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::io(name, "read"))?;
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .with_context(|| format!("{}: cannot read", name.display()))?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_UNPACKED_BYTES);
     reader.limits(limits);
@@ -100,9 +99,7 @@ fn decode(bytes: &[u8], name: &Path) -> Result<GrayImage, Error> {
         ("height in pixels", MAX_EXTENT.into(), height.into()),
         ("bytes of the unpacked picture", MAX_UNPACKED_BYTES, decoder.total_bytes()),
     ] {
-        if found > limit {
-            return Err(Error::TooLarge { path: name.to_owned(), what, limit, found });
-        }
+        ensure!(found <= limit, "{}: {what}: expected at most {limit}, found {found}", name.display());
     }
     // A camera notes how it was held; a picture without a readable note is upright.
     let orientation = decoder.orientation().ok();
@@ -199,49 +196,4 @@ fn stretched(ink: &GrayImage) -> Option<GrayImage> {
         if part < PAPER { 0 } else { (part * 255.0).round() as u8 }
     };
     GrayImage::from_raw(width, height, above_paper.into_iter().map(stretch).collect())
-}
-
-/// Bright ink on black, cut out, scaled and centred as MNIST's digits are; `None` when there is no ink.
-pub(crate) fn normalised(ink: &GrayImage) -> Option<[u8; PIXELS]> {
-    let [left, top, width, height] = ink_box(ink)?;
-    let cut = imageops::crop_imm(ink, left, top, width, height).to_image();
-    let scale = f64::from(INK_SIDE) / f64::from(width.max(height));
-    let scaled = |extent: u32| ((f64::from(extent) * scale).round() as u32).clamp(1, INK_SIDE);
-    let small = imageops::resize(&cut, scaled(width), scaled(height), imageops::FilterType::Triangle);
-    let (_, brightest) = range(&small);
-    if brightest == 0 {
-        return None;
-    }
-    let [right, down] = offset(&small);
-    let mut digit = [0; PIXELS];
-    for (x, y, pixel) in small.enumerate_pixels() {
-        let bright = u32::from(pixel.0[0]) * 255 / u32::from(brightest);
-        digit[(y as usize + down) * SIDE + x as usize + right] = bright as u8;
-    }
-    Some(digit)
-}
-
-/// `[left, top, width, height]` of what is not black.
-fn ink_box(ink: &GrayImage) -> Option<[u32; 4]> {
-    let inked = || ink.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] > 0);
-    let (left, right) = (inked().map(|(x, ..)| x).min()?, inked().map(|(x, ..)| x).max()?);
-    let (top, bottom) = (inked().map(|(_, y, _)| y).min()?, inked().map(|(_, y, _)| y).max()?);
-    Some([left, top, right - left + 1, bottom - top + 1])
-}
-
-/// How far right and down `small` goes for its centre of mass to be at the centre, without leaving the square.
-fn offset(small: &GrayImage) -> [usize; 2] {
-    let mut mass = 0.0;
-    let mut moment = [0.0; 2];
-    for (x, y, pixel) in small.enumerate_pixels() {
-        let pixel = f64::from(pixel.0[0]);
-        mass += pixel;
-        moment[0] += pixel * (f64::from(x) + 0.5);
-        moment[1] += pixel * (f64::from(y) + 0.5);
-    }
-    let room = [SIDE - small.width() as usize, SIDE - small.height() as usize];
-    std::array::from_fn(|axis| {
-        let wanted = (SIDE as f64 / 2.0 - moment[axis] / mass).round().max(0.0) as usize;
-        wanted.min(room[axis])
-    })
 }

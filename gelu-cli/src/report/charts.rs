@@ -1,13 +1,11 @@
 use std::ops::Range;
 
+use gelu_io::session::Role;
 use plotters::{
     coord::Shift,
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
-use serde::Serialize;
-
-use crate::Error;
 
 #[cfg(test)]
 mod tests;
@@ -16,84 +14,49 @@ const INK: RGBColor = RGBColor(45, 45, 45);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const BLUE: RGBColor = RGBColor(31, 119, 180);
 const ORANGE: RGBColor = RGBColor(230, 110, 20);
-const GREY: RGBColor = RGBColor(140, 140, 140);
 /// The reader's own font: SVG names a family and leaves the drawing to the viewer.
 const FONT: &str = "sans-serif";
 
 /// The model's quality after one epoch of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EpochPoint {
+pub(crate) struct EpochPoint {
     /// Which epoch; fractions are allowed.
-    pub epoch: f64,
+    pub(crate) epoch: f64,
     /// Mean cross-entropy over the training images.
-    pub train_loss: f64,
+    pub(crate) train_loss: f64,
     /// Mean cross-entropy over the test images.
-    pub test_loss: f64,
+    pub(crate) test_loss: f64,
     /// Part of the training images read rightly, from 0 to 1.
-    pub train_accuracy: f64,
+    pub(crate) train_accuracy: f64,
     /// Part of the test images read rightly, from 0 to 1.
-    pub test_accuracy: f64,
+    pub(crate) test_accuracy: f64,
 }
 
-/// Who spends the time of a bar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Party {
-    /// Holds the data and the key.
-    Client,
-    /// Holds the model.
-    Server,
-    /// The wire between them.
-    Network,
-}
-
-impl From<crate::session::Role> for Party {
-    fn from(role: crate::session::Role) -> Self {
-        match role {
-            crate::session::Role::Client => Self::Client,
-            crate::session::Role::Server => Self::Server,
-        }
-    }
-}
-
-impl Party {
-    const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Network];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-            Self::Network => "network",
-        }
-    }
-
-    fn colour(self) -> RGBColor {
-        match self {
-            Self::Client => BLUE,
-            Self::Server => ORANGE,
-            Self::Network => GREY,
-        }
+/// The colour of a side's bars.
+fn colour(role: Role) -> RGBColor {
+    match role {
+        Role::Client => BLUE,
+        Role::Server => ORANGE,
     }
 }
 
 /// One bar of a chart.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bar {
+pub(crate) struct Bar {
     /// What it stands for.
-    pub label: String,
+    pub(crate) label: String,
     /// Its length; not negative.
-    pub value: f64,
-    /// Gives its colour.
-    pub party: Party,
+    pub(crate) value: f64,
+    /// Who spends the time; gives its colour.
+    pub(crate) role: Role,
 }
 
 /// Loss and accuracy (in per cent) by epoch, side by side, for training and test images, as an SVG picture. Values
 /// that are not finite leave a gap.
 ///
 /// # Errors
-/// [`Error::Chart`].
-pub fn training_curves_svg(points: &[EpochPoint]) -> Result<String, Error> {
+/// When the chart cannot be drawn.
+pub(crate) fn training_curves_svg(points: &[EpochPoint]) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (1000, 380)).into_drawing_area();
@@ -136,7 +99,7 @@ struct Panel {
 }
 
 impl Panel {
-    fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Error> {
+    fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> anyhow::Result<()> {
         let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
             points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
         };
@@ -222,13 +185,13 @@ const MAX_BARS: usize = 1000;
 /// Room for a value written behind the longest bar.
 const VALUE_WIDTH: i32 = 110;
 
-/// Horizontal bars from the top down, coloured by party, each with its label before it and its value in `unit`
+/// Horizontal bars from the top down, coloured by side, each with its label before it and its value in `unit`
 /// behind it, as an SVG picture. Values that are negative or not finite have no bar; what comes after 1,000 bars is left
 /// out.
 ///
 /// # Errors
-/// [`Error::Chart`].
-pub fn bar_chart_svg(title: &str, unit: &str, bars: &[Bar]) -> Result<String, Error> {
+/// When the chart cannot be drawn.
+pub(crate) fn bar_chart_svg(title: &str, unit: &str, bars: &[Bar]) -> anyhow::Result<String> {
     let bars = &bars[..bars.len().min(MAX_BARS)];
     let mut svg = String::new();
     {
@@ -249,7 +212,7 @@ pub fn bar_chart_svg(title: &str, unit: &str, bars: &[Bar]) -> Result<String, Er
             text(&root, &label, (left - 10, top + BAR / 2), 15, HPos::Right)?;
             root.draw(&Rectangle::new(
                 [(left, top + 4), (left + length.max(1), top + BAR - 4)],
-                bar.party.colour().filled(),
+                colour(bar.role).filled(),
             ))
             .map_err(chart_error)?;
             let value = format!("{} {unit}", three_digits(bar.value));
@@ -260,12 +223,13 @@ pub fn bar_chart_svg(title: &str, unit: &str, bars: &[Bar]) -> Result<String, Er
     Ok(svg)
 }
 
-/// The parties that have bars, under the title.
-fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar]) -> Result<(), Error> {
+/// The sides that have bars, under the title.
+fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar]) -> anyhow::Result<()> {
     let mut x = 20;
-    for party in Party::ALL.into_iter().filter(|&party| bars.iter().any(|bar| bar.party == party)) {
-        root.draw(&Rectangle::new([(x, 46), (x + 14, 60)], party.colour().filled())).map_err(chart_error)?;
-        text(root, party.name(), (x + 20, 53), 15, HPos::Left)?;
+    let has_bars = |role: &Role| bars.iter().any(|bar| bar.role == *role);
+    for role in [Role::Client, Role::Server].into_iter().filter(has_bars) {
+        root.draw(&Rectangle::new([(x, 46), (x + 14, 60)], colour(role).filled())).map_err(chart_error)?;
+        text(root, &role.to_string(), (x + 20, 53), 15, HPos::Left)?;
         x += 100;
     }
     Ok(())
@@ -277,7 +241,7 @@ fn text(
     at: (i32, i32),
     size: u32,
     side: HPos,
-) -> Result<(), Error> {
+) -> anyhow::Result<()> {
     let style = (FONT, size).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
     root.draw(&Text::new(text.to_owned(), at, style)).map_err(chart_error)
 }
@@ -293,6 +257,6 @@ fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn chart_error(error: impl std::fmt::Display) -> Error {
-    Error::Chart(error.to_string())
+fn chart_error(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("cannot draw the chart: {error}")
 }

@@ -1,3 +1,5 @@
+mod leaks;
+
 use std::sync::Arc;
 
 use gelu_layers::{Activation, Initializer};
@@ -7,14 +9,17 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, rngs::ChaCha20Rng};
 
-use super::*;
-use crate::ModelBuilder;
-use crate::peer::Peer;
-use crate::train::private::{
+use gelu_models::ModelBuilder;
+use gelu_models::peer::Peer;
+use gelu_models::train::private::{
     Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, PrivateError, Server,
     TrainPlan,
 };
-use crate::train::{Dataset, TrainConfig};
+use gelu_models::train::{Dataset, TrainConfig};
+
+use super::extract::{Extraction, extract};
+use super::observe::observe;
+use super::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
 
 proptest! {
     #[test]

@@ -5,7 +5,7 @@ const PRIME: u64 = (1 << 61) - 1;
 
 /// What came of an attempt to solve for a dense layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Extraction {
+pub(crate) enum Extraction {
     /// There is one solution only.
     Solved {
         /// For each output its weights, then its bias, as integers at the scale of weights and of sums.
@@ -29,7 +29,11 @@ pub enum Extraction {
 ///
 /// # Errors
 /// [`Error::Count`] when inputs and sums are not of the same whole number of vectors, or contradict each other.
-pub fn extract([inputs, outputs]: [usize; 2], vectors: &[i64], sums: &[i64]) -> Result<Extraction, Error> {
+pub(crate) fn extract(
+    [inputs, outputs]: [usize; 2],
+    vectors: &[i64],
+    sums: &[i64],
+) -> Result<Extraction, Error> {
     let samples = vectors.len() / inputs.max(1);
     for (what, expected, found) in [
         ("inputs of whole vectors", samples * inputs, vectors.len()),

@@ -24,21 +24,21 @@ fn any_points_can_be_drawn() {
 }
 
 #[test]
-fn bars_carry_label_value_and_party() {
-    let bar = |label: &str, value, party| Bar { label: label.into(), value, party };
-    let bars = [bar("conv1 <&>", 12.34, Party::Server), bar("encrypt", 150.0, Party::Client)];
+fn bars_carry_label_value_and_side() {
+    let bar = |label: &str, value, role| Bar { label: label.into(), value, role };
+    let bars = [bar("conv1 <&>", 12.34, Role::Server), bar("fc1", 150.0, Role::Server)];
     let svg = bar_chart_svg("time per step", "ms", &bars).unwrap();
-    for part in ["time per step", "12.3 ms", "150 ms", "conv1 &lt;&amp;&gt;", "server", "client"] {
+    for part in ["time per step", "12.3 ms", "150 ms", "conv1 &lt;&amp;&gt;", "server"] {
         assert!(svg.contains(part), "{part}");
     }
-    assert!(!svg.contains("network"));
+    assert!(!svg.contains("client"));
 }
 
 #[test]
 fn any_values_have_bars() {
     let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -1.0, 1e300, 1e-300];
     let bars: Vec<Bar> =
-        odd.iter().map(|&value| Bar { label: "x".repeat(100), value, party: Party::Network }).collect();
+        odd.iter().map(|&value| Bar { label: "x".repeat(100), value, role: Role::Client }).collect();
     bar_chart_svg("", "", &bars).unwrap();
     bar_chart_svg("none", "s", &[]).unwrap();
 }

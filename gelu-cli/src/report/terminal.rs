@@ -1,10 +1,10 @@
 use std::{ffi::OsString, fmt::Write};
 
-use crate::data::Images;
+use gelu_io::data::Images;
 
 /// How a terminal shows shades.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ink {
+pub(crate) enum Ink {
     /// Half-block characters in 24-bit grey: two pixels a character.
     Colour,
     /// ASCII characters from light to dark, for files, pipes and `NO_COLOR`.
@@ -13,7 +13,7 @@ pub enum Ink {
 
 impl Ink {
     /// What suits an output that is a terminal or not, by the variables `NO_COLOR` and `TERM`.
-    pub fn detect(is_terminal: bool) -> Self {
+    pub(crate) fn detect(is_terminal: bool) -> Self {
         Self::with_environment(is_terminal, |name| std::env::var_os(name))
     }
 
@@ -26,16 +26,16 @@ impl Ink {
 
 /// Where pictures are drawn as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Canvas {
+pub(crate) struct Canvas {
     /// How shades are shown.
-    pub ink: Ink,
+    pub(crate) ink: Ink,
     /// Characters in a line; pictures stand side by side as far as they fit.
-    pub columns: usize,
+    pub(crate) columns: usize,
 }
 
 impl Canvas {
     /// The pictures as lines of text, `captions[i]` under picture `i`.
-    pub fn draw(&self, images: &Images, captions: &[String]) -> String {
+    pub(crate) fn draw(&self, images: &Images, captions: &[String]) -> String {
         let [_, width] = images.size();
         let per_line = ((self.columns + 1) / (width + 1)).max(1);
         let pictures: Vec<&[u8]> = images.iter().collect();

@@ -4,16 +4,16 @@ use gelu_tensor::Decryption;
 use gelu_tensor::paillier::Randomizer;
 use rand::CryptoRng;
 
-use crate::peer::{Part, Peer};
-use crate::train::private::{Client, Event, Message, PrivateError, Server};
+use gelu_models::peer::{Part, Peer};
+use gelu_models::train::private::{Client, Event, Message, PrivateError, Server};
 
 /// The first update of a turn, seen from both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObservedUpdate {
+pub(crate) struct ObservedUpdate {
     /// The client's true steps.
-    pub steps: Vec<i64>,
+    pub(crate) steps: Vec<i64>,
     /// What the server decrypts: rate times step plus mask, mod 2^l (the rate's public offset not taken off).
-    pub received: Vec<u64>,
+    pub(crate) received: Vec<u64>,
 }
 
 /// Runs the first iteration of a turn of at least two, between a server and a client that are both idle, and shows the
@@ -21,7 +21,7 @@ pub struct ObservedUpdate {
 ///
 /// # Errors
 /// [`PrivateError`]; [`PrivateError::State`] when the turn ends without an update.
-pub fn observe(
+pub(crate) fn observe(
     server: &mut Server,
     client: &mut Client,
     rng: &mut dyn CryptoRng,

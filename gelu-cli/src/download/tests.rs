@@ -34,7 +34,7 @@ const HELLO: RemoteFile = RemoteFile {
     sha256: "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
 };
 
-fn attempt(mirrors: &[&str]) -> (Result<(), Error>, tempfile::TempDir, u64) {
+fn attempt(mirrors: &[&str]) -> (anyhow::Result<()>, tempfile::TempDir, u64) {
     let folder = tempfile::tempdir().unwrap();
     let mut received = 0;
     let outcome =
@@ -42,11 +42,8 @@ fn attempt(mirrors: &[&str]) -> (Result<(), Error>, tempfile::TempDir, u64) {
     (outcome, folder, received)
 }
 
-fn only_failure(outcome: Result<(), Error>) -> String {
-    match outcome.unwrap_err() {
-        Error::Download { failures, .. } => failures.into_iter().map(|failure| failure.why).collect(),
-        other => panic!("{other}"),
-    }
+fn failure(outcome: anyhow::Result<()>) -> String {
+    outcome.unwrap_err().to_string()
 }
 
 #[test]
@@ -69,7 +66,7 @@ fn the_next_mirror_is_tried() {
 #[test]
 fn wrong_contents_are_refused_and_leave_no_file() {
     let (outcome, folder, _) = attempt(&[&serve(answer(5, b"hallo"), 1)]);
-    let why = only_failure(outcome);
+    let why = failure(outcome);
     assert!(why.contains("expected SHA-256 2cf24dba") && why.contains("found d3751d33"), "{why}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -77,7 +74,7 @@ fn wrong_contents_are_refused_and_leave_no_file() {
 #[test]
 fn a_body_that_breaks_off_is_refused() {
     let (outcome, folder, _) = attempt(&[&serve(answer(5, b"hel"), 1)]);
-    let why = only_failure(outcome);
+    let why = failure(outcome);
     assert!(why.contains("broke off after 3 bytes"), "{why}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -85,7 +82,8 @@ fn a_body_that_breaks_off_is_refused() {
 #[test]
 fn too_long_a_body_is_refused_before_it_is_read() {
     let (outcome, ..) = attempt(&[&serve(answer(1 << 40, b""), 1)]);
-    assert_eq!(only_failure(outcome), "expected at most 16777216 bytes, found 1099511627776");
+    let why = failure(outcome);
+    assert!(why.contains("expected at most 16777216 bytes, found 1099511627776"), "{why}");
 }
 
 #[test]
@@ -94,7 +92,8 @@ fn without_a_network_the_message_says_what_to_do_at_once() {
     let data = tempfile::tempdir().unwrap();
     let start = Instant::now();
     let mirror = format!("http://{closed}");
-    let error = DataDir::locate(Some(data.path().to_owned())).download_mnist(&[&mirror], |_| {}).unwrap_err();
+    let folder = DataDir::locate(Some(data.path().to_owned()));
+    let error = download_mnist(&folder, &[&mirror], |_| {}).unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(5));
     let message = error.to_string();
     assert!(message.contains("t10k-images-idx3-ubyte.gz"), "{message}");

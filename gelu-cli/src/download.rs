@@ -1,3 +1,5 @@
+//! Fetches MNIST from its public mirrors.
+
 use std::{
     fmt::Write as _,
     io::Read,
@@ -5,16 +7,16 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context, bail};
+use gelu_io::data::DataDir;
+use gelu_io::files;
 use sha2::{Digest, Sha256};
-
-use super::DataDir;
-use crate::{Error, files};
 
 #[cfg(test)]
 mod tests;
 
 /// Public copies of MNIST, tried in this order.
-pub const MNIST_MIRRORS: [&str; 2] =
+pub(crate) const MNIST_MIRRORS: [&str; 2] =
     ["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"];
 
 /// The four files and the SHA-256 of each, as Yann LeCun published them.
@@ -29,51 +31,36 @@ const MAX_BYTES: u64 = 1 << 24;
 
 /// How far the download of one file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     /// The file's name.
-    pub file: &'a str,
+    pub(crate) file: &'a str,
     /// Bytes received.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Bytes there will be, if the mirror says so.
-    pub total: Option<u64>,
+    pub(crate) total: Option<u64>,
 }
 
-/// One mirror's failure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedDownload {
-    /// What was asked for.
-    pub url: String,
-    /// What was expected and what was found, for people.
-    pub why: String,
-}
-
-impl DataDir {
-    /// Fetches MNIST's four files into `mnist/` in the first of the folders, and returns that folder.
-    ///
-    /// Each file is tried at each of `mirrors` (usually [`MNIST_MIRRORS`]) in turn and is kept only when its SHA-256
-    /// is the published one; files that are there already, and right, are left alone. `progress` hears of every few
-    /// thousand bytes. All waits are limited: 10 seconds for a name or a connection, 20 for an answer or for more
-    /// of it, 10 minutes for one file.
-    ///
-    /// # Errors
-    /// [`Error::Download`] with the failure of each mirror; [`Error::Io`]; [`Error::DataNotFound`] when there is no
-    /// folder to write to.
-    pub fn download_mnist(
-        &self,
-        mirrors: &[&str],
-        mut progress: impl FnMut(Progress<'_>),
-    ) -> Result<PathBuf, Error> {
-        let Some(place) = self.places().first() else {
-            let advice = "name a folder with --data or GELU_DATA";
-            return Err(Error::DataNotFound { what: "a data folder", looked: Vec::new(), advice });
-        };
-        let folder = place.path.join("mnist");
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
-        for (name, sha256) in FILES {
-            download(&folder, &RemoteFile { name, sha256 }, mirrors, &mut progress)?;
-        }
-        Ok(folder)
+/// Fetches MNIST's four files into `mnist/` in the first of the folders of `data`, and returns that folder.
+///
+/// Each file is tried at each of `mirrors` (usually [`MNIST_MIRRORS`]) in turn and is kept only when its SHA-256
+/// is the published one; files that are there already, and right, are left alone. `progress` hears of every few
+/// thousand bytes. All waits are limited: 10 seconds for a name or a connection, 20 for an answer or for more
+/// of it, 10 minutes for one file.
+///
+/// # Errors
+/// With the failure of each mirror; when a file cannot be written, or there is no folder to write to.
+pub(crate) fn download_mnist(
+    data: &DataDir,
+    mirrors: &[&str],
+    mut progress: impl FnMut(Progress<'_>),
+) -> anyhow::Result<PathBuf> {
+    let place = data.places().first().context("no data folder: name one with --data or GELU_DATA")?;
+    let folder = place.path.join("mnist");
+    std::fs::create_dir_all(&folder).with_context(|| format!("{}: cannot create", folder.display()))?;
+    for (name, sha256) in FILES {
+        download(&folder, &RemoteFile { name, sha256 }, mirrors, &mut progress)?;
     }
+    Ok(folder)
 }
 
 struct RemoteFile {
@@ -86,7 +73,7 @@ fn download(
     file: &RemoteFile,
     mirrors: &[&str],
     progress: &mut impl FnMut(Progress<'_>),
-) -> Result<(), Error> {
+) -> anyhow::Result<()> {
     let path = folder.join(file.name);
     if files::read_limited(&path, MAX_BYTES).is_ok_and(|bytes| sha256(&bytes) == file.sha256) {
         return Ok(());
@@ -95,11 +82,15 @@ fn download(
     for mirror in mirrors {
         let url = format!("{}/{}", mirror.trim_end_matches('/'), file.name);
         match fetch(&url, file, progress) {
-            Ok(bytes) => return files::write_atomic(&path, &bytes),
-            Err(why) => failures.push(FailedDownload { url, why }),
+            Ok(bytes) => return Ok(files::write_atomic(&path, &bytes)?),
+            Err(why) => failures.push(format!("{url}: {why}")),
         }
     }
-    Err(Error::Download { path, failures })
+    bail!(
+        "{}: cannot download it: {}; check the network, or fetch the file elsewhere and put it there",
+        path.display(),
+        failures.join("; ")
+    )
 }
 
 /// The file's bytes, checked, or why not.

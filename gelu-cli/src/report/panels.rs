@@ -1,17 +1,18 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use anyhow::Context;
 use image::{GrayImage, ImageFormat, Luma};
 
-use crate::{Error, files};
+use gelu_io::files;
 
 /// A picture of numbers: white is the largest of them, black the smallest.
 #[derive(Clone, Copy, Debug)]
-pub struct Panel<'a> {
+pub(crate) struct Panel<'a> {
     /// Height and width.
-    pub size: [usize; 2],
+    pub(crate) size: [usize; 2],
     /// Row by row; missing ones are black.
-    pub values: &'a [f64],
+    pub(crate) values: &'a [f64],
 }
 
 /// Pixels of the picture for one number.
@@ -22,8 +23,8 @@ const MARGIN: u32 = 8;
 /// Writes rows of panels to `path` as PNG, whole or not at all.
 ///
 /// # Errors
-/// [`Error::Io`].
-pub fn write_panels(path: &Path, rows: &[Vec<Panel<'_>>]) -> Result<(), Error> {
+/// When the file cannot be written.
+pub(crate) fn write_panels(path: &Path, rows: &[Vec<Panel<'_>>]) -> anyhow::Result<()> {
     let extent = |panel: &Panel<'_>| panel.size.map(|extent| extent as u32 * ZOOM + 2 * MARGIN);
     let height = |row: &Vec<Panel<'_>>| row.iter().map(|panel| extent(panel)[0]).max().unwrap_or(0);
     let width = rows.iter().map(|row| row.iter().map(|panel| extent(panel)[1]).sum()).max().unwrap_or(0);
@@ -41,8 +42,8 @@ pub fn write_panels(path: &Path, rows: &[Vec<Panel<'_>>]) -> Result<(), Error> {
     let mut png = Cursor::new(Vec::new());
     picture
         .write_to(&mut png, ImageFormat::Png)
-        .map_err(|error| Error::io(path, "encode")(std::io::Error::other(error)))?;
-    files::write_atomic(path, png.get_ref())
+        .with_context(|| format!("{}: cannot encode", path.display()))?;
+    Ok(files::write_atomic(path, png.get_ref())?)
 }
 
 fn draw(picture: &mut GrayImage, panel: &Panel<'_>, [top, left]: [u32; 2]) {

@@ -1,12 +1,13 @@
 use std::{io::Cursor, path::Path};
 
+use anyhow::Context;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use super::{
     Verdict,
     font::{GLYPH, glyph},
 };
-use crate::{Error, data::Images, files};
+use gelu_io::{data::Images, files};
 
 /// Sheet pixels for one pixel of a picture.
 const ZOOM: u32 = 4;
@@ -28,18 +29,18 @@ const WRONG: Rgb<u8> = Rgb([208, 24, 24]);
 /// Writes [`contact_sheet`] to `path` as PNG, whole or not at all.
 ///
 /// # Errors
-/// [`Error::Io`].
-pub fn write_contact_sheet(path: &Path, images: &Images, verdicts: &[Verdict]) -> Result<(), Error> {
+/// When the file cannot be written.
+pub(crate) fn write_contact_sheet(path: &Path, images: &Images, verdicts: &[Verdict]) -> anyhow::Result<()> {
     let mut png = Cursor::new(Vec::new());
     contact_sheet(images, verdicts)
         .write_to(&mut png, ImageFormat::Png)
-        .map_err(|error| Error::io(path, "encode")(std::io::Error::other(error)))?;
-    files::write_atomic(path, png.get_ref())
+        .with_context(|| format!("{}: cannot encode", path.display()))?;
+    Ok(files::write_atomic(path, png.get_ref())?)
 }
 
 /// The pictures, ten in a row and four times their size, each above `label→prediction confidence` (without the
 /// label where it is not known). The wrong ones are red and framed.
-pub fn contact_sheet(images: &Images, verdicts: &[Verdict]) -> RgbImage {
+pub(crate) fn contact_sheet(images: &Images, verdicts: &[Verdict]) -> RgbImage {
     let [height, width] = images.size().map(|extent| extent as u32);
     let count = images.count().min(verdicts.len()) as u32;
     let cell = [width * ZOOM + 2 * MARGIN, height * ZOOM + 2 * MARGIN + TEXT];
@@ -91,7 +92,7 @@ fn fill(sheet: &mut RgbImage, [left, top]: [u32; 2], [width, height]: [u32; 2], 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digits::{SampleOptions, sample_digits};
+    use gelu_io::digits::{SampleOptions, sample_digits};
 
     fn verdict(label: Option<u8>, predicted: u8) -> Verdict {
         Verdict { label, predicted, confidence: 0.9876 }

@@ -1,29 +1,20 @@
 use std::fmt;
 
 /// A table of text with aligned columns. Columns of numbers stand to the right, others to the left.
-///
-/// ```
-/// use gelu_io::report::TextTable;
-///
-/// let mut table = TextTable::new(["step", "time"]);
-/// table.row(["conv1", "3.1 ms"]);
-/// table.row(["fc1", "12.0 ms"]);
-/// assert_eq!(table.to_string(), "step      time\n-----  -------\nconv1   3.1 ms\nfc1    12.0 ms\n");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextTable {
+pub(crate) struct TextTable {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
     /// A table with these column heads.
-    pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// Adds a row; cells that are missing are empty, cells without a head are dropped.
-    pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) -> &mut Self {
+    pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) -> &mut Self {
         let mut cells: Vec<String> = cells.into_iter().map(Into::into).collect();
         cells.resize(self.header.len(), String::new());
         self.rows.push(cells);
