@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;
     let server = ServerModel::new(model, PlanOptions::default());
     let clear = server.program(KeyBits::Bits2048, digits.len())?.run_clear(images.view())?;
-    let report = LocalInference::new(server, key, digits.len()).run(images.view(), |_| ())?;
+    let report =
+        LocalInference::new(server, key, digits.len()).run(images.view(), &mut rand::rng(), |_| ())?;
 
     // The same network on integers in the clear gives the same logits, bit for bit.
     assert_eq!(report.integers, clear.integers.values());

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Eight images go through together, so that a slot of every ciphertext is one of them; then the other two.
     let server = Arc::new(ServerModel::new(model, PlanOptions::default()));
     let key = Arc::new(SecretKey::generate(KeyBits::Bits2048, rng)?);
-    let report = LocalInference::shared(server.clone(), key, 8).run(images.view(), |_| ())?;
+    let report = LocalInference::shared(server.clone(), key, 8).run(images.view(), rng, |_| ())?;
     let programs = [server.program(KeyBits::Bits2048, 8)?, server.program(KeyBits::Bits2048, 2)?];
     assert_eq!(report.integers, programs[0].run_clear(images.view())?.integers.values());
 

@@ -25,7 +25,7 @@
 //! let key = SecretKey::generate(KeyBits::Bits1024, &mut rng)?; // 1,024 bits: for tests only
 //! let server = ServerModel::new(model, PlanOptions::default());
 //! let clear = server.program(KeyBits::Bits1024, 1)?.run_clear(images.view())?;
-//! let report = LocalInference::new(server, key, 1).run(images.view(), |_| ())?;
+//! let report = LocalInference::new(server, key, 1).run(images.view(), &mut rng, |_| ())?;
 //! assert_eq!(report.integers, clear.integers.values());
 //! # Ok(())
 //! # }

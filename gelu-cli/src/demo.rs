@@ -77,7 +77,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let local = LocalInference::new(ServerModel::new(model, PlanOptions::default()), key, count);
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
-    let report = local.run(pixels(samples.images())?.view(), |_| bar.tick())?;
+    let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;
     let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
 
     let verdicts: Vec<Verdict> = report

@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context, bail};
 use gelu_io::data::DataDir;
 use gelu_io::files;
-use sha2::{Digest, Sha256};
 
 #[cfg(test)]
 mod tests;
@@ -134,7 +133,7 @@ fn fetch(url: &str, file: &RemoteFile, progress: &mut impl FnMut(Progress<'_>)) 
 
 /// SHA-256 in hexadecimal.
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+    hmac_sha256::Hash::hash(bytes).iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text

@@ -132,7 +132,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let mut local = LocalInference::new(ServerModel::new(model, options), key, batch);
     let start = Instant::now();
     if args.pool > 0 {
-        local = local.with_pool(args.pool as usize);
+        local = local.with_pool(args.pool as usize, &mut rand::rng());
     }
     let pool = local.pool().map(|pool| Pool {
         factors: pool.ready(),
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     });
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(images.count());
-    let report = local.run(inputs.view(), |done| bar.set_position(done as u64))?;
+    let report = local.run(inputs.view(), &mut rand::rng(), |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
 

@@ -403,10 +403,10 @@ fn session(
 ) -> anyhow::Result<(f64, f64)> {
     let local = LocalInference::shared(model, key, plan.batch());
     let images = images([(runs + 1) * plan.batch(), plan.graph().input().elements()]);
-    let first = local.run(images.view().split_at(Axis(0), plan.batch()).0, |_| ())?.seconds;
+    let first = local.run(images.view().split_at(Axis(0), plan.batch()).0, &mut rand::rng(), |_| ())?.seconds;
     // Two batches are under way at a time, so that single ones say little.
     let mut ends = vec![];
-    local.run(images.view(), |_| ends.push(Instant::now()))?;
+    local.run(images.view(), &mut rand::rng(), |_| ends.push(Instant::now()))?;
     let each = match (ends.first(), ends.last()) {
         (Some(first), Some(last)) => (*last - *first).as_secs_f64() / runs as f64,
         _ => 0.0,
