@@ -32,7 +32,7 @@
 //! ```
 //!
 //! The crates, each of which knows only those before it: [`tensor`] (numbers and ciphertexts), [`layers`] (what one
-//! node does), [`models`] (graphs, plans, sessions), [`wire`] (messages as bytes), [`io`] (files, transports, sessions).
+//! node does), [`models`] (graphs, plans, peers), [`wire`] (messages as bytes), [`io`] (files, transports, sessions).
 
 #![forbid(unsafe_code)]
 

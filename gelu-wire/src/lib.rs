@@ -1,4 +1,6 @@
-//! The wire format: messages, tensors and key files as bytes.
+#![doc = include_str!("../README.md")]
+//!
+//! # Format
 //!
 //! ```text
 //! offset  bytes  what
