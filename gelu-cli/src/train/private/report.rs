@@ -73,7 +73,7 @@ pub(super) fn finish(
             train_accuracy: point.train_accuracy,
             test_accuracy: point.test_accuracy,
         };
-        Ok(training_curves_svg(&done.curve.iter().map(point).collect::<Vec<_>>())?)
+        training_curves_svg(&done.curve.iter().map(point).collect::<Vec<_>>())
     };
     if let Some(path) = &args.plot {
         write_atomic(path, curves()?.as_bytes())?;
