@@ -57,12 +57,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A segment is what the server computes in one go: chains of linear layers, and sums of them where a projection meets
     // the main branch. An identity is added by the client, who has it in the clear.
-    println!("{:<16} {:<24} ct up  ct down  planned  counted", "segment", "then, at the client");
+    println!("{:<34} {:<44} ct up  ct down  planned  counted", "segment", "then, at the client");
     let server_steps = report.steps.iter().filter(|step| step.party == Role::Server && step.batch.is_some());
     let counted: Vec<u64> = server_steps.map(|step| step.products).collect();
     for (at, segment) in programs[0].plan().segments().iter().enumerate() {
         println!(
-            "{:<16} {:<24} {:>5} {:>8} {:>8} {:>8}",
+            "{:<34} {:<44} {:>5} {:>8} {:>8} {:>8}",
             segment.name(),
             programs[0].plan().client_steps(Some(at)).join(", "),
             segment.ciphertexts_up(),
