@@ -36,7 +36,7 @@ fn models(c: &mut Criterion) {
         let inputs = digits(1, images);
         group.throughput(Throughput::Elements(images as u64));
         group.bench_function(BenchmarkId::new(name, images), |b| {
-            b.iter(|| local.run(inputs.view(), |_| ()).unwrap());
+            b.iter(|| local.run(inputs.view(), &mut rand::rng(), |_| ()).unwrap());
         });
     }
     group.finish();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::weights::read_safetensors;
-use gelu_net::io::wire::{Limits, decode_message, encode_message};
 use gelu_net::prelude::*;
+use gelu_net::wire::{Limits, decode_message, encode_message};
 use ndarray::Array2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::report::{Party, TextTable};
 use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
 use ndarray::Array2;
@@ -32,32 +31,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;
     let server = ServerModel::new(model, PlanOptions::default());
     let clear = server.program(KeyBits::Bits2048, digits.len())?.run_clear(images.view())?;
-    let report = LocalInference::new(server, key, digits.len()).run(images.view(), |_| ())?;
+    let report =
+        LocalInference::new(server, key, digits.len()).run(images.view(), &mut rand::rng(), |_| ())?;
 
     // The same network on integers in the clear gives the same logits, bit for bit.
     assert_eq!(report.integers, clear.integers.values());
 
-    let mut table = TextTable::new(["digit", "prediction", "confidence"]);
+    println!("digit  prediction  confidence");
     for (image, (&label, &prediction)) in digits.labels().iter().zip(&report.predictions).enumerate() {
-        let confidence = format!("{:.1}%", 100.0 * report.outputs[[image, prediction]]);
-        table.row([label.to_string(), prediction.to_string(), confidence]);
+        let confidence = 100.0 * report.outputs[[image, prediction]];
+        println!("{label:>5}  {prediction:>10}  {confidence:>9.1}%");
     }
-    println!("{table}");
 
-    let mut table = TextTable::new(["step", "at", "ct in", "ct out", "kB sent", "products", "checks", "ms"]);
+    println!("\n{:<26} at      ct in  ct out  kB sent  products  checks     ms", "step");
     for step in &report.steps {
-        table.row([
-            step.step.clone(),
-            Party::from(step.party).name().to_owned(),
-            step.ciphertexts_in.to_string(),
-            step.ciphertexts_out.to_string(),
-            format!("{:.1}", step.bytes_out as f64 / 1e3),
-            step.products.to_string(),
-            step.checks.to_string(),
-            format!("{:.1}", 1e3 * step.seconds),
-        ]);
+        println!(
+            "{:<26} {:<6} {:>6} {:>7} {:>8.1} {:>9} {:>7} {:>6.1}",
+            step.step,
+            step.party,
+            step.ciphertexts_in,
+            step.ciphertexts_out,
+            step.bytes_out as f64 / 1e3,
+            step.products,
+            step.checks,
+            1e3 * step.seconds
+        );
     }
-    println!("{table}");
+    println!();
     println!("{:.2} s in all, {} values clamped", report.seconds, report.saturations);
     Ok(())
 }

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::report::TextTable;
 use gelu_net::io::session::Role;
 use gelu_net::prelude::*;
 use ndarray::Array2;
@@ -52,27 +51,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Eight images go through together, so that a slot of every ciphertext is one of them; then the other two.
     let server = Arc::new(ServerModel::new(model, PlanOptions::default()));
     let key = Arc::new(SecretKey::generate(KeyBits::Bits2048, rng)?);
-    let report = LocalInference::shared(server.clone(), key, 8).run(images.view(), |_| ())?;
+    let report = LocalInference::shared(server.clone(), key, 8).run(images.view(), rng, |_| ())?;
     let programs = [server.program(KeyBits::Bits2048, 8)?, server.program(KeyBits::Bits2048, 2)?];
     assert_eq!(report.integers, programs[0].run_clear(images.view())?.integers.values());
 
     // A segment is what the server computes in one go: chains of linear layers, and sums of them where a projection meets
     // the main branch. An identity is added by the client, who has it in the clear.
-    let mut table =
-        TextTable::new(["segment", "then, at the client", "ct up", "ct down", "planned", "counted"]);
+    println!("{:<34} {:<44} ct up  ct down  planned  counted", "segment", "then, at the client");
     let server_steps = report.steps.iter().filter(|step| step.party == Role::Server && step.batch.is_some());
     let counted: Vec<u64> = server_steps.map(|step| step.products).collect();
     for (at, segment) in programs[0].plan().segments().iter().enumerate() {
-        table.row([
-            segment.name().to_owned(),
+        println!(
+            "{:<34} {:<44} {:>5} {:>8} {:>8} {:>8}",
+            segment.name(),
             programs[0].plan().client_steps(Some(at)).join(", "),
-            segment.ciphertexts_up().to_string(),
-            segment.ciphertexts_down().to_string(),
-            segment.operations().total().to_string(),
-            counted[at].to_string(),
-        ]);
+            segment.ciphertexts_up(),
+            segment.ciphertexts_down(),
+            segment.operations().total(),
+            counted[at]
+        );
     }
-    println!("{table}");
+    println!();
 
     // What is planned is what runs: the counts agree exactly.
     let planned: u64 = programs.iter().map(|program| program.plan().operations().total()).sum();

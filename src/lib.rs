@@ -25,14 +25,14 @@
 //! let key = SecretKey::generate(KeyBits::Bits1024, &mut rng)?; // 1,024 bits: for tests only
 //! let server = ServerModel::new(model, PlanOptions::default());
 //! let clear = server.program(KeyBits::Bits1024, 1)?.run_clear(images.view())?;
-//! let report = LocalInference::new(server, key, 1).run(images.view(), |_| ())?;
+//! let report = LocalInference::new(server, key, 1).run(images.view(), &mut rng, |_| ())?;
 //! assert_eq!(report.integers, clear.integers.values());
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! The crates, each of which knows only those before it: [`tensor`] (numbers and ciphertexts), [`layers`] (what one
-//! node does), [`models`] (graphs, plans, sessions), [`io`] (bytes).
+//! node does), [`models`] (graphs, plans, peers), [`wire`] (messages as bytes), [`io`] (files, transports, sessions).
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +42,7 @@ pub use gelu_io as io;
 pub use gelu_layers as layers;
 pub use gelu_models as models;
 pub use gelu_tensor as tensor;
+pub use gelu_wire as wire;
 pub use local::{ClientTotals, LocalInference, LocalReport, ServerTotals};
 
 /// What most programs need.

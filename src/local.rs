@@ -106,10 +106,10 @@ impl LocalInference {
     }
 
     /// Makes the random factors of the client's next `factors` encryptions now (rounded down to a multiple of eight),
-    /// and more of them in the background when fewer than half are left.
-    pub fn with_pool(mut self, factors: usize) -> Self {
+    /// and more of them in the background when fewer than half are left. Generators that `rng` seeds make them.
+    pub fn with_pool(mut self, factors: usize, rng: &mut dyn CryptoRng) -> Self {
         let generators = (0..rayon::current_num_threads())
-            .map(|_| Box::new(ChaCha20Rng::from_rng(&mut rand::rng())) as Box<dyn CryptoRng + Send>)
+            .map(|_| Box::new(ChaCha20Rng::from_rng(rng)) as Box<dyn CryptoRng + Send>)
             .collect();
         let key = Arc::clone(&self.key);
         let pool = RandomnessPool::new(key, factors, generators);
@@ -128,13 +128,15 @@ impl LocalInference {
         &self.model
     }
 
-    /// Runs images, `[images, elements]`; `progress` hears after each batch how many are through.
+    /// Runs images, `[images, elements]`; `progress` hears after each batch how many are through. The client's random
+    /// numbers are of `rng`, which must be one for secrets, and the server's of a generator that `rng` seeds.
     ///
     /// # Errors
     /// [`RunError`] of the side that failed first.
     pub fn run(
         &self,
         images: ArrayView2<'_, f32>,
+        rng: &mut dyn CryptoRng,
         mut progress: impl FnMut(usize),
     ) -> Result<LocalReport, RunError> {
         let start = Instant::now();
@@ -145,7 +147,7 @@ impl LocalInference {
         for (images, batch) in [(whole, self.batch), (rest, images.nrows() - full)] {
             if !images.is_empty() {
                 let done = report.as_ref().map_or(0, |report| report.predictions.len());
-                let part = self.session(images, batch, |count| progress(done + count))?;
+                let part = self.session((images, batch), rng, |count| progress(done + count))?;
                 report = Some(match report {
                     Some(report) => report.join(part),
                     None => part,
@@ -155,7 +157,7 @@ impl LocalInference {
         let mut report = match report {
             Some(report) => report,
             // No image: the client's own check names what is wrong.
-            None => self.session(images, 1, progress)?,
+            None => self.session((images, 1), rng, progress)?,
         };
         report.seconds = start.elapsed().as_secs_f64();
         Ok(report)
@@ -164,16 +166,16 @@ impl LocalInference {
     /// One session with batches of `batch` images.
     fn session(
         &self,
-        images: ArrayView2<'_, f32>,
-        batch: usize,
+        (images, batch): (ArrayView2<'_, f32>, usize),
+        rng: &mut dyn CryptoRng,
         mut progress: impl FnMut(usize),
     ) -> Result<LocalReport, RunError> {
         let (client_end, server_end) = InProcess::pair();
         thread::scope(|scope| {
             let server = Server::new(Arc::clone(&self.model));
-            let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()));
+            let mut server_rng = ChaCha20Rng::from_rng(rng);
+            let serving = scope.spawn(move || serve(&server_end, server, &mut server_rng));
             let mut client_side = || {
-                let rng = &mut rand::rng();
                 let mut client = Client::new(Arc::clone(&self.key), batch as u32);
                 for (name, function) in &self.functions.0 {
                     client = client.with_function(name, Arc::clone(function));

@@ -203,15 +203,15 @@ fn a_function_of_the_clients_own_is_exact() {
     let program = server.program(KeyBits::Bits1024, 2).unwrap();
     let clear = program.run_clear_with(functions, images.view()).unwrap();
     let local = || LocalInference::shared(Arc::clone(&server), Arc::clone(&KEY), 2);
-    let report = local().with_function("waves", waves).run(images.view(), |_| ()).unwrap();
+    let report = local().with_function("waves", waves).run(images.view(), &mut rand::rng(), |_| ()).unwrap();
     assert_eq!((&report.integers[..], &report.outputs), (clear.integers.values(), &clear.outputs));
     assert_eq!(report.saturations, 0);
 
     // Without it, or with one that makes too little, the client says what is missing.
-    let error = local().run(images.view(), |_| ()).unwrap_err().to_string();
+    let error = local().run(images.view(), &mut rand::rng(), |_| ()).unwrap_err().to_string();
     assert!(error.contains("functions of the client's own by the name in the graph"), "{error}");
     let short = local().with_function("waves", Arc::new(|_| vec![1.0]));
-    let error = short.run(images.view(), |_| ()).unwrap_err().to_string();
+    let error = short.run(images.view(), &mut rand::rng(), |_| ()).unwrap_err().to_string();
     assert!(error.contains("expected 2, found 1"), "{error}");
     assert!(program.error_bound().unwrap().is_infinite(), "nothing is known of the function");
     // Not even where its values are weighed with nothing.
@@ -309,7 +309,7 @@ fn images_that_do_not_fit_are_refused() {
     let run = |images: Array2<f32>| {
         let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
         let local = LocalInference::shared(server, Arc::clone(&KEY), 1);
-        local.run(images.view(), |_| ()).unwrap_err().to_string()
+        local.run(images.view(), &mut rand::rng(), |_| ()).unwrap_err().to_string()
     };
     let message = run(Array2::zeros((1, 783)));
     assert!(message.contains("expected 784, found 783"), "{message}");

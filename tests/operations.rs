@@ -114,8 +114,9 @@ fn check_report(
     let plan = |batch| server.program(key.public_key().parameters(), batch).unwrap().plan().clone();
     let full = plan(batch);
     let ragged = (rest > 0).then(|| plan(rest));
-    let report =
-        LocalInference::shared(server.clone(), Arc::clone(key), batch).run(images.view(), |_| ()).unwrap();
+    let report = LocalInference::shared(server.clone(), Arc::clone(key), batch)
+        .run(images.view(), &mut rand::rng(), |_| ())
+        .unwrap();
     let expected = total(&full) * batches as u64 + ragged.as_ref().map_or(0, |plan| total(plan));
     assert_eq!(report.server.products, expected, "{batches} of {batch}, one of {rest}");
 

@@ -53,7 +53,7 @@ fn small_sessions_finish_beside_a_large_one() {
             .map(|index| {
                 let image = images.row(index).to_owned().insert_axis(ndarray::Axis(0));
                 let local = LocalInference::shared(Arc::clone(&served), Arc::clone(&KEY), 1);
-                scope.spawn(move || local.run(image.view(), |_| ()).unwrap().integers)
+                scope.spawn(move || local.run(image.view(), &mut rand::rng(), |_| ()).unwrap().integers)
             })
             .collect();
         let integers: Vec<_> = small.into_iter().map(|small| small.join().unwrap()).collect();
@@ -72,10 +72,10 @@ fn a_pool_changes_no_result() {
     let images = digits(3, 2);
     let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
     let local = || LocalInference::shared(Arc::clone(&server), Arc::clone(&KEY), 1);
-    let without = local().run(images.view(), |_| ()).unwrap();
-    let local = local().with_pool(64);
+    let without = local().run(images.view(), &mut rand::rng(), |_| ()).unwrap();
+    let local = local().with_pool(64, &mut rand::rng());
     assert_eq!(local.pool().unwrap().ready(), 64);
-    let with = local.run(images.view(), |_| ()).unwrap();
+    let with = local.run(images.view(), &mut rand::rng(), |_| ()).unwrap();
     assert_eq!(with.integers, without.integers);
     assert!(local.pool().unwrap().handed_out() >= 64);
     assert!(with.client.encryptions > 64);
@@ -94,8 +94,9 @@ fn a_pool_of_another_key_is_refused() {
 fn the_side_that_failed_first_says_why() {
     let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
     let images = ndarray::Array2::zeros((1025, 784));
-    let error =
-        LocalInference::shared(server, Arc::clone(&KEY), 1025).run(images.view(), |_| ()).unwrap_err();
+    let error = LocalInference::shared(server, Arc::clone(&KEY), 1025)
+        .run(images.view(), &mut rand::rng(), |_| ())
+        .unwrap_err();
     let expected =
         PlanError::Option { what: "batch", expected: "at most 1024 images", found: "1025".to_owned() };
     assert_eq!(error, RunError::Peer(SessionError::Refused(expected)));

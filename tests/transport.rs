@@ -12,12 +12,12 @@ use common::networks::{inputs, small_resnet};
 use common::{KEY, digits, options, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
-use gelu_net::io::wire::{Limits, decode_message};
 use gelu_net::models::infer::Position;
 use gelu_net::models::peer::Part;
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::SecretKeyBytes;
 use gelu_net::tensor::{Decryption, EncTensorBuilder};
+use gelu_net::wire::{Limits, decode_message};
 use ndarray::{Array2, ArrayView2};
 
 /// All messages of a session of one batch each, as bytes: up, down.

@@ -1,8 +1,6 @@
 use std::{io, path::PathBuf};
 
-use crate::data::FailedDownload;
-
-/// What can go wrong with files, data sets, pictures and downloads.
+/// What can go wrong with files and data sets.
 ///
 /// Every variant names the file, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
@@ -119,21 +117,6 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// No mirror gave the right file.
-    #[error(
-        "{}: cannot download it: {}; check the network, or fetch the file elsewhere and put it there",
-        .path.display(),
-        .failures.iter().map(|failed| format!("{}: {}", failed.url, failed.why)).collect::<Vec<_>>().join("; ")
-    )]
-    Download {
-        /// The file that was to be written.
-        path: PathBuf,
-        /// What each mirror did.
-        failures: Vec<FailedDownload>,
-    },
-    /// A chart could not be drawn.
-    #[error("cannot draw the chart: {0}")]
-    Chart(String),
 }
 
 impl Error {

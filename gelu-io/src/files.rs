@@ -1,12 +1,16 @@
 //! Reading with a limit, writing all or nothing.
 
 use std::{
-    fs::File,
-    io::{Read, Write},
-    path::Path,
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::Error;
+
+/// Names that are tried for a temporary file.
+const MAX_ATTEMPTS: usize = 10_000;
 
 /// Writes `bytes` to `path`, whole or not at all: to a temporary file in the same folder, flushed to the disk,
 /// then renamed over `path`.
@@ -39,22 +43,64 @@ fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".gelu-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = if access == Access::OwnerOnly { 0o600 } else { 0o666 };
-        builder.permissions(std::fs::Permissions::from_mode(mode));
-    }
-    let mut file = builder.tempfile_in(folder).map_err(Error::io(folder, "create a file in the folder"))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path, "write"))?;
-    file.persist(path).map_err(|failed| Error::io(path, "replace")(failed.error))?;
+    let (mut file, temporary) =
+        Temporary::create(folder, access).map_err(Error::io(folder, "create a file in the folder"))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(path, "write"))?;
+    drop(file);
+    temporary.rename(path).map_err(Error::io(path, "replace"))?;
     // The new name itself lasts only once the folder is on the disk too. Not every system can flush a folder.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// A file under a name of its own, which is removed again unless it gets another one.
+struct Temporary {
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl Temporary {
+    /// Creates one that was not there before: whoever may write to the folder cannot slip in a file or a link.
+    fn create(folder: &Path, access: Access) -> io::Result<(File, Self)> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(
+            &mut options,
+            match access {
+                Access::Default => 0o666,
+                Access::OwnerOnly => 0o600,
+            },
+        );
+        for _ in 0..MAX_ATTEMPTS {
+            // A process that was killed may have left the name behind.
+            let name = format!(".gelu-{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = folder.join(name);
+            match options.open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return opened.map(|file| (file, Self { path, is_renamed: false })),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn rename(mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.is_renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            // Where that fails, too, there is nothing more to be done about it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// The whole of `path`, which must be at most `max_bytes` long.
@@ -90,6 +136,18 @@ mod tests {
         write_atomic(&path, b"second, longer").unwrap();
         assert_eq!(read_limited(&path, 14).unwrap(), b"second, longer");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn names_that_are_taken_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = |count| folder.path().join(format!(".gelu-{}-{count}.tmp", std::process::id()));
+        // Other tests count in the same process.
+        (0..100).for_each(|count| std::fs::write(taken(count), b"left behind").unwrap());
+        let path = folder.path().join("a");
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(read_limited(&path, 3).unwrap(), b"new");
+        assert!((0..100).all(|count| std::fs::read(taken(count)).unwrap() == b"left behind"));
     }
 
     #[test]

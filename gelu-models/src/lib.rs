@@ -18,7 +18,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod attack;
 mod builder;
 mod calibrate;
 mod graph;

@@ -69,7 +69,8 @@ pub(crate) fn encrypted(
     let server = Arc::new(ServerModel::new(model, options.clone()));
     let program = server.program(key.public_key().parameters(), batch.min(images.nrows())).unwrap();
     let clear = program.run_clear(images).unwrap();
-    let report = LocalInference::shared(server, Arc::clone(key), batch).run(images, |_| ()).unwrap();
+    let report =
+        LocalInference::shared(server, Arc::clone(key), batch).run(images, &mut rand::rng(), |_| ()).unwrap();
     assert_eq!(report.integers, clear.integers.values(), "batches of {batch}");
     assert_eq!(report.logits, clear.logits);
     assert_eq!(report.outputs, clear.outputs);

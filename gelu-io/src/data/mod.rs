@@ -1,12 +1,10 @@
 //! Data sets: MNIST as IDX files, UCI tables as CSV files, and where they are looked for.
 
 mod dir;
-mod download;
 mod idx;
 mod table;
 
 pub use dir::{DataDir, Place, Split};
-pub use download::{FailedDownload, MNIST_MIRRORS, Progress};
 pub use idx::{parse_images, parse_labels, read_images, read_labels};
 pub use table::{Columns, Encoding, Table, TableFormat, parse_table, read_table};
 

@@ -1,17 +1,15 @@
-//! Sample digits drawn by this project: pen strokes with a hand's irregularities, in the form of MNIST.
+//! Digits in the form of MNIST, and sample digits drawn by this project: pen strokes with a hand's irregularities.
 
-use image::{GrayImage, Luma};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-use crate::{
-    data::LabelledImages,
-    images::{PIXELS, SIDE, normalised},
-};
+use crate::data::LabelledImages;
 
+mod normalize;
 mod strokes;
 #[cfg(test)]
 mod tests;
 
+pub use normalize::{PIXELS, SIDE, normalize_digit};
 use strokes::{Point, STYLES, Style};
 
 /// Which sample digits to draw.
@@ -38,7 +36,7 @@ pub fn sample_digits(options: SampleOptions) -> LabelledImages {
 }
 
 /// Side of the canvas on which a digit is drawn before it is scaled down.
-const CANVAS: u32 = 160;
+const CANVAS: usize = 160;
 /// Height of a digit on the canvas.
 const HEIGHT: f32 = 100.0;
 
@@ -106,15 +104,16 @@ fn draw(style: Style, hand: &Hand) -> [u8; PIXELS] {
         .iter()
         .map(|stroke| strokes::curve(stroke).into_iter().map(|point| hand.place(point)).collect())
         .collect();
-    let canvas = GrayImage::from_fn(CANVAS, CANVAS, |x, y| {
-        let here = [x as f32 + 0.5, y as f32 + 0.5];
+    let pixel = |at: usize| {
+        let here = [(at % CANVAS) as f32 + 0.5, (at / CANVAS) as f32 + 0.5];
         let distance = strokes
             .iter()
             .flat_map(|stroke| stroke.windows(2))
             .map(|ends| strokes::distance(here, [ends[0], ends[1]]))
             .fold(f32::INFINITY, f32::min);
-        Luma([((hand.pen - distance + 0.5).clamp(0.0, 1.0) * 255.0) as u8])
-    });
+        ((hand.pen - distance + 0.5).clamp(0.0, 1.0) * 255.0) as u8
+    };
+    let canvas: Vec<u8> = (0..CANVAS * CANVAS).map(pixel).collect();
     // Every style has strokes on the canvas, so there is ink.
-    normalised(&canvas).unwrap_or([0; PIXELS])
+    normalize_digit([CANVAS; 2], &canvas).unwrap_or([0; PIXELS])
 }

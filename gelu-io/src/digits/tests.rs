@@ -24,3 +24,19 @@ fn every_digit_is_there_and_looks_like_mnist() {
 fn none_is_none() {
     assert!(sample_digits(SampleOptions { seed: 0, per_digit: 0 }).is_empty());
 }
+
+#[test]
+fn ink_fills_20_pixels_and_what_has_none_is_refused() {
+    let mut ink = vec![0; 60 * 80];
+    (10..50).for_each(|y| ink[y * 80 + 30..][..20].fill(9));
+    let digit = normalize_digit([60, 80], &ink).unwrap();
+    for (at, &pixel) in digit.iter().enumerate() {
+        let inside = (4..24).contains(&(at / SIDE)) && (9..19).contains(&(at % SIDE));
+        assert_eq!(pixel, if inside { 255 } else { 0 }, "{at}");
+    }
+    assert!(normalize_digit([60, 80], &[0; 60 * 80]).is_none());
+    for size in [[60, 79], [0, 0], [0, 4800], [usize::MAX, 2]] {
+        assert!(normalize_digit(size, &ink).is_none());
+    }
+    assert!(normalize_digit([0, 0], &[]).is_none());
+}

@@ -1,6 +1,7 @@
 //! The account of a session of private inference, step by step.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use gelu_models::infer::{Client, Server};
 use gelu_models::peer::{Part, Place};
@@ -17,6 +18,15 @@ pub enum Role {
     Client,
     /// Who has the model.
     Server,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
 }
 
 /// What a party has before its eyes in a step.

@@ -18,7 +18,7 @@ pub use training::{
 };
 
 use crate::transport::{Disconnected, Transport};
-use crate::wire::{WireError, WirePeer};
+use gelu_wire::{WireError, WirePeer};
 
 /// Why a conversation ended before its end.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

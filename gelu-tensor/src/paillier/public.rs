@@ -6,7 +6,6 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
@@ -82,7 +81,7 @@ impl PublicKey {
         let ring = Ring::new(&from_biguint(&modulus, size.limbs()))?;
         let checking = ring.counted_apart();
         let h = checking.lift(&from_biguint(&value, 2 * size.limbs()), 1);
-        let mut digest = Sha256::new();
+        let mut digest = hmac_sha256::Hash::new();
         digest.update(match key_type {
             KeyType::Djn => b"gelu-net paillier public key v1".as_slice(),
             KeyType::Subgroup => b"gelu-net paillier subgroup public key v1",
@@ -94,7 +93,7 @@ impl PublicKey {
             ring,
             checking,
             h,
-            fingerprint: digest.finalize().into(),
+            fingerprint: digest.finalize(),
             encryption: OnceLock::new(),
             hiding: Default::default(),
         })))

@@ -1,0 +1,177 @@
+//! `gelu demo`
+
+use std::io::{IsTerminal, stdout};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::files::write_atomic;
+use gelu_io::session::{Role, Seen, StepRecord};
+use gelu_io::weights::parse_safetensors;
+use gelu_models::infer::ServerModel;
+use gelu_models::plan::PlanOptions;
+use gelu_net::LocalInference;
+use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
+use serde_json::json;
+
+use crate::calibrate::CalibrateArgs;
+use crate::infer::{pixels, progress_bar};
+use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
+use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
+
+/// LeNet-5, trained by this project on MNIST with `gelu train`.
+const WEIGHTS: &[u8] = include_bytes!("../../models/lenet5.safetensors");
+
+/// See it work: sample digits, classified by LeNet-5 on ciphertexts. Needs nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gelu demo
+  gelu demo --key-bits 3072 --per-digit 1 --seed 5 --out pictures")]
+pub(crate) struct DemoArgs {
+    /// Bits of the client's key, which is made anew.
+    #[arg(long, value_enum, default_value = "2048")]
+    key_bits: KeySize,
+    /// How the key is made.
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
+    /// How many samples of each digit are drawn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    per_digit: u32,
+    /// Seed of the drawings.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The folder for the pictures.
+    #[arg(long, default_value = "gelu-out", value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let KeyParameters { size, key_type } =
+        KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    warn_of_short_key(size);
+    let weights = parse_safetensors(WEIGHTS, Path::new("the built-in weights"))?;
+    let model = with_weights("lenet5", &weights, None)?;
+    let samples = sample_digits(SampleOptions { seed: args.seed, per_digit: args.per_digit as usize });
+    let count = samples.len();
+
+    let start = Instant::now();
+    let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rand::rng())?;
+    let seconds_key = start.elapsed().as_secs_f64();
+    let backend = key.public_key().ring().backend();
+    if !args.json {
+        println!(
+            "{count} digits that this program drew, classified by LeNet-5 on ciphertexts.\n\
+             The client has the digits and a new Paillier key of {} bits; the server has the network.\n\
+             Only bytes go between them.\n",
+            size.bits()
+        );
+    }
+    let local = LocalInference::new(ServerModel::new(model, PlanOptions::default()), key, count);
+    let calibration = args.calibrate.start(backend);
+    let bar = progress_bar(1);
+    let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;
+    let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
+
+    let verdicts: Vec<Verdict> = report
+        .predictions
+        .iter()
+        .zip(samples.labels())
+        .enumerate()
+        .map(|(image, (&predicted, &label))| Verdict {
+            label: Some(label),
+            predicted: predicted as u8,
+            confidence: report.outputs[[image, predicted]] as f32,
+        })
+        .collect();
+    let correct = verdicts.iter().filter(|verdict| !verdict.is_wrong()).count();
+
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let (sheet, chart) = (args.out.join("digits.png"), args.out.join("steps.svg"));
+    write_contact_sheet(&sheet, samples.images(), &verdicts)?;
+    write_atomic(&chart, chart_of(&report.steps)?.as_bytes())?;
+
+    if args.json {
+        let mut object = json!({
+            "model": "lenet5", "count": count, "correct": correct, "key_bits": size.bits(), "key_type": key_type,
+            "backend": backend.name(), "seconds_key": seconds_key, "seconds_total": report.seconds,
+            "predictions": report.predictions, "steps": report.steps, "saturations": report.saturations,
+            "server": report.server, "client": report.client,
+            "bytes_up": report.bytes_up, "bytes_down": report.bytes_down,
+            "pictures": [sheet, chart],
+        });
+        if let Some(calibrated) = &calibrated {
+            calibrated.add_to(&mut object);
+        }
+        println!("{object}");
+        return Ok(());
+    }
+    let captions: Vec<String> = verdicts
+        .iter()
+        .map(|verdict| {
+            let mark = if verdict.is_wrong() { "  WRONG" } else { "" };
+            format!("{} {}{mark}", verdict.predicted, verdict.percent())
+        })
+        .collect();
+    let canvas = Canvas { ink: Ink::detect(stdout().is_terminal()), columns: 116 };
+    println!("{}", canvas.draw(samples.images(), &captions));
+    println!("{}", table_of(&report.steps));
+    println!(
+        "{correct} of {count} right in {:.2} s ({:.1} ms an image, key of {} bits made in {seconds_key:.2} s)",
+        report.seconds,
+        1e3 * report.seconds / count as f64,
+        size.bits()
+    );
+    println!(
+        "The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md)."
+    );
+    if let Some(calibrated) = &calibrated {
+        print!("{}", calibrated.line());
+    }
+    println!("Pictures: {} and {}", sheet.display(), chart.display());
+    Ok(())
+}
+
+fn table_of(steps: &[StepRecord]) -> TextTable {
+    let mut table = TextTable::new(["step", "at", "sees", "ct in", "ct out", "kB sent", "products", "ms"]);
+    for step in steps {
+        let seen = match step.saw {
+            Seen::Plaintext => "plaintext",
+            Seen::Ciphertext => "ciphertext",
+        };
+        table.row([
+            step.step.clone(),
+            step.party.to_string(),
+            seen.to_owned(),
+            step.ciphertexts_in.to_string(),
+            step.ciphertexts_out.to_string(),
+            format!("{:.1}", step.bytes_out as f64 / 1e3),
+            step.products.to_string(),
+            format!("{:.1}", 1e3 * step.seconds),
+        ]);
+    }
+    table
+}
+
+fn chart_of(steps: &[StepRecord]) -> anyhow::Result<String> {
+    let bars: Vec<Bar> = steps
+        .iter()
+        .map(|step| Bar {
+            label: match step.party {
+                Role::Server => format!("server: {}", step.step),
+                Role::Client => step.step.clone(),
+            },
+            value: 1e3 * step.seconds,
+            role: step.party,
+        })
+        .collect();
+    bar_chart_svg("LeNet-5 on ciphertexts: time per step", "ms", &bars)
+}

@@ -1,0 +1,370 @@
+//! `gelu infer`
+
+use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use gelu_io::data::{DataDir, Images, LabelledImages, Split};
+use gelu_io::digits::SIDE;
+use gelu_models::Normalization;
+use gelu_models::infer::ServerModel;
+use gelu_models::plan::PlanOptions;
+use gelu_net::{LocalInference, LocalReport};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, Randomizer};
+use indicatif::{ProgressBar, ProgressStyle};
+use ndarray::{Array2, ArrayView1};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::calibrate::{CalibrateArgs, Calibrated};
+use crate::images::{Invert, read_digit};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
+use crate::report::TextTable;
+
+/// Classify images on ciphertexts, with client and server both on this machine.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  Ten MNIST test images through LeNet-5, from the folder that holds mnist/*-ubyte.gz:
+    gelu infer --model lenet5 --weights models/lenet5.safetensors --dataset mnist --data DIR --count 10
+
+  Pictures of digits, of any size and colour:
+    gelu infer --model conv1 --weights models/conv1.safetensors --images a.png b.jpg
+
+  A full batch at once, as JSON:
+    gelu infer --model lenet5 --weights models/lenet5.safetensors --dataset mnist --count 60 --batch 60 --json")]
+pub(crate) struct InferArgs {
+    /// The network: conv1, lenet5, dense12 or dense300.
+    #[arg(long)]
+    model: String,
+    /// Its weights, with PyTorch's names.
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: PathBuf,
+    /// The images of a data set (its test part).
+    #[arg(long, value_enum, conflicts_with = "images", required_unless_present = "images")]
+    dataset: Option<InferDataset>,
+    /// How many images of the data set.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Pictures of one digit each, of any size and colour.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// Whether pictures show dark ink on light paper.
+    #[arg(long, value_enum, default_value = "auto")]
+    invert: InvertName,
+    /// Images that go through together: up to the slots of a ciphertext, more cost hardly more.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
+    /// Bits of the client's key, which is made anew.
+    #[arg(long, value_enum, default_value = "2048")]
+    key_bits: KeySize,
+    /// How that key is made.
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
+    /// A secret key file of `gelu keygen` instead of a new key.
+    #[arg(long, value_name = "FILE.key", conflicts_with = "key_bits")]
+    key: Option<PathBuf>,
+    /// The weights were trained on (pixel - MEAN) / STD with pixels from 0 to 1.
+    #[arg(long, value_name = "MEAN,STD", value_parser = crate::weights::parse_normalization, allow_hyphen_values = true)]
+    normalize: Option<Normalization>,
+    /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
+    /// would: encrypting then costs it little. LeNet-5 takes 660 for an image. They take 1 MB for 1,500 (key of 2048
+    /// bits), and more are made in the background when fewer than half are left.
+    #[arg(long, value_name = "FACTORS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pool: u32,
+    #[command(flatten)]
+    numbers: Numbers,
+    /// Report the logits of every image too.
+    #[arg(long)]
+    logits: bool,
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum InferDataset {
+    /// The 10,000 test images of MNIST.
+    Mnist,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum InvertName {
+    /// Decided by the brightness of the border.
+    Auto,
+    /// Dark ink on light paper.
+    Yes,
+    /// Light ink on dark paper.
+    No,
+}
+
+impl From<InvertName> for Invert {
+    fn from(name: InvertName) -> Self {
+        match name {
+            InvertName::Auto => Self::Auto,
+            InvertName::Yes => Self::Yes,
+            InvertName::No => Self::No,
+        }
+    }
+}
+
+pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
+    let model = load_model(&args.model, &args.weights, args.normalize.as_ref())?;
+    let (images, labels) = read_images(args)?;
+    let inputs = pixels(&images)?;
+    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let key = key_for(args.key.as_ref(), parameters)?;
+    let KeyParameters { size, key_type } = key.public_key().parameters();
+    let backend = key.public_key().ring().backend();
+    let batch = (args.batch as usize).min(images.count());
+    let options = args.numbers.options(&model);
+    let program = model.compile(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
+    let fixed = program.run_clear(inputs.view())?;
+    let float = model.logits(inputs.view())?;
+
+    let mut local = LocalInference::new(ServerModel::new(model, options), key, batch);
+    let start = Instant::now();
+    if args.pool > 0 {
+        local = local.with_pool(args.pool as usize, &mut rand::rng());
+    }
+    let pool = local.pool().map(|pool| Pool {
+        factors: pool.ready(),
+        bytes: pool.bytes(),
+        seconds: start.elapsed().as_secs_f64(),
+    });
+    let calibration = args.calibrate.start(backend);
+    let bar = progress_bar(images.count());
+    let report = local.run(inputs.view(), &mut rand::rng(), |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
+
+    ensure!(
+        report.integers == fixed.integers.values(),
+        "the encrypted logits differ from the clear fixed-point ones; please report this as a bug"
+    );
+    let float: Vec<usize> = float.outer_iter().map(largest).collect();
+    let scores = Scores::new(&report, labels.as_deref(), &fixed.predictions(), &float);
+    let engine = Engine { size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
+    if args.json {
+        println!("{}", to_json(args, &report, &scores, labels.as_deref(), &engine));
+    } else {
+        print!("{}", to_text(args, &report, &scores, labels.as_deref(), &engine));
+    }
+    Ok(())
+}
+
+pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {
+    gelu_layers::argmax(&row.to_vec())
+}
+
+/// The images, and their labels where they have some.
+fn read_images(args: &InferArgs) -> anyhow::Result<(Images, Option<Vec<u8>>)> {
+    if args.images.is_empty() {
+        let all: LabelledImages = DataDir::locate(args.data.clone()).mnist(Split::Test)?;
+        let some = all.first(args.count as usize);
+        ensure!(
+            some.len() == args.count as usize,
+            "--count: expected at most {}, found {}",
+            all.len(),
+            args.count
+        );
+        return Ok((some.images().clone(), Some(some.labels().to_vec())));
+    }
+    let mut bytes = vec![];
+    for path in &args.images {
+        bytes.extend(read_digit(path, args.invert.into())?);
+    }
+    Ok((Images::new([SIDE, SIDE], bytes).context("pixels of the pictures")?, None))
+}
+
+/// Pixels scaled to 0..1, `[images, pixels]`.
+pub(crate) fn pixels(images: &Images) -> anyhow::Result<Array2<f32>> {
+    let [height, width] = images.size();
+    let pixels = images.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+    Array2::from_shape_vec((images.count(), height * width), pixels).context("pixels of the images")
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub(crate) fn progress_bar(images: usize) -> ProgressBar {
+    if !stderr().is_terminal() || images < 2 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(images as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} images, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+struct Scores {
+    correct: Option<usize>,
+    agree_fixed: f64,
+    agree_float: f64,
+}
+
+impl Scores {
+    fn new(report: &LocalReport, labels: Option<&[u8]>, fixed: &[usize], float: &[usize]) -> Self {
+        let count = report.predictions.len();
+        let same = |other: &[usize]| report.predictions.iter().zip(other).filter(|(a, b)| a == b).count();
+        let correct =
+            labels.map(|labels| same(&labels.iter().map(|&label| label.into()).collect::<Vec<_>>()));
+        Self {
+            correct,
+            agree_fixed: same(fixed) as f64 / count as f64,
+            agree_float: same(float) as f64 / count as f64,
+        }
+    }
+}
+
+struct Engine {
+    size: KeyBits,
+    key_type: &'static str,
+    backend: &'static str,
+    pool: Option<Pool>,
+    calibrated: Option<Calibrated>,
+}
+
+/// What the client prepared.
+#[derive(Debug, Serialize)]
+struct Pool {
+    factors: usize,
+    bytes: usize,
+    seconds: f64,
+}
+
+fn to_json(
+    args: &InferArgs,
+    report: &LocalReport,
+    scores: &Scores,
+    labels: Option<&[u8]>,
+    engine: &Engine,
+) -> Value {
+    let count = report.predictions.len();
+    let mut object = json!({
+        "model": args.model,
+        "count": count,
+        "correct": scores.correct,
+        "accuracy": scores.correct.map(|correct| correct as f64 / count as f64),
+        "agree_fixed": scores.agree_fixed,
+        "agree_float": scores.agree_float,
+        "key_bits": engine.size.bits(),
+        "key_type": engine.key_type,
+        "backend": engine.backend,
+        "batch": report.plan.batch(),
+        "threads": rayon::current_num_threads(),
+        "seconds_total": report.seconds,
+        "seconds_per_image": report.seconds / count as f64,
+        "predictions": report.predictions,
+        "server": report.server,
+        "client": report.client,
+        "bytes_up": report.bytes_up,
+        "bytes_down": report.bytes_down,
+        "saturations": report.saturations,
+        "pool": engine.pool,
+        "steps": report.steps,
+    });
+    if args.logits {
+        let images: Vec<Value> = report
+            .logits
+            .outer_iter()
+            .enumerate()
+            .map(|(index, logits)| {
+                json!({
+                    "index": index,
+                    "label": labels.map(|labels| labels[index]),
+                    "prediction": report.predictions[index],
+                    "logits": logits.to_vec(),
+                })
+            })
+            .collect();
+        object["logits"] = images.into();
+    }
+    if let Some(calibrated) = &engine.calibrated {
+        calibrated.add_to(&mut object);
+    }
+    object
+}
+
+fn to_text(
+    args: &InferArgs,
+    report: &LocalReport,
+    scores: &Scores,
+    labels: Option<&[u8]>,
+    engine: &Engine,
+) -> String {
+    const MOST_ROWS: usize = 50;
+    let count = report.predictions.len();
+    let mut header = vec!["image", "label", "prediction", "confidence"];
+    if args.logits {
+        header.push("logits");
+    }
+    let mut table = TextTable::new(header);
+    for (index, &prediction) in report.predictions.iter().enumerate().take(MOST_ROWS) {
+        let name = match args.images.get(index) {
+            Some(path) => path.display().to_string(),
+            None => index.to_string(),
+        };
+        let label = labels.map_or(String::new(), |labels| labels[index].to_string());
+        let confidence = format!("{:.1}%", 100.0 * report.outputs[[index, prediction]]);
+        let mut row = vec![name, label, prediction.to_string(), confidence];
+        if args.logits {
+            let logits: Vec<String> = report.logits.row(index).iter().map(|x| format!("{x:.3}")).collect();
+            row.push(logits.join(" "));
+        }
+        table.row(row);
+    }
+    let mut text = table.to_string();
+    if count > MOST_ROWS {
+        text += &format!("... and {} more (--json lists all)\n", count - MOST_ROWS);
+    }
+    text += "\n";
+    if let Some(correct) = scores.correct {
+        text += &format!(
+            "right           {correct} of {count} ({:.2}%)\n",
+            100.0 * correct as f64 / count as f64
+        );
+    }
+    text += &format!(
+        "as in the clear {:.2}% of the predictions (integers equal bit for bit), as on reals {:.2}%\n",
+        100.0 * scores.agree_fixed,
+        100.0 * scores.agree_float
+    );
+    let Engine { size, key_type, backend, pool, calibrated } = engine;
+    text += &format!("key             {} bits, {key_type}, {backend} arithmetic\n", size.bits());
+    text += &format!(
+        "time            {:.3} s, {:.1} ms an image (server {:.3} s, client {:.3} s)\n",
+        report.seconds,
+        1e3 * report.seconds / count as f64,
+        report.server.seconds,
+        report.client.seconds
+    );
+    text += &format!(
+        "server          {} products mod n^2, {:.0} ns each\n",
+        report.server.products, report.server.ns_per_product
+    );
+    text += &format!(
+        "client          {} encryptions, {} decryptions, {} values clamped\n",
+        report.client.encryptions, report.client.decryptions, report.saturations
+    );
+    if let Some(Pool { factors, bytes, seconds }) = pool {
+        text += &format!(
+            "prepared        {factors} random factors in {seconds:.3} s, {:.1} MB; not in the time above\n",
+            *bytes as f64 / 1e6
+        );
+    }
+    let kilobytes = |bytes| bytes as f64 / 1e3;
+    text += &format!(
+        "traffic         {:.1} kB up, {:.1} kB down\n",
+        kilobytes(report.bytes_up),
+        kilobytes(report.bytes_down)
+    );
+    text += &calibrated.as_ref().map_or(String::new(), Calibrated::line);
+    text
+}

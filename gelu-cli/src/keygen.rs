@@ -1,0 +1,72 @@
+//! `gelu keygen`
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::Args;
+use gelu_io::files::{write_atomic, write_secret};
+use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
+use gelu_wire::{encode_public_key, encode_secret_key};
+use serde_json::json;
+
+use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key};
+
+/// Make a key pair: NAME.key, which only its owner can read, and NAME.pub.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gelu keygen --out clinic
+  gelu keygen --out phone --key-bits 2048 --key-type subgroup
+  gelu keygen --out test --key-bits 1024 --force")]
+pub(crate) struct KeygenArgs {
+    /// Where to write: NAME.key and NAME.pub.
+    #[arg(long, value_name = "NAME")]
+    out: PathBuf,
+    /// Bits of n.
+    #[arg(long, value_enum, default_value = "3072")]
+    key_bits: KeySize,
+    /// How the key is made.
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
+    /// Overwrite files that are there: data encrypted under their key is lost then.
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
+    let with_ending = |ending: &str| {
+        let mut name = args.out.clone().into_os_string();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let (secret, public) = (with_ending(".key"), with_ending(".pub"));
+    for path in [&secret, &public] {
+        ensure!(
+            args.force || !path.exists(),
+            "{}: is there already; use another name or --force",
+            path.display()
+        );
+    }
+    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let KeyParameters { size, key_type } = parameters;
+    warn_of_short_key(size);
+    let key = SecretKey::generate(parameters, &mut rand::rng())?;
+    write_secret(&secret, &encode_secret_key(&key)?)?;
+    write_atomic(&public, &encode_public_key(key.public_key())?)?;
+    let fingerprint = key.public_key().fingerprint_hex();
+    if args.json {
+        let object = json!({
+            "key_bits": size.bits(), "key_type": key_type, "secret": secret, "public": public,
+            "fingerprint": fingerprint,
+        });
+        println!("{object}");
+    } else {
+        println!("secret key   {}  (keep it to yourself)", secret.display());
+        println!("public key   {}", public.display());
+        println!("fingerprint  {fingerprint}");
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The `gelu` command: convolutional networks on encrypted data.
+
+mod attack;
+mod bench;
+mod calibrate;
+mod data;
+mod datasets;
+mod demo;
+mod download;
+mod images;
+mod infer;
+mod keygen;
+mod model_args;
+mod plan;
+mod report;
+mod threads;
+mod train;
+mod tune;
+mod weights;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use gelu_tensor::arith::Backend;
+
+/// Convolutional networks on encrypted data: the server computes on ciphertexts, the client keeps data and key.
+#[derive(Debug, Parser)]
+#[command(name = "gelu", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See it work: sample digits, classified by LeNet-5 on ciphertexts. Needs nothing.
+    Demo(demo::DemoArgs),
+    /// Classify images on ciphertexts.
+    Infer(infer::InferArgs),
+    /// Show how a model is run on ciphertexts.
+    Plan(plan::PlanArgs),
+    /// Time layers and operations, beside the machine's limit and other libraries.
+    Bench(Box<bench::BenchArgs>),
+    /// Make a key pair.
+    Keygen(keygen::KeygenArgs),
+    /// Show where data sets are looked for; download MNIST.
+    Data(data::DataArgs),
+    /// Train a model.
+    Train(train::Args),
+    /// Try out what private training leaks, and what its masks prevent.
+    #[command(subcommand)]
+    Attack(attack::Command),
+    /// Look into weight files, check them against a model, convert them.
+    #[command(subcommand)]
+    Weights(weights::Command),
+}
+
+/// A backend that is misspelt or missing should not be replaced by another one silently.
+fn check_backend() -> anyhow::Result<()> {
+    let Some(name) = std::env::var_os(Backend::VARIABLE) else { return Ok(()) };
+    let backend = name.to_str().and_then(Backend::by_name).with_context(|| {
+        format!("{}: expected `portable` or `ifma`, found `{}`", Backend::VARIABLE, name.display())
+    })?;
+    Ok(backend.prefer()?)
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let done = check_backend().and_then(|()| threads::start()).and_then(|()| match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Infer(args) => infer::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Data(args) => data::run(args),
+        Command::Train(args) => train::run(&args),
+        Command::Attack(command) => attack::run(&command),
+        Command::Weights(command) => weights::run(&command),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `gelu plan`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::weights::{Dtype, read_safetensors, write_safetensors};
+use gelu_layers::Initializer;
+use gelu_models::Model;
+use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
+use gelu_models::zoo;
+use gelu_tensor::paillier::KeyBits;
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use serde_json::{Value, json};
+
+use crate::infer::pixels;
+use crate::model_args::{
+    KeySize, KeyTypeName, LayerBits, Numbers, estimate_ranges, load_model, warn_of_short_key,
+};
+use crate::report::TextTable;
+use crate::tune::{TuneArgs, Tuned, tune};
+
+/// Show how a model is run on ciphertexts: segments, slots, ciphertexts, products, bytes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gelu plan --model lenet5 --key-bits 2048
+  gelu plan --model lenet5 --key-bits 2048 --batch 60 --weights models/lenet5.safetensors
+  gelu plan --model lenet5 --key-bits 2048 --weights models/lenet5.safetensors --tune
+
+The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for
+their scales, and to state how far the logits can be from the real network's.")]
+pub(crate) struct PlanArgs {
+    /// The network: conv1, lenet5, dense12, dense300 or resnet20.
+    #[arg(long, default_value = "lenet5")]
+    model: String,
+    /// Weights; without them, scales are those of a network with random (seeded) ones.
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: Option<PathBuf>,
+    /// Bits of the client's key.
+    #[arg(long, value_enum, default_value = "3072")]
+    key_bits: KeySize,
+    /// How it is made.
+    #[arg(long, value_enum, default_value = "djn")]
+    key_type: KeyTypeName,
+    /// Images that go through together.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    #[command(flatten)]
+    numbers: Numbers,
+    #[command(flatten)]
+    tune: TuneArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    let key = KeyBits::from(args.key_bits);
+    warn_of_short_key(key);
+    let mut model = match &args.weights {
+        Some(path) => load_model(&args.model, path, None)?,
+        None => {
+            let mut model = zoo::by_name(&args.model)?;
+            model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
+            estimate_ranges(&mut model)?;
+            model
+        }
+    };
+    if args.tune.tune {
+        // It starts anew.
+        model.set_layer_bits(LayerBits::new());
+    }
+    let mut options = PlanOptions {
+        key,
+        key_type: args.key_type.into(),
+        batch: args.batch,
+        ..args.numbers.options(&model)
+    };
+    let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
+    if let Some(tuned) = &tuned {
+        let layer_bits: LayerBits = tuned.layer_bits.iter().cloned().collect();
+        options.layer_bits = Some(layer_bits.clone());
+        if let Some((from, to)) = args.weights.as_ref().zip(args.tune.save.as_ref()) {
+            let mut weights = read_safetensors(from)?;
+            let json = serde_json::to_string(&layer_bits)?;
+            weights.metadata.insert(PlanOptions::LAYER_BITS_KEY.to_owned(), json);
+            write_safetensors(to, &weights, Dtype::F32)?;
+        }
+    }
+    let program = model.compile(&options)?;
+    let error = args.weights.as_ref().map(|_| LogitError::measure(&model, &program)).transpose()?;
+    if args.json {
+        let mut object = to_json(&program, &args.model, error.as_ref());
+        if let Some(tuned) = &tuned {
+            object["tuned"] = serde_json::to_value(tuned)?;
+        }
+        println!("{object}");
+    } else {
+        print!("{}", tuned.as_ref().map_or(String::new(), Tuned::text));
+        print!("{}", to_text(program.plan(), &args.model, error.as_ref()));
+    }
+    Ok(())
+}
+
+/// How far the logits are from the real network's.
+struct LogitError {
+    /// With every rounding at its worst, all in the same direction.
+    bound: f64,
+    /// The largest over the digits that this program draws.
+    observed: f64,
+    /// How many digits those were.
+    digits: usize,
+}
+
+impl LogitError {
+    fn measure(model: &Model, program: &Program) -> anyhow::Result<Self> {
+        let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
+        let inputs = pixels(digits.images())?;
+        let (fixed, real) = (program.run_clear(inputs.view())?.logits, model.logits(inputs.view())?);
+        let observed = fixed.iter().zip(&real).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        Ok(Self { bound: program.error_bound()?, observed, digits: digits.len() })
+    }
+}
+
+/// Bytes of the ciphertexts of a tensor.
+fn bytes(plan: &Plan, ciphertexts: usize) -> usize {
+    ciphertexts * plan.key().size.bits() / 4
+}
+
+/// Ciphertexts up and down.
+fn totals(plan: &Plan) -> (usize, usize) {
+    let sum =
+        |(up, down), segment: &Segment| (up + segment.ciphertexts_up(), down + segment.ciphertexts_down());
+    plan.segments().iter().fold((0, 0), sum)
+}
+
+/// The largest weight bits of a segment's terms.
+fn weight_bits(segment: &Segment) -> u32 {
+    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
+}
+
+/// How the first part of a batch is multiplied, term by term.
+fn strategies(segment: &Segment) -> Vec<String> {
+    let parts = segment.layout().parts.first();
+    parts.map_or(vec![], |part| part.products.iter().map(ToString::to_string).collect())
+}
+
+fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value {
+    let plan = program.plan();
+    let segments: Vec<Value> = (0..)
+        .zip(plan.segments())
+        .map(|(index, segment)| {
+            let (up, down, layout) = (segment.ciphertexts_up(), segment.ciphertexts_down(), segment.layout());
+            let terms: Vec<Value> = segment
+                .terms()
+                .iter()
+                .zip(&layout.ups)
+                .map(|(term, up)| {
+                    json!({
+                        "of": plan.graph().name(term.source()), "input": term.map().input(),
+                        "sums": term.sums().is_some(), "weight_bits": term.weights().bits(),
+                        "format": term.format(), "layout": up.to_string(),
+                    })
+                })
+                .collect();
+            let parts: Vec<Value> = layout
+                .parts
+                .iter()
+                .map(|part| {
+                    let strategies: Vec<String> = part.products.iter().map(ToString::to_string).collect();
+                    json!({
+                        "images": part.images, "times": part.times, "strategies": strategies,
+                        "products": part.operations.products, "squarings": part.operations.squarings,
+                    })
+                })
+                .collect();
+            json!({
+                "name": segment.name(), "terms": terms, "output": segment.shape(),
+                "weight_bits": weight_bits(segment), "slot_bits": layout.down.slot_bits(),
+                "layout_down": layout.down.to_string(), "parts": parts,
+                "strategies": strategies(segment), "output_format": segment.format(),
+                "ciphertexts_up": up, "ciphertexts_down": down,
+                "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
+                "products": segment.operations().products, "squarings": segment.operations().squarings,
+                "then": plan.client_steps(Some(index)),
+            })
+        })
+        .collect();
+    let ((up, down), operations) = (totals(plan), plan.operations());
+    json!({
+        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.batch(), "segments": segments,
+        "ciphertexts_up": up, "ciphertexts_down": down, "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
+        "products": operations.products, "squarings": operations.squarings, "logit_error_bound": error.map(|error| error.bound),
+        "logit_error_observed": error.map(|error| error.observed),
+    })
+}
+
+fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
+    let mut table = TextTable::new([
+        "segment",
+        "shape",
+        "layout",
+        "weights",
+        "product by",
+        "ct up",
+        "ct down",
+        "kB up",
+        "kB down",
+        "products",
+        "then",
+    ]);
+    let kilobytes = |ciphertexts| format!("{:.1}", bytes(plan, ciphertexts) as f64 / 1000.0);
+    for (index, segment) in plan.segments().iter().enumerate() {
+        let (up, down) = (segment.ciphertexts_up(), segment.ciphertexts_down());
+        let inputs: Vec<String> = segment.terms().iter().map(|term| term.map().input().to_string()).collect();
+        table.row([
+            segment.name().to_owned(),
+            format!("{} -> {}", inputs.join(" + "), segment.shape()),
+            segment.layout().ups.first().map_or(String::new(), ToString::to_string),
+            format!("{} bits", weight_bits(segment)),
+            strategies(segment).join(", "),
+            up.to_string(),
+            down.to_string(),
+            kilobytes(up),
+            kilobytes(down),
+            segment.operations().total().to_string(),
+            plan.client_steps(Some(index)).join(", "),
+        ]);
+    }
+    let ((up, down), operations) = (totals(plan), plan.operations());
+    table.row([
+        "all".to_owned(),
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+        up.to_string(),
+        down.to_string(),
+        kilobytes(up),
+        kilobytes(down),
+        operations.total().to_string(),
+        String::new(),
+    ]);
+    let mut text =
+        format!("{model}, key of {} bits, batch of {}\n\n{table}\n", plan.key().size.bits(), plan.batch());
+    text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomisation\n";
+    if let Some(LogitError { bound, observed, digits }) = error {
+        text += &format!(
+            "logits: at most {observed:.3} from the real network's over {digits} drawn digits; {bound:.0} if every \
+             rounding were at its worst\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,389 @@
+//! `gelu train`
+
+mod model_name;
+pub(crate) mod private;
+
+use std::{
+    fmt::Write as _,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use gelu_io::{
+    data::DataDir,
+    files::write_atomic,
+    weights::{Dtype, read_safetensors, write_safetensors},
+};
+use gelu_layers::{Activation, Initializer};
+use gelu_models::{
+    Model, Ranges, Weights,
+    train::{
+        Augmentation, Dataset, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate,
+    },
+    zoo,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use serde::{Deserialize, Serialize};
+
+use self::model_name::ModelName;
+use crate::datasets::{self, DatasetName};
+use crate::report::{EpochPoint, training_curves_svg};
+
+/// Train a model on a data set: privately, by clients that keep their data; or in the clear.
+///
+/// Privately: several clients with disjoint parts of the data take turns. Each computes activations and gradients on
+/// its own, and the server all weighted sums on ciphertexts, with weights that are masked while a client trains. Both
+/// sides are in this process and exchange encoded messages only.
+#[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
+#[command(after_help = "\
+Examples:
+  One hidden layer of 12 neurons on UCI Iris, privately, by two clients:
+    gelu train --model mlp:12 --dataset iris --clients 2 --epochs 30 --batch 16 --lr 0.1 --report iris
+
+  LeNet-5 on 600 digits, privately; the same on integers without encryption, with the same weights:
+    gelu train --model lenet5 --dataset mnist --limit 600 --epochs 1 --batch 60 --out a.safetensors
+    gelu train --clear --fixed --model lenet5 --dataset mnist --limit 600 --epochs 1 --batch 60 --out b.safetensors
+
+  LeNet-5 on MNIST in the clear, from the folder that holds mnist/*-ubyte.gz:
+    gelu train --clear --model lenet5 --dataset mnist --data DIR --out lenet5.safetensors
+
+  The same, interrupted and taken up again where it stopped, with the same result:
+    gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run
+    gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
+
+  One hidden layer of 12 neurons on UCI Iris, result as JSON:
+    gelu train --clear --model mlp:12 --dataset iris --epochs 50 --batch 16 --json")]
+pub(crate) struct Args {
+    /// Train in the clear, on data that this machine may see.
+    #[arg(long)]
+    clear: bool,
+    /// With --clear: on the integers of private training, which gives the same weights as without --clear.
+    #[arg(long, requires = "clear")]
+    fixed: bool,
+    /// The network: lenet5, conv1, or mlp:WIDTHS with the widths of hidden layers (mlp:12, mlp:300,100).
+    #[arg(long)]
+    model: ModelName,
+    /// The data.
+    #[arg(long, value_enum, default_value = "mnist")]
+    dataset: DatasetName,
+    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA, then the
+    /// per-user data folder].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Widths of the hidden layers of `--model mlp`.
+    #[arg(long, value_delimiter = ',', default_value = "12", value_name = "WIDTHS")]
+    hidden: Vec<usize>,
+    /// Train on so many inputs of the data set only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// The mlp's activation: relu, sigmoid, tanh, square, sigmoid-taylor3, sigmoid-taylor5.
+    #[arg(long, default_value = "relu")]
+    activation: Activation,
+    /// Passes over the data.
+    #[arg(long, default_value_t = 10)]
+    epochs: u32,
+    /// Inputs to one update of the weights.
+    #[arg(long, alias = "batch", default_value_t = 64)]
+    batch_size: usize,
+    /// Learning rate at its full value.
+    #[arg(long, default_value_t = 0.05)]
+    lr: f64,
+    /// Momentum of the gradient descent.
+    #[arg(long, default_value_t = 0.9)]
+    momentum: f64,
+    /// L2 penalty on the weights [default: 0.0001 with --clear, else 0, and no other is possible].
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// How the learning rate changes: constant, cosine, or step:EPOCHS:FACTOR.
+    #[arg(long, default_value = "cosine")]
+    schedule: Schedule,
+    /// Epochs over which the learning rate first rises from zero.
+    #[arg(long, default_value_t = 0.0, value_name = "EPOCHS")]
+    warm_up: f64,
+    /// Determines first weights, order and augmentation: the same seed gives the same weights.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Shift, turn, scale and shear the training images a little.
+    #[arg(long)]
+    augment: bool,
+    /// Keep the state in this folder: after every epoch, and in private training between iterations, twice a minute.
+    #[arg(long, value_name = "DIR")]
+    checkpoint_dir: Option<PathBuf>,
+    /// Go on from the checkpoint.
+    #[arg(long, requires = "checkpoint_dir")]
+    resume: bool,
+    /// Write the trained weights here, with the ranges of their activations.
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: Option<PathBuf>,
+    /// Draw the learning curves into this file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    private: private::PrivateArgs,
+    /// Print the result as one JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Widths of the hidden layers, of an mlp.
+    fn hidden(&self) -> &[usize] {
+        match &self.model {
+            ModelName::Mlp(Some(widths)) => widths,
+            _ => &self.hidden,
+        }
+    }
+
+    fn config(&self) -> TrainConfig {
+        let default_decay = if self.clear && !self.fixed { 1e-4 } else { 0.0 };
+        TrainConfig {
+            learning_rate: self.lr,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay.unwrap_or(default_decay),
+            batch_size: self.batch_size,
+            epochs: self.epochs,
+            schedule: self.schedule,
+            warm_up: self.warm_up,
+            seed: self.seed,
+            augmentation: self.augment.then_some(Augmentation::LIGHT),
+        }
+    }
+
+    /// The training and the test part, the first cut to `--limit`.
+    fn data(&self) -> anyhow::Result<[Dataset; 2]> {
+        let [train, test] = datasets::load(self.dataset, &DataDir::locate(self.data.clone()), self.seed)?;
+        Ok(match self.limit {
+            Some(limit) => [train.first(limit as usize), test],
+            None => [train, test],
+        })
+    }
+}
+
+/// One line of the learning curve.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Epoch {
+    train: EpochStats,
+    test: Evaluation,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    model: String,
+    dataset: String,
+    config: &'a TrainConfig,
+    parameters: usize,
+    train_images: usize,
+    test_images: usize,
+    seconds: f64,
+    epochs: &'a [Epoch],
+    test: Evaluation,
+}
+
+/// The key of a checkpoint's metadata that holds the learning curve so far.
+const HISTORY: &str = "gelu.history";
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if !args.clear || args.fixed {
+        return private::run(args);
+    }
+    let start = Instant::now();
+    let [train, test] = args.data()?;
+    let (mut trainer, mut history) = begin(args, &train)?;
+    while trainer.epochs_done() < trainer.config().epochs {
+        history.push(epoch(&mut trainer, [&train, &test])?);
+        if let Some(folder) = &args.checkpoint_dir {
+            save(&trainer, &history, folder)?;
+        }
+    }
+    let test_result = evaluate(trainer.model(), &test)?;
+    if let Some(path) = &args.out {
+        let weights = finished(args, &trainer, &train, test_result)?;
+        write_safetensors(path, &weights, Dtype::F32)?;
+        eprintln!("wrote {}", path.display());
+    }
+    if let Some(path) = &args.plot {
+        write_atomic(path, training_curves_svg(&curves(&history))?.as_bytes())?;
+        eprintln!("wrote {}", path.display());
+    }
+    let report = Report {
+        model: args.model.name().to_owned(),
+        dataset: name_of(args.dataset),
+        config: trainer.config(),
+        parameters: trainer.model().parameter_count(),
+        train_images: train.len(),
+        test_images: test.len(),
+        seconds: start.elapsed().as_secs_f64(),
+        epochs: &history,
+        test: test_result,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("test accuracy {:.2} %, loss {:.4}", 100.0 * test_result.accuracy, test_result.loss);
+    }
+    Ok(())
+}
+
+/// A new run, or the one in the checkpoint, with its learning curve.
+fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> {
+    let mut model = model(args, train)?;
+    let config = args.config();
+    let Some(folder) = args.checkpoint_dir.as_deref().filter(|_| args.resume) else {
+        model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+        return Ok((Trainer::new(model, config)?, Vec::new()));
+    };
+    let path = checkpoint(folder);
+    let mut weights = read_safetensors(&path).context("--resume needs a checkpoint")?;
+    let history = weights.metadata.remove(HISTORY).unwrap_or_default();
+    let history = serde_json::from_str(&history).with_context(|| format!("{}: {HISTORY}", path.display()))?;
+    let state = TrainState::from_weights(weights).with_context(|| path.display().to_string())?;
+    ensure!(
+        state.config == config,
+        "{}: the checkpoint is of another run.\n  expected (this command): {}\n  found (the checkpoint): {}",
+        path.display(),
+        serde_json::to_string(&config)?,
+        serde_json::to_string(&state.config)?,
+    );
+    eprintln!("resuming after epoch {} of {}", state.epochs_done, config.epochs);
+    Ok((Trainer::resume(model, &state).with_context(|| path.display().to_string())?, history))
+}
+
+fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
+    let model = match &args.model {
+        ModelName::Lenet5 => zoo::lenet5()?,
+        ModelName::Conv1 => zoo::conv1()?,
+        ModelName::Mlp(_) => zoo::mlp(&zoo::MlpConfig {
+            inputs: train.shape().elements(),
+            hidden: args.hidden().to_vec(),
+            classes: train.classes(),
+            activation: args.activation,
+        })?,
+    };
+    let (expected, found) = (model.input_shape(), train.shape());
+    ensure!(
+        expected.elements() == found.elements(),
+        "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp:WIDTHS",
+        args.model.name(),
+        name_of(args.dataset),
+    );
+    Ok(model)
+}
+
+/// Trains one epoch, tests, and says so on standard error.
+fn epoch(trainer: &mut Trainer, [train, test]: [&Dataset; 2]) -> anyhow::Result<Epoch> {
+    let start = Instant::now();
+    let number = trainer.epochs_done() + 1;
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(train.len() as u64)
+    } else {
+        ProgressBar::hidden()
+    };
+    bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}  {msg}  {eta}")?);
+    bar.set_prefix(format!("epoch {number}/{}", trainer.config().epochs));
+    let stats = trainer.train_epoch(train, |progress| {
+        bar.set_position(progress.done as u64);
+        bar.set_message(format!("loss {:.4}", progress.loss));
+    })?;
+    bar.finish_and_clear();
+    let test = evaluate(trainer.model(), test)?;
+    eprintln!(
+        "epoch {number}/{}: loss {:.4}, accuracy {:.2} %; test loss {:.4}, accuracy {:.2} %; {:.1} s",
+        trainer.config().epochs,
+        stats.loss,
+        100.0 * stats.accuracy,
+        test.loss,
+        100.0 * test.accuracy,
+        start.elapsed().as_secs_f64(),
+    );
+    Ok(Epoch { train: stats, test })
+}
+
+fn checkpoint(folder: &Path) -> PathBuf {
+    folder.join("checkpoint.safetensors")
+}
+
+fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let mut weights = trainer.state().to_weights();
+    weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
+    Ok(write_safetensors(&checkpoint(folder), &weights, Dtype::F32)?)
+}
+
+fn curves(history: &[Epoch]) -> Vec<EpochPoint> {
+    let point = |epoch: &Epoch| EpochPoint {
+        epoch: f64::from(epoch.train.epoch),
+        train_loss: epoch.train.loss,
+        test_loss: epoch.test.loss,
+        train_accuracy: epoch.train.accuracy,
+        test_accuracy: epoch.test.accuracy,
+    };
+    history.iter().map(point).collect()
+}
+
+/// The trained weights with what a user needs to know about them.
+fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
+    with_metadata(args, trainer.model(), train, test)
+}
+
+fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
+    let mut weights = model.weights();
+    let ranges = model.measure_ranges(train.inputs())?;
+    let metadata = [
+        (Ranges::METADATA_KEY, serde_json::to_string(&ranges)?),
+        ("gelu.model", args.model.name().to_owned()),
+        ("gelu.dataset", name_of(args.dataset)),
+        ("gelu.command", command(args)),
+        ("gelu.test_accuracy", test.accuracy.to_string()),
+    ];
+    weights.metadata.extend(metadata.map(|(key, value)| (key.to_owned(), value)));
+    Ok(weights)
+}
+
+/// The command that gives the same weights again, without the names of files. Private training and its clear
+/// counterpart have the same.
+fn command(args: &Args) -> String {
+    let clear = if args.clear && !args.fixed { " --clear" } else { "" };
+    let mut text = format!("gelu train{clear} --model {}", args.model.name());
+    // Writing to a String cannot fail.
+    if matches!(args.model, ModelName::Mlp(_)) {
+        let hidden: Vec<_> = args.hidden().iter().map(usize::to_string).collect();
+        let _ = write!(text, ":{} --activation {}", hidden.join(","), args.activation);
+    }
+    let config = args.config();
+    let _ = write!(
+        text,
+        " --dataset {} --epochs {} --batch {} --lr {} --momentum {} --weight-decay {} --schedule {} --warm-up {} \
+         --seed {}",
+        name_of(args.dataset),
+        config.epochs,
+        config.batch_size,
+        config.learning_rate,
+        config.momentum,
+        config.weight_decay,
+        config.schedule,
+        config.warm_up,
+        config.seed,
+    );
+    if let Some(limit) = args.limit {
+        let _ = write!(text, " --limit {limit}");
+    }
+    if args.augment {
+        text += " --augment";
+    }
+    if clear.is_empty() {
+        text += &args.private.command();
+    }
+    text
+}
+
+/// The name of a choice as it is written on the command line.
+fn name_of(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
