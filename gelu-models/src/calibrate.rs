@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use gelu_layers::Mode;
 use gelu_tensor::Error;
-use ndarray::{ArrayView2, Axis};
+use ndarray::{ArrayView, ArrayView2, Axis, Dimension};
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Model;
+use crate::inputs::flat;
 
 /// Largest magnitudes seen while a model ran on calibration data, by the name of the node that made the values (`input`
 /// for the model's input): what a fixed-point plan needs to place the binary point. As JSON it travels with the weights.
@@ -59,12 +61,14 @@ impl<S: Into<String>> FromIterator<(S, f32)> for Ranges {
 }
 
 impl Model {
-    /// Returns the largest magnitudes of the inputs and of every node's values over a batch of `[images, elements]`.
+    /// Returns the largest magnitudes of the inputs and of every node's values over a batch in either form that
+    /// [`logits`](Self::logits) takes.
     ///
     /// # Errors
-    /// [`Error::Count`] when `inputs` has another number of columns than an input image has elements;
+    /// [`Error::Shape`] when the inputs are not of the model's shape;
     /// [`Error::NotFinite`] when inputs or values are NaN or infinite.
-    pub fn measure_ranges(&self, inputs: ArrayView2<'_, f32>) -> Result<Ranges, Error> {
+    pub fn measure_ranges<D: Dimension>(&self, inputs: ArrayView<'_, f32, D>) -> Result<Ranges, Error> {
+        let inputs = flat(inputs, self.input_shape())?;
         let chunk = |x: ArrayView2<'_, f32>| {
             let mut ranges = Ranges::default();
             let mut bad = None;
@@ -86,11 +90,11 @@ impl Model {
         chunks.into_par_iter().map(chunk).try_reduce(Ranges::default, join)
     }
 
-    /// Measures the ranges of a batch of `[images, elements]` and keeps them with the model, where plans find them.
+    /// Measures the ranges of a batch and keeps them with the model, where plans find them.
     ///
     /// # Errors
     /// As [`measure_ranges`](Self::measure_ranges).
-    pub fn calibrate(&mut self, inputs: ArrayView2<'_, f32>) -> Result<(), Error> {
+    pub fn calibrate<D: Dimension>(&mut self, inputs: ArrayView<'_, f32, D>) -> Result<(), Error> {
         let ranges = self.measure_ranges(inputs)?;
         self.set_ranges(Some(ranges));
         Ok(())

@@ -22,6 +22,7 @@ mod builder;
 mod calibrate;
 mod graph;
 pub mod infer;
+mod inputs;
 mod load;
 mod model;
 mod normalize;

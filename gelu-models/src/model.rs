@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use gelu_layers::{ClientOp, Initializer, LinearLayer, Mode, softmax};
 use gelu_tensor::{Error, Shape};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView, Dimension};
 use rand::Rng;
 
+use crate::inputs::flat;
 use crate::{Graph, GraphError, Node, Op, Ranges, ValueId};
 
 /// A network with its weights, made by a [`ModelBuilder`](crate::ModelBuilder) or of a [`Graph`].
@@ -109,20 +110,20 @@ impl Model {
         self.layers_mut().for_each(|(_, layer)| initializer.fill(layer, rng));
     }
 
-    /// Returns the outputs before the final softmax, `[images, classes]`, for a batch `x` of `[images, elements]`.
+    /// Returns the outputs before the final softmax, `[inputs, classes]`, for a batch `x` of `[inputs, elements]` or of the
+    /// input's shape, such as `[inputs, channels, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Count`] when `x` has another number of columns than an input image has elements, or the graph has a
-    /// function of the client's own.
-    pub fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {
+    /// [`Error::Shape`] when `x` is neither; [`Error::Count`] when the graph has a function of the client's own.
+    pub fn logits<D: Dimension>(&self, x: ArrayView<'_, f32, D>) -> Result<Array2<f32>, Error> {
         self.run(x, Mode::Inference, |_, _| ())
     }
 
-    /// Returns the outputs, `[images, classes]`, for a batch `x` of `[images, elements]`.
+    /// Returns the outputs, `[inputs, classes]`, for a batch `x` in either form that [`logits`](Self::logits) takes.
     ///
     /// # Errors
     /// As [`logits`](Self::logits).
-    pub fn forward(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, Error> {
+    pub fn forward<D: Dimension>(&self, x: ArrayView<'_, f32, D>) -> Result<Array2<f32>, Error> {
         let mut logits = self.logits(x)?;
         if self.ends_in_softmax() {
             for mut row in logits.outer_iter_mut() {
@@ -133,19 +134,16 @@ impl Model {
     }
 
     /// Runs all nodes but the final softmax and shows `see` the input and the output of each.
-    pub(crate) fn run(
+    pub(crate) fn run<D: Dimension>(
         &self,
-        x: ArrayView2<'_, f32>,
+        x: ArrayView<'_, f32, D>,
         mode: Mode,
         mut see: impl FnMut(ValueId, &Array2<f32>),
     ) -> Result<Array2<f32>, Error> {
-        let (expected, found) = (self.input_shape().elements(), x.ncols());
-        if expected != found {
-            return Err(Error::Count { what: "elements of an input image", expected, found });
-        }
+        let x = flat(x, self.input_shape())?;
         let last_uses = self.graph.last_uses();
         let mut values: Vec<Option<Array2<f32>>> = vec![None; last_uses.len()];
-        values[0] = Some(x.as_standard_layout().into_owned());
+        values[0] = Some(x.into_owned());
         see(ValueId::INPUT, values[0].get_or_insert_default());
         for (place, node) in self.graph.nodes().iter().enumerate() {
             let output = ValueId::of_node(place);

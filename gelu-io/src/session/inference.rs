@@ -3,7 +3,7 @@
 use gelu_models::infer::{Client, Event, Server};
 use gelu_models::peer::{Part, Peer, Place};
 use gelu_models::plan::Outcome;
-use ndarray::ArrayView2;
+use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 
 use super::{Account, Role, RunError, Session, StepRecord};
@@ -47,13 +47,13 @@ impl<T: Transport> ClientSession<T> {
         self.session.peer()
     }
 
-    /// Sends one batch of images `[images, elements]` through the network.
+    /// Sends one batch of images, `[images, elements]` or of the model's input shape, through the network.
     ///
     /// # Errors
     /// [`RunError`]; the session is over then.
-    pub fn infer(
+    pub fn infer<D: Dimension>(
         &mut self,
-        images: ArrayView2<'_, f32>,
+        images: ArrayView<'_, f32, D>,
         rng: &mut dyn CryptoRng,
     ) -> Result<Outcome, RunError> {
         let mut outcome = None;
@@ -61,14 +61,14 @@ impl<T: Transport> ClientSession<T> {
         Ok(outcome.ok_or(Disconnected)?)
     }
 
-    /// Sends batches of images `[images, elements]` through the network, of which one is encrypted while the server
+    /// Sends batches of images through the network, of which one is encrypted while the server
     /// works on another; `done` gets what came out, in order.
     ///
     /// # Errors
     /// [`RunError`]; the session is over then.
-    pub fn infer_all<'b>(
+    pub fn infer_all<'b, D: Dimension>(
         &mut self,
-        batches: impl IntoIterator<Item = ArrayView2<'b, f32>>,
+        batches: impl IntoIterator<Item = ArrayView<'b, f32, D>>,
         rng: &mut dyn CryptoRng,
         mut done: impl FnMut(Outcome),
     ) -> Result<(), RunError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gelu_tensor::paillier::{Randomizer, RandomnessPool, SecretKey};
 use gelu_tensor::{Decryption, Encryption, Error, FixedTensor};
-use ndarray::ArrayView2;
+use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 
 use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
@@ -123,19 +123,19 @@ impl Client {
         &self.key
     }
 
-    /// Quantizes a batch of images, `[images, elements]`, which [`next_message`](Peer::next_message) then encrypts and
+    /// Quantizes a batch of images, `[images, elements]` or of the model's input shape, which [`next_message`](Peer::next_message) then encrypts and
     /// sends. As many as [`BATCHES_UNDER_WAY`] can be under way.
     ///
     /// # Errors
     /// [`SessionError::Misuse`] when no batch may start now; [`SessionError::Images`] when the images are not as many as
     /// the session's batch, not of the model's input shape, or not finite. The session is closed then.
-    pub fn start(&mut self, images: ArrayView2<'_, f32>) -> Result<(), SessionError> {
+    pub fn start<D: Dimension>(&mut self, images: ArrayView<'_, f32, D>) -> Result<(), SessionError> {
         let may_start = self.may_start();
         let mut running = self.take_running()?;
         if !may_start {
             return Err(Misuse::BatchesInFlight.into());
         }
-        let (expected, found) = (self.batch as usize, images.nrows());
+        let (expected, found) = (self.batch as usize, images.shape().first().copied().unwrap_or(0));
         if expected != found {
             return Err(SessionError::Images(Error::Count { what: "images of a batch", expected, found }));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gelu_tensor::paillier::KeyParameters;
 use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights};
-use ndarray::ArrayView2;
+use ndarray::{ArrayView, Dimension};
 
 use super::cut::{Cut, Fusion};
 use super::numbers::{IntegerSegment, Numbers, choose};
@@ -82,12 +82,13 @@ impl Program {
         &self.lowered.cut
     }
 
-    /// Runs the plan on integers in the clear, for any number of images `[images, elements]`: what the encrypted run
+    /// Runs the plan on integers in the clear, for any number of images, `[images, elements]` or of
+    /// the input's shape: what the encrypted run
     /// gives, bit for bit.
     ///
     /// # Errors
     /// As [`Run::start`]; [`Error::Count`] when the graph has a function of the client's own.
-    pub fn run_clear(&self, images: ArrayView2<'_, f32>) -> Result<Outcome, Error> {
+    pub fn run_clear<D: Dimension>(&self, images: ArrayView<'_, f32, D>) -> Result<Outcome, Error> {
         self.run_clear_with(Functions::default(), images)
     }
 
@@ -95,10 +96,10 @@ impl Program {
     ///
     /// # Errors
     /// As [`Run::start`]; [`Error::Count`] when a function is missing.
-    pub fn run_clear_with(
+    pub fn run_clear_with<D: Dimension>(
         &self,
         functions: Functions,
-        images: ArrayView2<'_, f32>,
+        images: ArrayView<'_, f32, D>,
     ) -> Result<Outcome, Error> {
         let (mut run, mut need) = Run::start(self.plan.clone(), functions, images)?;
         while let Need::Sums { segment, inputs } = need {

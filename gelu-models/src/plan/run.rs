@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use gelu_layers::{ClientOp, argmax};
 use gelu_tensor::{Error, FixedTensor, Format, LinearMap, MapEntry, Shape};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView, Dimension};
 use zeroize::Zeroizing;
 
 use super::{ClientStep, Plan, Segment, Step, Term};
+use crate::inputs::flat;
 use crate::model::matrix;
 use crate::{Graph, Op, ValueId};
 
@@ -86,25 +87,20 @@ impl Outcome {
 }
 
 impl Run {
-    /// Begins with images, `[images, elements]`, and says what is needed first. Elements beyond the declared range of the
+    /// Begins with images, `[images, elements]` or of the input's shape, and says what is needed first. Elements beyond the declared range of the
     /// input are clamped to it and counted.
     ///
     /// # Errors
-    /// [`Error::Count`] when there is no image or they have another number of elements than the plan's input;
+    /// [`Error::Count`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
     /// [`Error::NotFinite`] when an element is NaN or infinite.
-    pub fn start(
+    pub fn start<D: Dimension>(
         plan: Arc<Plan>,
         functions: Functions,
-        images: ArrayView2<'_, f32>,
+        images: ArrayView<'_, f32, D>,
     ) -> Result<(Self, Need), Error> {
-        let elements = plan.graph().input().elements();
-        for (what, expected, found) in [
-            ("elements of an input image", elements, images.ncols()),
-            ("images, at least one", images.nrows().max(1), images.nrows()),
-        ] {
-            if expected != found {
-                return Err(Error::Count { what, expected, found });
-            }
+        let images = flat(images, plan.graph().input())?;
+        if images.is_empty() {
+            return Err(Error::Count { what: "images, at least one", expected: 1, found: 0 });
         }
         let found = images.iter().filter(|x| !x.is_finite()).count();
         if found > 0 {

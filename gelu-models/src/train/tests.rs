@@ -262,7 +262,11 @@ fn what_cannot_be_trained_is_refused() {
     let small = Dataset::new(Shape::from([1, 4, 4]), Array2::zeros((1, 16)), vec![0], 4).unwrap();
     assert_eq!(
         trainer.train_epoch(&small, |_| ()).unwrap_err(),
-        TrainError::Tensor(Error::Count { what: "elements of an input image", expected: 64, found: 16 })
+        TrainError::Tensor(Error::Shape {
+            what: "inputs of a model",
+            expected: [1, 8, 8].into(),
+            found: [16].into()
+        })
     );
     // Nothing of these is in the weights.
     assert_eq!(trainer.model().weights(), model().weights());
