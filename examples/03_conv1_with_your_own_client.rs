@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
 use gelu_net::wire::{Limits, decode_message, encode_message};
 use ndarray::Array2;
@@ -30,8 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     // The file has weights, and by the names of nodes how large their values became. What it calls `relu2` is the first
     // ReLU here.
-    model
-        .load(&read_safetensors(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/conv1.safetensors"))?)?;
+    model.load(&Weights::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/conv1.safetensors"))?)?;
     let mut ranges = model.ranges().cloned().ok_or("the weights have no ranges")?;
     ranges.set("relu1", ranges.get("relu2").ok_or("no range of `relu2`")?);
     model.set_ranges(Some(ranges));

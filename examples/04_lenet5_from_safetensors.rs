@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
 use ndarray::Array2;
 
@@ -15,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shipped = || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lenet5.safetensors");
     let path = std::env::args().nth(1).map_or_else(shipped, PathBuf::from);
     let mut model = zoo::lenet5()?;
-    println!("{}\n", model.load(&read_safetensors(&path)?)?);
+    println!("{}\n", model.load(&Weights::read(&path)?)?);
 
     let digits = sample_digits(SampleOptions { seed: 4, per_digit: 1 });
     let pixels = digits.images().pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();

@@ -36,28 +36,31 @@
 
 #![forbid(unsafe_code)]
 
-mod local;
+mod error;
+mod inference;
+mod training;
 
 pub use gelu_io as io;
 pub use gelu_layers as layers;
 pub use gelu_models as models;
 pub use gelu_tensor as tensor;
 pub use gelu_wire as wire;
-pub use local::{ClientTotals, LocalInference, LocalReport, ServerTotals};
+pub use inference::{ClientTotals, LocalInference, LocalReport, ServerTotals};
+pub use training::{LocalTraining, Moment, TrainingOptions, TrainingSetup};
+pub use {ndarray, rand};
 
-/// What most programs need.
+pub use crate::error::{Error, Result};
+
+/// What most programs need. Everything else has a name that is clearer beside its module's.
 pub mod prelude {
+    pub use gelu_io::weights::WeightsFile as _;
     pub use gelu_layers::{Activation, Conv2dConfig, Initializer};
-    pub use gelu_models::infer::{Client, Event, Message, Server, ServerModel};
-    pub use gelu_models::peer::Peer;
-    pub use gelu_models::plan::{Outcome, Plan, PlanOptions, Program};
-    pub use gelu_models::{Model, ModelBuilder, Ranges, Weights, zoo};
-    pub use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
-    pub use gelu_tensor::{
-        EncTensor, FixedTensor, Format, IntWeights, LinearMap, Shape, SlotLayout, WeightRange, Window,
-    };
+    pub use gelu_models::infer::ServerModel;
+    pub use gelu_models::plan::PlanOptions;
+    pub use gelu_models::{Model, ModelBuilder, Weights, zoo};
+    pub use gelu_tensor::paillier::{KeyBits, KeyType, PublicKey, SecretKey};
 
-    pub use crate::{LocalInference, LocalReport};
+    pub use crate::{Error, LocalInference, LocalTraining};
 }
 
 /// Compiles and runs the Rust code of README.md with the tests.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::read_limited;
-use gelu_io::weights::read_safetensors;
+use gelu_io::weights::WeightsFile;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
@@ -122,7 +122,7 @@ pub(crate) fn load_model(
     weights: &Path,
     normalization: Option<&Normalization>,
 ) -> anyhow::Result<Model> {
-    with_weights(name, &read_safetensors(weights)?, normalization)
+    with_weights(name, &Weights::read(weights)?, normalization)
         .with_context(|| format!("weights in {}", weights.display()))
 }
 

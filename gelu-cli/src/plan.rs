@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::weights::{Dtype, read_safetensors, write_safetensors};
+use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_layers::Initializer;
 use gelu_models::Model;
 use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
@@ -82,10 +82,10 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         let layer_bits: LayerBits = tuned.layer_bits.iter().cloned().collect();
         options.layer_bits = Some(layer_bits.clone());
         if let Some((from, to)) = args.weights.as_ref().zip(args.tune.save.as_ref()) {
-            let mut weights = read_safetensors(from)?;
+            let mut weights = Weights::read(from)?;
             let json = serde_json::to_string(&layer_bits)?;
             weights.metadata.insert(PlanOptions::LAYER_BITS_KEY.to_owned(), json);
-            write_safetensors(to, &weights, Dtype::F32)?;
+            weights.write(to, Dtype::F32)?;
         }
     }
     let program = model.compile(&options)?;

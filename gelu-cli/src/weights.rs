@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use gelu_io::{
     data::DataDir,
-    weights::{Dtype, Listing, list_safetensors, read_safetensors, write_safetensors},
+    weights::{Dtype, Listing, WeightsFile, list_safetensors},
 };
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, train::evaluate, zoo};
@@ -162,7 +162,7 @@ fn print_table(listing: &Listing) {
 
 fn import(args: &Import) -> anyhow::Result<()> {
     let mut model = zoo::by_name(&args.model)?;
-    let source = read_safetensors(&args.file)?;
+    let source = Weights::read(&args.file)?;
     let report = model.load(&source).with_context(|| args.file.display().to_string())?;
     if let Some(normalization) = &args.normalize {
         model.fold_normalization(normalization)?;
@@ -184,7 +184,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
         weights.metadata.insert("gelu.test_accuracy".to_owned(), accuracy.to_string());
     }
     weights.metadata.insert("gelu.model".to_owned(), args.model.clone());
-    write_safetensors(&args.out, &weights, Dtype::F32)?;
+    weights.write(&args.out, Dtype::F32)?;
 
     let test_accuracy = measured;
     if args.json {
@@ -210,8 +210,8 @@ fn measure(model: &mut Model, dataset: DatasetName, folder: Option<PathBuf>) -> 
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
-    let weights = read_safetensors(&args.file)?;
-    write_safetensors(&args.out, &weights, args.dtype.into())?;
+    let weights = Weights::read(&args.file)?;
+    weights.write(&args.out, args.dtype.into())?;
     if args.json {
         println!("{}", serde_json::json!({ "file": args.out, "tensors": weights.tensors.len() }));
     } else {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use common::weights_file;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::weights::{Dtype, read_safetensors, write_safetensors};
+use gelu_net::io::weights::{Dtype, WeightsFile};
 use gelu_net::models::{WeightTensor, Weights};
 use gelu_net::prelude::*;
 use gelu_net::wire::{decode_public_key, decode_secret_key};
@@ -293,9 +293,9 @@ fn the_table_of_infer_is_for_people() {
 
 /// Conv-1's weights with a change, in a file.
 fn changed(folder: &Folder, change: impl FnOnce(&mut Weights)) -> String {
-    let mut weights = read_safetensors(&weights_file("conv1")).unwrap();
+    let mut weights = Weights::read(&weights_file("conv1")).unwrap();
     change(&mut weights);
-    write_safetensors(&folder.path("changed.safetensors"), &weights, Dtype::F32).unwrap();
+    weights.write(&folder.path("changed.safetensors"), Dtype::F32).unwrap();
     folder.text("changed.safetensors")
 }
 

@@ -3,11 +3,23 @@
 use gelu_tensor::{Error, Shape};
 use ndarray::{Array2, ArrayView, CowArray, Dimension, Ix2};
 
-/// Returns a batch as `[inputs, elements]`: it may be that already, or have the shape of an input after the first axis,
-/// such as `[inputs, channels, height, width]`. A batch in any other layout of as many elements is refused, not reordered.
-///
-/// # Errors
-/// [`Error::Shape`] when it is neither.
+use crate::Graph;
+
+impl Graph {
+    /// Returns a batch as `[inputs, elements]`: it may be that already, or have the input's shape after the first axis, such
+    /// as `[inputs, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it is neither: a batch in another layout of as many elements is refused, not reordered.
+    pub fn flat_inputs<'a, D: Dimension>(
+        &self,
+        inputs: ArrayView<'a, f32, D>,
+    ) -> Result<CowArray<'a, f32, Ix2>, Error> {
+        flat(inputs, self.input())
+    }
+}
+
+/// The batch as `[inputs, elements]`: it may be that already, or have the shape of an input after the first axis.
 pub(crate) fn flat<'a, D: Dimension>(
     inputs: ArrayView<'a, f32, D>,
     shape: &Shape,

@@ -10,7 +10,6 @@ use std::sync::{Arc, LazyLock};
 
 use gelu_net::io::data::Images;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
-use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
 use ndarray::{Array2, ArrayView2};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -36,7 +35,7 @@ pub(crate) fn weights_file(name: &str) -> PathBuf {
 /// A network with its shipped weights, and the ranges and tuned bits that came with them.
 pub(crate) fn shipped(name: &str) -> Model {
     let mut model = zoo::by_name(name).unwrap();
-    model.load(&read_safetensors(&weights_file(name)).unwrap()).unwrap();
+    model.load(&Weights::read(&weights_file(name)).unwrap()).unwrap();
     assert!(model.ranges().is_some() && !model.layer_bits().is_empty());
     model
 }

@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use gelu_io::{
     data::DataDir,
     files::write_atomic,
-    weights::{Dtype, read_safetensors, write_safetensors},
+    weights::{Dtype, WeightsFile},
 };
 use gelu_layers::{Activation, Initializer};
 use gelu_models::{
@@ -204,7 +204,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let test_result = evaluate(trainer.model(), &test)?;
     if let Some(path) = &args.out {
         let weights = finished(args, &trainer, &train, test_result)?;
-        write_safetensors(path, &weights, Dtype::F32)?;
+        weights.write(path, Dtype::F32)?;
         eprintln!("wrote {}", path.display());
     }
     if let Some(path) = &args.plot {
@@ -239,7 +239,7 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
         return Ok((Trainer::new(model, config)?, Vec::new()));
     };
     let path = checkpoint(folder);
-    let mut weights = read_safetensors(&path).context("--resume needs a checkpoint")?;
+    let mut weights = Weights::read(&path).context("--resume needs a checkpoint")?;
     let history = weights.metadata.remove(HISTORY).unwrap_or_default();
     let history = serde_json::from_str(&history).with_context(|| format!("{}: {HISTORY}", path.display()))?;
     let state = TrainState::from_weights(weights).with_context(|| path.display().to_string())?;
@@ -313,7 +313,7 @@ fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<(
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let mut weights = trainer.state().to_weights();
     weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
-    Ok(write_safetensors(&checkpoint(folder), &weights, Dtype::F32)?)
+    Ok(weights.write(&checkpoint(folder), Dtype::F32)?)
 }
 
 fn curves(history: &[Epoch]) -> Vec<EpochPoint> {

@@ -4,6 +4,8 @@ mod dir;
 mod idx;
 mod table;
 
+use ndarray::Array4;
+
 pub use dir::{DataDir, Place, Split};
 pub use idx::{parse_images, parse_labels, read_images, read_labels};
 pub use table::{Columns, Encoding, Table, TableFormat, parse_table, read_table};
@@ -36,6 +38,14 @@ impl Images {
     /// All pixels, image after image.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// Returns the images as a network takes them, `[images, 1, height, width]`, with pixels from 0 to 1.
+    pub fn to_inputs(&self) -> Array4<f32> {
+        let [height, width] = self.size;
+        let pixel =
+            |(at, y, x): (usize, usize, usize)| f32::from(self.pixels[(at * height + y) * width + x]) / 255.0;
+        Array4::from_shape_fn((self.count(), 1, height, width), |(at, _, y, x)| pixel((at, y, x)))
     }
 
     /// The images one by one, `height * width` pixels each.

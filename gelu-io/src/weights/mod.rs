@@ -60,12 +60,32 @@ pub struct Listing {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads the weights in the safetensors file `path`, converted to `f32`.
-///
-/// # Errors
-/// [`Error::Io`]; whatever [`parse_safetensors`] finds.
-pub fn read_safetensors(path: &Path) -> Result<Weights, Error> {
-    parse_safetensors(&files::read_limited(path, MAX_BYTES)?, path)
+/// Weights in files: with it in scope there are `Weights::read(path)` and `weights.write(path, Dtype::F32)`.
+pub trait WeightsFile: Sized {
+    /// Reads the weights of a safetensors file, converted to `f32`, with calibrated ranges and tuned bits if it has them.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; whatever [`parse_safetensors`] finds.
+    fn read(path: impl AsRef<Path>) -> Result<Self, Error>;
+
+    /// Writes the weights as a safetensors file, whole or not at all. The same weights give the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Value`] when an element is not finite or beyond the range of `dtype`; [`Error::Format`]
+    /// for a tensor with the reserved name `__metadata__`.
+    fn write(&self, path: impl AsRef<Path>, dtype: Dtype) -> Result<(), Error>;
+}
+
+impl WeightsFile for Weights {
+    fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        parse_safetensors(&files::read_limited(path, MAX_BYTES)?, path)
+    }
+
+    fn write(&self, path: impl AsRef<Path>, dtype: Dtype) -> Result<(), Error> {
+        let path = path.as_ref();
+        files::write_atomic(path, &encode(self, dtype, path)?)
+    }
 }
 
 /// The weights in `bytes`, the contents of a safetensors file; `name` names it in errors.
@@ -90,7 +110,7 @@ pub fn parse_safetensors(bytes: &[u8], name: &Path) -> Result<Weights, Error> {
 /// What the safetensors file `path` holds, tensor by tensor.
 ///
 /// # Errors
-/// As [`read_safetensors`].
+/// As [`WeightsFile::read`].
 pub fn list_safetensors(path: &Path) -> Result<Listing, Error> {
     let bytes = files::read_limited(path, MAX_BYTES)?;
     let (file, metadata) = open(&bytes, path)?;
@@ -112,15 +132,6 @@ fn summary(name: &str, view: &TensorView<'_>, elements: &[f32]) -> TensorSummary
         max: elements.iter().copied().reduce(f32::max).unwrap_or(0.0),
         mean: (sum / elements.len().max(1) as f64) as f32,
     }
-}
-
-/// Writes `weights` to `path` as safetensors, whole or not at all. The same weights give the same bytes.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Value`] when an element is not finite or beyond the range of `dtype`; [`Error::Format`]
-/// for a tensor with the reserved name `__metadata__`.
-pub fn write_safetensors(path: &Path, weights: &Weights, dtype: Dtype) -> Result<(), Error> {
-    files::write_atomic(path, &encode(weights, dtype, path)?)
 }
 
 /// The header of a safetensors file, in the order in which it is written.

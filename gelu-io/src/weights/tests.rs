@@ -36,10 +36,10 @@ fn every_type_comes_back_as_it_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64] {
-        write_safetensors(&path, &sample(), dtype).unwrap();
-        assert_eq!(read_safetensors(&path).unwrap(), sample(), "{dtype:?}");
+        sample().write(&path, dtype).unwrap();
+        assert_eq!(Weights::read(&path).unwrap(), sample(), "{dtype:?}");
         let first = std::fs::read(&path).unwrap();
-        write_safetensors(&path, &sample().clone(), dtype).unwrap();
+        sample().write(&path, dtype).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), first, "the same weights give the same bytes");
         SafeTensors::deserialize(&first).unwrap();
     }
@@ -64,7 +64,7 @@ fn bytes_of_other_programs_are_understood() {
 fn a_listing_tells_range_and_mean() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    write_safetensors(&path, &sample(), Dtype::BF16).unwrap();
+    sample().write(&path, Dtype::BF16).unwrap();
     let listing = list_safetensors(&path).unwrap();
     assert_eq!(listing.metadata, sample().metadata);
     assert_eq!(listing.tensors.len(), 3);

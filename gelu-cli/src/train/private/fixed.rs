@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use gelu_models::train::private::{FixedTrainer, LearnerState, MasterState};
+use gelu_net::TrainingSetup;
 use serde::{Deserialize, Serialize};
 
 use super::progress::{Curve, Progress, sum};
@@ -21,9 +22,8 @@ struct FixedCheckpoint {
 }
 
 pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
-    let (plan, config) = (setting.plan.clone(), setting.config.clone());
-    let mut trainer =
-        FixedTrainer::new(plan, config.clone(), setting.parameters.clone(), setting.clients(args))?;
+    let TrainingSetup { plan, config, parameters, clients } = setting.setup.clone();
+    let mut trainer = FixedTrainer::new(plan, config.clone(), parameters, clients)?;
     setting.warn(trainer.leakage());
     let mut kept = Kept { command: command(args), curve: vec![], seconds: 0.0 };
     let path = args.checkpoint_dir.as_deref().map(checkpoint_path);
@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
     }
     let mut curve = Curve::new(kept.curve.clone(), sum(trainer.statistics()));
     let mut progress =
-        Progress::new(curve.before.images, trainer.iterations() * setting.plan.batch() as u64)?;
+        Progress::new(curve.before.images, trainer.iterations() * setting.setup.plan.batch() as u64)?;
     let (start, mut saved) = (Instant::now(), Instant::now());
     while !trainer.is_complete() {
         trainer.turn()?;

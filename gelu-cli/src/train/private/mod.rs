@@ -14,10 +14,10 @@ use gelu_io::session::TrainingAccount;
 use gelu_layers::Initializer;
 use gelu_models::Model;
 use gelu_models::train::private::{
-    Augmented, DMax, Description, FixedPoint, LayerLeakage, Leakage, LearnerConfig, MasterConfig,
-    MasterState, Samples, Shard, Statistics, TrainPlan,
+    Augmented, DMax, FixedPoint, LayerLeakage, Leakage, MasterState, Samples, Shard, Statistics,
 };
 use gelu_models::train::{Augmentation, Dataset};
+use gelu_net::{TrainingOptions, TrainingSetup};
 use gelu_tensor::RingBits;
 use gelu_tensor::arith::Backend;
 use gelu_tensor::paillier::KeyParameters;
@@ -114,9 +114,7 @@ fn numbers(args: &Args) -> FixedPoint {
 /// Everything that both kinds of run begin with.
 struct Setting {
     model: Model,
-    plan: Arc<TrainPlan>,
-    config: MasterConfig,
-    parameters: Vec<u64>,
+    setup: TrainingSetup,
     train: Arc<Dataset>,
     test: Dataset,
 }
@@ -137,51 +135,33 @@ impl Setting {
         model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
         let key =
             KeyParameters { size: args.private.key_bits.into(), key_type: args.private.key_type.into() };
-        let description = Description::new(&model, args.batch_size, numbers(args), [key; 2]);
-        let plan = Arc::new(TrainPlan::new(description)?);
-        let parameters = plan.quantise(&model.weights())?;
         let clients = args.private.clients as usize;
         ensure!(
             train.len() >= clients,
             "--clients: expected at most {} (the inputs), found {clients}",
             train.len()
         );
-        let config = MasterConfig {
+        let options = TrainingOptions {
+            key,
+            numbers: numbers(args),
             train: args.config(),
-            images: train.len() as u64,
             d_max: args.private.d_max,
             leakage: args.private.leakage,
         };
-        Ok(Self { model, plan, config, parameters, train: Arc::new(train), test })
-    }
-
-    /// What each client holds, and how it works.
-    fn clients(&self, args: &Args) -> Vec<(Arc<dyn Samples>, LearnerConfig)> {
-        let clients = args.private.clients;
-        (0..clients)
-            .zip(Shard::divide(&self.train, clients as usize))
-            .map(|(client, shard)| {
-                let samples: Arc<dyn Samples> = match args.augment {
-                    true => {
-                        let seed = args.seed ^ (u64::from(client) << 32);
-                        Arc::new(Augmented { samples: shard, augmentation: Augmentation::LIGHT, seed })
-                    }
-                    false => Arc::new(shard),
-                };
-                (samples, LearnerConfig { client, seed: args.seed, momentum: args.momentum })
-            })
-            .collect()
+        let train = Arc::new(train);
+        let setup = TrainingSetup::new(&model, samples(args, &train), &options)?;
+        Ok(Self { model, setup, train, test })
     }
 
     /// The model with the parameters of a server.
     fn load(&mut self, parameters: &[u64]) -> anyhow::Result<()> {
-        self.model.load(&self.plan.weights(parameters)?)?;
+        self.model.load(&self.setup.plan.weights(parameters)?)?;
         Ok(())
     }
 
     /// Names the layers that a client can solve for.
     fn warn(&self, leakage: &[LayerLeakage]) {
-        let longest = match (self.config.d_max, self.config.leakage) {
+        let longest = match (self.setup.config.d_max, self.setup.config.leakage) {
             (_, Leakage::Strict) => return,
             (DMax::Fixed(iterations), _) => iterations,
             (DMax::Auto, _) => leakage.iter().map(|layer| layer.forward_unknowns as u32).min().unwrap_or(1),
@@ -202,6 +182,21 @@ impl Setting {
             );
         }
     }
+}
+
+/// What each client holds.
+fn samples(args: &Args, train: &Arc<Dataset>) -> Vec<Arc<dyn Samples>> {
+    let clients = args.private.clients;
+    let shards = (0..clients).zip(Shard::divide(train, clients as usize));
+    let samples = |(client, shard)| -> Arc<dyn Samples> {
+        if args.augment {
+            let seed = args.seed ^ (u64::from(client) << 32);
+            Arc::new(Augmented { samples: shard, augmentation: Augmentation::LIGHT, seed })
+        } else {
+            Arc::new(shard)
+        }
+    };
+    shards.map(samples).collect()
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use gelu_io::files::write_atomic;
 use gelu_io::session::TrainingAccount;
-use gelu_io::weights::{Dtype, write_safetensors};
+use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::peer::Part;
 use gelu_models::train::evaluate;
 use gelu_tensor::paillier::{KeyBits, KeyType};
@@ -52,7 +52,7 @@ pub(super) fn finish(
         "ring_bits": args.private.ring_bits.bits(),
         "batch": args.batch_size,
         "turns": done.master.turns,
-        "parameters": setting.plan.parameters(),
+        "parameters": setting.setup.plan.parameters(),
         "command": command(args),
         "ledger": done.master.ledger,
         "leakage_of_an_iteration": done.leakage,
@@ -62,7 +62,7 @@ pub(super) fn finish(
     }
     let weights = || with_metadata(args, &setting.model, &setting.train, test);
     if let Some(path) = &args.out {
-        write_safetensors(path, &weights()?, Dtype::F32)?;
+        weights()?.write(path, Dtype::F32)?;
         eprintln!("wrote {}", path.display());
     }
     let curves = || -> anyhow::Result<String> {
@@ -83,7 +83,7 @@ pub(super) fn finish(
         make_folder(folder)?;
         write_atomic(&folder.join("report.json"), &serde_json::to_vec_pretty(&object)?)?;
         write_atomic(&folder.join("curves.svg"), curves()?.as_bytes())?;
-        write_safetensors(&folder.join("weights.safetensors"), &weights()?, Dtype::F32)?;
+        weights()?.write(&folder.join("weights.safetensors"), Dtype::F32)?;
         let text = report(args, setting, done, [test.accuracy, train.accuracy], seconds);
         write_atomic(&folder.join("report.md"), text.as_bytes())?;
         eprintln!("wrote {}", folder.join("report.md").display());

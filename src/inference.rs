@@ -1,3 +1,5 @@
+//! Private inference with both sides on this machine.
+
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -7,10 +9,12 @@ use gelu_io::transport::InProcess;
 use gelu_models::infer::{Client, Server, ServerModel, SessionError};
 use gelu_models::plan::{ClientFunction, Plan};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
-use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use ndarray::{Array2, ArrayView, ArrayView2, Axis, Dimension, concatenate};
 use rand::rngs::ChaCha20Rng;
 use rand::{CryptoRng, SeedableRng};
 use serde::Serialize;
+
+use crate::{Error, Result};
 
 /// Private inference with both sides on this machine, joined by a pipe of bytes: for demonstrations, tests and
 /// measurements. Client and server are the same state machines as over a network.
@@ -128,28 +132,30 @@ impl LocalInference {
         &self.model
     }
 
-    /// Runs images, `[images, elements]`; `progress` hears after each batch how many are through. The client's random
+    /// Runs images, `[images, elements]` or of the model's input shape; `progress` hears after each batch how many are through. The client's random
     /// numbers are of `rng`, which must be one for secrets, and the server's of a generator that `rng` seeds.
     ///
     /// # Errors
-    /// [`RunError`] of the side that failed first.
-    pub fn run(
+    /// [`Error::Tensor`](crate::Error::Tensor) when the images are not of the model's input shape;
+    /// [`Error::Inference`](crate::Error::Inference) of the side that failed first.
+    pub fn run<D: Dimension>(
         &self,
-        images: ArrayView2<'_, f32>,
+        images: ArrayView<'_, f32, D>,
         rng: &mut dyn CryptoRng,
         mut progress: impl FnMut(usize),
-    ) -> Result<LocalReport, RunError> {
+    ) -> Result<LocalReport> {
         let start = Instant::now();
+        let images = self.model.model().graph().flat_inputs(images)?;
         let full = images.nrows() / self.batch * self.batch;
         let mut report: Option<LocalReport> = None;
         // The last images may not fill a batch: they get a session of their own size.
-        let (whole, rest) = images.split_at(Axis(0), full);
+        let (whole, rest) = images.view().split_at(Axis(0), full);
         for (images, batch) in [(whole, self.batch), (rest, images.nrows() - full)] {
             if !images.is_empty() {
                 let done = report.as_ref().map_or(0, |report| report.predictions.len());
                 let part = self.session((images, batch), rng, |count| progress(done + count))?;
                 report = Some(match report {
-                    Some(report) => report.join(part),
+                    Some(report) => report.join(part)?,
                     None => part,
                 });
             }
@@ -157,7 +163,7 @@ impl LocalInference {
         let mut report = match report {
             Some(report) => report,
             // No image: the client's own check names what is wrong.
-            None => self.session((images, 1), rng, progress)?,
+            None => self.session((images.view(), 1), rng, progress)?,
         };
         report.seconds = start.elapsed().as_secs_f64();
         Ok(report)
@@ -169,7 +175,7 @@ impl LocalInference {
         (images, batch): (ArrayView2<'_, f32>, usize),
         rng: &mut dyn CryptoRng,
         mut progress: impl FnMut(usize),
-    ) -> Result<LocalReport, RunError> {
+    ) -> Result<LocalReport> {
         let (client_end, server_end) = InProcess::pair();
         thread::scope(|scope| {
             let server = Server::new(Arc::clone(&self.model));
@@ -181,8 +187,7 @@ impl LocalInference {
                     client = client.with_function(name, Arc::clone(function));
                 }
                 if let Some(pool) = &self.pool {
-                    let in_first = |source| SessionError::Numbers { segment: 0, source };
-                    client.draw_from(Arc::clone(pool)).map_err(in_first).map_err(RunError::Peer)?;
+                    client.draw_from(Arc::clone(pool))?;
                 }
                 let mut session = ClientSession::open(&client_end, client, rng)?;
                 let plan = session.client().plan().cloned();
@@ -199,13 +204,14 @@ impl LocalInference {
                 }
                 Ok((plan, outcomes, session.finish(rng)?))
             };
-            let client_result: Result<_, RunError> = client_side();
+            let client_result: Result<_> = client_side();
             drop(client_end);
             let served = serving.join();
             // A thread that panicked hung up; the client then saw the broken pipe, unless it was done.
             let (server_steps, result) = served.map_err(|_| gelu_io::transport::Disconnected)?;
             // A client that was told of an error, or found the server gone, was not the first to fail.
-            let second = |error: &RunError| {
+            let second = |error: &Error| {
+                let Error::Inference(error) = error else { return false };
                 matches!(error, RunError::Disconnected(_) | RunError::Peer(SessionError::Aborted(_)))
             };
             if client_result.as_ref().err().is_none_or(second) {
@@ -214,7 +220,7 @@ impl LocalInference {
             let (plan, outcomes, client_steps) = client_result?;
             let plan = plan.ok_or(gelu_io::transport::Disconnected)?;
             let steps = interleave(client_steps, server_steps);
-            Ok(LocalReport::new(plan, outcomes, steps))
+            LocalReport::new(plan, outcomes, steps)
         })
     }
 }
@@ -241,7 +247,11 @@ fn interleave(client: Vec<StepRecord>, server: Vec<StepRecord>) -> Vec<StepRecor
 }
 
 impl LocalReport {
-    fn new(plan: Arc<Plan>, outcomes: Vec<gelu_models::plan::Outcome>, steps: Vec<StepRecord>) -> Self {
+    fn new(
+        plan: Arc<Plan>,
+        outcomes: Vec<gelu_models::plan::Outcome>,
+        steps: Vec<StepRecord>,
+    ) -> Result<Self> {
         let of = |party| steps.iter().filter(move |step| step.party == party);
         let seconds = |party| of(party).map(|step| step.seconds).sum::<f64>();
         let bytes = |party| of(party).map(|step| step.bytes_out).sum::<usize>();
@@ -261,12 +271,12 @@ impl LocalReport {
         };
         let stack = |pick: fn(&gelu_models::plan::Outcome) -> ArrayView2<'_, f64>| {
             let parts: Vec<_> = outcomes.iter().map(pick).collect();
-            concatenate(Axis(0), &parts).unwrap_or_default()
+            stacked(&parts)
         };
-        Self {
+        Ok(Self {
             integers: outcomes.iter().flat_map(|outcome| outcome.integers.values()).copied().collect(),
-            logits: stack(|outcome| outcome.logits.view()),
-            outputs: stack(|outcome| outcome.outputs.view()),
+            logits: stack(|outcome| outcome.logits.view())?,
+            outputs: stack(|outcome| outcome.outputs.view())?,
             predictions: outcomes.iter().flat_map(|outcome| outcome.predictions()).collect(),
             saturations: outcomes.iter().map(|outcome| outcome.saturations).sum(),
             seconds: 0.0,
@@ -276,16 +286,13 @@ impl LocalReport {
             bytes_down: bytes(Role::Server),
             plan,
             steps,
-        }
+        })
     }
 
     /// This run and then another of the same model.
-    fn join(mut self, other: Self) -> Self {
-        let stack = |a: &Array2<f64>, b: &Array2<f64>| {
-            concatenate(Axis(0), &[a.view(), b.view()]).unwrap_or_default()
-        };
-        self.logits = stack(&self.logits, &other.logits);
-        self.outputs = stack(&self.outputs, &other.outputs);
+    fn join(mut self, other: Self) -> Result<Self> {
+        self.logits = stacked(&[self.logits.view(), other.logits.view()])?;
+        self.outputs = stacked(&[self.outputs.view(), other.outputs.view()])?;
         self.integers.extend(other.integers);
         self.predictions.extend(other.predictions);
         self.saturations += other.saturations;
@@ -299,6 +306,15 @@ impl LocalReport {
         self.client.decryptions += other.client.decryptions;
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
-        self
+        Ok(self)
     }
+}
+
+/// Outputs of batches, one below the other.
+fn stacked(parts: &[ArrayView2<'_, f64>]) -> Result<Array2<f64>> {
+    concatenate(Axis(0), parts).map_err(|_| {
+        let widths = [parts.first(), parts.last()].map(|part| part.map_or(0, |part| part.ncols()));
+        let [expected, found] = widths;
+        gelu_tensor::Error::Count { what: "outputs of a batch", expected, found }.into()
+    })
 }

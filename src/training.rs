@@ -1,0 +1,228 @@
+//! Private training with both sides on this machine.
+
+use std::sync::Arc;
+
+use gelu_io::session::{Checkpoint, Go, RunError, TrainingAccount, run_turn};
+use gelu_models::Model;
+use gelu_models::train::TrainConfig;
+use gelu_models::train::private::{
+    Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, PrivateError, ResumeFault,
+    Samples, Server, TrainPlan,
+};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use rand::{CryptoRng, SeedableRng, rngs::ChaCha20Rng};
+
+use crate::Result;
+
+/// What of a private training run is free to choose.
+#[derive(Clone, Debug)]
+pub struct TrainingOptions {
+    /// The keys of clients and server, which are made anew.
+    pub key: KeyParameters,
+    /// Bits of weights, activations and errors.
+    pub numbers: FixedPoint,
+    /// Learning rate, momentum, batch size, epochs, seed. There is no weight decay, and clients augment their own samples.
+    pub train: TrainConfig,
+    /// How many iterations a client may run in one turn.
+    pub d_max: DMax,
+    /// What a turn may show a client of the weights.
+    pub leakage: Leakage,
+}
+
+impl Default for TrainingOptions {
+    fn default() -> Self {
+        Self {
+            key: KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn },
+            numbers: FixedPoint::default(),
+            train: TrainConfig { weight_decay: 0.0, ..TrainConfig::default() },
+            d_max: DMax::default(),
+            leakage: Leakage::default(),
+        }
+    }
+}
+
+/// What a run starts from: masked or, with a [`FixedTrainer`](gelu_models::train::private::FixedTrainer), in the clear.
+#[derive(Clone)]
+pub struct TrainingSetup {
+    /// What is trained, on which numbers.
+    pub plan: Arc<TrainPlan>,
+    /// The server's part.
+    pub config: MasterConfig,
+    /// The first weights, in the plan's ring.
+    pub parameters: Vec<u64>,
+    /// What each client holds, and how it works.
+    pub clients: Vec<(Arc<dyn Samples>, LearnerConfig)>,
+}
+
+impl TrainingSetup {
+    /// Returns the setup of a run that trains a model from its present weights on what the clients hold.
+    ///
+    /// # Errors
+    /// [`Error::PrivateTraining`](crate::Error::PrivateTraining) when the model cannot be trained privately or an option is
+    /// out of its range.
+    pub fn new(model: &Model, clients: Vec<Arc<dyn Samples>>, options: &TrainingOptions) -> Result<Self> {
+        let TrainingOptions { key, numbers, train, d_max, leakage } = options;
+        let description = Description::new(model, train.batch_size, *numbers, [*key; 2]);
+        let plan = Arc::new(TrainPlan::new(description)?);
+        let parameters = plan.quantise(&model.weights())?;
+        let images = clients.iter().map(|samples| samples.count() as u64).sum();
+        let config = MasterConfig { train: train.clone(), images, d_max: *d_max, leakage: *leakage };
+        let learner = |client| LearnerConfig { client, seed: train.seed, momentum: train.momentum };
+        let clients = (0..).zip(clients).map(|(client, samples)| (samples, learner(client))).collect();
+        Ok(Self { plan, config, parameters, clients })
+    }
+}
+
+/// Private training with all sides on this machine, joined by pipes of bytes: for demonstrations, tests, measurements and
+/// experiments. Clients and server are the same state machines as over a network, and clients take turns.
+pub struct LocalTraining {
+    server: Server,
+    clients: Vec<Client>,
+    account: TrainingAccount,
+}
+
+/// A run between two iterations.
+pub struct Moment<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// All clients, in order.
+    pub clients: Vec<&'a Client>,
+    /// What the run has cost so far.
+    pub account: &'a TrainingAccount,
+}
+
+impl Moment<'_> {
+    /// Returns what [`LocalTraining::resume`] needs, with what the caller keeps besides. It holds masks and weights: a
+    /// secret.
+    pub fn checkpoint<S>(&self, run: S) -> Checkpoint<S> {
+        let clients = self.clients.iter().map(|client| client.state()).collect();
+        Checkpoint { run, server: self.server.state(), clients, account: self.account.clone() }
+    }
+}
+
+impl LocalTraining {
+    /// Returns a run at its beginning, and makes its keys.
+    ///
+    /// # Errors
+    /// [`Error::PrivateTraining`](crate::Error::PrivateTraining) when there is no client, a client's samples are not of the
+    /// model's shape and classes, or the leakage policy allows no iteration.
+    pub fn new(setup: TrainingSetup, rng: &mut dyn CryptoRng) -> Result<Self> {
+        let TrainingSetup { plan, config, parameters, clients } = setup;
+        let server = Server::new(plan.clone(), server_key(&plan, rng)?, config, parameters)?;
+        let mut members = vec![];
+        for (samples, learner) in clients {
+            members.push(Client::new(client_key(&plan, rng)?, samples, learner));
+        }
+        Self::of(server, members, TrainingAccount::default())
+    }
+
+    /// Returns a run that goes on where a checkpoint of it was taken, with new keys.
+    ///
+    /// # Errors
+    /// [`Error::PrivateTraining`](crate::Error::PrivateTraining) when the checkpoint is not of this run.
+    pub fn resume<S>(
+        setup: TrainingSetup,
+        checkpoint: Checkpoint<S>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self> {
+        let TrainingSetup { plan, config, clients, .. } = setup;
+        if checkpoint.clients.len() != clients.len() {
+            return Err(PrivateError::Resume(ResumeFault::Clients).into());
+        }
+        let server = Server::resume(plan.clone(), server_key(&plan, rng)?, config, checkpoint.server)?;
+        let mut members = vec![];
+        for ((samples, learner), state) in clients.into_iter().zip(checkpoint.clients) {
+            let key = client_key(&plan, rng)?;
+            members.push(match state {
+                None => Client::new(key, samples, learner),
+                Some(state) => Client::resume(key, samples, learner, (plan.description().clone(), state))?,
+            });
+        }
+        Self::of(server, members, checkpoint.account)
+    }
+
+    fn of(server: Server, clients: Vec<Client>, account: TrainingAccount) -> Result<Self> {
+        if clients.is_empty() {
+            let (what, expected, found) = ("clients", "at least 1".to_owned(), "0".to_owned());
+            return Err(PrivateError::Setting { what, expected, found }.into());
+        }
+        Ok(Self { server, clients, account })
+    }
+
+    /// Returns the server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Returns the clients.
+    pub fn clients(&self) -> &[Client] {
+        &self.clients
+    }
+
+    /// Returns the run as it stands.
+    pub fn moment(&self) -> Moment<'_> {
+        Moment { server: &self.server, clients: self.clients.iter().collect(), account: &self.account }
+    }
+
+    /// Loads the weights of the last turn that ended into the model.
+    ///
+    /// # Errors
+    /// [`Error::Load`](crate::Error::Load) when the model is not the one that is trained.
+    pub fn load_into(&self, model: &mut Model) -> Result<()> {
+        let weights = self.server.plan().weights(&self.server.master().parameters)?;
+        model.load(&weights)?;
+        Ok(())
+    }
+
+    /// Runs one turn, of the client whose turn it is. `between` is asked before each iteration whether to go on.
+    ///
+    /// Returns whether the turn came to its end; if it was stopped, the same client goes on with it next.
+    ///
+    /// # Errors
+    /// [`Error::PrivateTraining`](crate::Error::PrivateTraining), or what `between` gives. Nothing of the turn is left
+    /// behind then.
+    pub fn turn<E: From<RunError<PrivateError>>>(
+        &mut self,
+        rng: &mut dyn CryptoRng,
+        mut between: impl FnMut(Moment<'_>) -> Result<Go, E>,
+    ) -> Result<bool, E> {
+        let at = (self.server.master().turns % self.clients.len() as u64) as usize;
+        let (before, rest) = self.clients.split_at_mut(at);
+        let Some((client, after)) = rest.split_first_mut() else { return Ok(false) };
+        let mut server_rng = ChaCha20Rng::from_rng(rng);
+        let rngs: [&mut dyn CryptoRng; 2] = [&mut server_rng, rng];
+        run_turn(&mut self.server, client, &mut self.account, rngs, |server, client, account| {
+            // Only where all sides are at hand can this be seen (Algorithms 3 and 5 of the paper).
+            if client.totals().is_some_and(|totals| !server.agrees(client.masks(), totals)) {
+                let rule = "masked weights and masks no longer add up to the weights";
+                return Err(RunError::Peer(PrivateError::Bug(rule)).into());
+            }
+            let clients = before.iter().chain([client]).chain(&*after).collect();
+            between(Moment { server, clients, account })
+        })
+    }
+
+    /// Runs all turns that are left; `progress` hears before each iteration how many are done, and of how many.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    pub fn run(&mut self, rng: &mut dyn CryptoRng, mut progress: impl FnMut(u64, u64)) -> Result<()> {
+        while !self.server.is_complete() {
+            self.turn(rng, |moment| {
+                progress(moment.server.iterations_done(), moment.server.iterations());
+                Ok::<_, crate::Error>(Go::On)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn server_key(plan: &TrainPlan, rng: &mut dyn CryptoRng) -> Result<Arc<SecretKey>> {
+    let KeyParameters { key_type, .. } = plan.description().client_key;
+    let parameters = KeyParameters { size: plan.description().server_key, key_type };
+    Ok(Arc::new(SecretKey::generate(parameters, rng)?))
+}
+
+fn client_key(plan: &TrainPlan, rng: &mut dyn CryptoRng) -> Result<Arc<SecretKey>> {
+    Ok(Arc::new(SecretKey::generate(plan.description().client_key, rng)?))
+}
