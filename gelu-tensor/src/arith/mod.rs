@@ -10,8 +10,16 @@ mod crt;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // the one place for it: see its documentation
 mod ifma;
+#[cfg(not(target_arch = "x86_64"))]
+mod ifma {
+    pub(super) fn maker() -> Option<super::kernel::Maker> {
+        None
+    }
+}
+mod kernel;
 pub(crate) mod limbs;
 mod limit;
+mod operands;
 mod operations;
 mod portable;
 mod power;
@@ -20,7 +28,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-pub use backend::Backend;
+pub use backend::{Backend, MAX_LANES};
 pub use comb::Comb;
 pub(crate) use crt::Crt;
 pub use limit::Limit;

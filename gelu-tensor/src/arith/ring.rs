@@ -7,9 +7,11 @@ use num_bigint::BigUint;
 use num_integer::Integer;
 use zeroize::Zeroizing;
 
-use super::backend::{Backend, Engine, Factors, Selection};
+use super::backend::Backend;
+use super::kernel::Kernel;
 use super::limbs::{add_assign, mul_into, to_biguint};
 use super::montgomery_power_of_two;
+use super::operands::{Factors, Selection};
 use super::operations::Operations;
 use super::power::Exponent;
 use super::residues::{Entry, Residues};
@@ -27,7 +29,8 @@ pub const MODULUS_BITS: [usize; 6] = [512, 1024, 1536, 2048, 3072, 4096];
 pub struct Ring(Arc<Constants>, Arc<Counts>);
 
 struct Constants {
-    engine: Engine,
+    kernel: Box<dyn Kernel>,
+    backend: Backend,
     /// `B^k R^2 mod n^2` for k in 0..4, B = 2^(bits of n): what lifts the k-th run of a wide integer's limbs into
     /// Montgomery form.
     lifts: Residues,
@@ -58,18 +61,18 @@ impl Ring {
         if !MODULUS_BITS.contains(&bits) || n.len() * 64 != bits || n[0].is_multiple_of(2) {
             return Err(Error::Modulus { bits, odd: n.first().is_some_and(|limb| limb % 2 == 1) });
         }
-        let engine = Engine::new(n, backend)?;
+        let kernel = backend.kernel(n)?;
         // Powers of 2 by doubling and squaring, so that nothing variable-time touches a secret modulus.
-        let radix = engine.radix_bits();
-        let [mut one, mut lifts] = [Residues::new(engine.width(), 1), Residues::new(engine.width(), 4)];
-        one.push_limbs(&engine.encode_digits(&engine.portable().large_power_of_two(radix)));
-        let run = power_of_two(&engine, &one, bits);
-        let mut lift = power_of_two(&engine, &one, radix);
+        let radix = kernel.radix_bits();
+        let [mut one, mut lifts] = [Residues::new(kernel.width(), 1), Residues::new(kernel.width(), 4)];
+        one.push_limbs(&kernel.encode_digits(&kernel.portable().large_power_of_two(radix)));
+        let run = power_of_two(&*kernel, &one, bits);
+        let mut lift = power_of_two(&*kernel, &one, radix);
         for _ in 0..4 {
             lifts.append(&lift);
-            engine.mul(lift.limbs_mut(), Factors::Each(run.limbs()));
+            kernel.mul(lift.limbs_mut(), Factors::Each(run.limbs()));
         }
-        Ok(Self(Arc::new(Constants { engine, lifts, one }), Arc::default()))
+        Ok(Self(Arc::new(Constants { kernel, backend, lifts, one }), Arc::default()))
     }
 
     /// Limbs of n.
@@ -79,21 +82,11 @@ impl Ring {
 
     /// Limbs of one residue, in the backend's own form.
     pub(super) fn width(&self) -> usize {
-        self.0.engine.width()
+        self.0.kernel.width()
     }
 
-    pub(super) fn engine(&self) -> &Engine {
-        &self.0.engine
-    }
-
-    /// The limbs of the residue 1.
-    pub(super) fn one(&self) -> &[u64] {
-        self.0.one.limbs()
-    }
-
-    /// log2 R.
-    pub(super) fn radix_bits(&self) -> usize {
-        self.0.engine.radix_bits()
+    pub(super) fn kernel(&self) -> &dyn Kernel {
+        &*self.0.kernel
     }
 
     /// Residues of limbs in the backend's own form.
@@ -105,7 +98,7 @@ impl Ring {
 
     /// `2^exponent`.
     pub(super) fn power_of_two(&self, exponent: usize) -> Residues {
-        power_of_two(&self.0.engine, &self.0.one, exponent)
+        power_of_two(&*self.0.kernel, &self.0.one, exponent)
     }
 
     /// Bytes that one residue takes in memory.
@@ -115,7 +108,7 @@ impl Ring {
 
     /// n as little-endian limbs.
     pub(crate) fn modulus(&self) -> &[u64] {
-        self.0.engine.portable().modulus()
+        self.0.kernel.portable().modulus()
     }
 
     /// The operations done so far by this ring and its clones.
@@ -133,7 +126,7 @@ impl Ring {
 
     /// The backend that does the arithmetic.
     pub fn backend(&self) -> Backend {
-        self.0.engine.backend()
+        self.0.backend
     }
 
     /// An empty batch with room for `capacity` residues.
@@ -150,7 +143,7 @@ impl Ring {
     pub fn mul_assign(&self, x: &mut Residues, y: &Residues) {
         debug_assert_eq!(x.len(), y.len());
         self.count_products(x.len());
-        self.0.engine.mul(x.limbs_mut(), Factors::Each(y.limbs()));
+        self.0.kernel.mul(x.limbs_mut(), Factors::Each(y.limbs()));
     }
 
     /// Multiplies each `x[i]` with several entries of tables: `entries` has one for each residue, in order, then the
@@ -160,13 +153,13 @@ impl Ring {
     pub fn mul_assign_gather(&self, x: &mut Residues, tables: &[Residues], entries: &[Entry]) {
         debug_assert!(entries.len().is_multiple_of(x.len().max(1)));
         self.count_products(entries.len());
-        self.0.engine.mul(x.limbs_mut(), Factors::Gather { tables, entries });
+        self.0.kernel.mul(x.limbs_mut(), Factors::Gather { tables, entries });
     }
 
     /// `x[i] = x[i]^2`, `times` times over.
     pub fn square_assign(&self, x: &mut Residues, times: usize) {
         self.count_squarings(x.len() * times);
-        self.0.engine.square(x.limbs_mut(), times);
+        self.0.kernel.square(x.limbs_mut(), times);
     }
 
     /// Appends `x[i] * factors[i mod factors.len()]` for every i in `range`, where x is the batch itself.
@@ -179,7 +172,7 @@ impl Ring {
         let start = x.copy_to_end(range);
         let limbs = &mut x.limbs_mut()[start * self.width()..];
         self.0
-            .engine
+            .kernel
             .mul(limbs, Factors::Gather { tables: std::slice::from_ref(factors), entries: &entries });
     }
 
@@ -205,29 +198,31 @@ impl Ring {
     /// address depends on either.
     pub fn power(&self, x: &Residues, exponent: &Exponent) -> Residues {
         let mut out = x.clone();
-        let each = self.0.engine.power(out.limbs_mut(), exponent, self.0.one.limbs());
-        self.count_products(x.len() * each.products as usize);
-        self.count_squarings(x.len() * each.squarings as usize);
+        self.0.kernel.power(out.limbs_mut(), exponent, self.0.one.limbs());
+        let window = self.0.kernel.power_window();
+        let digits = exponent.bits().div_ceil(window);
+        self.count_products(x.len() * ((1 << window) - 1 + digits));
+        self.count_squarings(x.len() * window * digits.saturating_sub(1));
         out
     }
 
     /// A table of residues in the order that [`mul_assign_selected`](Self::mul_assign_selected) selects from: a
     /// multiple of 16 of them.
     pub(super) fn arrange_for_selection(&self, table: &Residues) -> Residues {
-        self.residues_of(&self.0.engine.arrange_for_selection(table.limbs()))
+        self.residues_of(&self.0.kernel.arrange_for_selection(table.limbs()))
     }
 
     /// Residues in a form that makes products with them by [`mul_assign_selected`](Self::mul_assign_selected) cheaper,
     /// given their inverses; `None` where the backend has none.
     pub(super) fn factored(&self, residues: &Residues, inverses: &Residues) -> Option<Residues> {
         self.count_products(residues.len());
-        self.0.engine.factored(residues.limbs(), inverses.limbs()).map(|limbs| self.residues_of(&limbs))
+        self.0.kernel.factored(residues.limbs(), inverses.limbs()).map(|limbs| self.residues_of(&limbs))
     }
 
     /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R
     /// (docs/arithmetic.md, section 2).
     pub(super) fn most_factored_rows(&self) -> usize {
-        let spare = self.0.engine.radix_bits() - 64 * self.limbs();
+        let spare = self.0.kernel.radix_bits() - 64 * self.limbs();
         1 << spare.saturating_sub(1).min(31)
     }
 
@@ -243,17 +238,17 @@ impl Ring {
         self.count_products(x.len() * (rounds * rows.len() + usize::from(factored)));
         self.count_squarings(x.len() * rounds.saturating_sub(1));
         let factored = factored.then(|| self.0.one.limbs());
-        self.0.engine.mul_selected(x.limbs_mut(), Selection { rows, rounds, digit, factored });
+        self.0.kernel.mul_selected(x.limbs_mut(), Selection { rows, rounds, digit, factored });
     }
 
     /// `x[i] += y[i] mod n^2`.
     pub(crate) fn add_assign(&self, x: &mut Residues, y: &Residues) {
-        self.0.engine.add(x.limbs_mut(), y.limbs());
+        self.0.kernel.add(x.limbs_mut(), y.limbs());
     }
 
     /// `x[i] -= y[i] mod n^2`.
     pub(crate) fn sub_assign(&self, x: &mut Residues, y: &Residues) {
-        self.0.engine.sub(x.limbs_mut(), y.limbs());
+        self.0.kernel.sub(x.limbs_mut(), y.limbs());
     }
 
     /// `x[i] *= 1 + m[i] n`, for `m[i] < n` given as limbs, one after another: two products mod n each.
@@ -261,7 +256,7 @@ impl Ring {
     /// This is Paillier's plaintext addition (and, on a power of h, encryption).
     pub(crate) fn mul_assign_one_plus(&self, x: &mut Residues, m: &[u64]) {
         debug_assert_eq!(m.len(), x.len() * self.limbs());
-        self.0.engine.mul_one_plus(x.limbs_mut(), m, self.0.lifts.residue(0));
+        self.0.kernel.mul_one_plus(x.limbs_mut(), m, self.0.lifts.residue(0));
     }
 
     /// Lifts integers into the ring: `count` little-endian integers of `wide.len() / count` limbs each, which must
@@ -274,11 +269,11 @@ impl Ring {
         for run in 0..runs {
             let mut part = self.empty(count);
             for integer in wide.chunks_exact(runs * limbs) {
-                let digits = self.0.engine.portable().split(&integer[run * limbs..][..limbs]);
-                part.push_limbs(&self.0.engine.encode_digits(&digits));
+                let digits = self.0.kernel.portable().split(&integer[run * limbs..][..limbs]);
+                part.push_limbs(&self.0.kernel.encode_digits(&digits));
             }
             self.count_products(count);
-            self.0.engine.mul(part.limbs_mut(), Factors::One(self.0.lifts.residue(run)));
+            self.0.kernel.mul(part.limbs_mut(), Factors::One(self.0.lifts.residue(run)));
             match &mut out {
                 Some(out) => self.add_assign(out, &part),
                 None => out = Some(part),
@@ -290,10 +285,10 @@ impl Ring {
     /// The residues out of Montgomery form: for each its digits `a` and `b` with `c = a + b n`, both below n.
     pub(crate) fn digits(&self, x: &Residues) -> Zeroizing<Vec<u64>> {
         let mut out = x.clone();
-        self.0.engine.reduce(out.limbs_mut());
+        self.0.kernel.reduce(out.limbs_mut());
         let mut digits = Zeroizing::new(Vec::with_capacity(2 * self.limbs() * x.len()));
         for residue in out.limbs().chunks_exact(self.width()) {
-            digits.extend_from_slice(&self.0.engine.decode_digits(residue));
+            digits.extend_from_slice(&self.0.kernel.decode_digits(residue));
         }
         digits
     }
@@ -386,10 +381,10 @@ impl Ring {
 }
 
 /// `2^exponent`, given the residue of 1.
-fn power_of_two(engine: &Engine, one: &Residues, exponent: usize) -> Residues {
+fn power_of_two(kernel: &dyn Kernel, one: &Residues, exponent: usize) -> Residues {
     let mut power = one.clone();
-    let square = |x: &mut [u64]| engine.square(x, 1);
-    montgomery_power_of_two(power.limbs_mut(), exponent, square, |x, y| engine.add(x, y));
+    let square = |x: &mut [u64]| kernel.square(x, 1);
+    montgomery_power_of_two(power.limbs_mut(), exponent, square, |x, y| kernel.add(x, y));
     power
 }
 
