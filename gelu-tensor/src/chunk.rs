@@ -3,7 +3,7 @@
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::arith::Residues;
+use crate::arith::{MAX_LANES, Residues};
 use crate::paillier::{PublicKey, Randomizer, SecretKey};
 use crate::{Arrangement, Contents, EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
 
@@ -24,8 +24,7 @@ impl EncChunk {
 
     /// How many ciphertexts of `key` a chunk has at most: whole vectors of them, as far as [`CHUNK_BYTES`] go.
     pub fn most(key: &PublicKey) -> usize {
-        const LANES: usize = 8;
-        CHUNK_BYTES / key.ciphertext_bytes() / LANES * LANES
+        CHUNK_BYTES / key.ciphertext_bytes() / MAX_LANES * MAX_LANES
     }
 
     /// The chunk of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.

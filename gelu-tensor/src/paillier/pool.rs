@@ -7,9 +7,8 @@ use std::thread::{Builder, JoinHandle};
 
 use rand::CryptoRng;
 
-use super::public::LANES;
 use super::{PublicKey, Randomizer};
-use crate::arith::Residues;
+use crate::arith::{MAX_LANES, Residues};
 
 /// Random factors `h^rho` made ahead of time by threads in the background, so that all an
 /// encryption costs is the factor `1 + m n`.
@@ -62,7 +61,7 @@ impl RandomnessPool {
         capacity: usize,
         generators: Vec<Box<dyn CryptoRng + Send>>,
     ) -> Self {
-        let capacity = capacity / LANES * LANES;
+        let capacity = capacity / MAX_LANES * MAX_LANES;
         let state = State { threads: generators.len(), filling: true, ..State::default() };
         let shared = Arc::new(Shared { source, capacity, state: Mutex::new(state), changed: Condvar::new() });
         let threads = generators
@@ -116,7 +115,7 @@ impl RandomnessPool {
     /// and returns how many factors are ready.
     pub fn wait_until_full(&self) -> usize {
         let mut state = self.shared.lock();
-        while state.ready + LANES <= self.shared.capacity && state.threads > 0 {
+        while state.ready + MAX_LANES <= self.shared.capacity && state.threads > 0 {
             // Each time anew: it may have been full, and drawn upon before this thread woke.
             if !state.filling {
                 state.filling = true;
@@ -213,16 +212,17 @@ impl Thread {
     fn promise(&self) -> Option<Promise<'_>> {
         let mut state = self.0.lock();
         loop {
-            state.filling &= state.ready + LANES <= self.0.capacity;
+            state.filling &= state.ready + MAX_LANES <= self.0.capacity;
             // Room that is promised is not filled yet: its thread may fail, and this one must take its place.
-            if state.stopping || state.filling && state.ready + state.promised + LANES <= self.0.capacity {
+            if state.stopping || state.filling && state.ready + state.promised + MAX_LANES <= self.0.capacity
+            {
                 break;
             }
             state = self.0.wait(state);
         }
         (!state.stopping).then(|| {
-            state.promised += LANES;
-            Promise { shared: &self.0, factors: LANES }
+            state.promised += MAX_LANES;
+            Promise { shared: &self.0, factors: MAX_LANES }
         })
     }
 }

@@ -12,10 +12,7 @@ use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
-use crate::arith::{Comb, Exponent, Operations, Residues, Ring};
-
-/// Ciphertexts that share a vector on the backend that has the longest.
-pub(super) const LANES: usize = 8;
+use crate::arith::{Comb, Exponent, MAX_LANES, Operations, Residues, Ring};
 
 /// The most ciphertexts that share a pass over a comb's table.
 const MOST_TOGETHER: usize = 32;
@@ -308,10 +305,10 @@ fn in_runs<T: Send>(count: usize, work: impl Fn(Range<usize>) -> T + Sync) -> Ve
 /// Ciphertexts of one task: whole vectors, as few that all threads have work to the end, and up to [`MOST_TOGETHER`],
 /// for every task reads the comb's table once.
 fn batch_for(count: usize, threads: usize) -> usize {
-    let vectors = count.div_ceil(LANES);
+    let vectors = count.div_ceil(MAX_LANES);
     // A pass over the table takes about half as long as the products of one vector.
     let time = |together: &usize| vectors.div_ceil(*together).div_ceil(threads) * (2 * together + 1);
-    LANES * (1..=MOST_TOGETHER / LANES).rev().min_by_key(time).unwrap_or(1)
+    MAX_LANES * (1..=MOST_TOGETHER / MAX_LANES).rev().min_by_key(time).unwrap_or(1)
 }
 
 fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {

@@ -10,12 +10,11 @@ use rayon::prelude::*;
 use subtle::Choice;
 use zeroize::Zeroizing;
 
-use super::public::LANES;
 use super::side::Side;
 use super::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, subgroup};
 use crate::Error;
 use crate::arith::limbs::{bit_length_vartime, from_biguint, from_le_bytes, mul_into, to_biguint};
-use crate::arith::{Crt, Exponent, Residues, Ring};
+use crate::arith::{Crt, Exponent, MAX_LANES, Residues, Ring};
 
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
 ///
@@ -174,11 +173,11 @@ impl SecretKey {
     /// decrypts.
     pub fn decrypt(&self, ciphertexts: &Residues) -> Result<Zeroizing<Vec<u64>>, Error> {
         let (count, limbs) = (ciphertexts.len(), self.public.size().limbs());
-        let starts: Vec<usize> = (0..count).step_by(LANES).collect();
+        let starts: Vec<usize> = (0..count).step_by(MAX_LANES).collect();
         let parts: Vec<_> = starts
             .into_par_iter()
             .map(|start| {
-                let part = ciphertexts.gather(start..count.min(start + LANES));
+                let part = ciphertexts.gather(start..count.min(start + MAX_LANES));
                 let ((m_p, p_vanished), (m_q, q_vanished)) = rayon::join(
                     || self.p.decrypt(&self.crt.project(0, &part)),
                     || self.q.decrypt(&self.crt.project(1, &part)),
