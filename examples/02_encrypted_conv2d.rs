@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The server multiplies in the cheapest way, moves both channels next to each other into as few ciphertexts as they
     // fit, and re-randomizes, so that the randomness of the reply says nothing about the kernels either.
-    let lanes = Backend::preferred().lanes();
+    let lanes = Backend::detect().lanes();
     let product = Product::cheapest(&map, &layout, 1, (ProductWeights::Integers(range), lanes))?;
     let sums = encrypted.apply(&map, &MapWeights::Integers(&kernels), &product)?;
     let products = product.operations().total();

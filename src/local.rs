@@ -170,7 +170,7 @@ impl LocalInference {
     ) -> Result<LocalReport, RunError> {
         let (client_end, server_end) = InProcess::pair();
         thread::scope(|scope| {
-            let server = Server::new(Arc::clone(&self.model));
+            let server = Server::new(Arc::clone(&self.model)).on(self.key.public_key().backend());
             let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()));
             let mut client_side = || {
                 let rng = &mut rand::rng();

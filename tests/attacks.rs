@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
@@ -23,7 +25,7 @@ use serde_json::Value;
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     [1, 2].map(|seed| {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap())
+        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap().on(common::backend()).unwrap())
     })
 });
 

@@ -8,7 +8,7 @@ use crate::chunk::{self, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::Extent;
 use crate::matmul::{self, Columns};
-use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, SecretKey};
 use crate::product::{MapWeights, Product};
 use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
 use std::sync::Arc;
@@ -399,7 +399,7 @@ impl EncTensor {
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
         let needed = self.key.parameters().hiding_exponent(self.randomness_bits, count);
-        if fresh.key == self.key && fresh.powers.len() == count && fresh.bits >= needed {
+        if self.key.check_same(&fresh.key).is_ok() && fresh.powers.len() == count && fresh.bits >= needed {
             self.multiply_with(fresh)
         } else {
             self.rerandomize(rng)

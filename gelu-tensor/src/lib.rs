@@ -16,6 +16,8 @@ mod product;
 mod ring2k;
 mod shape;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod update;
 mod window;

@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use gelu_tensor::arith::Exponent;
+use gelu_tensor::arith::{Backend, Exponent};
 use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
 use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
 use rug::Integer;
@@ -24,10 +24,11 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    let backend = std::env::var("GELU_BACKEND").map_or_else(|_| Ok(Backend::detect()), |name| name.parse())?;
     println!("x^e mod n^2 for exponents of as many bits as n, medians of {RUNS} runs in turns, one thread\n");
     println!("n, bits  backend   ours, ms  mpz_powm, ms  ratio  mpz_powm_sec, ms  ratio");
     for size in [KeyBits::Bits2048, KeyBits::Bits3072] {
-        let key = SecretKey::generate(size, rng)?;
+        let key = SecretKey::generate(size, rng)?.on(backend)?;
         let public = key.public_key();
         let n = Integer::from_digits(&public.n_le_bytes(), Order::Lsf);
         let square = n.clone() * &n;
@@ -62,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!(
             "{:>7}  {:<8}  {:>8.3}  {:>12.3}  {:>5.2}  {:>16.3}  {:>5.2}",
             size.bits(),
-            public.ring().backend(),
+            public.backend(),
             1e3 * ours,
             1e3 * theirs,
             ours / theirs,

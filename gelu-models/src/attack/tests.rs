@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use gelu_layers::{Activation, Initializer};
-use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
+use gelu_tensor::paillier::KeyBits;
 use gelu_tensor::{Error, Shape};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, rngs::ChaCha20Rng};
 use super::*;
 use crate::ModelBuilder;
 use crate::peer::Peer;
+use crate::tests::secret_key;
 use crate::train::private::{
     Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, PrivateError, Server,
     TrainPlan,
@@ -156,7 +157,7 @@ fn an_input_is_computed_from_gradients_both_ways() {
 fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
     let keys = [1, 2].map(|seed| {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap())
+        Arc::new(secret_key(KeyBits::Bits1024, &mut rng))
     });
     let mut model = ModelBuilder::new([3])
         .dense("fc1", 4)

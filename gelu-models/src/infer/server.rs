@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
-use gelu_tensor::arith::Operations;
+use gelu_tensor::arith::{Backend, Operations};
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use gelu_tensor::{EncTensor, EncTensorBuilder};
 use rand::CryptoRng;
@@ -54,6 +54,7 @@ impl ServerModel {
 #[derive(Debug)]
 pub struct Server {
     model: Arc<ServerModel>,
+    backend: Backend,
     state: State,
 }
 
@@ -111,7 +112,12 @@ struct Job {
 impl Server {
     /// Returns a session that waits for a client's hello.
     pub fn new(model: Arc<ServerModel>) -> Self {
-        Self { model, state: State::Listening }
+        Self { model, backend: Backend::detect(), state: State::Listening }
+    }
+
+    /// Returns the session with its arithmetic done by another backend than the [fastest](Backend::detect).
+    pub fn on(self, backend: Backend) -> Self {
+        Self { backend, ..self }
     }
 
     /// Returns the key of the client, which decoding its next message needs; `None` before its hello and after the end.
@@ -155,6 +161,8 @@ impl Peer for Server {
                 if version != PROTOCOL_VERSION {
                     return Err(SessionError::Version { expected: PROTOCOL_VERSION, found: version });
                 }
+                let in_first = |source| SessionError::Numbers { segment: 0, source };
+                let key = key.on(self.backend).map_err(in_first)?;
                 let program =
                     self.model.program(key.parameters(), batch as usize).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);

@@ -1,7 +1,7 @@
 use std::sync::{Arc, LazyLock};
 
 use gelu_tensor::arith::Operations;
-use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, SecretKey};
 use gelu_tensor::{Error, FixedTensor, Format, Packing, Shape, SlotLayout};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -10,11 +10,11 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 use super::*;
 use crate::peer::{Conversation, Idle, Part, Peer};
 use crate::plan::{Outcome, PlanError, PlanOptions, Program};
-use crate::tests::{calibrated, random_model};
+use crate::tests::{calibrated, random_model, secret_key};
 use crate::{Model, ModelBuilder};
 
 fn key(seed: u64) -> Arc<SecretKey> {
-    Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
+    Arc::new(secret_key(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)))
 }
 
 static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| key(3));
@@ -52,7 +52,7 @@ fn wide_images(count: usize) -> Array2<f32> {
 }
 
 fn serve(model: Model) -> Server {
-    Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())))
+    Server::new(Arc::new(ServerModel::new(model, PlanOptions::default()))).on(KEY.public_key().backend())
 }
 
 fn program(model: &Model, batch: usize) -> Program {

@@ -1,14 +1,11 @@
 //! Which backends there are, and which of them the processor has.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::str::FromStr;
 
 use super::kernel::{Kernel, Maker};
 use super::{ifma, portable};
 use crate::Error;
-
-/// What [`Backend::preferred`] has decided.
-static PREFERRED: OnceLock<Backend> = OnceLock::new();
 
 /// Who does the arithmetic. All give the same results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -35,31 +32,11 @@ impl Backend {
     /// All of them, the fastest last.
     pub const ALL: [Self; 2] = [Self::Portable, Self::Ifma];
 
-    /// The environment variable that names the backend: `portable` or `ifma`.
-    pub const VARIABLE: &str = "GELU_BACKEND";
-
-    /// The one that rings are made with: what [`prefer`](Self::prefer) said, else what [`VARIABLE`](Self::VARIABLE)
-    /// names if this machine has it, else the fastest there is. Decided once in a process, when it is first asked for.
-    pub fn preferred() -> Self {
-        *PREFERRED.get_or_init(|| match std::env::var(Self::VARIABLE).as_deref() {
-            Ok("portable") => Self::Portable,
-            _ if Self::Ifma.is_available() => Self::Ifma,
-            _ => Self::Portable,
-        })
-    }
-
-    /// Makes it the one that all keys and rings of this process are made with. To be called before the first of them.
+    /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
-    /// # Errors
-    /// [`Error::Backend`] when this machine does not have it, or another one is in use already.
-    pub fn prefer(self) -> Result<(), Error> {
-        let refused = Error::Backend { wanted: self.name() };
-        if self.is_available() && *PREFERRED.get_or_init(|| self) == self { Ok(()) } else { Err(refused) }
-    }
-
-    /// The backend of this name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|backend| backend.name() == name)
+    /// [otherwise]: crate::paillier::SecretKey::on
+    pub fn detect() -> Self {
+        Self::ALL.into_iter().rfind(|backend| backend.is_available()).unwrap_or(Self::Portable)
     }
 
     /// Whether this machine has it.
@@ -67,7 +44,7 @@ impl Backend {
         self.maker().is_some()
     }
 
-    /// Residues that it works on at a time: as many cost as much as one.
+    /// Returns the number of residues that it works on at a time: as many cost as much as one.
     pub const fn lanes(self) -> usize {
         match self {
             Self::Portable => 1,
@@ -75,7 +52,7 @@ impl Backend {
         }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -92,12 +69,21 @@ impl Backend {
 
     /// Its arithmetic mod n^2.
     pub(super) fn kernel(self, n: &[u64]) -> Result<Box<dyn Kernel>, Error> {
-        self.maker().map(|make| make(n)).ok_or(Error::Backend { wanted: self.name() })
+        self.maker().map(|make| make(n)).ok_or_else(|| Error::Backend { wanted: self.name().to_owned() })
     }
 }
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let named = Self::ALL.into_iter().find(|backend| backend.name() == name);
+        named.ok_or_else(|| Error::Backend { wanted: name.to_owned() })
     }
 }

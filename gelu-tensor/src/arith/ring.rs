@@ -47,16 +47,9 @@ impl Ring {
     /// The ring mod n^2, for n as little-endian limbs.
     ///
     /// # Errors
-    /// [`Error::Modulus`] when n is even, or not of one of [`MODULUS_BITS`] with its top bit set.
-    pub fn new(n: &[u64]) -> Result<Self, Error> {
-        Self::with_backend(n, Backend::preferred())
-    }
-
-    /// The ring mod n^2 with a given backend.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new), and [`Error::Backend`] when this machine does not have the backend.
-    pub fn with_backend(n: &[u64], backend: Backend) -> Result<Self, Error> {
+    /// [`Error::Modulus`] when n is even, or not of one of [`MODULUS_BITS`] with its top bit set; [`Error::Backend`] when
+    /// this machine does not have the backend.
+    pub fn new(n: &[u64], backend: Backend) -> Result<Self, Error> {
         let bits = super::limbs::bit_length_vartime(n);
         if !MODULUS_BITS.contains(&bits) || n.len() * 64 != bits || n[0].is_multiple_of(2) {
             return Err(Error::Modulus { bits, odd: n.first().is_some_and(|limb| limb % 2 == 1) });

@@ -12,7 +12,7 @@ use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
 use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
-use crate::arith::{Comb, Exponent, MAX_LANES, Operations, Residues, Ring};
+use crate::arith::{Backend, Comb, Exponent, MAX_LANES, Operations, Residues, Ring};
 
 /// The most ciphertexts that share a pass over a comb's table.
 const MOST_TOGETHER: usize = 32;
@@ -42,15 +42,38 @@ impl PublicKey {
     /// [`Error::Key`] when n has another size than [`KeyBits`] allows, is even, has a factor below 1,000 or is a
     /// perfect power; when h is not below n^2, no unit, or 1.
     pub fn from_le_bytes(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
-        Self::check(key_type, n, h, Trust::Peer)
+        Self::check(key_type, n, h, (Trust::Peer, Backend::detect()))
+    }
+
+    /// Returns the key with its arithmetic done by another backend than the [fastest](Backend::detect) there is, which keys
+    /// are made on. Ciphertexts under one do not go with those under the other, except as bytes.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when this machine does not have it.
+    pub fn on(self, backend: Backend) -> Result<Self, Error> {
+        if self.backend() == backend {
+            return Ok(self);
+        }
+        let ring = Ring::new(self.0.ring.modulus(), backend)?;
+        Ok(Self::of(self.parameters(), ring, &self.0.ring.lower(&self.0.h), self.0.fingerprint))
+    }
+
+    /// Returns the backend that does the key's arithmetic.
+    pub fn backend(&self) -> Backend {
+        self.0.ring.backend()
     }
 
     /// The key whose n is the product of known primes: the slow checks would tell nothing.
-    pub(super) fn from_owner(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
-        Self::check(key_type, n, h, Trust::Owner)
+    pub(super) fn from_owner(key_type: KeyType, n: &[u8], h: &[u8], backend: Backend) -> Result<Self, Error> {
+        Self::check(key_type, n, h, (Trust::Owner, backend))
     }
 
-    fn check(key_type: KeyType, n: &[u8], h: &[u8], trust: Trust) -> Result<Self, Error> {
+    fn check(
+        key_type: KeyType,
+        n: &[u8],
+        h: &[u8],
+        (trust, backend): (Trust, Backend),
+    ) -> Result<Self, Error> {
         let key_error = |rule, found: String| Error::Key { rule, found };
         let modulus = BigUint::from_bytes_le(n);
         let size = KeyBits::try_from(modulus.bits() as usize)?;
@@ -76,9 +99,7 @@ impl PublicKey {
         if value.gcd(&modulus) != BigUint::from(1u8) || value == BigUint::from(1u8) {
             return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
         }
-        let ring = Ring::new(&from_biguint(&modulus, size.limbs()))?;
-        let checking = ring.counted_apart();
-        let h = checking.lift(&from_biguint(&value, 2 * size.limbs()), 1);
+        let ring = Ring::new(&from_biguint(&modulus, size.limbs()), backend)?;
         let mut digest = Sha256::new();
         digest.update(match key_type {
             KeyType::Djn => b"gelu-net paillier public key v1".as_slice(),
@@ -86,15 +107,15 @@ impl PublicKey {
         });
         digest.update(modulus.to_bytes_le());
         digest.update(value.to_bytes_le());
-        Ok(Self(Arc::new(Inner {
-            parameters: KeyParameters { size, key_type },
-            ring,
-            checking,
-            h,
-            fingerprint: digest.finalize().into(),
-            encryption: OnceLock::new(),
-            hiding: Default::default(),
-        })))
+        let (parameters, h) = (KeyParameters { size, key_type }, from_biguint(&value, 2 * size.limbs()));
+        Ok(Self::of(parameters, ring, &h, digest.finalize().into()))
+    }
+
+    fn of(parameters: KeyParameters, ring: Ring, h: &[u64], fingerprint: [u8; 32]) -> Self {
+        let checking = ring.counted_apart();
+        let h = checking.lift(h, 1);
+        let (encryption, hiding) = (OnceLock::new(), Default::default());
+        Self(Arc::new(Inner { parameters, ring, checking, h, fingerprint, encryption, hiding }))
     }
 
     /// The size of n.
@@ -192,13 +213,17 @@ impl PublicKey {
         }
     }
 
-    /// Refuses another key.
+    /// Refuses another key, and the same on another backend.
     ///
     /// # Errors
-    /// [`Error::ForeignKey`].
+    /// [`Error::ForeignKey`]; [`Error::Backend`].
     pub fn check_same(&self, other: &Self) -> Result<(), Error> {
         if self == other {
-            return Ok(());
+            let wanted = other.backend();
+            return match wanted == self.backend() {
+                true => Ok(()),
+                false => Err(Error::Backend { wanted: wanted.to_string() }),
+            };
         }
         Err(Error::ForeignKey {
             expected: Fingerprint(self.fingerprint()).to_string(),

@@ -14,7 +14,7 @@ use super::side::Side;
 use super::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, subgroup};
 use crate::Error;
 use crate::arith::limbs::{bit_length_vartime, from_biguint, from_le_bytes, mul_into, to_biguint};
-use crate::arith::{Crt, Exponent, MAX_LANES, Residues, Ring};
+use crate::arith::{Backend, Crt, Exponent, MAX_LANES, Residues, Ring};
 
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
 ///
@@ -73,7 +73,7 @@ impl SecretKey {
     ) -> Result<Self, Error> {
         let primes = Primes::check(p, q, subgroup_primes)?;
         let n = product(&primes.p, &primes.q);
-        let ring = Ring::new(&n)?;
+        let ring = Ring::new(&n, Backend::detect())?;
         let modulus = to_biguint(&n);
         // x is secret only in that nobody needs it; h = (-x^2)^n, or (-x^(2 beta))^n.
         let x = loop {
@@ -100,7 +100,7 @@ impl SecretKey {
         let mut negative = ring.lift(&vec![0; n.len()], 1);
         ring.sub_assign(&mut negative, &power);
         let h = ring.lower(&ring.power(&negative, &Exponent::new(n)));
-        Self::assemble(primes, &h)
+        Self::assemble(primes, &h, ring.backend())
     }
 
     /// The key pair of what [`to_le_bytes`](Self::to_le_bytes) gives.
@@ -120,16 +120,31 @@ impl SecretKey {
                 found: format!("{} bytes for a key of {bits} bits", h.len()),
             });
         }
-        Self::assemble(primes, &from_le_bytes(h))
+        Self::assemble(primes, &from_le_bytes(h), Backend::detect())
     }
 
-    fn assemble(primes: Primes, h: &[u64]) -> Result<Self, Error> {
+    /// Returns the key pair with its arithmetic done by another backend than the [fastest](Backend::detect) there is, which
+    /// keys are made on. See [`PublicKey::on`]; its tables are made anew.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when this machine does not have it.
+    pub fn on(self, backend: Backend) -> Result<Self, Error> {
+        if self.public.backend() == backend {
+            return Ok(self);
+        }
+        let [p, q] = [&self.p, &self.q].map(|side| Zeroizing::new(side.prime().to_vec()));
+        let primes = Primes { parameters: self.public.parameters(), p, q, subgroup: self.subgroup };
+        Self::assemble(primes, &from_le_bytes(&self.public.h_le_bytes()), backend)
+    }
+
+    fn assemble(primes: Primes, h: &[u64], backend: Backend) -> Result<Self, Error> {
         let [p, q] = [&primes.p, &primes.q];
-        let public =
-            PublicKey::from_owner(primes.parameters.key_type, &to_le_bytes(&product(p, q)), &to_le_bytes(h))?;
+        let (n, key_type) = (to_le_bytes(&product(p, q)), primes.parameters.key_type);
+        let public = PublicKey::from_owner(key_type, &n, &to_le_bytes(h), backend)?;
         debug_assert_eq!(public.parameters(), primes.parameters);
         let [p_order, q_order] = [0, 1].map(|side| primes.order(side));
-        let (p, q) = (Side::new(p, q, h, p_order)?, Side::new(q, p, h, q_order)?);
+        let [p_ring, q_ring] = [Ring::new(p, backend)?, Ring::new(q, backend)?];
+        let (p, q) = (Side::new(p_ring, q, h, p_order), Side::new(q_ring, p, h, q_order));
         if !p.has_order_of_group(h) || !q.has_order_of_group(h) {
             return Err(Error::Key {
                 rule: "h must be an n-th residue mod n^2, of the order that the key's type asks for",
@@ -145,6 +160,11 @@ impl SecretKey {
         mul_into(&mut wide, &ring.lower(&inverse), &product(q.prime(), q.prime()));
         let crt = Crt::new(public.ring(), [p.ring(), q.ring()], &public.ring().lift(&wide, 1));
         Ok(Self { public, p, q, q_inverse, crt, subgroup: primes.subgroup })
+    }
+
+    /// Returns the public half.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
     }
 
     /// What a key file holds.

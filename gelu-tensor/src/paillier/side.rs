@@ -2,7 +2,6 @@ use rand::CryptoRng;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-use crate::Error;
 use crate::arith::limbs::{conditional_assign, less_than, sub_into, sub_mod};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
@@ -17,19 +16,18 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// The side of `prime`, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod p^2
+    /// The side of the prime of a ring, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod p^2
     /// divides `order`.
-    pub(super) fn new(prime: &[u64], other: &[u64], h: &[u64], order: Exponent) -> Result<Self, Error> {
-        let ring = Ring::new(prime)?;
+    pub(super) fn new(ring: Ring, other: &[u64], h: &[u64], order: Exponent) -> Self {
         let h = ring.lift(h, 1);
-        let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..prime.len()]);
+        let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..ring.limbs()]);
         let h_inverse = ring.refine_inverse(&h, &ring.lift(&h_inverse, 1));
         let comb = Comb::wide(&ring, &h, &h_inverse, order.bits());
         let mut side = Self { ring, order, decryption_factor: Zeroizing::new(vec![]), comb };
         let mut order = Zeroizing::new(side.order.limbs().to_vec());
-        order.resize(prime.len(), 0);
+        order.resize(other.len(), 0);
         side.decryption_factor = side.inverse_mod_prime(&side.mul_mod_prime(&order, other));
-        Ok(side)
+        side
     }
 
     pub(super) fn ring(&self) -> &Ring {

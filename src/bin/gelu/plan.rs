@@ -75,7 +75,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         key,
         key_type: args.key_type.into(),
         batch: args.batch,
-        ..args.numbers.options(&model)
+        ..args.numbers.options(&model)?
     };
     let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
     if let Some(tuned) = &tuned {

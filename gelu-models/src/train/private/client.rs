@@ -208,6 +208,8 @@ impl Client {
             (Message::Abort { reason }, _) => Err(PrivateError::Aborted(reason)),
             (Message::Turn { description, grant, done, key, rate }, State::Granting) => {
                 key.check_same(rate.key())?;
+                let rate = rate.on(self.key.public_key().backend())?;
+                let key = rate.key().clone();
                 let (own, server) = (self.key.public_key().size(), key.size());
                 if description.client_key.size != own || description.server_key != server {
                     return Err(PrivateError::State("the plan must be for the sizes of the keys"));

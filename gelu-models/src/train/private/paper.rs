@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gelu_tensor::arith::Residues;
-use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{PublicKey, SecretKey};
 use num_bigint::{BigInt, BigUint};
 use rand::CryptoRng;
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{PublicKey, SecretKey};
 use gelu_tensor::{
     Decryption, EncChunk, EncRate, EncTensor, EncTensorBuilder, Flood, LinearMap, MapWeights, Product,
 };
@@ -218,6 +218,7 @@ impl Server {
                 if version != PRIVATE_VERSION {
                     return Err(PrivateError::Version { expected: PRIVATE_VERSION, found: version });
                 }
+                let key = key.on(self.key.public_key().backend())?;
                 let granted = self.begin(client, key, rng)?;
                 self.outgoing.push_back(granted);
                 Ok(())

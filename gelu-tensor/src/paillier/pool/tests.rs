@@ -11,7 +11,7 @@ use crate::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     KeyType::ALL.map(|key_type| {
         let parameters = KeyParameters { size: KeyBits::Bits1024, key_type };
-        Arc::new(SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(5)).unwrap())
+        Arc::new(crate::testing::secret_key(parameters, &mut ChaCha20Rng::seed_from_u64(5)).unwrap())
     })
 });
 

@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
-use crate::model_args::{estimate_ranges, warn_of_short_key};
+use crate::model_args::{estimate_ranges, new_key, warn_of_short_key};
 use crate::threads;
 
 /// The size of keys that limits are quoted for.
@@ -113,7 +113,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     // No time depends on them.
     model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
     estimate_ranges(&mut model)?;
-    let options = args.numbers.options(&model);
+    let options = args.numbers.options(&model)?;
     let program = model.compile(&PlanOptions {
         key: parameters.size,
         key_type: parameters.key_type,
@@ -127,8 +127,8 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     let pools = Pools::new(threads)?;
     let bar = progress(runs + 4);
     bar.set_message("making a key");
-    let key = SecretKey::generate(parameters, &mut rand::rng())?;
-    let backend = key.public_key().ring().backend();
+    let key = new_key(parameters)?;
+    let backend = key.public_key().backend();
     let bits = parameters.size.bits();
     let before = Limit::measure(backend);
     bar.inc(1);
@@ -203,7 +203,8 @@ struct Step {
 impl Sides {
     fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: usize) -> anyhow::Result<Self> {
         let client = Client::new(Arc::clone(key), batch as u32);
-        let mut sides = Self { client, server: Server::new(Arc::clone(model)) };
+        let mut sides =
+            Self { client, server: Server::new(Arc::clone(model)).on(key.public_key().backend()) };
         let mut up = sides.answer(&[])?;
         let down = sides.serve(&mut up, &mut Step::default())?;
         if let Idle::Background(work) = sides.server.idle(&mut rand::rng()) {
@@ -365,7 +366,7 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     let mut multiply = |name: &str, count: usize, map: LinearMap, weights: Vec<i32>| -> anyhow::Result<()> {
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
-        let lanes = ring.backend().lanes();
+        let lanes = public.backend().lanes();
         let product = Product::cheapest(&map, tensor.layout(), 1, (ProductWeights::Integers(range), lanes))?;
         let times = pools.seconds(runs, || {
             Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)

@@ -405,7 +405,7 @@ fn servers_and_learners_check_what_they_are_given() {
     };
     assert_eq!(setting(changed(&|config| config.train.weight_decay = 0.1)), "weight decay");
     assert_eq!(setting(changed(&|config| config.train.learning_rate = -1.0)), "learning rate");
-    let large = SecretKey::generate(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+    let large = secret_key(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1));
     assert!(state(server(run.parameters.clone(), run.config.clone(), &Arc::new(large))));
 
     let fixed = |data: Arc<Dataset>, momentum: f64| {

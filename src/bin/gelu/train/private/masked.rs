@@ -7,11 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use gelu_io::session::{Checkpoint, Go, TrainingAccount, read_checkpoint, run_turn, write_checkpoint};
 use gelu_models::train::private::{Client, Server};
-use gelu_tensor::paillier::{KeyParameters, SecretKey};
+use gelu_tensor::paillier::KeyParameters;
 
 use super::progress::{Curve, Progress, sum};
 use super::{Done, Kept, Setting, check_command, checkpoint_path, interval, make_folder};
-use crate::model_args::warn_of_short_key;
+use crate::model_args::{new_key, warn_of_short_key};
 use crate::train::{Args, command};
 
 pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
@@ -19,7 +19,7 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
         KeyParameters { size: args.private.key_bits.into(), key_type: args.private.key_type.into() };
     warn_of_short_key(parameters.size);
     let (mut server_rng, mut client_rng) = (rand::rng(), rand::rng());
-    let mut new_key = || anyhow::Ok(Arc::new(SecretKey::generate(parameters, &mut client_rng)?));
+    let new_key = || new_key(parameters).map(Arc::new);
     let (plan, config) = (setting.plan.clone(), setting.config.clone());
     let members = setting.clients(args);
     let mut kept = Kept { command: command(args), curve: vec![], seconds: 0.0 };
