@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::kernel::{Kernel, Maker};
-use super::{ifma, portable};
+use super::ifma::Ifma;
+use super::kernel::{Instructions, Kernel};
+use super::portable::Portable;
 use crate::Error;
 
 /// Who does the arithmetic. All give the same results.
@@ -41,7 +42,7 @@ impl Backend {
 
     /// Whether this machine has it.
     pub fn is_available(self) -> bool {
-        self.maker().is_some()
+        self.instructions().is_some()
     }
 
     /// Returns the number of residues that it works on at a time: as many cost as much as one.
@@ -60,16 +61,33 @@ impl Backend {
         }
     }
 
-    fn maker(self) -> Option<Maker> {
+    /// Multiplies limbs with the backend's own instructions, in chains that do not wait for each other, and returns how
+    /// many instructions that took (none where this machine lacks the backend): what a bench times, to know the least time
+    /// that [products](Self::product_instructions) can take.
+    pub fn multiply_chains(self) -> usize {
+        self.instructions().map_or(0, |instructions| instructions.multiply_chains())
+    }
+
+    /// Returns the multiplications of one product mod n^2, for n of `bits` bits: 5 L^2 of limbs of 64 bits, or 10 L^2
+    /// multiply-adds of limbs of 52 bits (20 for every 1,024 bits of n) for eight products.
+    pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
-            Self::Portable => portable::maker(),
-            Self::Ifma => ifma::maker(),
+            Self::Portable => 5.0 * (bits as f64 / 64.0).powi(2),
+            Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / 8.0,
+        }
+    }
+
+    fn instructions(self) -> Option<Box<dyn Instructions>> {
+        match self {
+            Self::Portable => Some(Box::new(Portable)),
+            Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
         }
     }
 
     /// Its arithmetic mod n^2.
     pub(super) fn kernel(self, n: &[u64]) -> Result<Box<dyn Kernel>, Error> {
-        self.maker().map(|make| make(n)).ok_or_else(|| Error::Backend { wanted: self.name().to_owned() })
+        let wanted = || Error::Backend { wanted: self.name().to_owned() };
+        Ok(self.instructions().ok_or_else(wanted)?.kernel(n))
     }
 }
 

@@ -7,8 +7,14 @@ use super::operands::{Factors, Selection};
 use super::portable;
 use super::power::Exponent;
 
-/// Makes a backend's kernel of a modulus; only where the processor has what it takes is there one.
-pub(super) type Maker = Box<dyn Fn(&[u64]) -> Box<dyn Kernel>>;
+/// A backend that this processor has.
+pub(super) trait Instructions {
+    /// Its arithmetic mod n^2.
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel>;
+
+    /// Multiplies limbs in chains that do not wait for each other; how many times.
+    fn multiply_chains(&self) -> usize;
+}
 
 /// A backend with the constants of one modulus n. [`Ring`](super::Ring) calls it once for each batch.
 ///

@@ -12,13 +12,16 @@ mod crt;
 mod ifma;
 #[cfg(not(target_arch = "x86_64"))]
 mod ifma {
-    pub(super) fn maker() -> Option<super::kernel::Maker> {
-        None
+    pub(super) enum Ifma {}
+
+    impl Ifma {
+        pub(super) fn detect() -> Option<super::portable::Portable> {
+            None
+        }
     }
 }
 mod kernel;
 pub(crate) mod limbs;
-mod limit;
 mod operands;
 mod operations;
 mod portable;
@@ -31,7 +34,6 @@ mod tests;
 pub use backend::{Backend, MAX_LANES};
 pub use comb::Comb;
 pub(crate) use crt::Crt;
-pub use limit::Limit;
 pub use operations::Operations;
 pub use power::Exponent;
 pub use residues::{Entry, Residues};

@@ -8,6 +8,7 @@ mod datasets;
 mod demo;
 mod infer;
 mod keygen;
+mod limit;
 mod model_args;
 mod plan;
 mod threads;

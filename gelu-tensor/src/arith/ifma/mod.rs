@@ -25,7 +25,7 @@ use zeroize::{Zeroize, Zeroizing};
 use self::crt::{Rows, combine, project};
 use self::kernels::SELECTED_TOGETHER;
 use self::reduction::{TILE, Tables};
-use super::kernel::{Kernel, Maker};
+use super::kernel::{Instructions, Kernel};
 use super::operands::{Factors, Selection};
 use super::portable;
 use super::power::Exponent;
@@ -40,17 +40,17 @@ impl Ifma {
             && std::arch::is_x86_feature_detected!("avx512ifma");
         found.then_some(Self(()))
     }
+}
 
-    /// Multiply-adds in chains that do not wait for each other; how many. See [`Limit`](super::Limit).
-    pub(super) fn multiply_add_chains(self) -> usize {
+impl Instructions for Ifma {
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
+        Box::new(Context::new(*self, n))
+    }
+
+    fn multiply_chains(&self) -> usize {
         // SAFETY: a safe function but for its target features, which the token proves.
         unsafe { kernels::multiply_add_chains() }
     }
-}
-
-/// Where the processor has it.
-pub(super) fn maker() -> Option<Maker> {
-    Ifma::detect().map(|ifma| -> Maker { Box::new(move |n| Box::new(Context::new(ifma, n))) })
 }
 
 /// Bits of an exponent that one table look-up takes.

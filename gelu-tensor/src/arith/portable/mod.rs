@@ -5,10 +5,12 @@
 
 mod kernels;
 
+use std::hint::black_box;
+
 use zeroize::{Zeroize, Zeroizing};
 
 use self::kernels::{Modulus, Residue};
-use super::kernel::{Kernel, Maker};
+use super::kernel::{Instructions, Kernel};
 use super::limbs::{add_assign, conditional_subtract, sub_into};
 use super::montgomery_power_of_two;
 use super::operands::Factors;
@@ -27,9 +29,26 @@ macro_rules! for_limbs {
     };
 }
 
-/// Any processor has it.
-pub(super) fn maker() -> Option<Maker> {
-    Some(Box::new(|n| Box::new(Context::new(n))))
+/// What any processor has.
+pub(super) struct Portable;
+
+impl Instructions for Portable {
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
+        Box::new(Context::new(n))
+    }
+
+    fn multiply_chains(&self) -> usize {
+        const TURNS: usize = 50_000;
+        let seed: u64 = black_box(0x9E37_79B9_7F4A_7C15);
+        let mut sums: [(u64, u64); 8] = std::array::from_fn(|i| (seed.wrapping_add(i as u64), 0));
+        for _ in 0..TURNS {
+            for (low, high) in &mut sums {
+                (*low, *high) = seed.carrying_mul_add(*low, *high, 0);
+            }
+        }
+        black_box(sums);
+        TURNS * sums.len()
+    }
 }
 
 /// The constants of a modulus.

@@ -10,7 +10,7 @@ use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Plan, PlanOptions};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
-use gelu_tensor::arith::{Limit, Operations, Residues};
+use gelu_tensor::arith::{Operations, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
     Contents, EncTensor, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
@@ -24,6 +24,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
+use crate::limit::Limit;
 use crate::model_args::{estimate_ranges, new_key, warn_of_short_key};
 use crate::threads;
 

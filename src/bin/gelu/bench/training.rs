@@ -11,12 +11,12 @@ use gelu_models::train::private::{
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::zoo;
-use gelu_tensor::arith::Limit;
 use gelu_tensor::paillier::KeyParameters;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
+use crate::limit::Limit;
 use crate::model_args::{KeySize, KeyTypeName, new_key};
 use crate::train::private::shares;
 
