@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use gelu_io::pool::BackgroundPool;
 use gelu_io::session::{ClientSession, Role, RunError, StepRecord, serve};
 use gelu_io::transport::InProcess;
 use gelu_models::infer::{Client, Server, ServerModel, SessionError};
@@ -18,7 +19,7 @@ use serde::Serialize;
 pub struct LocalInference {
     model: Arc<ServerModel>,
     key: Arc<SecretKey>,
-    pool: Option<Arc<RandomnessPool>>,
+    pool: Option<BackgroundPool>,
     batch: usize,
     functions: Functions,
 }
@@ -112,15 +113,15 @@ impl LocalInference {
             .map(|_| Box::new(ChaCha20Rng::from_rng(&mut rand::rng())) as Box<dyn CryptoRng + Send>)
             .collect();
         let key = Arc::clone(&self.key);
-        let pool = RandomnessPool::new(key, factors, generators);
-        pool.wait_until_full();
-        self.pool = Some(Arc::new(pool));
+        let pool = BackgroundPool::new(key, factors, generators);
+        pool.pool().wait_until_full();
+        self.pool = Some(pool);
         self
     }
 
     /// The pool that the client draws from.
     pub fn pool(&self) -> Option<&RandomnessPool> {
-        self.pool.as_deref()
+        self.pool.as_ref().map(|background| &**background.pool())
     }
 
     /// The model that the server offers.
@@ -180,7 +181,7 @@ impl LocalInference {
                 }
                 if let Some(pool) = &self.pool {
                     let in_first = |source| SessionError::Numbers { segment: 0, source };
-                    client.draw_from(Arc::clone(pool)).map_err(in_first).map_err(RunError::Peer)?;
+                    client.draw_from(Arc::clone(pool.pool())).map_err(in_first).map_err(RunError::Peer)?;
                 }
                 let mut session = ClientSession::open(&client_end, client, rng)?;
                 let plan = session.client().plan().cloned();

@@ -83,7 +83,7 @@ fn a_pool_changes_no_result() {
 
 #[test]
 fn a_pool_of_another_key_is_refused() {
-    let pool = RandomnessPool::new(key(77), 8, vec![]);
+    let pool = RandomnessPool::new(key(77), 8);
     let mut client = Client::new(Arc::clone(&KEY), 1);
     let error = client.draw_from(Arc::new(pool)).unwrap_err();
     assert!(matches!(error, gelu_net::tensor::Error::ForeignKey { .. }), "{error}");

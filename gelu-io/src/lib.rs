@@ -10,6 +10,7 @@ pub mod digits;
 mod error;
 pub mod files;
 pub mod images;
+pub mod pool;
 pub mod report;
 pub mod session;
 pub mod transport;

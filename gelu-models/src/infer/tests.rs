@@ -1073,7 +1073,11 @@ fn a_borrowed_peer_is_the_peer() {
 #[test]
 fn a_pool_is_of_the_clients_key() {
     use gelu_tensor::paillier::RandomnessPool;
-    let pool = |key: &Arc<SecretKey>| Arc::new(RandomnessPool::new(key.clone(), 64, vec![Box::new(rng())]));
+    let pool = |key: &Arc<SecretKey>| {
+        let pool = RandomnessPool::new(key.clone(), 64);
+        pool.make(&mut rng(), 64);
+        Arc::new(pool)
+    };
     let mut client = Client::new(Arc::clone(&KEY), 1);
     let foreign = client.draw_from(pool(&key(9))).unwrap_err();
     assert!(matches!(foreign, Error::ForeignKey { .. }), "{foreign}");

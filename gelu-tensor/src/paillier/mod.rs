@@ -22,7 +22,7 @@ use rand::CryptoRng;
 use crate::arith::Residues;
 
 pub use parameters::{KeyBits, KeyParameters, KeyType};
-pub use pool::RandomnessPool;
+pub use pool::{Filler, RandomnessPool};
 pub use public::{HidingExponents, HidingRandomizers, PublicKey};
 pub use secret::{SecretKey, SecretKeyBytes};
 
