@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::Backend;
-use gelu_net::tensor::{Contents, Filters, MapWeights, Packing, Product, ProductWeights};
+use gelu_net::tensor::{Backend, Contents, Filters, MapWeights, Packing, Product, ProductWeights};
 
 const SIDE: usize = 10;
 const OUTPUT: usize = SIDE - 2;

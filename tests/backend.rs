@@ -4,8 +4,7 @@
 
 use assert_cmd::Command;
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::Backend;
-use gelu_net::tensor::{Contents, Error, Packing};
+use gelu_net::tensor::{Backend, Contents, Error, Packing};
 
 #[test]
 fn keys_on_all_backends_go_together_as_bytes() {

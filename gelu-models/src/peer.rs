@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gelu_tensor::arith::Operations;
+use gelu_tensor::Operations;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 

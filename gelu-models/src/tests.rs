@@ -6,9 +6,8 @@ use gelu_layers::{
     Activation, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, Initializer, LinearConfig,
     LinearLayer, softmax,
 };
-use gelu_tensor::arith::Backend;
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
-use gelu_tensor::{Shape, Window};
+use gelu_tensor::{Backend, Shape, Window};
 use ndarray::{Array2, array};
 use rand::{CryptoRng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::{Value, json};

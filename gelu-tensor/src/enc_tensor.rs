@@ -407,11 +407,7 @@ impl EncTensor {
     }
 
     fn multiply_with(self, fresh: HidingRandomizers) -> Self {
-        let ciphertexts = self.key.in_parallel(self.ciphertexts.len(), |range| {
-            let mut products = self.ciphertexts.gather(range.clone());
-            self.key.ring().mul_assign(&mut products, &fresh.powers.gather(range));
-            products
-        });
+        let ciphertexts = self.key.multiply(&self.ciphertexts, &fresh.powers);
         Self { ciphertexts, randomness_bits: fresh.bits, ..self }
     }
 

@@ -50,6 +50,9 @@ pub enum Error {
         /// Its name.
         wanted: String,
     },
+    /// Residues that are not of the key or the backend of an operation.
+    #[error("expected residues of the operation's own key and backend, found some of another")]
+    ForeignResidues,
     /// A key that breaks a rule.
     #[error("bad key: {rule}; found {found}")]
     Key {

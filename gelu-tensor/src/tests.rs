@@ -1,5 +1,6 @@
 //! Encrypted tensors against the clear fixed-point computation, bit for bit.
 
+mod border;
 mod chunks;
 pub(crate) mod maps;
 mod packing;

@@ -12,7 +12,7 @@ use gelu_net::io::data::Images;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::weights::read_safetensors;
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::Backend;
+use gelu_net::tensor::Backend;
 use ndarray::{Array2, ArrayView2};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 

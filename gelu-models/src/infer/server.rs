@@ -5,9 +5,8 @@ use std::convert::Infallible;
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
-use gelu_tensor::arith::{Backend, Operations};
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
-use gelu_tensor::{EncTensor, EncTensorBuilder};
+use gelu_tensor::{Backend, EncTensor, EncTensorBuilder, Operations};
 use rand::CryptoRng;
 
 use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
@@ -237,7 +236,7 @@ impl Peer for Server {
 
     fn operations(&self) -> Counted {
         self.key().map_or(Counted::default(), |key| Counted {
-            computing: key.ring().operations(),
+            computing: key.operations(),
             checking: key.check_operations(),
         })
     }

@@ -1,8 +1,7 @@
 use std::sync::{Arc, LazyLock};
 
-use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::{KeyBits, SecretKey};
-use gelu_tensor::{Error, FixedTensor, Format, Packing, Shape, SlotLayout};
+use gelu_tensor::{Error, FixedTensor, Format, Operations, Packing, Shape, SlotLayout};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gelu_tensor::arith::Backend;
+use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyType};
 
 use super::PlanError;

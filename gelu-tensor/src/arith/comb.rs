@@ -14,7 +14,7 @@ pub(super) const WINDOW: usize = 6;
 /// A [wide](Self::wide) one holds `base^(digit 2^(6 i))`, so that nothing is squared (Brickell, Gordon, McCurley and
 /// Wilson, EUROCRYPT '92).
 #[derive(Debug)]
-pub struct Comb {
+pub(crate) struct Comb {
     /// Tables of `2^WINDOW` residues in the order that the backend selects from.
     rows: Vec<Residues>,
     /// How many times a power goes through all rows.
@@ -24,7 +24,7 @@ pub struct Comb {
 
 impl Comb {
     /// The table for exponents of up to `exponent_bits` bits of the one residue in `base`, made quickly.
-    pub fn quick(ring: &Ring, base: &Residues, exponent_bits: usize) -> Self {
+    pub(crate) fn quick(ring: &Ring, base: &Residues, exponent_bits: usize) -> Self {
         let rounds = quick_rounds(exponent_bits);
         // Row r takes bits k + rounds (r + MAX_LANES i) of an exponent, for i in 0..WINDOW, in round k from the top.
         let bases = powers_of_two(ring, base, [WINDOW * MAX_LANES, rounds]);
@@ -48,7 +48,7 @@ impl Comb {
 
     /// A table that takes many times as long to make, and saves a fifth to a third of the time of every power. It
     /// takes the inverse of the base as well.
-    pub fn wide(ring: &Ring, base: &Residues, inverse: &Residues, exponent_bits: usize) -> Self {
+    pub(crate) fn wide(ring: &Ring, base: &Residues, inverse: &Residues, exponent_bits: usize) -> Self {
         let count = exponent_bits.div_ceil(WINDOW);
         let rows = power_rows(ring, &powers_of_two(ring, base, [count, WINDOW]));
         let inverses = power_rows(ring, &powers_of_two(ring, inverse, [count, WINDOW]));
@@ -65,7 +65,7 @@ impl Comb {
 
     /// A table for exponents whose bits lie in fields of whole windows, `field` bits each, that stand `distance` bits
     /// apart: [`power`](Self::power) takes them without the zeros between.
-    pub fn fields(ring: &Ring, base: &Residues, [fields, field, distance]: [usize; 3]) -> Self {
+    pub(crate) fn fields(ring: &Ring, base: &Residues, [fields, field, distance]: [usize; 3]) -> Self {
         let mut power = base.gather([0]);
         let mut bases = ring.empty(fields * field.div_ceil(WINDOW));
         for _ in 0..fields {
@@ -78,7 +78,7 @@ impl Comb {
     }
 
     /// Operations that one power takes with a table that was made quickly, for an exponent of `exponent_bits` bits.
-    pub fn quick_operations(exponent_bits: usize) -> Operations {
+    pub(crate) fn quick_operations(exponent_bits: usize) -> Operations {
         let rounds = quick_rounds(exponent_bits) as u64;
         Operations { products: rounds * MAX_LANES as u64, squarings: rounds - 1 }
     }
@@ -86,7 +86,7 @@ impl Comb {
     /// `base^exponents[i]` for each exponent, which must not have more bits than the table was made for.
     ///
     /// Constant-time: every entry of every row is read.
-    pub fn power(&self, ring: &Ring, exponents: &[Exponent]) -> Residues {
+    pub(crate) fn power(&self, ring: &Ring, exponents: &[Exponent]) -> Residues {
         let Self { rows, rounds, factored } = self;
         debug_assert!(exponents.iter().all(|exponent| exponent.bits() <= rows.len() * rounds * WINDOW));
         let mut out = ring.ones(exponents.len());

@@ -32,12 +32,13 @@ mod ring;
 mod tests;
 
 pub use backend::{Backend, MAX_LANES};
-pub use comb::Comb;
+pub(crate) use comb::Comb;
 pub(crate) use crt::Crt;
 pub use operations::Operations;
 pub use power::Exponent;
-pub use residues::{Entry, Residues};
-pub use ring::{MODULUS_BITS, Ring};
+pub(crate) use residues::Entry;
+pub use residues::Residues;
+pub(crate) use ring::Ring;
 
 /// From 1 in Montgomery form to `2^exponent`, by squaring and doubling (`double` adds its second argument to the
 /// first). The steps depend on the exponent only, which is public.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crypto_bigint::BoxedUint;
 use num_bigint::BigUint;
 use num_integer::Integer;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::backend::Backend;
@@ -14,23 +15,24 @@ use super::montgomery_power_of_two;
 use super::operands::{Factors, Selection};
 use super::operations::Operations;
 use super::power::Exponent;
-use super::residues::{Entry, Residues};
+use super::residues::{Entry, Form, Residues};
 use crate::Error;
 
 /// Moduli this engine is built for, in bits: the primes and the products of keys of 1024, 2048, 3072 and 4096 bits.
-pub const MODULUS_BITS: [usize; 6] = [512, 1024, 1536, 2048, 3072, 4096];
+pub(crate) const MODULUS_BITS: [usize; 6] = [512, 1024, 1536, 2048, 3072, 4096];
 
 /// The ring Z_{n^2} for an odd modulus n whose top bit is set.
 ///
 /// Cheap to clone; clones share the constants and the operation counter, unless they are [counted
-/// apart](Self::counted_apart). Batches of one ring must not be handed to
-/// another. All operations take time that depends on the batch's length only, unless they say `_vartime`.
+/// apart](Self::counted_apart). Residues of
+/// another ring are the caller's to [refuse](Self::check). All operations take time that depends on the batch's length only, unless they say `_vartime`.
 #[derive(Clone)]
-pub struct Ring(Arc<Constants>, Arc<Counts>);
+pub(crate) struct Ring(Arc<Constants>, Arc<Counts>);
 
 struct Constants {
     kernel: Box<dyn Kernel>,
     backend: Backend,
+    form: Form,
     /// `B^k R^2 mod n^2` for k in 0..4, B = 2^(bits of n): what lifts the k-th run of a wide integer's limbs into
     /// Montgomery form.
     lifts: Residues,
@@ -49,7 +51,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Modulus`] when n is even, or not of one of [`MODULUS_BITS`] with its top bit set; [`Error::Backend`] when
     /// this machine does not have the backend.
-    pub fn new(n: &[u64], backend: Backend) -> Result<Self, Error> {
+    pub(crate) fn new(n: &[u64], backend: Backend) -> Result<Self, Error> {
         let bits = super::limbs::bit_length_vartime(n);
         if !MODULUS_BITS.contains(&bits) || n.len() * 64 != bits || n[0].is_multiple_of(2) {
             return Err(Error::Modulus { bits, odd: n.first().is_some_and(|limb| limb % 2 == 1) });
@@ -57,7 +59,8 @@ impl Ring {
         let kernel = backend.kernel(n)?;
         // Powers of 2 by doubling and squaring, so that nothing variable-time touches a secret modulus.
         let radix = kernel.radix_bits();
-        let [mut one, mut lifts] = [Residues::new(kernel.width(), 1), Residues::new(kernel.width(), 4)];
+        let form = Form { ring: identity(n, backend), width: kernel.width() };
+        let [mut one, mut lifts] = [Residues::new(form, 1), Residues::new(form, 4)];
         one.push_limbs(&kernel.encode_digits(&kernel.portable().large_power_of_two(radix)));
         let run = power_of_two(&*kernel, &one, bits);
         let mut lift = power_of_two(&*kernel, &one, radix);
@@ -65,17 +68,25 @@ impl Ring {
             lifts.append(&lift);
             kernel.mul(lift.limbs_mut(), Factors::Each(run.limbs()));
         }
-        Ok(Self(Arc::new(Constants { kernel, backend, lifts, one }), Arc::default()))
+        Ok(Self(Arc::new(Constants { kernel, backend, form, lifts, one }), Arc::default()))
     }
 
     /// Limbs of n.
-    pub fn limbs(&self) -> usize {
+    pub(crate) fn limbs(&self) -> usize {
         self.modulus().len()
     }
 
     /// Limbs of one residue, in the backend's own form.
-    pub(super) fn width(&self) -> usize {
-        self.0.kernel.width()
+    fn width(&self) -> usize {
+        self.0.form.width
+    }
+
+    /// Refuses residues of another ring.
+    ///
+    /// # Errors
+    /// [`Error::ForeignResidues`].
+    pub(crate) fn check(&self, residues: &Residues) -> Result<(), Error> {
+        if residues.form() == self.0.form { Ok(()) } else { Err(Error::ForeignResidues) }
     }
 
     pub(super) fn kernel(&self) -> &dyn Kernel {
@@ -84,7 +95,7 @@ impl Ring {
 
     /// Residues of limbs in the backend's own form.
     pub(super) fn residues_of(&self, limbs: &[u64]) -> Residues {
-        let mut residues = Residues::new(self.width(), limbs.len() / self.width());
+        let mut residues = self.empty(limbs.len() / self.width());
         residues.push_limbs(limbs);
         residues
     }
@@ -95,7 +106,7 @@ impl Ring {
     }
 
     /// Bytes that one residue takes in memory.
-    pub fn residue_bytes(&self) -> usize {
+    pub(crate) fn residue_bytes(&self) -> usize {
         8 * self.width()
     }
 
@@ -105,7 +116,7 @@ impl Ring {
     }
 
     /// The operations done so far by this ring and its clones.
-    pub fn operations(&self) -> Operations {
+    pub(crate) fn operations(&self) -> Operations {
         Operations {
             products: self.1.products.load(Ordering::Relaxed),
             squarings: self.1.squarings.load(Ordering::Relaxed),
@@ -113,28 +124,28 @@ impl Ring {
     }
 
     /// The same ring with a count of its own, from zero: for work that is not part of the count.
-    pub fn counted_apart(&self) -> Self {
+    pub(crate) fn counted_apart(&self) -> Self {
         Self(Arc::clone(&self.0), Arc::default())
     }
 
     /// The backend that does the arithmetic.
-    pub fn backend(&self) -> Backend {
+    pub(crate) fn backend(&self) -> Backend {
         self.0.backend
     }
 
     /// An empty batch with room for `capacity` residues.
-    pub fn empty(&self, capacity: usize) -> Residues {
-        Residues::new(self.width(), capacity)
+    pub(crate) fn empty(&self, capacity: usize) -> Residues {
+        Residues::new(self.0.form, capacity)
     }
 
     /// A batch of `count` ones.
-    pub fn ones(&self, count: usize) -> Residues {
+    pub(crate) fn ones(&self, count: usize) -> Residues {
         self.0.one.gather((0..count).map(|_| 0))
     }
 
     /// `x[i] *= y[i]`. The batches have one length.
-    pub fn mul_assign(&self, x: &mut Residues, y: &Residues) {
-        debug_assert_eq!(x.len(), y.len());
+    pub(crate) fn mul_assign(&self, x: &mut Residues, y: &Residues) {
+        debug_assert!(x.len() == y.len() && x.form() == self.0.form && y.form() == self.0.form);
         self.count_products(x.len());
         self.0.kernel.mul(x.limbs_mut(), Factors::Each(y.limbs()));
     }
@@ -143,14 +154,14 @@ impl Ring {
     /// next for each.
     ///
     /// Reads the tables at `entries`, so those must be public or the machine's cache trusted (see SECURITY.md).
-    pub fn mul_assign_gather(&self, x: &mut Residues, tables: &[Residues], entries: &[Entry]) {
+    pub(crate) fn mul_assign_gather(&self, x: &mut Residues, tables: &[Residues], entries: &[Entry]) {
         debug_assert!(entries.len().is_multiple_of(x.len().max(1)));
         self.count_products(entries.len());
         self.0.kernel.mul(x.limbs_mut(), Factors::Gather { tables, entries });
     }
 
     /// `x[i] = x[i]^2`, `times` times over.
-    pub fn square_assign(&self, x: &mut Residues, times: usize) {
+    pub(crate) fn square_assign(&self, x: &mut Residues, times: usize) {
         self.count_squarings(x.len() * times);
         self.0.kernel.square(x.limbs_mut(), times);
     }
@@ -158,7 +169,7 @@ impl Ring {
     /// Appends `x[i] * factors[i mod factors.len()]` for every i in `range`, where x is the batch itself.
     ///
     /// This is how tables of powers and of subset products grow, as many side by side as there are factors.
-    pub fn push_multiples(&self, x: &mut Residues, range: Range<usize>, factors: &Residues) {
+    pub(crate) fn push_multiples(&self, x: &mut Residues, range: Range<usize>, factors: &Residues) {
         let entry = |index| Entry { table: 0, index: (index % factors.len()) as u32 };
         let entries: Vec<Entry> = range.clone().map(entry).collect();
         self.count_products(range.len());
@@ -171,7 +182,7 @@ impl Ring {
 
     /// For each i below `runs` the product of `x[i]`, `x[i + runs]`, `x[i + 2 runs]` and so on, whose count is a
     /// multiple of `runs`: by halving, so that as many products as there can be are done side by side.
-    pub fn fold_products(&self, mut x: Residues, runs: usize) -> Residues {
+    pub(crate) fn fold_products(&self, mut x: Residues, runs: usize) -> Residues {
         while x.len() > runs {
             x = self.halve(&x, runs);
         }
@@ -189,7 +200,7 @@ impl Ring {
 
     /// `x[i]^exponent`, by fixed windows. The time depends on the exponent's bit count, not on its value, and no
     /// address depends on either.
-    pub fn power(&self, x: &Residues, exponent: &Exponent) -> Residues {
+    pub(crate) fn power(&self, x: &Residues, exponent: &Exponent) -> Residues {
         let mut out = x.clone();
         self.0.kernel.power(out.limbs_mut(), exponent, self.0.one.limbs());
         let window = self.0.kernel.power_window();
@@ -309,7 +320,7 @@ impl Ring {
     ///
     /// One inversion mod n for the whole batch and three products for each residue (Montgomery's trick, on a tree of
     /// products, so that those of one level are done side by side).
-    pub fn invert_vartime(&self, x: &Residues) -> Option<Residues> {
+    pub(crate) fn invert_vartime(&self, x: &Residues) -> Option<Residues> {
         if x.is_empty() {
             return Some(x.clone());
         }
@@ -351,7 +362,7 @@ impl Ring {
     }
 
     /// The first residue that shares a factor with n, if any. Variable-time: for public residues.
-    pub fn find_non_unit_vartime(&self, x: &Residues) -> Option<usize> {
+    pub(crate) fn find_non_unit_vartime(&self, x: &Residues) -> Option<usize> {
         let n = to_biguint(self.modulus());
         let is_unit = |residue: &Residues| {
             let low = to_biguint(&self.digits(residue)[..self.limbs()]);
@@ -371,6 +382,15 @@ impl Ring {
     fn count_squarings(&self, count: usize) {
         self.1.squarings.fetch_add(count as u64, Ordering::Relaxed);
     }
+}
+
+/// What tells rings apart. Of a secret prime it tells no more than its product with another.
+fn identity(n: &[u64], backend: Backend) -> u64 {
+    let mut digest = Sha256::new();
+    digest.update(backend.name());
+    n.iter().for_each(|limb| digest.update(limb.to_le_bytes()));
+    let digest: [u8; 32] = digest.finalize().into();
+    digest[..8].iter().fold(0, |identity, &byte| identity << 8 | u64::from(byte))
 }
 
 /// `2^exponent`, given the residue of 1.

@@ -12,7 +12,8 @@ mod tests;
 
 use std::ops::Range;
 
-pub use cost::{MatmulShape, Strategy};
+pub(crate) use cost::MatmulShape;
+pub use cost::Strategy;
 use rayon::prelude::*;
 
 use self::look_ups::LookUps;

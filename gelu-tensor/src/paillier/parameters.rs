@@ -128,7 +128,7 @@ impl KeyParameters {
     /// get those at once: that takes less time than another table.
     pub fn hiding_exponent(self, hidden_bits: usize, count: usize) -> usize {
         const FEW: usize = 32;
-        if count > FEW && hidden_bits + HIDING_BITS <= self.short_exponent() {
+        if count > FEW && hidden_bits <= self.short_exponent() - HIDING_BITS {
             self.short_exponent()
         } else {
             self.long_exponent()

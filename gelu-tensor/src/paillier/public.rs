@@ -129,12 +129,22 @@ impl PublicKey {
     }
 
     /// The ring of its ciphertexts.
-    pub fn ring(&self) -> &Ring {
+    pub(crate) fn ring(&self) -> &Ring {
         &self.0.ring
     }
 
+    /// Returns the operations mod n^2 that computing with its ciphertexts has taken so far.
+    pub fn operations(&self) -> Operations {
+        self.0.ring.operations()
+    }
+
+    /// Returns n.
+    pub fn modulus(&self) -> BigUint {
+        to_biguint(self.0.ring.modulus())
+    }
+
     /// Returns the operations mod n^2 that decoding and checking of ciphertexts (and of the key) have taken so far, which
-    /// the [ring](Self::ring)'s own count leaves out.
+    /// [`operations`](Self::operations) leaves out.
     pub fn check_operations(&self) -> Operations {
         self.0.checking.operations()
     }
@@ -165,7 +175,7 @@ impl PublicKey {
     }
 
     /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
-    pub fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
+    pub(crate) fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
         let encode = |range| {
             let limbs = self.0.ring.lower(&ciphertexts.gather(range));
             let mut bytes = Vec::with_capacity(8 * limbs.len());
@@ -180,7 +190,7 @@ impl PublicKey {
     /// # Errors
     /// [`Error::Count`] when the bytes are not a whole number of ciphertexts; [`Error::Ciphertext`] when one is not
     /// below n^2, or shares a factor with n (zero does).
-    pub fn decode(&self, bytes: &[u8]) -> Result<Residues, Error> {
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Residues, Error> {
         let width = self.ciphertext_bytes();
         if !bytes.len().is_multiple_of(width) {
             return Err(Error::Count {
@@ -238,6 +248,15 @@ impl PublicKey {
             let mut sums = ciphertexts.gather(range.clone());
             ring.mul_assign_one_plus(&mut sums, &plaintexts[range.start * limbs..range.end * limbs]);
             sums
+        })
+    }
+
+    /// The products of two batches of ciphertexts.
+    pub(crate) fn multiply(&self, x: &Residues, y: &Residues) -> Residues {
+        self.in_parallel(x.len(), |range| {
+            let mut products = x.gather(range.clone());
+            self.0.ring.mul_assign(&mut products, &y.gather(range));
+            products
         })
     }
 
@@ -299,7 +318,12 @@ pub struct HidingExponents {
 }
 
 impl HidingExponents {
-    /// Their powers of h.
+    /// Returns the operations mod n^2 that each power takes, for exponents of so many bits, once there is a table.
+    pub fn operations_each(bits: usize) -> Operations {
+        Comb::quick_operations(bits)
+    }
+
+    /// Returns their powers of h.
     pub fn powers(&self) -> HidingRandomizers {
         let (comb, _) = self.key.hiding_comb(self.bits);
         let powers = self

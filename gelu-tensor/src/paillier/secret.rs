@@ -191,7 +191,7 @@ impl SecretKey {
     /// [`Error::Randomness`] when one of them has a random factor that decryption does not remove, which would make its
     /// plaintext a meaningless number: with a subgroup key one outside the key's group. With any other key every unit
     /// decrypts.
-    pub fn decrypt(&self, ciphertexts: &Residues) -> Result<Zeroizing<Vec<u64>>, Error> {
+    pub(crate) fn decrypt(&self, ciphertexts: &Residues) -> Result<Zeroizing<Vec<u64>>, Error> {
         let (count, limbs) = (ciphertexts.len(), self.public.size().limbs());
         let starts: Vec<usize> = (0..count).step_by(MAX_LANES).collect();
         let parts: Vec<_> = starts

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use gelu_net::ServerTotals;
-use gelu_tensor::arith::Backend;
+use gelu_tensor::Backend;
 use serde_json::{Value, json};
 
 use crate::limit::Limit;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gelu_tensor::arith::Backend;
+use gelu_tensor::Backend;
 
 /// How fast this machine can multiply and add limbs at most, on one core: what products mod n^2 are measured by.
 ///

@@ -11,7 +11,7 @@ use gelu_io::weights::read_safetensors;
 use gelu_io::wire::decode_secret_key;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
-use gelu_tensor::arith::Backend;
+use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};

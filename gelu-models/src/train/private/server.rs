@@ -474,7 +474,7 @@ impl Peer for Server {
 
     fn operations(&self) -> Counted {
         self.client_key().map_or(Counted::default(), |key| Counted {
-            computing: key.ring().operations(),
+            computing: key.operations(),
             checking: key.check_operations(),
         })
     }

@@ -10,11 +10,11 @@ use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Plan, PlanOptions};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
-use gelu_tensor::arith::{Operations, Residues};
+use gelu_tensor::hazmat::{self, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
-    Contents, EncTensor, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
-    ProductWeights, Shape, SlotLayout, WeightRange,
+    Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
+    Product, ProductWeights, Shape, SlotLayout, WeightRange,
 };
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
@@ -323,7 +323,7 @@ fn images([count, elements]: [usize; 2]) -> Array2<f32> {
 fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec<Operation>> {
     const TOGETHER: usize = 256;
     const OUTPUTS: usize = 120;
-    let (public, ring) = (key.public_key(), key.public_key().ring());
+    let public = key.public_key();
     let mut list = vec![];
     let mut add = |name: &str, count: usize, times: [f64; 2]| {
         let [seconds_one_thread, seconds_all_threads] = times.map(|time| time / count as f64);
@@ -336,13 +336,14 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let threads = pools.0[1].current_num_threads() as f64;
         [times[0], times[1] / threads]
     };
-    let chains = |work: &(dyn Fn(&mut Residues) + Sync)| {
-        (0..rayon::current_num_threads()).into_par_iter().for_each(|_| work(&mut residues.clone()));
-        Ok(())
+    let chains = |work: &(dyn Fn(&mut Residues) -> Result<(), Error> + Sync)| {
+        let threads = (0..rayon::current_num_threads()).into_par_iter();
+        Ok(threads.try_for_each(|_| work(&mut residues.clone()))?)
     };
-    let products = pools.seconds(runs, || chains(&|x| (0..8).for_each(|_| ring.mul_assign(x, &residues))))?;
+    let multiply = |x: &mut Residues| (0..8).try_for_each(|_| hazmat::multiply(public, x, &residues));
+    let products = pools.seconds(runs, || chains(&multiply))?;
     add("product mod n^2", 8 * TOGETHER, on_each_thread(products));
-    let squarings = pools.seconds(runs, || chains(&|x| ring.square_assign(x, 8)))?;
+    let squarings = pools.seconds(runs, || chains(&|x| hazmat::square(public, x, 8)))?;
     add("squaring mod n^2", 8 * TOGETHER, on_each_thread(squarings));
 
     let format = Format::new(1 << 15, 0)?;
@@ -394,7 +395,7 @@ fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues>
     let format = Format::new(1, 0)?;
     let zeros = FixedTensor::new(Shape::from([count]), format, vec![0; count])?;
     let encrypted = zeros.encrypt(&one_value(public, 8, format)?, public, &mut rand::rng())?;
-    Ok(public.decode(&encrypted.encode_ciphertexts())?)
+    Ok(hazmat::decode(public, &encrypted.encode_ciphertexts())?)
 }
 
 /// Whole sessions: the time of one with a single batch, and the mean of the later batches of one with several.

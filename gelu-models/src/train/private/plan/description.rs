@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::RingBits;
-use gelu_tensor::arith::MAX_LANES;
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
+use gelu_tensor::{MAX_LANES, RingBits};
 use serde::{Deserialize, Serialize};
 
 use crate::train::private::PrivateError;
