@@ -3,6 +3,13 @@
 
 use super::{Residues, Ring};
 
+/// Which factor of n.
+#[derive(Clone, Copy)]
+pub(crate) enum Factor {
+    P,
+    Q,
+}
+
 /// The ring mod n^2 and the rings mod the squares of its factors, which have half as many limbs.
 ///
 /// Constant-time in the factors and in the residues.
@@ -52,8 +59,8 @@ impl Crt {
     }
 
     /// The residues mod the square of one of the factors.
-    pub(crate) fn project(&self, part: usize, x: &Residues) -> Residues {
-        let (ring, factors) = (&self.parts[part], &self.projections[part]);
+    pub(crate) fn project(&self, factor: Factor, x: &Residues) -> Residues {
+        let (ring, factors) = (&self.parts[factor as usize], &self.projections[factor as usize]);
         let factors = [0, 1, 2, 3].map(|k| factors.residue(k));
         ring.residues_of(&ring.kernel().project((self.whole.kernel(), x.limbs()), factors))
     }

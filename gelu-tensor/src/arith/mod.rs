@@ -33,7 +33,7 @@ mod tests;
 
 pub use backend::{Backend, MAX_LANES};
 pub(crate) use comb::Comb;
-pub(crate) use crt::Crt;
+pub(crate) use crt::{Crt, Factor};
 pub use operations::Operations;
 pub use power::Exponent;
 pub(crate) use residues::Entry;

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::limbs::{from_biguint, to_biguint};
 use super::ring::MODULUS_BITS;
-use super::{Backend, Comb, Crt, Exponent, Residues, Ring};
+use super::{Backend, Comb, Crt, Exponent, Factor, Residues, Ring};
 
 fn random_modulus(rng: &mut ChaCha20Rng, bits: usize) -> BigUint {
     let mut n: BigUint = rng.sample(RandomBits::new(bits as u64));
@@ -143,7 +143,7 @@ fn residues_go_to_the_factors_and_back() {
                 let [(_, whole), (_, p_ring), (_, q_ring)] = all.each_ref().map(|rings| &rings[at]);
                 let crt = Crt::new(whole, [p_ring, q_ring], &lift(whole, std::slice::from_ref(&idempotent)));
                 let residues = lift(whole, &x);
-                let parts = [0, 1].map(|part| crt.project(part, &residues));
+                let parts = [Factor::P, Factor::Q].map(|factor| crt.project(factor, &residues));
                 for ((part, ring), square) in parts.iter().zip([p_ring, q_ring]).zip(&squares) {
                     let expected: Vec<_> = x.iter().map(|x| x % square).collect();
                     assert_eq!(lower(ring, part), expected, "{bits} bits, {}", whole.backend());

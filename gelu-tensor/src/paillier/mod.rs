@@ -7,10 +7,10 @@
 mod factors;
 mod parameters;
 mod pool;
+mod primes;
 mod public;
 mod secret;
 mod side;
-mod subgroup;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

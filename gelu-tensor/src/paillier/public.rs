@@ -3,15 +3,15 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use num_bigint::BigUint;
-use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
-use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
+use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint, to_le_bytes};
 use crate::arith::{Backend, Comb, Exponent, MAX_LANES, Operations, Residues, Ring};
 
 /// The most ciphertexts that share a pass over a comb's table.
@@ -27,6 +27,7 @@ struct Inner {
     /// The same ring with a count of its own: what decoding and its checks take.
     checking: Ring,
     h: Residues,
+    h_inverse: Residues,
     fingerprint: [u8; 32],
     /// The table for encryption.
     encryption: OnceLock<Comb>,
@@ -42,6 +43,7 @@ impl PublicKey {
     /// [`Error::Key`] when n has another size than [`KeyBits`] allows, is even, has a factor below 1,000 or is a
     /// perfect power; when h is not below n^2, no unit, or 1.
     pub fn from_le_bytes(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
+        let [n, h] = [n, h].map(BigUint::from_bytes_le);
         Self::check(key_type, n, h, (Trust::Peer, Backend::detect()))
     }
 
@@ -55,7 +57,9 @@ impl PublicKey {
             return Ok(self);
         }
         let ring = Ring::new(self.0.ring.modulus(), backend)?;
-        Ok(Self::of(self.parameters(), ring, &self.0.ring.lower(&self.0.h), self.0.fingerprint))
+        let to = ring.counted_apart();
+        let h = [&self.0.h, &self.0.h_inverse].map(|h| to.lift(&self.0.ring.lower(h), 1));
+        Ok(Self::of(self.parameters(), ring, h, self.0.fingerprint))
     }
 
     /// Returns the backend that does the key's arithmetic.
@@ -64,18 +68,22 @@ impl PublicKey {
     }
 
     /// The key whose n is the product of known primes: the slow checks would tell nothing.
-    pub(super) fn from_owner(key_type: KeyType, n: &[u8], h: &[u8], backend: Backend) -> Result<Self, Error> {
-        Self::check(key_type, n, h, (Trust::Owner, backend))
+    pub(super) fn from_owner(
+        key_type: KeyType,
+        n: &[u64],
+        h: &[u64],
+        backend: Backend,
+    ) -> Result<Self, Error> {
+        Self::check(key_type, to_biguint(n), to_biguint(h), (Trust::Owner, backend))
     }
 
     fn check(
         key_type: KeyType,
-        n: &[u8],
-        h: &[u8],
+        modulus: BigUint,
+        value: BigUint,
         (trust, backend): (Trust, Backend),
     ) -> Result<Self, Error> {
         let key_error = |rule, found: String| Error::Key { rule, found };
-        let modulus = BigUint::from_bytes_le(n);
         let size = KeyBits::try_from(modulus.bits() as usize)?;
         if !modulus.bit(0) {
             return Err(key_error("n must be odd", "an even n".into()));
@@ -91,15 +99,17 @@ impl PublicKey {
                 ));
             }
         }
-        let value = BigUint::from_bytes_le(h);
         let square = &modulus * &modulus;
         if value >= square {
             return Err(key_error("h must be below n^2", format!("{} bits", value.bits())));
         }
-        if value.gcd(&modulus) != BigUint::from(1u8) || value == BigUint::from(1u8) {
-            return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
-        }
         let ring = Ring::new(&from_biguint(&modulus, size.limbs()), backend)?;
+        let apart = ring.counted_apart();
+        let h = apart.lift(&from_biguint(&value, 2 * size.limbs()), 1);
+        let inverse = apart.invert_vartime(&h).filter(|_| value != BigUint::from(1u8));
+        let Some(inverse) = inverse else {
+            return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
+        };
         let mut digest = Sha256::new();
         digest.update(match key_type {
             KeyType::Djn => b"gelu-net paillier public key v1".as_slice(),
@@ -107,15 +117,15 @@ impl PublicKey {
         });
         digest.update(modulus.to_bytes_le());
         digest.update(value.to_bytes_le());
-        let (parameters, h) = (KeyParameters { size, key_type }, from_biguint(&value, 2 * size.limbs()));
-        Ok(Self::of(parameters, ring, &h, digest.finalize().into()))
+        let parameters = KeyParameters { size, key_type };
+        Ok(Self::of(parameters, ring, [h, inverse], digest.finalize().into()))
     }
 
-    fn of(parameters: KeyParameters, ring: Ring, h: &[u64], fingerprint: [u8; 32]) -> Self {
+    fn of(parameters: KeyParameters, ring: Ring, h: [Residues; 2], fingerprint: [u8; 32]) -> Self {
         let checking = ring.counted_apart();
-        let h = checking.lift(h, 1);
         let (encryption, hiding) = (OnceLock::new(), Default::default());
-        Self(Arc::new(Inner { parameters, ring, checking, h, fingerprint, encryption, hiding }))
+        let [h, h_inverse] = h;
+        Self(Arc::new(Inner { parameters, ring, checking, h, h_inverse, fingerprint, encryption, hiding }))
     }
 
     /// The size of n.
@@ -151,12 +161,17 @@ impl PublicKey {
 
     /// n in little-endian bytes.
     pub fn n_le_bytes(&self) -> Vec<u8> {
-        self.0.ring.modulus().iter().flat_map(|limb| limb.to_le_bytes()).collect()
+        to_le_bytes(self.0.ring.modulus())
+    }
+
+    /// h, in twice as many limbs as n.
+    pub(super) fn h(&self) -> Zeroizing<Vec<u64>> {
+        self.0.ring.lower(&self.0.h)
     }
 
     /// h in little-endian bytes, twice as many as n's.
     pub fn h_le_bytes(&self) -> Vec<u8> {
-        self.0.ring.lower(&self.0.h).iter().flat_map(|limb| limb.to_le_bytes()).collect()
+        to_le_bytes(&self.h())
     }
 
     /// A SHA-256 over a label of the key's type, n and h: what ciphertexts carry to say whose they are.
@@ -176,12 +191,7 @@ impl PublicKey {
 
     /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
     pub(crate) fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
-        let encode = |range| {
-            let limbs = self.0.ring.lower(&ciphertexts.gather(range));
-            let mut bytes = Vec::with_capacity(8 * limbs.len());
-            limbs.iter().for_each(|limb| bytes.extend_from_slice(&limb.to_le_bytes()));
-            bytes
-        };
+        let encode = |range| to_le_bytes(&self.0.ring.lower(&ciphertexts.gather(range)));
         in_runs(ciphertexts.len(), encode).concat()
     }
 
@@ -375,8 +385,8 @@ impl Randomizer for PublicKey {
         let comb = self.0.encryption.get().unwrap_or_else(|| {
             // Made before the lock is taken: a thread that waits for others meanwhile may be given another encryption,
             // which would wait for this lock for ever.
-            let inverse = ring.invert_vartime(&self.0.h).unwrap_or_else(|| ring.ones(1));
-            let comb = Comb::wide(ring, &self.0.h, &inverse, self.0.parameters.encryption_exponent());
+            let exponent = self.0.parameters.encryption_exponent();
+            let comb = Comb::wide(ring, &self.0.h, &self.0.h_inverse, exponent);
             self.0.encryption.get_or_init(|| comb)
         });
         let exponents = self.exponents(rng, count);

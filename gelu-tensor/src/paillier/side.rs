@@ -16,8 +16,8 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// The side of the prime of a ring, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod p^2
-    /// divides `order`.
+    /// The side of the prime of a ring, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod
+    /// p^2 divides `order`.
     pub(super) fn new(ring: Ring, other: &[u64], h: &[u64], order: Exponent) -> Self {
         let h = ring.lift(h, 1);
         let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..ring.limbs()]);
