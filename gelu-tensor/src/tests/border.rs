@@ -115,3 +115,17 @@ fn sizes_beyond_all_bounds_are_refused() {
     let pool = RandomnessPool::new(std::sync::Arc::new(KEY.public_key().clone()), usize::MAX);
     assert_eq!((pool.bytes(), pool.ready()), (usize::MAX, 0));
 }
+
+#[test]
+fn names_are_read_as_they_are_printed() {
+    fn round_trip<T: std::str::FromStr<Err = Error> + ToString + PartialEq>(all: &[T], wrong: &[&str]) {
+        for value in all {
+            assert!(value.to_string().parse::<T>().is_ok_and(|read| read == *value));
+        }
+        assert!(wrong.iter().all(|text| text.parse::<T>().is_err()));
+    }
+    round_trip(&KeyBits::ALL, &["", "1000", "02048", "2048 "]);
+    round_trip(&KeyType::ALL, &["", "Djn", "subgroups"]);
+    round_trip(&Backend::ALL, &["", "avx9"]);
+    round_trip(&RingBits::ALL, &["", "41", "-40", "forty"]);
+}
