@@ -13,6 +13,15 @@ pub(crate) fn add_assign(x: &mut [u64], y: &[u64]) -> bool {
     carry
 }
 
+/// `x + y -> x`, where y has fewer limbs and the sum fits.
+pub(crate) fn add_shorter(x: &mut [u64], y: &[u64]) {
+    let (low, high) = x.split_at_mut(y.len());
+    let mut carry = add_assign(low, y);
+    for limb in high {
+        (*limb, carry) = limb.carrying_add(0, carry);
+    }
+}
+
 /// `x - y -> out`, returning the borrow (0 or 1).
 #[inline(always)]
 pub(crate) fn sub_into(out: &mut [u64], x: &[u64], y: &[u64]) -> u64 {

@@ -20,6 +20,7 @@ mod ifma {
         }
     }
 }
+mod inverse;
 mod kernel;
 pub(crate) mod limbs;
 mod operands;

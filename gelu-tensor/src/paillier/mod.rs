@@ -5,6 +5,7 @@
 //! [subgroup keys](KeyType::Subgroup), with an h of small order and a shorter rho.
 
 mod factors;
+mod hiding;
 mod parameters;
 mod pool;
 mod primes;
@@ -20,9 +21,10 @@ use rand::CryptoRng;
 
 use crate::arith::Residues;
 
+pub use hiding::{HidingExponents, HidingRandomizers};
 pub use parameters::{KeyBits, KeyParameters, KeyType};
 pub use pool::{Filler, RandomnessPool};
-pub use public::{HidingExponents, HidingRandomizers, PublicKey};
+pub use public::PublicKey;
 pub use secret::{SecretKey, SecretKeyBytes};
 
 /// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes,

@@ -1,3 +1,5 @@
+//! Public keys: their checks, tables and encryptions, and the encoding of ciphertexts.
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -6,7 +8,6 @@ use num_bigint::BigUint;
 use rand::CryptoRng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
@@ -31,7 +32,6 @@ struct Inner {
     fingerprint: [u8; 32],
     /// The table for encryption.
     encryption: OnceLock<Comb>,
-    /// Tables for short and for long hiding exponents.
     hiding: [OnceLock<Comb>; 2],
 }
 
@@ -44,7 +44,14 @@ impl PublicKey {
     /// perfect power; when h is not below n^2, no unit, or 1.
     pub fn from_le_bytes(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
         let [n, h] = [n, h].map(BigUint::from_bytes_le);
-        Self::check(key_type, n, h, (Trust::Peer, Backend::detect()))
+        check_size(&n)?;
+        if let Some(factor) = small_factor(&n) {
+            return Err(key_error("n must have no small factor", format!("a multiple of {factor}")));
+        }
+        if let Some(root) = perfect_power(&n) {
+            return Err(key_error("n must not be a perfect power", format!("a power of exponent {root}")));
+        }
+        Self::new(key_type, [&n, &h], Backend::detect())
     }
 
     /// Returns the key with its arithmetic done by another backend than the [fastest](Backend::detect) there is, which keys
@@ -67,46 +74,20 @@ impl PublicKey {
         self.0.ring.backend()
     }
 
-    /// The key whose n is the product of known primes: the slow checks would tell nothing.
-    pub(super) fn from_owner(
+    /// The key of n and h, without the checks that take long and tell its owner nothing.
+    pub(super) fn new(
         key_type: KeyType,
-        n: &[u64],
-        h: &[u64],
+        [modulus, value]: [&BigUint; 2],
         backend: Backend,
     ) -> Result<Self, Error> {
-        Self::check(key_type, to_biguint(n), to_biguint(h), (Trust::Owner, backend))
-    }
-
-    fn check(
-        key_type: KeyType,
-        modulus: BigUint,
-        value: BigUint,
-        (trust, backend): (Trust, Backend),
-    ) -> Result<Self, Error> {
-        let key_error = |rule, found: String| Error::Key { rule, found };
-        let size = KeyBits::try_from(modulus.bits() as usize)?;
-        if !modulus.bit(0) {
-            return Err(key_error("n must be odd", "an even n".into()));
-        }
-        if trust == Trust::Peer {
-            if let Some(factor) = small_factor(&modulus) {
-                return Err(key_error("n must have no small factor", format!("a multiple of {factor}")));
-            }
-            if let Some(root) = perfect_power(&modulus) {
-                return Err(key_error(
-                    "n must not be a perfect power",
-                    format!("a power of exponent {root}"),
-                ));
-            }
-        }
-        let square = &modulus * &modulus;
-        if value >= square {
+        let size = check_size(modulus)?;
+        if *value >= modulus * modulus {
             return Err(key_error("h must be below n^2", format!("{} bits", value.bits())));
         }
-        let ring = Ring::new(&from_biguint(&modulus, size.limbs()), backend)?;
+        let ring = Ring::new(&from_biguint(modulus, size.limbs()), backend)?;
         let apart = ring.counted_apart();
-        let h = apart.lift(&from_biguint(&value, 2 * size.limbs()), 1);
-        let inverse = apart.invert_vartime(&h).filter(|_| value != BigUint::from(1u8));
+        let h = apart.lift(&from_biguint(value, 2 * size.limbs()), 1);
+        let inverse = apart.invert_vartime(&h).filter(|_| *value != BigUint::from(1u8));
         let Some(inverse) = inverse else {
             return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
         };
@@ -164,14 +145,18 @@ impl PublicKey {
         to_le_bytes(self.0.ring.modulus())
     }
 
-    /// h, in twice as many limbs as n.
-    pub(super) fn h(&self) -> Zeroizing<Vec<u64>> {
-        self.0.ring.lower(&self.0.h)
+    pub(super) fn h(&self) -> &Residues {
+        &self.0.h
+    }
+
+    /// Tables of h for short and for long hiding exponents.
+    pub(super) fn hiding_tables(&self) -> &[OnceLock<Comb>; 2] {
+        &self.0.hiding
     }
 
     /// h in little-endian bytes, twice as many as n's.
     pub fn h_le_bytes(&self) -> Vec<u8> {
-        to_le_bytes(&self.h())
+        to_le_bytes(&self.0.ring.lower(&self.0.h))
     }
 
     /// A SHA-256 over a label of the key's type, n and h: what ciphertexts carry to say whose they are.
@@ -290,65 +275,16 @@ impl PublicKey {
     pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> Vec<Exponent> {
         random_exponents(rng, count, self.0.parameters.encryption_exponent())
     }
-
-    /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
-    /// before the ciphertexts come. What it took, which the ring's own count leaves out.
-    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) -> Operations {
-        self.hiding_comb(self.0.parameters.hiding_exponent(hidden_bits, count)).1
-    }
-
-    /// The random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
-    /// key's owner.
-    pub fn hiding_exponents(
-        &self,
-        rng: &mut dyn CryptoRng,
-        count: usize,
-        hidden_bits: usize,
-    ) -> HidingExponents {
-        let bits = self.0.parameters.hiding_exponent(hidden_bits, count);
-        HidingExponents { key: self.clone(), exponents: random_exponents(rng, count, bits), bits }
-    }
-
-    /// The table for exponents of so many bits, and what it took if it was made now.
-    fn hiding_comb(&self, bits: usize) -> (&Comb, Operations) {
-        let [short, long] = &self.0.hiding;
-        let comb = if bits <= self.0.parameters.short_exponent() { short } else { long };
-        let ring = self.0.ring.counted_apart();
-        // A quick table is made by one thread: none that waits for others may hold this lock.
-        let comb = comb.get_or_init(|| Comb::quick(&ring, &self.0.h, bits));
-        (comb, ring.operations())
-    }
 }
 
-/// Secret exponents of what re-randomises a tensor: drawn first, so that the powers can be made beside other work.
-pub struct HidingExponents {
-    key: PublicKey,
-    exponents: Vec<Exponent>,
-    bits: usize,
+/// The size of n, which is odd.
+fn check_size(n: &BigUint) -> Result<KeyBits, Error> {
+    let size = KeyBits::try_from(n.bits() as usize)?;
+    if n.bit(0) { Ok(size) } else { Err(key_error("n must be odd", "an even n".into())) }
 }
 
-impl HidingExponents {
-    /// Returns the operations mod n^2 that each power takes, for exponents of so many bits, once there is a table.
-    pub fn operations_each(bits: usize) -> Operations {
-        Comb::quick_operations(bits)
-    }
-
-    /// Returns their powers of h.
-    pub fn powers(&self) -> HidingRandomizers {
-        let (comb, _) = self.key.hiding_comb(self.bits);
-        let powers = self
-            .key
-            .in_parallel(self.exponents.len(), |range| comb.power(&self.key.0.ring, &self.exponents[range]));
-        HidingRandomizers { key: self.key.clone(), powers, bits: self.bits }
-    }
-}
-
-/// Random factors that re-randomise a tensor, each to be used once.
-pub struct HidingRandomizers {
-    pub(crate) key: PublicKey,
-    pub(crate) powers: Residues,
-    /// Bits of their exponents.
-    pub(crate) bits: usize,
+fn key_error(rule: &'static str, found: String) -> Error {
+    Error::Key { rule, found }
 }
 
 /// Runs `work` on runs of a few indices in parallel: what it makes, in order. A single run stays on the calling thread.
@@ -370,7 +306,7 @@ fn batch_for(count: usize, threads: usize) -> usize {
     MAX_LANES * (1..=MOST_TOGETHER / MAX_LANES).rev().min_by_key(time).unwrap_or(1)
 }
 
-fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {
+pub(super) fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {
     (0..count).map(|_| Exponent::new((0..bits / 64).map(|_| rng.next_u64()).collect())).collect()
 }
 
@@ -394,12 +330,6 @@ impl Randomizer for PublicKey {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trust {
-    Peer,
-    Owner,
-}
-
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.fingerprint == other.0.fingerprint
@@ -411,13 +341,7 @@ impl Eq for PublicKey {}
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let KeyParameters { size, key_type } = self.0.parameters;
-        write!(
-            f,
-            "PublicKey({} bits, {}, {})",
-            size.bits(),
-            key_type.name(),
-            Fingerprint(&self.0.fingerprint)
-        )
+        write!(f, "PublicKey({size} bits, {key_type}, {})", Fingerprint(&self.0.fingerprint))
     }
 }
 

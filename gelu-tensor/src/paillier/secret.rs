@@ -13,7 +13,7 @@ use super::primes::{PerPrime, Prime};
 use super::side::Side;
 use super::{KeyParameters, KeyType, PublicKey, Randomizer};
 use crate::Error;
-use crate::arith::limbs::{from_biguint, from_le_bytes, mul_into, product, to_biguint};
+use crate::arith::limbs::{add_shorter, from_biguint, from_le_bytes, mul_into, product, to_biguint};
 use crate::arith::{Backend, Crt, Exponent, Factor, MAX_LANES, Residues, Ring};
 
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
@@ -125,7 +125,12 @@ impl SecretKey {
         if self.public.backend() == backend {
             return Ok(self);
         }
-        Self::assemble(self.primes, self.public.parameters(), &self.public.h(), backend)
+        Self::assemble(
+            self.primes,
+            self.public.parameters(),
+            &from_le_bytes(&self.public.h_le_bytes()),
+            backend,
+        )
     }
 
     fn assemble(
@@ -134,7 +139,8 @@ impl SecretKey {
         h: &[u64],
         backend: Backend,
     ) -> Result<Self, Error> {
-        let public = PublicKey::from_owner(parameters.key_type, &primes.n(), h, backend)?;
+        let public =
+            PublicKey::new(parameters.key_type, [&to_biguint(&primes.n()), &to_biguint(h)], backend)?;
         let side = |prime: &Prime, other: &Prime| {
             let ring = Ring::new(&prime.value, backend)?;
             Ok(Side::new(ring, &other.value, h, prime.order(parameters)))
@@ -200,7 +206,7 @@ impl SecretKey {
                 let halves = factors.chunks_exact(half).zip(m_q.chunks_exact(half));
                 for (plaintext, (factor, m_q)) in plaintexts.chunks_exact_mut(limbs).zip(halves) {
                     mul_into(plaintext, factor, self.q.prime());
-                    add_with_carry(plaintext, m_q);
+                    add_shorter(plaintext, m_q);
                 }
                 (plaintexts, p_vanished & q_vanished)
             })
@@ -290,12 +296,4 @@ fn check_primes(
     };
     let parameters = primes.check_pair()?;
     Ok((primes, parameters))
-}
-
-/// `x += y`, where y has fewer limbs and the sum fits.
-fn add_with_carry(x: &mut [u64], y: &[u64]) {
-    let mut carry = false;
-    for (i, limb) in x.iter_mut().enumerate() {
-        (*limb, carry) = limb.carrying_add(y.get(i).copied().unwrap_or(0), carry);
-    }
 }

@@ -1,3 +1,5 @@
+//! One prime's half of the owner's work.
+
 use rand::CryptoRng;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
@@ -115,16 +117,9 @@ impl Side {
 }
 
 fn inverse_mod_prime(ring: &Ring, x: &[u64]) -> Zeroizing<Vec<u64>> {
-    let mut exponent = ring.modulus().to_vec();
-    // p is odd and larger than 2, so this borrows at most once; the top limb is never touched.
-    let (low, borrow) = exponent[0].overflowing_sub(2);
-    exponent[0] = low;
-    let mut borrow = u64::from(borrow);
-    for limb in &mut exponent[1..] {
-        let (difference, under) = limb.overflowing_sub(borrow);
-        *limb = difference;
-        borrow = u64::from(under);
-    }
+    let [mut exponent, mut two] = [vec![0; x.len()], vec![0; x.len()]];
+    two[0] = 2;
+    sub_into(&mut exponent, ring.modulus(), &two);
     let inverse = ring.power(&ring.lift(x, 1), &Exponent::new(exponent));
     Zeroizing::new(ring.digits(&inverse)[..x.len()].to_vec())
 }
