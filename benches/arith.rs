@@ -13,14 +13,19 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::Residues;
+use gelu_net::tensor::hazmat::{self, Residues};
+use gelu_net::tensor::paillier::Randomizer;
 use num_bigint::BigUint;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 const BATCH: usize = 64;
 
 fn numbers(key: &PublicKey, residues: &Residues) -> Vec<BigUint> {
-    key.encode(residues).chunks(key.ciphertext_bytes()).map(BigUint::from_bytes_le).collect()
+    hazmat::encode(key, residues)
+        .unwrap()
+        .chunks(key.ciphertext_bytes())
+        .map(BigUint::from_bytes_le)
+        .collect()
 }
 
 fn arithmetic(c: &mut Criterion) {
@@ -31,17 +36,16 @@ fn arithmetic(c: &mut Criterion) {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let key = SecretKey::generate(size, &mut rng).unwrap();
         let public = key.public_key();
-        let ring = public.ring();
         let [mut x, y] = [(); 2].map(|()| key.randomizers(&mut rng, BATCH));
         let [big_x, big_y] = [&x, &y].map(|residues| numbers(public, residues));
         let n = BigUint::from_bytes_le(&public.n_le_bytes());
         let square = &n * &n;
         let bits = size.bits();
-        group.bench_function(BenchmarkId::new(format!("product/{}", ring.backend()), bits), |b| {
-            b.iter(|| ring.mul_assign(black_box(&mut x), &y));
+        group.bench_function(BenchmarkId::new(format!("product/{}", public.backend()), bits), |b| {
+            b.iter(|| hazmat::multiply(public, black_box(&mut x), &y));
         });
-        group.bench_function(BenchmarkId::new(format!("square/{}", ring.backend()), bits), |b| {
-            b.iter(|| ring.square_assign(black_box(&mut x), 1));
+        group.bench_function(BenchmarkId::new(format!("square/{}", public.backend()), bits), |b| {
+            b.iter(|| hazmat::square(public, black_box(&mut x), 1));
         });
         group.bench_function(BenchmarkId::new("product/num-bigint", bits), |b| {
             b.iter(|| {

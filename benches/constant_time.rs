@@ -16,8 +16,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::{Comb, Exponent, Residues};
+use gelu_net::tensor::hazmat::{self, Exponent, FixedBase};
+use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::tensor::{Contents, Packing};
+use gelu_net::tensor::{EncTensor, FixedTensor, Format, Shape, SlotLayout};
 use num_bigint::BigUint;
 use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
 
@@ -147,8 +149,7 @@ fn main() -> ExitCode {
         }
 
         if key_type == KeyType::Djn {
-            let ring = public.ring();
-            let base: Residues = public.decode(&zeros[0].encode_ciphertexts()).unwrap();
+            let base = hazmat::decode(public, &zeros[0].encode_ciphertexts()).unwrap();
             // Both have all bits of their length: the highest is set.
             let exponent = |class: bool, rng: &mut ChaCha20Rng| {
                 // By the same work for both classes.
@@ -162,11 +163,11 @@ fn main() -> ExitCode {
                 rng,
                 |class, rng| Exponent::new(exponent(class, rng)),
                 |exponent| {
-                    black_box(ring.power(&base, exponent));
+                    black_box(hazmat::power(public, &base, exponent).unwrap());
                 },
             );
             report("a power mod n^2, a sparse exponent or random ones", &powers, false);
-            let comb = Comb::quick(ring, &base.gather([0]), size.bits());
+            let comb = FixedBase::new(public, &base.select(&[0]).unwrap(), size.bits()).unwrap();
             let combs = times(
                 count,
                 rng,
@@ -174,7 +175,7 @@ fn main() -> ExitCode {
                     (0..TOGETHER).map(|_| Exponent::new(exponent(class, rng))).collect()
                 },
                 |exponents| {
-                    black_box(comb.power(ring, exponents));
+                    black_box(comb.power(exponents).unwrap());
                 },
             );
             report("powers by a comb, a sparse exponent or random ones", &combs, false);

@@ -18,6 +18,7 @@ use common::{options, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights};
+use gelu_net::tensor::{EncTensor, FixedTensor, Format, Shape, SlotLayout};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 const KEY: KeyBits = KeyBits::Bits2048;

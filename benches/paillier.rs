@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
+use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::tensor::{Contents, Packing};
+use gelu_net::tensor::{FixedTensor, Format, Shape, SlotLayout};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 const BATCH: usize = 32;

@@ -4,6 +4,7 @@
 
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Contents, Packing};
+use gelu_net::tensor::{FixedTensor, Format, Shape, SlotLayout};
 
 /// Real x is the integer `round(x 2^8)`.
 const SCALE_BITS: i32 = 8;

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::models::infer::{Client, Event, Server};
+use gelu_net::models::peer::Peer;
 use gelu_net::prelude::*;
 use gelu_net::wire::{Limits, decode_message, encode_message};
 use ndarray::Array2;

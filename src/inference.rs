@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use gelu_io::pool::BackgroundPool;
 use gelu_io::session::{ClientSession, Role, RunError, StepRecord, serve};
 use gelu_io::transport::InProcess;
 use gelu_models::infer::{Client, Server, ServerModel, SessionError};
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 pub struct LocalInference {
     model: Arc<ServerModel>,
     key: Arc<SecretKey>,
-    pool: Option<Arc<RandomnessPool>>,
+    pool: Option<BackgroundPool>,
     batch: usize,
     functions: Functions,
 }
@@ -116,15 +117,15 @@ impl LocalInference {
             .map(|_| Box::new(ChaCha20Rng::from_rng(rng)) as Box<dyn CryptoRng + Send>)
             .collect();
         let key = Arc::clone(&self.key);
-        let pool = RandomnessPool::new(key, factors, generators);
-        pool.wait_until_full();
-        self.pool = Some(Arc::new(pool));
+        let pool = BackgroundPool::new(key, factors, generators);
+        pool.pool().wait_until_full();
+        self.pool = Some(pool);
         self
     }
 
     /// The pool that the client draws from.
     pub fn pool(&self) -> Option<&RandomnessPool> {
-        self.pool.as_deref()
+        self.pool.as_ref().map(|background| &**background.pool())
     }
 
     /// The model that the server offers.
@@ -178,7 +179,7 @@ impl LocalInference {
     ) -> Result<LocalReport> {
         let (client_end, server_end) = InProcess::pair();
         thread::scope(|scope| {
-            let server = Server::new(Arc::clone(&self.model));
+            let server = Server::new(Arc::clone(&self.model)).on(self.key.public_key().backend());
             let mut server_rng = ChaCha20Rng::from_rng(rng);
             let serving = scope.spawn(move || serve(&server_end, server, &mut server_rng));
             let mut client_side = || {
@@ -187,7 +188,7 @@ impl LocalInference {
                     client = client.with_function(name, Arc::clone(function));
                 }
                 if let Some(pool) = &self.pool {
-                    client.draw_from(Arc::clone(pool))?;
+                    client.draw_from(Arc::clone(pool.pool()))?;
                 }
                 let mut session = ClientSession::open(&client_end, client, rng)?;
                 let plan = session.client().plan().cloned();

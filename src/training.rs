@@ -9,6 +9,7 @@ use gelu_models::train::private::{
     Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, PrivateError, ResumeFault,
     Samples, Server, TrainPlan,
 };
+use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use rand::{CryptoRng, SeedableRng, rngs::ChaCha20Rng};
 
@@ -19,6 +20,8 @@ use crate::Result;
 pub struct TrainingOptions {
     /// The keys of clients and server, which are made anew.
     pub key: KeyParameters,
+    /// What computes on ciphertexts.
+    pub backend: Backend,
     /// Bits of weights, activations and errors.
     pub numbers: FixedPoint,
     /// Learning rate, momentum, batch size, epochs, seed. There is no weight decay, and clients augment their own samples.
@@ -33,6 +36,7 @@ impl Default for TrainingOptions {
     fn default() -> Self {
         Self {
             key: KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn },
+            backend: Backend::detect(),
             numbers: FixedPoint::default(),
             train: TrainConfig { weight_decay: 0.0, ..TrainConfig::default() },
             d_max: DMax::default(),
@@ -52,6 +56,8 @@ pub struct TrainingSetup {
     pub parameters: Vec<u64>,
     /// What each client holds, and how it works.
     pub clients: Vec<(Arc<dyn Samples>, LearnerConfig)>,
+    /// What computes on ciphertexts.
+    pub backend: Backend,
 }
 
 impl TrainingSetup {
@@ -61,7 +67,7 @@ impl TrainingSetup {
     /// [`Error::PrivateTraining`](crate::Error::PrivateTraining) when the model cannot be trained privately or an option is
     /// out of its range.
     pub fn new(model: &Model, clients: Vec<Arc<dyn Samples>>, options: &TrainingOptions) -> Result<Self> {
-        let TrainingOptions { key, numbers, train, d_max, leakage } = options;
+        let TrainingOptions { key, backend, numbers, train, d_max, leakage } = options;
         let description = Description::new(model, train.batch_size, *numbers, [*key; 2]);
         let plan = Arc::new(TrainPlan::new(description)?);
         let parameters = plan.quantise(&model.weights())?;
@@ -69,7 +75,7 @@ impl TrainingSetup {
         let config = MasterConfig { train: train.clone(), images, d_max: *d_max, leakage: *leakage };
         let learner = |client| LearnerConfig { client, seed: train.seed, momentum: train.momentum };
         let clients = (0..).zip(clients).map(|(client, samples)| (samples, learner(client))).collect();
-        Ok(Self { plan, config, parameters, clients })
+        Ok(Self { plan, config, parameters, clients, backend: *backend })
     }
 }
 
@@ -107,11 +113,12 @@ impl LocalTraining {
     /// [`Error::PrivateTraining`](crate::Error::PrivateTraining) when there is no client, a client's samples are not of the
     /// model's shape and classes, or the leakage policy allows no iteration.
     pub fn new(setup: TrainingSetup, rng: &mut dyn CryptoRng) -> Result<Self> {
-        let TrainingSetup { plan, config, parameters, clients } = setup;
-        let server = Server::new(plan.clone(), server_key(&plan, rng)?, config, parameters)?;
+        let TrainingSetup { plan, config, parameters, clients, backend } = setup;
+        let server =
+            Server::new(plan.clone(), server_key(&plan, rng)?.on(backend)?.into(), config, parameters)?;
         let mut members = vec![];
         for (samples, learner) in clients {
-            members.push(Client::new(client_key(&plan, rng)?, samples, learner));
+            members.push(Client::new(Arc::new(client_key(&plan, rng)?.on(backend)?), samples, learner));
         }
         Self::of(server, members, TrainingAccount::default())
     }
@@ -125,14 +132,19 @@ impl LocalTraining {
         checkpoint: Checkpoint<S>,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self> {
-        let TrainingSetup { plan, config, clients, .. } = setup;
+        let TrainingSetup { plan, config, clients, backend, .. } = setup;
         if checkpoint.clients.len() != clients.len() {
             return Err(PrivateError::Resume(ResumeFault::Clients).into());
         }
-        let server = Server::resume(plan.clone(), server_key(&plan, rng)?, config, checkpoint.server)?;
+        let server = Server::resume(
+            plan.clone(),
+            server_key(&plan, rng)?.on(backend)?.into(),
+            config,
+            checkpoint.server,
+        )?;
         let mut members = vec![];
         for ((samples, learner), state) in clients.into_iter().zip(checkpoint.clients) {
-            let key = client_key(&plan, rng)?;
+            let key = Arc::new(client_key(&plan, rng)?.on(backend)?);
             members.push(match state {
                 None => Client::new(key, samples, learner),
                 Some(state) => Client::resume(key, samples, learner, (plan.description().clone(), state))?,
@@ -217,12 +229,12 @@ impl LocalTraining {
     }
 }
 
-fn server_key(plan: &TrainPlan, rng: &mut dyn CryptoRng) -> Result<Arc<SecretKey>> {
+fn server_key(plan: &TrainPlan, rng: &mut dyn CryptoRng) -> Result<SecretKey> {
     let KeyParameters { key_type, .. } = plan.description().client_key;
     let parameters = KeyParameters { size: plan.description().server_key, key_type };
-    Ok(Arc::new(SecretKey::generate(parameters, rng)?))
+    Ok(SecretKey::generate(parameters, rng)?)
 }
 
-fn client_key(plan: &TrainPlan, rng: &mut dyn CryptoRng) -> Result<Arc<SecretKey>> {
-    Ok(Arc::new(SecretKey::generate(plan.description().client_key, rng)?))
+fn client_key(plan: &TrainPlan, rng: &mut dyn CryptoRng) -> Result<SecretKey> {
+    Ok(SecretKey::generate(plan.description().client_key, rng)?)
 }

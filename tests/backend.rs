@@ -1,18 +1,31 @@
-//! The backend of a process is chosen by a call: in a process of its own, for it is decided once.
+//! The backend is chosen by whoever makes or reads a key, and changes no result.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::Backend;
-use gelu_net::tensor::paillier::SecretKey;
+use gelu_net::tensor::{Backend, Contents, Error, Packing};
+use gelu_net::tensor::{EncTensor, FixedTensor, Format, Shape, SlotLayout};
 
 #[test]
-fn keys_are_made_with_the_preferred_backend() {
-    Backend::Portable.prefer().unwrap();
-    let key = SecretKey::generate(KeyBits::Bits1024, &mut rand::rng()).unwrap();
-    assert_eq!(key.public_key().ring().backend(), Backend::Portable);
-    // The same again changes nothing; another one comes too late.
-    Backend::Portable.prefer().unwrap();
-    assert!(matches!(Backend::Ifma.prefer(), Err(gelu_net::tensor::Error::Backend { wanted: "ifma" })));
-    assert_eq!(Backend::preferred(), Backend::Portable);
+fn keys_on_all_backends_go_together_as_bytes() {
+    let rng = &mut rand::rng();
+    let key = SecretKey::generate(KeyBits::Bits1024, rng).unwrap();
+    assert_eq!(key.public_key().backend(), Backend::detect());
+    let format = Format::new(100, 0).unwrap();
+    let plain = FixedTensor::new(Shape::from([3]), format, vec![-100, 7, 100]).unwrap();
+    let packing = Packing { batch: 1, slot_bits: 8, key: KeyBits::Bits1024 };
+    let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
+    let encrypted = plain.encrypt(&layout, &key, rng).unwrap();
+    let key = key.on(Backend::Portable).unwrap();
+    let public = key.public_key();
+    assert_eq!((public.backend(), public), (Backend::Portable, encrypted.key()));
+    let bytes = encrypted.encode_ciphertexts();
+    let here = EncTensor::decode(public, encrypted.header().clone(), &bytes).unwrap();
+    assert_eq!(here.decrypt(&key).unwrap(), plain);
+    assert_eq!(here.encode_ciphertexts(), bytes);
+    if Backend::detect() != Backend::Portable {
+        let refused = Err(Error::Backend { wanted: "portable".to_owned() });
+        assert_eq!(encrypted.decrypt(&key), refused);
+        assert_eq!(encrypted.add(&here).map(drop), refused.map(drop));
+    }
 }

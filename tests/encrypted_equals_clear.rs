@@ -10,10 +10,13 @@ use std::sync::{Arc, LazyLock};
 
 use common::networks::{Network, calibrate, inputs, network, randomize, small_resnet};
 use common::{KEY, digits, encrypted, key_of, options, shipped};
+use gelu_net::LocalReport;
 use gelu_net::models::WeightTensor;
 use gelu_net::models::plan::PlanError;
 use gelu_net::prelude::*;
+use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::tensor::{Arrangement, Error};
+use gelu_net::tensor::{Shape, Window};
 use ndarray::Array2;
 use proptest::prelude::*;
 use proptest::strategy::{Strategy, ValueTree};

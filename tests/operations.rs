@@ -12,7 +12,9 @@ use common::{digits, key_of, options, shipped};
 use gelu_net::io::session::Role;
 use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
-use gelu_net::tensor::arith::Operations;
+use gelu_net::tensor::Operations;
+use gelu_net::tensor::paillier::KeyParameters;
+use gelu_net::tensor::{EncTensor, FixedTensor};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -76,11 +78,11 @@ fn a_plan_states_what_a_server_does() {
                             })
                             .collect();
                         public.prepare_rerandomisation(part.ciphertexts, part.hidden_bits);
-                        let before = public.ring().operations();
+                        let before = public.operations();
                         let sums = program.sums(index, part, &inputs).unwrap();
                         let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();
                         assert_eq!(sums.rerandomize_with(fresh, rng).ciphertext_count(), part.ciphertexts);
-                        let counted = public.ring().operations() - before;
+                        let counted = public.operations() - before;
                         assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name());
                         all = all + counted;
                     }

@@ -22,7 +22,7 @@ use gelu_models::train::private::{
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, zoo};
 use gelu_tensor::RingBits;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use ndarray::Axis;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
@@ -31,6 +31,7 @@ use self::extract::{Extraction, extract};
 use self::observe::observe;
 use self::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
 use crate::datasets;
+use crate::model_args::new_key;
 use crate::report::{Panel, TextTable, write_panels};
 
 /// Try out what private training leaks, and what its masks prevent.
@@ -213,7 +214,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
     let mut rng = rand::rng();
     let [server_key, client_key] = [(); 2].map(|()| {
         let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
-        SecretKey::generate(parameters, &mut rng).map(Arc::new)
+        new_key(parameters).map(Arc::new)
     });
     let (server_key, client_key) = (server_key?, client_key?);
     let mut results = vec![];

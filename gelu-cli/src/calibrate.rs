@@ -2,8 +2,10 @@
 
 use clap::Args;
 use gelu_net::ServerTotals;
-use gelu_tensor::arith::{Backend, Limit};
+use gelu_tensor::Backend;
 use serde_json::{Value, json};
+
+use crate::limit::Limit;
 
 /// The size of keys that limits are quoted for.
 const QUOTED_BITS: usize = 2048;

@@ -13,12 +13,12 @@ use gelu_io::weights::parse_safetensors;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
 use gelu_net::LocalInference;
-use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
+use gelu_tensor::paillier::KeyParameters;
 use serde_json::json;
 
 use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
-use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key, with_weights};
+use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key, with_weights};
 use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
 
 /// LeNet-5, trained by this project on MNIST with `gelu train`.
@@ -63,9 +63,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let count = samples.len();
 
     let start = Instant::now();
-    let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rand::rng())?;
+    let key = new_key(KeyParameters { size, key_type })?;
     let seconds_key = start.elapsed().as_secs_f64();
-    let backend = key.public_key().ring().backend();
+    let backend = key.public_key().backend();
     if !args.json {
         println!(
             "{count} digits that this program drew, classified by LeNet-5 on ciphertexts.\n\
@@ -74,7 +74,11 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             size.bits()
         );
     }
-    let local = LocalInference::new(ServerModel::new(model, PlanOptions::default()), key, count);
+    let local = LocalInference::new(
+        ServerModel::new(model, PlanOptions { lanes: backend.lanes(), ..PlanOptions::default() }),
+        key,
+        count,
+    );
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;

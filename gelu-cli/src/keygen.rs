@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use gelu_io::files::{write_atomic, write_secret};
-use gelu_tensor::paillier::{KeyParameters, Randomizer, SecretKey};
+use gelu_tensor::paillier::KeyParameters;
 use gelu_wire::{encode_public_key, encode_secret_key};
 use serde_json::json;
 
-use crate::model_args::{KeySize, KeyTypeName, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key};
 
 /// Make a key pair: NAME.key, which only its owner can read, and NAME.pub.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let KeyParameters { size, key_type } = parameters;
     warn_of_short_key(size);
-    let key = SecretKey::generate(parameters, &mut rand::rng())?;
+    let key = new_key(parameters)?;
     write_secret(&secret, &encode_secret_key(&key)?)?;
     write_atomic(&public, &encode_public_key(key.public_key())?)?;
     let fingerprint = key.public_key().fingerprint_hex();

@@ -10,6 +10,7 @@ mod download;
 mod images;
 mod infer;
 mod keygen;
+mod limit;
 mod model_args;
 mod plan;
 mod report;
@@ -20,9 +21,7 @@ mod weights;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use gelu_tensor::arith::Backend;
 
 /// Convolutional networks on encrypted data: the server computes on ciphertexts, the client keeps data and key.
 #[derive(Debug, Parser)]
@@ -56,18 +55,9 @@ enum Command {
     Weights(weights::Command),
 }
 
-/// A backend that is misspelt or missing should not be replaced by another one silently.
-fn check_backend() -> anyhow::Result<()> {
-    let Some(name) = std::env::var_os(Backend::VARIABLE) else { return Ok(()) };
-    let backend = name.to_str().and_then(Backend::by_name).with_context(|| {
-        format!("{}: expected `portable` or `ifma`, found `{}`", Backend::VARIABLE, name.display())
-    })?;
-    Ok(backend.prefer()?)
-}
-
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let done = check_backend().and_then(|()| threads::start()).and_then(|()| match command {
+    let done = model_args::backend().and_then(|_| threads::start()).and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Plan(args) => plan::run(&args),

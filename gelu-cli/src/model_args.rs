@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::read_limited;
 use gelu_io::weights::WeightsFile;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
+use gelu_tensor::Backend;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use gelu_wire::decode_secret_key;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -40,18 +41,18 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     /// The options of a plan with these bits, for a network that may have been tuned to bits of its own.
-    pub(crate) fn options(&self, model: &Model) -> PlanOptions {
-        let default = PlanOptions::default();
+    pub(crate) fn options(&self, model: &Model) -> anyhow::Result<PlanOptions> {
+        let default = PlanOptions { lanes: backend()?.lanes(), ..PlanOptions::default() };
         let mut layer_bits =
             if self.weight_bits.is_none() { model.layer_bits().clone() } else { LayerBits::new() };
         layer_bits.extend(self.layer_bits.iter().cloned());
-        PlanOptions {
+        Ok(PlanOptions {
             weight_bits: self.weight_bits.unwrap_or(default.weight_bits),
             layer_bits: Some(layer_bits),
             activation_bits: self.activation_bits,
             input_bits: self.input_bits,
             ..default
-        }
+        })
     }
 }
 
@@ -170,11 +171,26 @@ pub(crate) fn read_secret_key(path: &Path) -> anyhow::Result<SecretKey> {
     decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))
 }
 
+/// The backend that `GELU_BACKEND` names, else the fastest that the machine has. One that is misspelt or missing is not
+/// replaced by another silently.
+pub(crate) fn backend() -> anyhow::Result<Backend> {
+    const VARIABLE: &str = "GELU_BACKEND";
+    let Some(name) = std::env::var_os(VARIABLE) else { return Ok(Backend::detect()) };
+    let named = name.to_string_lossy().parse::<Backend>().with_context(|| VARIABLE)?;
+    ensure!(named.is_available(), "{VARIABLE}: this machine has no {named}");
+    Ok(named)
+}
+
+/// A new key pair.
+pub(crate) fn new_key(parameters: KeyParameters) -> anyhow::Result<SecretKey> {
+    Ok(SecretKey::generate(parameters, &mut rand::rng())?.on(backend()?)?)
+}
+
 /// The key of a file, or a new one.
 pub(crate) fn key_for(file: Option<&PathBuf>, parameters: KeyParameters) -> anyhow::Result<SecretKey> {
     let key = match file {
-        Some(path) => read_secret_key(path)?,
-        None => SecretKey::generate(parameters, &mut rand::rng())?,
+        Some(path) => read_secret_key(path)?.on(backend()?)?,
+        None => new_key(parameters)?,
     };
     warn_of_short_key(key.public_key().size());
     Ok(key)

@@ -6,9 +6,9 @@ use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_layers::Initializer;
-use gelu_models::Model;
 use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
 use gelu_models::zoo;
+use gelu_models::{Model, Weights};
 use gelu_tensor::paillier::KeyBits;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         key,
         key_type: args.key_type.into(),
         batch: args.batch,
-        ..args.numbers.options(&model)
+        ..args.numbers.options(&model)?
     };
     let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
     if let Some(tuned) = &tuned {

@@ -10,7 +10,7 @@ use gelu_io::{
     weights::{Dtype, Listing, WeightsFile, list_safetensors},
 };
 use gelu_models::plan::PlanOptions;
-use gelu_models::{Model, Normalization, Ranges, train::evaluate, zoo};
+use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
 use serde::Serialize;
 
 use crate::datasets::{self, DatasetName};

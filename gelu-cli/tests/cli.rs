@@ -12,7 +12,7 @@ use common::weights_file;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::weights::{Dtype, WeightsFile};
 use gelu_net::models::{WeightTensor, Weights};
-use gelu_net::prelude::*;
+use gelu_net::tensor::Shape;
 use gelu_net::wire::{decode_public_key, decode_secret_key};
 use image::{GrayImage, Luma, RgbImage, imageops};
 use serde_json::Value;

@@ -6,9 +6,10 @@ use gelu_layers::{
     Activation, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, Initializer, LinearConfig,
     LinearLayer, softmax,
 };
-use gelu_tensor::{Shape, Window};
+use gelu_tensor::paillier::{KeyParameters, SecretKey};
+use gelu_tensor::{Backend, Shape, Window};
 use ndarray::{Array2, array};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::{CryptoRng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::{Value, json};
 
 use crate::*;
@@ -16,6 +17,12 @@ use crate::*;
 mod graph;
 mod model;
 mod zoo;
+
+/// A key on the backend that `GELU_BACKEND` names: all tests pass on either.
+pub(crate) fn secret_key(parameters: impl Into<KeyParameters>, rng: &mut dyn CryptoRng) -> SecretKey {
+    let named = std::env::var("GELU_BACKEND").map(|name| name.parse().unwrap());
+    SecretKey::generate(parameters, rng).unwrap().on(named.unwrap_or_else(|_| Backend::detect())).unwrap()
+}
 
 pub(crate) fn seeded(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)

@@ -3,7 +3,7 @@
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::arith::Residues;
+use crate::arith::{Backend, MAX_LANES, Residues};
 use crate::paillier::{PublicKey, Randomizer, SecretKey};
 use crate::{Arrangement, Contents, EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
 
@@ -24,8 +24,7 @@ impl EncChunk {
 
     /// How many ciphertexts of `key` a chunk has at most: whole vectors of them, as far as [`CHUNK_BYTES`] go.
     pub fn most(key: &PublicKey) -> usize {
-        const LANES: usize = 8;
-        CHUNK_BYTES / key.ciphertext_bytes() / LANES * LANES
+        CHUNK_BYTES / key.ciphertext_bytes() / MAX_LANES * MAX_LANES
     }
 
     /// The chunk of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
@@ -43,6 +42,17 @@ impl EncChunk {
             });
         }
         Ok(Self { key: key.clone(), ciphertexts: key.decode(ciphertexts)? })
+    }
+
+    /// Returns the chunk under the same key [on](PublicKey::on) a backend.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when this machine does not have it.
+    pub fn on(self, backend: Backend) -> Result<Self, Error> {
+        let key = self.key.clone().on(backend)?;
+        let numbers = self.key.ring().lower(&self.ciphertexts);
+        let ciphertexts = key.ring().lift(&numbers, self.ciphertexts.len());
+        Ok(Self { key, ciphertexts })
     }
 
     /// Its ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.

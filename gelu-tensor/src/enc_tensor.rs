@@ -4,11 +4,11 @@ use rand::CryptoRng;
 use rayon::prelude::*;
 
 use crate::arith::Residues;
-use crate::chunk::{self, EncChunk};
+use crate::chunk::{self, Decryption, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::Extent;
 use crate::matmul::{self, Columns};
-use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, SecretKey};
 use crate::product::{MapWeights, Product};
 use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
 use std::sync::Arc;
@@ -144,11 +144,7 @@ impl EncTensor {
     /// once, and for residues; [`Error::Randomness`] when a ciphertext was not made under the key, though it is a unit;
     /// [`Error::Plaintext`] when a value is outside the format's bound.
     pub fn decrypt(&self, key: &SecretKey) -> Result<FixedTensor, Error> {
-        let Contents::Integers(format) = self.layout().contents() else {
-            return Err(self.layout().misfit("decryption to integers", "integers"));
-        };
-        let values = self.unpack(key)?;
-        FixedTensor::new(self.shape().clone(), format, values.to_vec())
+        self.decryption(key)?.finish()
     }
 
     /// Decrypts and unpacks flooded sums: their residues in `[0, 2^l)`, image after image.
@@ -156,23 +152,13 @@ impl EncTensor {
     /// # Errors
     /// As [`decrypt`](Self::decrypt).
     pub fn decrypt_residues(&self, key: &SecretKey) -> Result<Zeroizing<Vec<u64>>, Error> {
-        let Contents::Residues(_) = self.layout().contents() else {
-            return Err(self.layout().misfit("decryption to residues", "residues"));
-        };
-        let values = self.unpack(key)?;
-        Ok(Zeroizing::new(values.iter().map(|&value| value as u64).collect()))
+        self.decryption(key)?.finish_residues()
     }
 
-    fn unpack(&self, key: &SecretKey) -> Result<Zeroizing<Vec<i64>>, Error> {
-        self.key.check_same(key.public_key())?;
-        if let Arrangement::Patches(_) = self.layout().arrangement() {
-            return Err(self.layout().misfit("decryption", "images or positions"));
-        }
-        let plaintexts = key.decrypt(&self.ciphertexts)?;
-        let mut values = Zeroizing::new(vec![0; self.batch() * self.shape().elements()]);
-        let modulus = self.key.ring().modulus();
-        self.layout().unpack(&mut values, (&plaintexts, 0), self.header.extent(), modulus)?;
-        Ok(values)
+    fn decryption(&self, key: &SecretKey) -> Result<Decryption, Error> {
+        let mut decryption = Decryption::new(&self.key, self.header.clone())?;
+        decryption.push(0, &EncChunk::new(self.key.clone(), self.ciphertexts.clone()), key)?;
+        Ok(decryption)
     }
 
     /// Returns the map of every image, multiplied as `product` says, which [`Product::cheapest`] has chosen for this
@@ -399,7 +385,7 @@ impl EncTensor {
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
         let needed = self.key.parameters().hiding_exponent(self.randomness_bits, count);
-        if fresh.key == self.key && fresh.powers.len() == count && fresh.bits >= needed {
+        if self.key.check_same(&fresh.key).is_ok() && fresh.powers.len() == count && fresh.bits >= needed {
             self.multiply_with(fresh)
         } else {
             self.rerandomize(rng)
@@ -407,11 +393,7 @@ impl EncTensor {
     }
 
     fn multiply_with(self, fresh: HidingRandomizers) -> Self {
-        let ciphertexts = self.key.in_parallel(self.ciphertexts.len(), |range| {
-            let mut products = self.ciphertexts.gather(range.clone());
-            self.key.ring().mul_assign(&mut products, &fresh.powers.gather(range));
-            products
-        });
+        let ciphertexts = self.key.multiply(&self.ciphertexts, &fresh.powers);
         Self { ciphertexts, randomness_bits: fresh.bits, ..self }
     }
 

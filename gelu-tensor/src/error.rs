@@ -44,12 +44,15 @@ pub enum Error {
         /// Whether it is odd.
         odd: bool,
     },
-    /// A backend that this machine does not have, or that was asked for when another one was in use.
-    #[error("backend: expected one that this machine has, asked for before another is used, found {wanted}")]
+    /// A backend that does not exist, that this machine does not have, or that is another one than a key's.
+    #[error("backend: expected portable or, where the machine and the key have it, ifma, found `{wanted}`")]
     Backend {
         /// Its name.
-        wanted: &'static str,
+        wanted: String,
     },
+    /// Residues that are not of the key or the backend of an operation.
+    #[error("expected residues of the operation's own key and backend, found some of another")]
+    ForeignResidues,
     /// A key that breaks a rule.
     #[error("bad key: {rule}; found {found}")]
     Key {

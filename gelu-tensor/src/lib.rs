@@ -1,12 +1,13 @@
 //! Numbers and ciphertexts: fixed-point tensors, Paillier keys and ciphertexts, slot layouts and the ciphertext
 //! matrix product that every linear layer of gelu-net is lowered to.
 
-pub mod arith;
+mod arith;
 mod chunk;
 mod enc_tensor;
 mod error;
 mod fixed_tensor;
 mod format;
+pub mod hazmat;
 mod layout;
 mod linear_map;
 mod matmul;
@@ -16,10 +17,13 @@ mod product;
 mod ring2k;
 mod shape;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod update;
 mod window;
 
+pub use arith::{Backend, MAX_LANES, Operations};
 pub use chunk::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Encryption};
 pub use enc_tensor::{EncTensor, EncTensorHeader};
 pub use error::Error;
@@ -27,7 +31,7 @@ pub use fixed_tensor::FixedTensor;
 pub use format::{Format, IntWeights, MAX_BOUND, WeightRange};
 pub use layout::{Arrangement, Contents, Packing, SlotLayout};
 pub use linear_map::{Block, Filters, LinearMap, MapEntry};
-pub use matmul::{MatmulShape, Strategy};
+pub use matmul::Strategy;
 pub use product::{MapWeights, Product, ProductWeights};
 pub use ring2k::{Flood, RingBits};
 pub use shape::Shape;

@@ -6,6 +6,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -50,6 +53,22 @@ impl Default for RingBits {
 impl From<RingBits> for u32 {
     fn from(ring: RingBits) -> Self {
         ring.0
+    }
+}
+
+/// Prints `40`.
+impl fmt::Display for RingBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RingBits {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // What is no number of bits is refused as 0 is.
+        text.parse::<u32>().unwrap_or(0).try_into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Encrypted tensors against the clear fixed-point computation, bit for bit.
 
+mod border;
 mod chunks;
 pub(crate) mod maps;
 mod packing;
@@ -13,8 +14,9 @@ use self::maps::random_map;
 use crate::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
 use crate::*;
 
-static KEY: LazyLock<SecretKey> =
-    LazyLock::new(|| SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(42)).unwrap());
+static KEY: LazyLock<SecretKey> = LazyLock::new(|| {
+    crate::testing::secret_key(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(42)).unwrap()
+});
 
 fn public() -> &'static PublicKey {
     KEY.public_key()
@@ -316,8 +318,9 @@ proptest! {
 }
 
 /// A key whose ring counts the operations of one test alone.
-static COUNTED: LazyLock<SecretKey> =
-    LazyLock::new(|| SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(43)).unwrap());
+static COUNTED: LazyLock<SecretKey> = LazyLock::new(|| {
+    crate::testing::secret_key(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(43)).unwrap()
+});
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
@@ -397,7 +400,7 @@ fn overflow_is_refused_before_any_work() {
     let (input, mut rng) = small();
     let map = dense(32, 1);
     let weights = random_weights(&mut rng, &map, WeightRange::signed(12, 3).unwrap());
-    let key = SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap();
+    let key = crate::testing::secret_key(KeyBits::Bits1024, &mut rng).unwrap();
     let encrypted = input.encrypt(&images(1, 16), &key, &mut rng).unwrap();
     let before = key.public_key().ring().operations();
     assert_eq!(
@@ -495,7 +498,7 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(matches!(encrypted.add_plain(&twice), Err(Error::Count { .. })));
     let wider = input.encrypt(&images(1, 31), &*KEY, &mut rng).unwrap();
     assert!(matches!(encrypted.add(&wider), Err(Error::Layout { .. })));
-    let other = SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap();
+    let other = crate::testing::secret_key(KeyBits::Bits1024, &mut rng).unwrap();
     let foreign = input.encrypt(&images(1, 30), &other, &mut rng).unwrap();
     assert!(matches!(encrypted.add(&foreign), Err(Error::ForeignKey { .. })));
     assert!(matches!(foreign.decrypt(&KEY), Err(Error::ForeignKey { .. })));
@@ -555,7 +558,7 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
 #[test]
 fn factors_for_rerandomisation_are_checked() {
     let rng = &mut ChaCha20Rng::seed_from_u64(11);
-    let other = SecretKey::generate(KeyBits::Bits1024, rng).unwrap();
+    let other = crate::testing::secret_key(KeyBits::Bits1024, rng).unwrap();
     let plain = FixedTensor::new(Shape::from([3]), Format::new(9, 0).unwrap(), vec![-9, 0, 7]).unwrap();
     let tensor = plain.encrypt(&images(1, 8), &*KEY, rng).unwrap();
     let public = KEY.public_key();

@@ -80,8 +80,9 @@ impl UpdateLayout {
     /// [`Error::Count`] when they are not as many as there are slots.
     pub fn read(self, key: KeyBits, rate: u64, residues: &[u64]) -> Result<Zeroizing<Vec<u64>>, Error> {
         let (width, elements) = (self.width(key)?, self.ciphertexts(key)?);
-        if residues.len() != width * elements {
-            let (expected, found) = (width * elements, residues.len());
+        let expected = width.saturating_mul(elements);
+        if residues.len() != expected {
+            let found = residues.len();
             return Err(Error::Count { what: "masked steps", expected, found });
         }
         let offset = rate.wrapping_mul(Self::STEP_BOUND.unsigned_abs());
@@ -177,13 +178,8 @@ impl EncRate {
         // The rate's own randomness is raised to the steps: what hides it must be longer than both together.
         let grown = self.key.parameters().encryption_exponent() + self.width * slot_bits;
         let hidden = self.key.hiding_exponents(rng, count, grown).powers();
-        let engine = self.key.ring();
-        let products = self.key.in_parallel(count, |range| {
-            let mut products = self.comb.power(engine, &exponents[range.clone()]);
-            engine.mul_assign(&mut products, &hidden.powers.gather(range));
-            products
-        });
-        let ciphertexts = self.key.add_plaintexts(&products, &plaintexts);
+        let powers = self.key.in_parallel(count, |range| self.comb.power(self.key.ring(), &exponents[range]));
+        let ciphertexts = self.key.add_plaintexts(&self.key.multiply(&powers, &hidden.powers), &plaintexts);
         Ok((chunk::split(&self.key, &ciphertexts), masks))
     }
 }

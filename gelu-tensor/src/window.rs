@@ -1,3 +1,5 @@
+//! Windows that slide over images: what convolution and pooling share.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window with stride 1, dilation 1 and no padding.
+    /// Returns a window with stride 1, dilation 1 and no padding.
     pub fn new(kernel: [usize; 2]) -> Self {
         Self { kernel, stride: [1, 1], dilation: [1, 1], padding: [[0, 0]; 2] }
     }
@@ -49,17 +51,17 @@ impl Window {
         self.kernel[0].saturating_mul(self.kernel[1])
     }
 
-    /// The same window with another stride.
+    /// Returns the same window with another stride.
     pub fn with_stride(self, stride: [usize; 2]) -> Self {
         Self { stride, ..self }
     }
 
-    /// The same window with as many rows and columns of zeros on opposite sides: `[vertical, horizontal]`.
+    /// Returns the same window with as many rows and columns of zeros on opposite sides: `[vertical, horizontal]`.
     pub fn with_padding(self, padding: [usize; 2]) -> Self {
         self.with_padding_sides(padding.map(|zeros| [zeros; 2]))
     }
 
-    /// The window over an image of `[channels, height, width]`.
+    /// Returns the window over an image of `[channels, height, width]`.
     ///
     /// # Errors
     /// [`Error::Window`] when an extent, a stride or a dilation is zero, the padding is not below the window's
@@ -112,9 +114,8 @@ impl fmt::Display for Window {
     }
 }
 
-/// All positions of a [`Window`] over one image: the index arithmetic of im2col.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// All positions of a [`Window`] over one image: the index arithmetic of im2col. Made by [`Window::over`] alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Windows {
     window: Window,
     input: [usize; 3],
@@ -122,36 +123,39 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// The window.
+    /// Returns the window.
     pub fn window(&self) -> Window {
         self.window
     }
 
-    /// `[channels, height, width]` of the input.
+    /// Returns `[channels, height, width]` of the input.
     pub fn input(&self) -> [usize; 3] {
         self.input
     }
 
-    /// `[rows, columns]` of window positions.
+    /// Returns `[rows, columns]` of window positions.
     pub fn output(&self) -> [usize; 2] {
         self.output
     }
 
-    /// How many positions.
+    /// Returns the number of positions.
     pub fn positions(&self) -> usize {
         self.output[0].saturating_mul(self.output[1])
     }
 
-    /// How many taps one position has: channels x kernel height x kernel width.
+    /// Returns the number of taps of one position: channels x kernel height x kernel width.
     pub fn taps(&self) -> usize {
         self.input[0].saturating_mul(self.window.kernel[0]).saturating_mul(self.window.kernel[1])
     }
 
-    /// The element of the (row-major, channel-first) input that `tap` of `position` reads;
-    /// `None` where it reads padding.
+    /// Returns the element of the (row-major, channel-first) input that `tap` of `position` reads;
+    /// `None` where it reads padding, or there is no such position or tap.
     ///
     /// Taps run over channels, kernel rows, kernel columns; positions over rows, columns.
     pub fn element(&self, WindowTap { position, tap }: WindowTap) -> Option<usize> {
+        if position >= self.positions() || tap >= self.taps() {
+            return None;
+        }
         let [_, height, width] = self.input;
         let [kh, kw] = self.window.kernel;
         let channel = tap / (kh * kw);
@@ -211,6 +215,9 @@ mod tests {
         assert_eq!(windows.element(WindowTap { position: 0, tap: 0 }), None);
         assert_eq!(windows.element(WindowTap { position: 0, tap: 4 }), Some(0));
         assert_eq!(windows.element(WindowTap { position: 3, tap: 17 }), Some(16 + 3 * 4 + 3));
+        for (position, tap) in [(4, 0), (0, 18), (0, usize::MAX), (usize::MAX, 0)] {
+            assert_eq!(windows.element(WindowTap { position, tap }), None);
+        }
     }
 
     #[test]

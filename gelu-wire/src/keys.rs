@@ -1,6 +1,4 @@
-use gelu_tensor::paillier::{
-    KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey, SecretKeyBytes,
-};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, SecretKey, SecretKeyBytes};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 

@@ -3,7 +3,7 @@
 use gelu_models::infer::{Client, Message, Position, Server, SessionId};
 use gelu_models::peer::AbortReason;
 use gelu_models::plan::Description;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, Kind, Limits, build};

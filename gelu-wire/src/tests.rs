@@ -5,7 +5,7 @@ use gelu_models::ModelBuilder;
 use gelu_models::infer::{Client, Event, Message, Server, ServerModel, SessionError};
 use gelu_models::peer::{AbortReason, Conversation};
 use gelu_models::plan::PlanOptions;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, SecretKey};
 use gelu_tensor::{CHUNK_BYTES, EncChunk, Error};
 use ndarray::Array2;
 use num_bigint::BigUint;

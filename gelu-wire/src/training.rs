@@ -3,7 +3,7 @@
 use gelu_models::peer::Part;
 use gelu_models::train::private::{Client, Description, Grant, Message, Position, Server};
 use gelu_tensor::EncChunk;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, Randomizer};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Frame, Kind, Limits, build};

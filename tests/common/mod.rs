@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use gelu_net::LocalReport;
 use gelu_net::io::data::Images;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::prelude::*;
+use gelu_net::tensor::Backend;
+use gelu_net::tensor::paillier::KeyParameters;
 use ndarray::{Array2, ArrayView2};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
@@ -24,7 +27,13 @@ pub(crate) fn key(seed: u64) -> Arc<SecretKey> {
 
 /// A key of any size and type.
 pub(crate) fn key_of(parameters: impl Into<KeyParameters>, seed: u64) -> Arc<SecretKey> {
-    Arc::new(SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
+    let key = SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap();
+    Arc::new(key.on(backend()).unwrap())
+}
+
+/// The backend that `GELU_BACKEND` names: all tests pass on either.
+pub(crate) fn backend() -> Backend {
+    std::env::var("GELU_BACKEND").map_or_else(|_| Backend::detect(), |name| name.parse().unwrap())
 }
 
 /// The file of a network's weights that this project ships.

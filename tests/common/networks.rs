@@ -1,7 +1,9 @@
 //! Small networks at random, of all that a graph can have: what properties are tried on.
 
 use gelu_net::layers::DenseConfig;
+use gelu_net::models::Ranges;
 use gelu_net::prelude::*;
+use gelu_net::tensor::{Shape, Window};
 use ndarray::Array2;
 use proptest::prelude::*;
 use proptest::strategy::Strategy;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::common::networks::{calibrate, inputs as random_images, randomize};
 use super::*;
+use gelu_net::tensor::Window;
 
 /// An image network of all kinds of nodes.
 fn rich() -> Arc<ServerModel> {

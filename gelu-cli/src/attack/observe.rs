@@ -1,7 +1,6 @@
 //! What both sides see of the first update of a turn.
 
 use gelu_tensor::Decryption;
-use gelu_tensor::paillier::Randomizer;
 use rand::CryptoRng;
 
 use gelu_models::peer::{Expected, Part, Peer};

@@ -3,7 +3,7 @@ mod leaks;
 use std::sync::Arc;
 
 use gelu_layers::{Activation, Initializer};
-use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, SecretKey};
 use gelu_tensor::{Error, Shape};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -20,6 +20,7 @@ use gelu_models::train::{Dataset, TrainConfig};
 use super::extract::{Extraction, extract};
 use super::observe::observe;
 use super::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
+use crate::model_args::backend;
 
 proptest! {
     #[test]
@@ -161,7 +162,7 @@ fn an_input_is_computed_from_gradients_both_ways() {
 fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
     let keys = [1, 2].map(|seed| {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap())
+        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap().on(backend().unwrap()).unwrap())
     });
     let mut model = ModelBuilder::new([3])
         .dense("fc1", 4)

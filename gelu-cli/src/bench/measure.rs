@@ -9,11 +9,11 @@ use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Plan, PlanOptions};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
-use gelu_tensor::arith::{Limit, Operations, Residues};
+use gelu_tensor::hazmat::{self, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
-    Contents, EncTensor, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
-    ProductWeights, Shape, SlotLayout, WeightRange,
+    Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
+    Product, ProductWeights, Shape, SlotLayout, WeightRange,
 };
 use gelu_wire::{Limits, decode_message, encode_message};
 use indicatif::ProgressBar;
@@ -24,7 +24,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
-use crate::model_args::{estimate_ranges, warn_of_short_key};
+use crate::limit::Limit;
+use crate::model_args::{estimate_ranges, new_key, warn_of_short_key};
 use crate::threads;
 
 /// The size of keys that limits are quoted for.
@@ -113,7 +114,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     // No time depends on them.
     model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
     estimate_ranges(&mut model)?;
-    let options = args.numbers.options(&model);
+    let options = args.numbers.options(&model)?;
     let program = model.compile(&PlanOptions {
         key: parameters.size,
         key_type: parameters.key_type,
@@ -127,8 +128,8 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     let pools = Pools::new(threads)?;
     let bar = progress(runs + 4);
     bar.set_message("making a key");
-    let key = SecretKey::generate(parameters, &mut rand::rng())?;
-    let backend = key.public_key().ring().backend();
+    let key = new_key(parameters)?;
+    let backend = key.public_key().backend();
     let bits = parameters.size.bits();
     let before = Limit::measure(backend);
     bar.inc(1);
@@ -203,7 +204,8 @@ struct Step {
 impl Sides {
     fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: usize) -> anyhow::Result<Self> {
         let client = Client::new(Arc::clone(key), batch as u32);
-        let mut sides = Self { client, server: Server::new(Arc::clone(model)) };
+        let mut sides =
+            Self { client, server: Server::new(Arc::clone(model)).on(key.public_key().backend()) };
         let mut up = sides.answer(&[])?;
         let down = sides.serve(&mut up, &mut Step::default())?;
         if let Idle::Background(work) = sides.server.idle(&mut rand::rng()) {
@@ -321,7 +323,7 @@ fn images([count, elements]: [usize; 2]) -> Array2<f32> {
 fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec<Operation>> {
     const TOGETHER: usize = 256;
     const OUTPUTS: usize = 120;
-    let (public, ring) = (key.public_key(), key.public_key().ring());
+    let public = key.public_key();
     let mut list = vec![];
     let mut add = |name: &str, count: usize, times: [f64; 2]| {
         let [seconds_one_thread, seconds_all_threads] = times.map(|time| time / count as f64);
@@ -334,13 +336,14 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let threads = pools.0[1].current_num_threads() as f64;
         [times[0], times[1] / threads]
     };
-    let chains = |work: &(dyn Fn(&mut Residues) + Sync)| {
-        (0..rayon::current_num_threads()).into_par_iter().for_each(|_| work(&mut residues.clone()));
-        Ok(())
+    let chains = |work: &(dyn Fn(&mut Residues) -> Result<(), Error> + Sync)| {
+        let threads = (0..rayon::current_num_threads()).into_par_iter();
+        Ok(threads.try_for_each(|_| work(&mut residues.clone()))?)
     };
-    let products = pools.seconds(runs, || chains(&|x| (0..8).for_each(|_| ring.mul_assign(x, &residues))))?;
+    let multiply = |x: &mut Residues| (0..8).try_for_each(|_| hazmat::multiply(public, x, &residues));
+    let products = pools.seconds(runs, || chains(&multiply))?;
     add("product mod n^2", 8 * TOGETHER, on_each_thread(products));
-    let squarings = pools.seconds(runs, || chains(&|x| ring.square_assign(x, 8)))?;
+    let squarings = pools.seconds(runs, || chains(&|x| hazmat::square(public, x, 8)))?;
     add("squaring mod n^2", 8 * TOGETHER, on_each_thread(squarings));
 
     let format = Format::new(1 << 15, 0)?;
@@ -365,7 +368,7 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     let mut multiply = |name: &str, count: usize, map: LinearMap, weights: Vec<i32>| -> anyhow::Result<()> {
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
-        let lanes = ring.backend().lanes();
+        let lanes = public.backend().lanes();
         let product = Product::cheapest(&map, tensor.layout(), 1, (ProductWeights::Integers(range), lanes))?;
         let times = pools.seconds(runs, || {
             Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)
@@ -392,7 +395,7 @@ fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues>
     let format = Format::new(1, 0)?;
     let zeros = FixedTensor::new(Shape::from([count]), format, vec![0; count])?;
     let encrypted = zeros.encrypt(&one_value(public, 8, format)?, public, &mut rand::rng())?;
-    Ok(public.decode(&encrypted.encode_ciphertexts())?)
+    Ok(hazmat::decode(public, &encrypted.encode_ciphertexts())?)
 }
 
 /// Whole sessions: the time of one with a single batch, and the mean of the later batches of one with several.

@@ -11,13 +11,13 @@ use gelu_models::train::private::{
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::zoo;
-use gelu_tensor::arith::{Backend, Limit};
-use gelu_tensor::paillier::{KeyParameters, SecretKey};
+use gelu_tensor::paillier::KeyParameters;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
-use crate::model_args::{KeySize, KeyTypeName};
+use crate::limit::Limit;
+use crate::model_args::{KeySize, KeyTypeName, new_key};
 use crate::train::private::shares;
 
 /// Time private training, and where its time goes: the server's products, the client's encryptions, updates.
@@ -74,12 +74,14 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
         d_max: DMax::Fixed(args.iterations),
         leakage: Leakage::Off,
     };
-    let [own, clients] = [(); 2].map(|()| SecretKey::generate(parameters, &mut rand::rng()).map(Arc::new));
+    let [own, clients] = [(); 2].map(|()| new_key(parameters).map(Arc::new));
     let weights = plan.quantise(&model.weights())?;
-    let mut server = Server::new(plan, own?, config, weights)?;
+    let own = own?;
+    let backend = own.public_key().backend();
+    let mut server = Server::new(plan, own, config, weights)?;
     let mut client = Client::new(clients?, samples, LearnerConfig { client: 0, seed: 0, momentum: 0.9 });
 
-    let before = Limit::measure(Backend::preferred());
+    let before = Limit::measure(backend);
     let (mut account, start) = (TrainingAccount::default(), Instant::now());
     let (mut server_rng, mut client_rng) = (rand::rng(), rand::rng());
     let mut first = None;
@@ -91,7 +93,7 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
         })?;
     anyhow::ensure!(ended, "the turn did not end");
     let seconds = first.unwrap_or(start).elapsed().as_secs_f64();
-    let after = Limit::measure(Backend::preferred());
+    let after = Limit::measure(backend);
     let limits = [before, after].map(|limit| limit.product_ns(2048));
     let images = u64::from(args.batch) * u64::from(args.iterations);
     let (up, down, updates) = (account.up(), account.down(), account.updates());

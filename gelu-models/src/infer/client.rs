@@ -82,7 +82,7 @@ pub enum Event {
 impl Client {
     /// Returns a session for batches of `batch` images, whose first message is a hello.
     pub fn new(key: Arc<SecretKey>, batch: u32) -> Self {
-        let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD, vec![]);
+        let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD);
         Self { key, pool: None, ahead, batch, functions: Functions::default(), state: State::New }
     }
 

@@ -5,9 +5,8 @@ use std::convert::Infallible;
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
-use gelu_tensor::EncTensorBuilder;
-use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
+use gelu_tensor::{Backend, EncTensorBuilder, Operations};
 use rand::CryptoRng;
 
 use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
@@ -55,6 +54,7 @@ impl ServerModel {
 #[derive(Debug)]
 pub struct Server {
     model: Arc<ServerModel>,
+    backend: Backend,
     state: State,
 }
 
@@ -107,7 +107,12 @@ struct Job {
 impl Server {
     /// Returns a session that waits for a client's hello.
     pub fn new(model: Arc<ServerModel>) -> Self {
-        Self { model, state: State::Listening }
+        Self { model, backend: Backend::detect(), state: State::Listening }
+    }
+
+    /// Returns the session with its arithmetic done by another backend than the [fastest](Backend::detect).
+    pub fn on(self, backend: Backend) -> Self {
+        Self { backend, ..self }
     }
 
     /// Returns the key of the client, which decoding its next message needs; `None` before its hello and after the end.
@@ -151,6 +156,8 @@ impl Peer for Server {
                 if version != PROTOCOL_VERSION {
                     return Err(SessionError::Version { expected: PROTOCOL_VERSION, found: version });
                 }
+                let in_first = |source| SessionError::Numbers { segment: 0, source };
+                let key = key.on(self.backend).map_err(in_first)?;
                 let program =
                     self.model.program(key.parameters(), batch as usize).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);

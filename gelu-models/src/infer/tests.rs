@@ -1,8 +1,7 @@
 use std::sync::{Arc, LazyLock};
 
-use gelu_tensor::arith::Operations;
-use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
-use gelu_tensor::{Error, FixedTensor, Format, Packing, Shape, SlotLayout, WeightRange};
+use gelu_tensor::paillier::{KeyBits, SecretKey};
+use gelu_tensor::{Error, FixedTensor, Format, Operations, Packing, Shape, SlotLayout, WeightRange};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -10,11 +9,11 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 use super::*;
 use crate::peer::{Blame, Conversation, Expected, Idle, Misuse, Part, Peer, PeerError};
 use crate::plan::{Outcome, PlanError, PlanOptions, Program};
-use crate::tests::{calibrated, random_model};
+use crate::tests::{calibrated, random_model, secret_key};
 use crate::{Model, ModelBuilder};
 
 fn key(seed: u64) -> Arc<SecretKey> {
-    Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)).unwrap())
+    Arc::new(secret_key(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(seed)))
 }
 
 static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| key(3));
@@ -52,7 +51,7 @@ fn wide_images(count: usize) -> Array2<f32> {
 }
 
 fn serve(model: Model) -> Server {
-    Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())))
+    Server::new(Arc::new(ServerModel::new(model, PlanOptions::default()))).on(KEY.public_key().backend())
 }
 
 fn program(model: &Model, batch: usize) -> Program {
@@ -1068,7 +1067,11 @@ fn a_borrowed_peer_is_the_peer() {
 #[test]
 fn a_pool_is_of_the_clients_key() {
     use gelu_tensor::paillier::RandomnessPool;
-    let pool = |key: &Arc<SecretKey>| Arc::new(RandomnessPool::new(key.clone(), 64, vec![Box::new(rng())]));
+    let pool = |key: &Arc<SecretKey>| {
+        let pool = RandomnessPool::new(key.clone(), 64);
+        pool.make(&mut rng(), 64);
+        Arc::new(pool)
+    };
     let mut client = Client::new(Arc::clone(&KEY), 1);
     let foreign = client.draw_from(pool(&key(9))).unwrap_err();
     assert!(matches!(foreign, Error::ForeignKey { .. }), "{foreign}");

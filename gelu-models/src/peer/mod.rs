@@ -5,7 +5,7 @@ pub(crate) mod exchange;
 
 use std::fmt;
 
-use gelu_tensor::arith::Operations;
+use gelu_tensor::Operations;
 use gelu_tensor::paillier::PublicKey;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -70,7 +70,7 @@ impl Counted {
     /// Those on ciphertexts under a key so far.
     pub(crate) fn under(key: Option<&PublicKey>) -> Self {
         key.map_or(Self::default(), |key| Self {
-            computing: key.ring().operations(),
+            computing: key.operations(),
             checking: key.check_operations(),
         })
     }

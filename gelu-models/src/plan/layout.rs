@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::arith::{Comb, Operations};
-use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::paillier::{HidingExponents, KeyParameters};
 use gelu_tensor::{
-    Contents, EncTensorHeader, Error, LinearMap, Packing, Product, ProductWeights, Shape, SlotLayout,
+    Contents, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, ProductWeights, Shape,
+    SlotLayout,
 };
 
 /// What a layout is chosen for.
@@ -208,7 +208,7 @@ const TRANSFER: u64 = 20_000;
 fn reply(down: &SlotLayout, count: usize, exponent: usize) -> Operations {
     debug_assert!(count > 0);
     let moves = (down.stacked() - 1) as u64;
-    let comb = Comb::quick_operations(exponent);
+    let comb = HidingExponents::operations_each(exponent);
     Operations {
         products: moves + comb.products + 1,
         squarings: moves * (down.width() * down.slot_bits()) as u64 + comb.squarings,

@@ -20,10 +20,10 @@ mod tests;
 use std::sync::Arc;
 
 use gelu_layers::Affine;
-use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::KeyParameters;
 use gelu_tensor::{
-    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, ProductWeights, Shape, WeightRange,
+    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, Operations, ProductWeights, Shape,
+    WeightRange,
 };
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gelu_tensor::arith::Backend;
+use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyType};
 
 use super::PlanError;
@@ -18,7 +18,7 @@ pub struct PlanOptions {
     /// Images that go through together. Default: 1.
     pub batch: usize,
     /// Residues that the server works on at a time, 1 to 64: empty lanes of a vector cost as much as full ones. Default:
-    /// those of the [preferred backend](Backend::preferred).
+    /// those of the machine's [fastest backend](Backend::detect).
     pub lanes: usize,
     /// Bits of an integer weight, its sign included, 2 to 24. Default: 9.
     pub weight_bits: u32,
@@ -74,7 +74,7 @@ impl Default for PlanOptions {
             key: KeyBits::Bits3072,
             key_type: KeyType::default(),
             batch: 1,
-            lanes: Backend::preferred().lanes(),
+            lanes: Backend::detect().lanes(),
             weight_bits: 9,
             layer_bits: None,
             activation_bits: 10,

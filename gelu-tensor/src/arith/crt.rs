@@ -1,10 +1,14 @@
 //! Between residues mod n^2 and those mod p^2 and q^2, for who knows the factors of n = p q
 //! (docs/arithmetic.md, section 6).
 
-use zeroize::Zeroizing;
-
-use super::backend::Factors;
 use super::{Residues, Ring};
+
+/// Which factor of n.
+#[derive(Clone, Copy)]
+pub(crate) enum Factor {
+    P,
+    Q,
+}
 
 /// The ring mod n^2 and the rings mod the squares of its factors, which have half as many limbs.
 ///
@@ -12,8 +16,9 @@ use super::{Residues, Ring};
 pub(crate) struct Crt {
     whole: Ring,
     parts: [Ring; 2],
-    /// For each part the other factor's residue in the low half, and R times it in the high half.
-    cofactors: [Residues; 2],
+    /// For each part what the four parts of a residue mod n^2 are multiplied with: 1, a power of two, and n times both, not
+    /// in Montgomery form.
+    projections: [Residues; 2],
     /// What the two halves of a residue of each part are multiplied with: in that part its R, and its R times the factor,
     /// and 0 in the other part.
     idempotents: Residues,
@@ -28,59 +33,43 @@ impl Crt {
         for (part, idempotent) in parts.into_iter().zip([first_idempotent, &second_idempotent]) {
             // R mod n^2 is the square of R mod p^2: half the limbs.
             let mut factor = idempotent.clone();
-            whole.mul_assign(&mut factor, &whole.power_of_two(part.radix_bits()));
+            whole.mul_assign(&mut factor, &whole.power_of_two(part.kernel().radix_bits()));
             idempotents.append(&factor);
             let mut prime = part.modulus().to_vec();
             prime.resize(whole.limbs(), 0);
             whole.mul_assign(&mut factor, &whole.lift(&prime, 1));
             idempotents.append(&factor);
         }
-        let cofactor = |part: &Ring, other: &Ring| {
-            let (engine, limbs) = (part.engine(), part.limbs());
-            let mut digits = engine.portable().split(other.modulus());
-            let in_montgomery_form = engine.decode_digits(part.lift(other.modulus(), 1).residue(0));
-            digits[limbs..].copy_from_slice(&in_montgomery_form[..limbs]);
-            part.residues_of(&engine.encode_digits(&digits))
+        let projection = |part: &Ring| {
+            let kernel = part.kernel();
+            let mut factors = part.ones(1);
+            factors.append(&part.power_of_two(kernel.cut_bits()));
+            let mut multiples = factors.clone();
+            let modulus = part.lift(whole.modulus(), 1);
+            part.mul_assign(&mut multiples, &modulus.gather([0, 0]));
+            factors.append(&multiples);
+            let mut limbs = part.empty(4);
+            for digits in part.digits(&factors).chunks_exact(2 * part.limbs()) {
+                limbs.push_limbs(&kernel.encode_digits(digits));
+            }
+            limbs
         };
-        let [p, q] = parts;
-        let cofactors = [cofactor(p, q), cofactor(q, p)];
-        Self { whole: whole.clone(), parts: parts.map(Ring::clone), cofactors, idempotents }
+        let projections = parts.map(projection);
+        Self { whole: whole.clone(), parts: parts.map(Ring::clone), projections, idempotents }
     }
 
     /// The residues mod the square of one of the factors.
-    pub(crate) fn project(&self, part: usize, x: &Residues) -> Residues {
-        let (ring, whole) = (&self.parts[part], &self.whole);
-        let constants = [ring.one(), self.cofactors[part].residue(0)];
-        match ring.engine().project((whole.engine(), x.limbs()), constants) {
-            Some(limbs) => ring.residues_of(&limbs),
-            None => ring.lift(&whole.lower(x), x.len()),
-        }
+    pub(crate) fn project(&self, factor: Factor, x: &Residues) -> Residues {
+        let (ring, factors) = (&self.parts[factor as usize], &self.projections[factor as usize]);
+        let factors = [0, 1, 2, 3].map(|k| factors.residue(k));
+        ring.residues_of(&ring.kernel().project((self.whole.kernel(), x.limbs()), factors))
     }
 
     /// The residues mod n^2 that are these mod the squares of the factors.
     pub(crate) fn combine(&self, [p, q]: [&Residues; 2]) -> Residues {
-        let whole = self.whole.engine();
-        let engines = self.parts.each_ref().map(Ring::engine);
+        let kernels = self.parts.each_ref().map(Ring::kernel);
         let factors = [0, 1, 2, 3].map(|k| self.idempotents.residue(k));
-        if let Some(limbs) = whole.combine([(engines[0], p.limbs()), (engines[1], q.limbs())], factors) {
-            return self.whole.residues_of(&limbs);
-        }
-        let halves = |x: &Residues, side: usize, half: usize| {
-            let mut out = self.whole.empty(x.len());
-            for at in 0..x.len() {
-                let digits = engines[side].decode_digits(x.residue(at));
-                let limbs = digits.len() / 2;
-                let mut digit = Zeroizing::new(vec![0; 4 * limbs]);
-                digit[..limbs].copy_from_slice(&digits[half * limbs..][..limbs]);
-                out.push_limbs(&whole.encode_digits(&digit));
-            }
-            whole.mul(out.limbs_mut(), Factors::One(factors[2 * side + half]));
-            out
-        };
-        let mut out = halves(p, 0, 0);
-        for addend in [halves(p, 0, 1), halves(q, 1, 0), halves(q, 1, 1)] {
-            self.whole.add_assign(&mut out, &addend);
-        }
-        out
+        let parts = [(kernels[0], p.limbs()), (kernels[1], q.limbs())];
+        self.whole.residues_of(&self.whole.kernel().combine(parts, factors))
     }
 }

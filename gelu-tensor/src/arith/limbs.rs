@@ -13,6 +13,15 @@ pub(crate) fn add_assign(x: &mut [u64], y: &[u64]) -> bool {
     carry
 }
 
+/// `x + y -> x`, where y has fewer limbs and the sum fits.
+pub(crate) fn add_shorter(x: &mut [u64], y: &[u64]) {
+    let (low, high) = x.split_at_mut(y.len());
+    let mut carry = add_assign(low, y);
+    for limb in high {
+        (*limb, carry) = limb.carrying_add(0, carry);
+    }
+}
+
 /// `x - y -> out`, returning the borrow (0 or 1).
 #[inline(always)]
 pub(crate) fn sub_into(out: &mut [u64], x: &[u64], y: &[u64]) -> u64 {
@@ -125,6 +134,21 @@ pub(crate) fn mul_into(out: &mut [u64], x: &[u64], y: &[u64]) {
     }
 }
 
+/// `x y`.
+pub(crate) fn product(x: &[u64], y: &[u64]) -> Vec<u64> {
+    let mut out = vec![0; x.len() + y.len()];
+    mul_into(&mut out, x, y);
+    out
+}
+
+/// The remainder by a public divisor.
+pub(crate) fn remainder(limbs: &[u64], divisor: u64) -> u64 {
+    limbs.iter().rev().fold(0, |rest, &limb| {
+        let wide = u128::from(rest) << 64 | u128::from(limb);
+        (wide % u128::from(divisor)) as u64
+    })
+}
+
 /// Whether `x < y`, both with the same number of limbs.
 pub(crate) fn less_than(x: &[u64], y: &[u64]) -> Choice {
     let mut borrow = false;
@@ -144,8 +168,7 @@ pub(crate) fn bit_length_vartime(limbs: &[u64]) -> usize {
 
 /// The number as a `BigUint`. Variable-time: for public numbers.
 pub(crate) fn to_biguint(limbs: &[u64]) -> BigUint {
-    let bytes: Vec<u8> = limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect();
-    BigUint::from_bytes_le(&bytes)
+    BigUint::from_bytes_le(&to_le_bytes(limbs))
 }
 
 /// The number in `count` limbs; higher limbs are cut off. Variable-time: for public numbers.
@@ -165,6 +188,13 @@ pub(crate) fn from_le_bytes(bytes: &[u8]) -> Vec<u64> {
             u64::from_le_bytes(limb)
         })
         .collect()
+}
+
+/// Limbs to little-endian bytes.
+pub(crate) fn to_le_bytes(limbs: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(8 * limbs.len());
+    limbs.iter().for_each(|limb| bytes.extend_from_slice(&limb.to_le_bytes()));
+    bytes
 }
 
 #[cfg(test)]

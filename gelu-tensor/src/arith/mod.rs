@@ -10,8 +10,20 @@ mod crt;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // the one place for it: see its documentation
 mod ifma;
+#[cfg(not(target_arch = "x86_64"))]
+mod ifma {
+    pub(super) enum Ifma {}
+
+    impl Ifma {
+        pub(super) fn detect() -> Option<super::portable::Portable> {
+            None
+        }
+    }
+}
+mod inverse;
+mod kernel;
 pub(crate) mod limbs;
-mod limit;
+mod operands;
 mod operations;
 mod portable;
 mod power;
@@ -20,14 +32,14 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-pub use backend::Backend;
-pub use comb::Comb;
-pub(crate) use crt::Crt;
-pub use limit::Limit;
+pub use backend::{Backend, MAX_LANES};
+pub(crate) use comb::Comb;
+pub(crate) use crt::{Crt, Factor};
 pub use operations::Operations;
 pub use power::Exponent;
-pub use residues::{Entry, Residues};
-pub use ring::{MODULUS_BITS, Ring};
+pub(crate) use residues::Entry;
+pub use residues::Residues;
+pub(crate) use ring::Ring;
 
 /// From 1 in Montgomery form to `2^exponent`, by squaring and doubling (`double` adds its second argument to the
 /// first). The steps depend on the exponent only, which is public.

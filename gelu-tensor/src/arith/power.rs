@@ -1,3 +1,5 @@
+//! Exponents of public length and secret value.
+
 use zeroize::Zeroizing;
 
 use super::limbs::{BitRange, bits};
@@ -9,18 +11,18 @@ pub struct Exponent {
 }
 
 impl Exponent {
-    /// The exponent in little-endian limbs, which has at most `64 * limbs.len()` bits.
+    /// Returns the exponent in little-endian limbs, which has at most `64 * limbs.len()` bits.
     pub fn new(limbs: Vec<u64>) -> Self {
         let bits = 64 * limbs.len();
         Self { limbs: Zeroizing::new(limbs), bits }
     }
 
     /// The same exponent, which is known to have at most `bits` bits.
-    pub fn of_bits(self, bits: usize) -> Self {
+    pub(crate) fn of_bits(self, bits: usize) -> Self {
         Self { bits: bits.min(self.bits), ..self }
     }
 
-    /// How many bits it may have: what the time of an exponentiation depends on.
+    /// Returns the number of bits that it may have: what the time of an exponentiation depends on.
     pub fn bits(&self) -> usize {
         self.bits
     }

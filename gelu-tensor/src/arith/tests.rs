@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::limbs::{from_biguint, to_biguint};
 use super::ring::MODULUS_BITS;
-use super::{Backend, Comb, Crt, Exponent, Residues, Ring};
+use super::{Backend, Comb, Crt, Exponent, Factor, Residues, Ring};
 
 fn random_modulus(rng: &mut ChaCha20Rng, bits: usize) -> BigUint {
     let mut n: BigUint = rng.sample(RandomBits::new(bits as u64));
@@ -26,13 +26,13 @@ fn moduli(rng: &mut ChaCha20Rng) -> Vec<BigUint> {
 
 /// Each modulus with every backend that this machine has.
 fn rings(moduli: impl IntoIterator<Item = BigUint>) -> Vec<(BigUint, Ring)> {
-    let backends = [Backend::Portable, Backend::Ifma].into_iter().filter(|backend| backend.is_available());
+    let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
     moduli
         .into_iter()
         .flat_map(|n| backends.clone().map(move |backend| (n.clone(), backend)))
         .map(|(n, backend)| {
             let limbs = from_biguint(&n, n.bits().div_ceil(64) as usize);
-            let ring = Ring::with_backend(&limbs, backend).unwrap();
+            let ring = Ring::new(&limbs, backend).unwrap();
             assert_eq!(ring.backend(), backend);
             (n, ring)
         })
@@ -143,7 +143,7 @@ fn residues_go_to_the_factors_and_back() {
                 let [(_, whole), (_, p_ring), (_, q_ring)] = all.each_ref().map(|rings| &rings[at]);
                 let crt = Crt::new(whole, [p_ring, q_ring], &lift(whole, std::slice::from_ref(&idempotent)));
                 let residues = lift(whole, &x);
-                let parts = [0, 1].map(|part| crt.project(part, &residues));
+                let parts = [Factor::P, Factor::Q].map(|factor| crt.project(factor, &residues));
                 for ((part, ring), square) in parts.iter().zip([p_ring, q_ring]).zip(&squares) {
                     let expected: Vec<_> = x.iter().map(|x| x % square).collect();
                     assert_eq!(lower(ring, part), expected, "{bits} bits, {}", whole.backend());
@@ -259,14 +259,14 @@ fn inverses_and_units() {
 
 #[test]
 fn moduli_of_other_forms_are_refused() {
-    assert!(Ring::new(&[1; 5]).is_err());
-    assert!(Ring::new(&[]).is_err());
+    assert!(Ring::new(&[1; 5], Backend::Portable).is_err());
+    assert!(Ring::new(&[], Backend::Portable).is_err());
     let mut even = vec![u64::MAX; 16];
     even[0] -= 1;
-    assert!(Ring::new(&even).is_err());
+    assert!(Ring::new(&even, Backend::Portable).is_err());
     let mut short = vec![u64::MAX; 16];
     short[15] >>= 1;
-    assert!(Ring::new(&short).is_err());
+    assert!(Ring::new(&short, Backend::Portable).is_err());
 }
 
 proptest! {

@@ -35,17 +35,17 @@ impl fmt::Display for Strategy {
 
 /// The size of an integer matrix times a ciphertext matrix: what its cost depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MatmulShape {
+pub(crate) struct MatmulShape {
     /// Rows of the integer matrix.
-    pub outputs: usize,
+    pub(crate) outputs: usize,
     /// Ciphertexts in a column.
-    pub taps: usize,
+    pub(crate) taps: usize,
     /// Columns of ciphertexts.
-    pub columns: usize,
+    pub(crate) columns: usize,
     /// Distinct ciphertexts in all columns.
-    pub ciphertexts: usize,
+    pub(crate) ciphertexts: usize,
     /// The integers.
-    pub weights: WeightRange,
+    pub(crate) weights: WeightRange,
 }
 
 impl MatmulShape {
@@ -53,7 +53,7 @@ impl MatmulShape {
     const MAX_WINDOW: usize = 8;
 
     /// The cheapest strategy on vectors of so many lanes, by the count of its operations.
-    pub fn cheapest(&self, lanes: usize) -> Strategy {
+    pub(crate) fn cheapest(&self, lanes: usize) -> Strategy {
         let subsets = (1..=Self::MAX_SUBSET).map(|inputs| Strategy::Subset { inputs });
         let windows = (1..=Self::MAX_WINDOW).map(|bits| Strategy::Window { bits });
         let weight = |strategy: &Strategy| self.weight(*strategy, lanes);
@@ -61,14 +61,14 @@ impl MatmulShape {
     }
 
     /// The operations mod n^2 that a strategy takes, exactly.
-    pub fn operations(&self, strategy: Strategy) -> Operations {
+    pub(crate) fn operations(&self, strategy: Strategy) -> Operations {
         self.count(strategy, 1)
     }
 
     /// The time that a strategy takes on vectors of so many lanes, in hundredths of a product: lanes that stay empty
     /// take as much as full ones.
-    pub fn weight(&self, strategy: Strategy, lanes: usize) -> u64 {
-        self.count(strategy, lanes as u64).cost()
+    pub(crate) fn weight(&self, strategy: Strategy, lanes: usize) -> u64 {
+        self.count(strategy, lanes.max(1) as u64).cost()
     }
 
     /// The operations, where what is done side by side fills whole vectors.

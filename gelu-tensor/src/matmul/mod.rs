@@ -12,19 +12,17 @@ mod tests;
 
 use std::ops::Range;
 
-pub use cost::{MatmulShape, Strategy};
+pub(crate) use cost::MatmulShape;
+pub use cost::Strategy;
 use rayon::prelude::*;
 
 use self::look_ups::LookUps;
 use self::tables::Tables;
-use crate::arith::{Entry, Residues, Ring};
+use crate::arith::{Entry, MAX_LANES, Residues, Ring};
 use crate::{Error, WeightRange};
 
 /// Columns whose subset tables are held at a time, which bounds their memory.
 const COLUMN_BLOCK: usize = 64;
-
-/// Outputs, tables or sums that one task works on: as many as the widest vector has lanes.
-const SIDE_BY_SIDE: usize = 8;
 
 /// A matrix of ciphertexts as lists of indices into a pool.
 pub(crate) struct Columns {
@@ -110,7 +108,7 @@ pub(crate) fn multiply(
         );
         if let Some(offsets) = offsets? {
             sums.par_iter_mut().enumerate().for_each(|(part, sums)| {
-                let first = part * SIDE_BY_SIDE;
+                let first = part * MAX_LANES;
                 let columns = (first..first + sums.len()).map(|output| output / matrix.rows());
                 ring.mul_assign(sums, &offsets.gather(columns));
             });
@@ -128,9 +126,9 @@ fn horner(ring: &Ring, look_ups: &LookUps, tables: &Tables, (count, rows): (usiz
     let parts = parts(count, look_ups.digits);
     let digits = look_ups.digits / parts;
     let runs = |count: usize| {
-        (0..count.div_ceil(SIDE_BY_SIDE))
+        (0..count.div_ceil(MAX_LANES))
             .into_par_iter()
-            .map(move |run| run * SIDE_BY_SIDE..count.min((run + 1) * SIDE_BY_SIDE))
+            .map(move |run| run * MAX_LANES..count.min((run + 1) * MAX_LANES))
     };
     // Output by output, part by part.
     let sums = runs(count * parts).map(|run| {
@@ -165,7 +163,7 @@ fn horner(ring: &Ring, look_ups: &LookUps, tables: &Tables, (count, rows): (usiz
         let of = |part: usize| {
             let mut factors = ring.empty(outputs.len());
             for at in outputs.clone().map(|output| output * parts + part) {
-                factors.append_one(&sums[at / SIDE_BY_SIDE], at % SIDE_BY_SIDE);
+                factors.append_one(&sums[at / MAX_LANES], at % MAX_LANES);
             }
             factors
         };
@@ -182,8 +180,8 @@ fn horner(ring: &Ring, look_ups: &LookUps, tables: &Tables, (count, rows): (usiz
 /// In how many parts, of equally many digits, Horner's rule goes over so many digits of the weights of so many outputs.
 /// Few outputs leave lanes and threads empty, which the digits fill if each is a part.
 fn parts(outputs: usize, digits: usize) -> usize {
-    const FEW: usize = 4 * SIDE_BY_SIDE;
-    if outputs < FEW && !outputs.is_multiple_of(SIDE_BY_SIDE) { digits } else { 1 }
+    const FEW: usize = 4 * MAX_LANES;
+    if outputs < FEW && !outputs.is_multiple_of(MAX_LANES) { digits } else { 1 }
 }
 
 /// For each column what takes the offset of signed weights back: `-2^(k-1)` times the sum of its ciphertexts, for

@@ -2,8 +2,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Columns, SIDE_BY_SIDE, Strategy};
-use crate::arith::{Entry, Residues, Ring};
+use super::{Columns, Strategy};
+use crate::arith::{Entry, MAX_LANES, Residues, Ring};
 
 /// The tables of products of some columns' ciphertexts.
 ///
@@ -43,7 +43,7 @@ impl Tables {
         // The last group of a column may be smaller.
         let full: Vec<_> = all(0..columns.taps / group).collect();
         let rest: Vec<_> = all(columns.taps / group..per_column).collect();
-        let runs: Vec<_> = full.chunks(SIDE_BY_SIDE).chain(rest.chunks(SIDE_BY_SIDE)).collect();
+        let runs: Vec<_> = full.chunks(MAX_LANES).chain(rest.chunks(MAX_LANES)).collect();
         let inputs = |(column, index): (usize, usize)| {
             let start = index * group;
             &columns.column(column)[start..columns.taps.min(start + group)]
@@ -79,11 +79,10 @@ impl Tables {
     /// For each ciphertext of the pool its powers below `2^window`.
     fn powers(ring: &Ring, columns: &Columns, block: Range<usize>, window: usize) -> Self {
         let count = columns.pool.len();
-        let batches = (0..count.div_ceil(SIDE_BY_SIDE))
+        let batches = (0..count.div_ceil(MAX_LANES))
             .into_par_iter()
             .map(|batch| {
-                let factors =
-                    columns.pool.gather(batch * SIDE_BY_SIDE..count.min((batch + 1) * SIDE_BY_SIDE));
+                let factors = columns.pool.gather(batch * MAX_LANES..count.min((batch + 1) * MAX_LANES));
                 let mut powers = ring.empty(factors.len() << window);
                 powers.append(&ring.ones(factors.len()));
                 powers.append(&factors);
@@ -95,8 +94,8 @@ impl Tables {
             })
             .collect();
         let place = |&input: &u32| {
-            let (batch, first) = (input as usize / SIDE_BY_SIDE, input as usize % SIDE_BY_SIDE);
-            let stride = SIDE_BY_SIDE.min(count - batch * SIDE_BY_SIDE);
+            let (batch, first) = (input as usize / MAX_LANES, input as usize % MAX_LANES);
+            let stride = MAX_LANES.min(count - batch * MAX_LANES);
             Place { batch: batch as u32, first: first as u32, stride: stride as u32, whole: 1 }
         };
         let places = block.flat_map(|column| columns.column(column)).map(place).collect();
@@ -126,9 +125,9 @@ impl Tables {
     /// For each column the sum of all its ciphertexts.
     pub(super) fn column_sums(&self, ring: &Ring) -> Residues {
         let columns = self.places.len() / self.per_column;
-        let parts: Vec<Residues> = (0..columns.div_ceil(SIDE_BY_SIDE))
+        let parts: Vec<Residues> = (0..columns.div_ceil(MAX_LANES))
             .into_par_iter()
-            .map(|part| part * SIDE_BY_SIDE..columns.min((part + 1) * SIDE_BY_SIDE))
+            .map(|part| part * MAX_LANES..columns.min((part + 1) * MAX_LANES))
             .map(|part| {
                 let whole = |column: usize, table: usize| {
                     self.entry(column, table, self.places[column * self.per_column + table].whole)

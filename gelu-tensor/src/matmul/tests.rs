@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
-use crate::paillier::{KeyBits, Randomizer, SecretKey};
+use crate::paillier::{KeyBits, SecretKey};
 use crate::{
     Contents, EncTensor, EncTensorHeader, FixedTensor, Flood, Format, IntWeights, LinearMap, MapWeights,
     Packing, RingBits, Shape, SlotLayout, WeightRange,
@@ -11,7 +11,7 @@ use crate::{
 
 /// A key of one test, so that its ring counts no operations of others.
 fn key(rng: &mut ChaCha20Rng) -> SecretKey {
-    SecretKey::generate(KeyBits::Bits1024, rng).unwrap()
+    crate::testing::secret_key(KeyBits::Bits1024, rng).unwrap()
 }
 
 fn strategies() -> impl Iterator<Item = Strategy> {

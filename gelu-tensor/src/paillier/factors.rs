@@ -2,16 +2,17 @@
 
 use num_bigint::BigUint;
 
+use crate::arith::limbs;
+
 fn is_prime(number: u32) -> bool {
     (2..number)
         .take_while(|divisor| divisor * divisor <= number)
         .all(|divisor| !number.is_multiple_of(divisor))
 }
 
-/// The remainder of a public number.
 fn remainder(n: &BigUint, divisor: u32) -> u32 {
-    let divisor = u64::from(divisor);
-    n.iter_u32_digits().rev().fold(0, |rest, digit| (rest << 32 | u64::from(digit)) % divisor) as u32
+    let limbs: Vec<u64> = n.iter_u64_digits().collect();
+    limbs::remainder(&limbs, divisor.into()) as u32
 }
 
 /// An odd prime factor below 1,000. One remainder tells of three primes, whose product is below 2^30.

@@ -5,13 +5,13 @@
 //! [subgroup keys](KeyType::Subgroup), with an h of small order and a shorter rho.
 
 mod factors;
-mod numbers;
+mod hiding;
 mod parameters;
 mod pool;
+mod primes;
 mod public;
 mod secret;
 mod side;
-mod subgroup;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -21,17 +21,27 @@ use rand::CryptoRng;
 
 use crate::arith::Residues;
 
+pub use hiding::{HidingExponents, HidingRandomizers};
 pub use parameters::{KeyBits, KeyParameters, KeyType};
-pub use pool::RandomnessPool;
-pub use public::{HidingExponents, HidingRandomizers, PublicKey};
+pub use pool::{Filler, RandomnessPool};
+pub use public::PublicKey;
 pub use secret::{SecretKey, SecretKeyBytes};
 
 /// Who can make the random factors `h^rho` of ciphertexts: anyone by the public key, its owner faster by the primes,
 /// and a [pool](RandomnessPool) that has made some before.
-pub trait Randomizer: Sync {
-    /// The key under which it encrypts.
+pub trait Randomizer: sealed::Sealed + Sync {
+    /// Returns the key under which it encrypts.
     fn public_key(&self) -> &PublicKey;
 
-    /// `count` fresh encryptions of zero. Never hand one out twice.
+    /// Returns `count` fresh encryptions of zero. Never hand one out twice.
     fn randomizers(&self, rng: &mut dyn CryptoRng, count: usize) -> Residues;
+}
+
+/// A foreign one could give residues of another ring, or others than it was asked for.
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::PublicKey {}
+    impl Sealed for super::SecretKey {}
+    impl Sealed for super::RandomnessPool {}
 }

@@ -1,3 +1,8 @@
+//! Sizes and types of keys, and the lengths of exponents that follow from them.
+
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -23,7 +28,7 @@ impl KeyBits {
     /// All of them, smallest first.
     pub const ALL: [Self; 4] = [Self::Bits1024, Self::Bits2048, Self::Bits3072, Self::Bits4096];
 
-    /// The size in bits.
+    /// Returns the size in bits.
     pub fn bits(self) -> usize {
         match self {
             Self::Bits1024 => 1024,
@@ -38,7 +43,7 @@ impl KeyBits {
         self.bits() / 64
     }
 
-    /// Bits that the slots of one plaintext may fill together: two fewer than n has, so that every sum of slots
+    /// Returns the bits that the slots of one plaintext may fill together: two fewer than n has, so that every sum of slots
     /// and its negative stay below n.
     pub fn slot_capacity_bits(self) -> usize {
         self.bits() - 2
@@ -62,6 +67,24 @@ impl TryFrom<usize> for KeyBits {
     }
 }
 
+/// Prints `2048`.
+impl fmt::Display for KeyBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bits().fmt(f)
+    }
+}
+
+impl FromStr for KeyBits {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|size| size.to_string() == text).ok_or_else(|| Error::Key {
+            rule: "n must have 1024, 2048, 3072 or 4096 bits",
+            found: format!("`{text}`"),
+        })
+    }
+}
+
 /// How a key is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,12 +103,31 @@ impl KeyType {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Djn, Self::Subgroup];
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Djn => "djn",
             Self::Subgroup => "subgroup",
         }
+    }
+}
+
+/// Prints its name.
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for KeyType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let named = Self::ALL.into_iter().find(|key_type| key_type.name() == name);
+        named.ok_or_else(|| Error::Key {
+            rule: "its type must be djn or subgroup",
+            found: format!("`{name}`"),
+        })
     }
 }
 
@@ -107,7 +149,7 @@ impl From<KeyBits> for KeyParameters {
 }
 
 impl KeyParameters {
-    /// Bits of rho, the exponent of a fresh encryption.
+    /// Returns the bits of rho, the exponent of a fresh encryption.
     pub fn encryption_exponent(self) -> usize {
         match self.key_type {
             KeyType::Djn => self.size.bits() / 2,
@@ -115,7 +157,7 @@ impl KeyParameters {
         }
     }
 
-    /// Bits of the exponent of a decryption modulo each prime.
+    /// Returns the bits of the exponent of a decryption modulo each prime.
     pub fn decryption_exponent(self) -> usize {
         match self.key_type {
             KeyType::Djn => self.size.bits() / 2,
@@ -123,12 +165,12 @@ impl KeyParameters {
         }
     }
 
-    /// Bits of each of `count` random exponents that hide exponents of up to `hidden_bits` bits from somebody who knows
+    /// Returns the bits of each of `count` random exponents that hide exponents of up to `hidden_bits` bits from somebody who knows
     /// the group, to a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h. A few
     /// get those at once: that takes less time than another table.
     pub fn hiding_exponent(self, hidden_bits: usize, count: usize) -> usize {
         const FEW: usize = 32;
-        if count > FEW && hidden_bits + HIDING_BITS <= self.short_exponent() {
+        if count > FEW && hidden_bits <= self.short_exponent() - HIDING_BITS {
             self.short_exponent()
         } else {
             self.long_exponent()
@@ -149,7 +191,7 @@ impl KeyParameters {
         }
     }
 
-    /// Bits of each of the two primes whose product is half the order of h.
+    /// Returns the bits of each of the two primes whose product is half the order of h.
     pub fn subgroup_prime(self) -> usize {
         match self.size {
             KeyBits::Bits1024 => 160,

@@ -1,20 +1,18 @@
+//! Public keys: their checks, tables and encryptions, and the encoding of ciphertexts.
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use num_bigint::BigUint;
-use num_integer::Integer;
 use rand::CryptoRng;
 use rayon::prelude::*;
 
 use super::factors::{perfect_power, small_factor};
 use super::{KeyBits, KeyParameters, KeyType, Randomizer};
 use crate::Error;
-use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint};
-use crate::arith::{Comb, Exponent, Operations, Residues, Ring};
-
-/// Ciphertexts that share a vector on the backend that has the longest.
-pub(super) const LANES: usize = 8;
+use crate::arith::limbs::{from_biguint, from_le_bytes, to_biguint, to_le_bytes};
+use crate::arith::{Backend, Comb, Exponent, MAX_LANES, Operations, Residues, Ring};
 
 /// The most ciphertexts that share a pass over a comb's table.
 const MOST_TOGETHER: usize = 32;
@@ -29,10 +27,10 @@ struct Inner {
     /// The same ring with a count of its own: what decoding and its checks take.
     checking: Ring,
     h: Residues,
+    h_inverse: Residues,
     fingerprint: [u8; 32],
     /// The table for encryption.
     encryption: OnceLock<Comb>,
-    /// Tables for short and for long hiding exponents.
     hiding: [OnceLock<Comb>; 2],
 }
 
@@ -44,43 +42,54 @@ impl PublicKey {
     /// [`Error::Key`] when n has another size than [`KeyBits`] allows, is even, has a factor below 1,000 or is a
     /// perfect power; when h is not below n^2, no unit, or 1.
     pub fn from_le_bytes(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
-        Self::check(key_type, n, h, Trust::Peer)
+        let [n, h] = [n, h].map(BigUint::from_bytes_le);
+        check_size(&n)?;
+        if let Some(factor) = small_factor(&n) {
+            return Err(key_error("n must have no small factor", format!("a multiple of {factor}")));
+        }
+        if let Some(root) = perfect_power(&n) {
+            return Err(key_error("n must not be a perfect power", format!("a power of exponent {root}")));
+        }
+        Self::new(key_type, [&n, &h], Backend::detect())
     }
 
-    /// The key whose n is the product of known primes: the slow checks would tell nothing.
-    pub(super) fn from_owner(key_type: KeyType, n: &[u8], h: &[u8]) -> Result<Self, Error> {
-        Self::check(key_type, n, h, Trust::Owner)
+    /// Returns the key with its arithmetic done by another backend than the [fastest](Backend::detect) there is, which keys
+    /// are made on. Ciphertexts under one do not go with those under the other, except as bytes.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when this machine does not have it.
+    pub fn on(self, backend: Backend) -> Result<Self, Error> {
+        if self.backend() == backend {
+            return Ok(self);
+        }
+        let ring = Ring::new(self.0.ring.modulus(), backend)?;
+        let to = ring.counted_apart();
+        let h = [&self.0.h, &self.0.h_inverse].map(|h| to.lift(&self.0.ring.lower(h), 1));
+        Ok(Self::of(self.parameters(), ring, h, self.0.fingerprint))
     }
 
-    fn check(key_type: KeyType, n: &[u8], h: &[u8], trust: Trust) -> Result<Self, Error> {
-        let key_error = |rule, found: String| Error::Key { rule, found };
-        let modulus = BigUint::from_bytes_le(n);
-        let size = KeyBits::try_from(modulus.bits() as usize)?;
-        if !modulus.bit(0) {
-            return Err(key_error("n must be odd", "an even n".into()));
-        }
-        if trust == Trust::Peer {
-            if let Some(factor) = small_factor(&modulus) {
-                return Err(key_error("n must have no small factor", format!("a multiple of {factor}")));
-            }
-            if let Some(root) = perfect_power(&modulus) {
-                return Err(key_error(
-                    "n must not be a perfect power",
-                    format!("a power of exponent {root}"),
-                ));
-            }
-        }
-        let value = BigUint::from_bytes_le(h);
-        let square = &modulus * &modulus;
-        if value >= square {
+    /// Returns the backend that does the key's arithmetic.
+    pub fn backend(&self) -> Backend {
+        self.0.ring.backend()
+    }
+
+    /// The key of n and h, without the checks that take long and tell its owner nothing.
+    pub(super) fn new(
+        key_type: KeyType,
+        [modulus, value]: [&BigUint; 2],
+        backend: Backend,
+    ) -> Result<Self, Error> {
+        let size = check_size(modulus)?;
+        if *value >= modulus * modulus {
             return Err(key_error("h must be below n^2", format!("{} bits", value.bits())));
         }
-        if value.gcd(&modulus) != BigUint::from(1u8) || value == BigUint::from(1u8) {
+        let ring = Ring::new(&from_biguint(modulus, size.limbs()), backend)?;
+        let apart = ring.counted_apart();
+        let h = apart.lift(&from_biguint(value, 2 * size.limbs()), 1);
+        let inverse = apart.invert_vartime(&h).filter(|_| *value != BigUint::from(1u8));
+        let Some(inverse) = inverse else {
             return Err(key_error("h must be a unit mod n^2 other than 1", "one that is not".into()));
-        }
-        let ring = Ring::new(&from_biguint(&modulus, size.limbs()))?;
-        let checking = ring.counted_apart();
-        let h = checking.lift(&from_biguint(&value, 2 * size.limbs()), 1);
+        };
         let mut digest = hmac_sha256::Hash::new();
         digest.update(match key_type {
             KeyType::Djn => b"gelu-net paillier public key v1".as_slice(),
@@ -88,15 +97,15 @@ impl PublicKey {
         });
         digest.update(modulus.to_bytes_le());
         digest.update(value.to_bytes_le());
-        Ok(Self(Arc::new(Inner {
-            parameters: KeyParameters { size, key_type },
-            ring,
-            checking,
-            h,
-            fingerprint: digest.finalize(),
-            encryption: OnceLock::new(),
-            hiding: Default::default(),
-        })))
+        let parameters = KeyParameters { size, key_type };
+        Ok(Self::of(parameters, ring, [h, inverse], digest.finalize()))
+    }
+
+    fn of(parameters: KeyParameters, ring: Ring, h: [Residues; 2], fingerprint: [u8; 32]) -> Self {
+        let checking = ring.counted_apart();
+        let (encryption, hiding) = (OnceLock::new(), Default::default());
+        let [h, h_inverse] = h;
+        Self(Arc::new(Inner { parameters, ring, checking, h, h_inverse, fingerprint, encryption, hiding }))
     }
 
     /// The size of n.
@@ -110,24 +119,43 @@ impl PublicKey {
     }
 
     /// The ring of its ciphertexts.
-    pub fn ring(&self) -> &Ring {
+    pub(crate) fn ring(&self) -> &Ring {
         &self.0.ring
     }
 
+    /// Returns the operations mod n^2 that computing with its ciphertexts has taken so far.
+    pub fn operations(&self) -> Operations {
+        self.0.ring.operations()
+    }
+
+    /// Returns n.
+    pub fn modulus(&self) -> BigUint {
+        to_biguint(self.0.ring.modulus())
+    }
+
     /// Returns the operations mod n^2 that decoding and checking of ciphertexts (and of the key) have taken so far, which
-    /// the [ring](Self::ring)'s own count leaves out.
+    /// [`operations`](Self::operations) leaves out.
     pub fn check_operations(&self) -> Operations {
         self.0.checking.operations()
     }
 
     /// n in little-endian bytes.
     pub fn n_le_bytes(&self) -> Vec<u8> {
-        self.0.ring.modulus().iter().flat_map(|limb| limb.to_le_bytes()).collect()
+        to_le_bytes(self.0.ring.modulus())
+    }
+
+    pub(super) fn h(&self) -> &Residues {
+        &self.0.h
+    }
+
+    /// Tables of h for short and for long hiding exponents.
+    pub(super) fn hiding_tables(&self) -> &[OnceLock<Comb>; 2] {
+        &self.0.hiding
     }
 
     /// h in little-endian bytes, twice as many as n's.
     pub fn h_le_bytes(&self) -> Vec<u8> {
-        self.0.ring.lower(&self.0.h).iter().flat_map(|limb| limb.to_le_bytes()).collect()
+        to_le_bytes(&self.0.ring.lower(&self.0.h))
     }
 
     /// A SHA-256 over a label of the key's type, n and h: what ciphertexts carry to say whose they are.
@@ -146,13 +174,8 @@ impl PublicKey {
     }
 
     /// Encodes ciphertexts as numbers below n^2 of [`ciphertext_bytes`](Self::ciphertext_bytes) each.
-    pub fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
-        let encode = |range| {
-            let limbs = self.0.ring.lower(&ciphertexts.gather(range));
-            let mut bytes = Vec::with_capacity(8 * limbs.len());
-            limbs.iter().for_each(|limb| bytes.extend_from_slice(&limb.to_le_bytes()));
-            bytes
-        };
+    pub(crate) fn encode(&self, ciphertexts: &Residues) -> Vec<u8> {
+        let encode = |range| to_le_bytes(&self.0.ring.lower(&ciphertexts.gather(range)));
         in_runs(ciphertexts.len(), encode).concat()
     }
 
@@ -161,7 +184,7 @@ impl PublicKey {
     /// # Errors
     /// [`Error::Count`] when the bytes are not a whole number of ciphertexts; [`Error::Ciphertext`] when one is not
     /// below n^2, or shares a factor with n (zero does).
-    pub fn decode(&self, bytes: &[u8]) -> Result<Residues, Error> {
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Residues, Error> {
         let width = self.ciphertext_bytes();
         if !bytes.len().is_multiple_of(width) {
             return Err(Error::Count {
@@ -194,13 +217,17 @@ impl PublicKey {
         }
     }
 
-    /// Refuses another key.
+    /// Refuses another key, and the same on another backend.
     ///
     /// # Errors
-    /// [`Error::ForeignKey`].
+    /// [`Error::ForeignKey`]; [`Error::Backend`].
     pub fn check_same(&self, other: &Self) -> Result<(), Error> {
         if self == other {
-            return Ok(());
+            let wanted = other.backend();
+            return match wanted == self.backend() {
+                true => Ok(()),
+                false => Err(Error::Backend { wanted: wanted.to_string() }),
+            };
         }
         Err(Error::ForeignKey {
             expected: Fingerprint(self.fingerprint()).to_string(),
@@ -215,6 +242,15 @@ impl PublicKey {
             let mut sums = ciphertexts.gather(range.clone());
             ring.mul_assign_one_plus(&mut sums, &plaintexts[range.start * limbs..range.end * limbs]);
             sums
+        })
+    }
+
+    /// The products of two batches of ciphertexts.
+    pub(crate) fn multiply(&self, x: &Residues, y: &Residues) -> Residues {
+        self.in_parallel(x.len(), |range| {
+            let mut products = x.gather(range.clone());
+            self.0.ring.mul_assign(&mut products, &y.gather(range));
+            products
         })
     }
 
@@ -238,60 +274,16 @@ impl PublicKey {
     pub(super) fn exponents(&self, rng: &mut dyn CryptoRng, count: usize) -> Vec<Exponent> {
         random_exponents(rng, count, self.0.parameters.encryption_exponent())
     }
-
-    /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
-    /// before the ciphertexts come. What it took, which the ring's own count leaves out.
-    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) -> Operations {
-        self.hiding_comb(self.0.parameters.hiding_exponent(hidden_bits, count)).1
-    }
-
-    /// The random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
-    /// key's owner.
-    pub fn hiding_exponents(
-        &self,
-        rng: &mut dyn CryptoRng,
-        count: usize,
-        hidden_bits: usize,
-    ) -> HidingExponents {
-        let bits = self.0.parameters.hiding_exponent(hidden_bits, count);
-        HidingExponents { key: self.clone(), exponents: random_exponents(rng, count, bits), bits }
-    }
-
-    /// The table for exponents of so many bits, and what it took if it was made now.
-    fn hiding_comb(&self, bits: usize) -> (&Comb, Operations) {
-        let [short, long] = &self.0.hiding;
-        let comb = if bits <= self.0.parameters.short_exponent() { short } else { long };
-        let ring = self.0.ring.counted_apart();
-        // A quick table is made by one thread: none that waits for others may hold this lock.
-        let comb = comb.get_or_init(|| Comb::quick(&ring, &self.0.h, bits));
-        (comb, ring.operations())
-    }
 }
 
-/// Secret exponents of what re-randomises a tensor: drawn first, so that the powers can be made beside other work.
-pub struct HidingExponents {
-    key: PublicKey,
-    exponents: Vec<Exponent>,
-    bits: usize,
+/// The size of n, which is odd.
+fn check_size(n: &BigUint) -> Result<KeyBits, Error> {
+    let size = KeyBits::try_from(n.bits() as usize)?;
+    if n.bit(0) { Ok(size) } else { Err(key_error("n must be odd", "an even n".into())) }
 }
 
-impl HidingExponents {
-    /// Their powers of h.
-    pub fn powers(&self) -> HidingRandomizers {
-        let (comb, _) = self.key.hiding_comb(self.bits);
-        let powers = self
-            .key
-            .in_parallel(self.exponents.len(), |range| comb.power(&self.key.0.ring, &self.exponents[range]));
-        HidingRandomizers { key: self.key.clone(), powers, bits: self.bits }
-    }
-}
-
-/// Random factors that re-randomise a tensor, each to be used once.
-pub struct HidingRandomizers {
-    pub(crate) key: PublicKey,
-    pub(crate) powers: Residues,
-    /// Bits of their exponents.
-    pub(crate) bits: usize,
+fn key_error(rule: &'static str, found: String) -> Error {
+    Error::Key { rule, found }
 }
 
 /// Runs `work` on runs of a few indices in parallel: what it makes, in order. A single run stays on the calling thread.
@@ -307,13 +299,13 @@ fn in_runs<T: Send>(count: usize, work: impl Fn(Range<usize>) -> T + Sync) -> Ve
 /// Ciphertexts of one task: whole vectors, as few that all threads have work to the end, and up to [`MOST_TOGETHER`],
 /// for every task reads the comb's table once.
 fn batch_for(count: usize, threads: usize) -> usize {
-    let vectors = count.div_ceil(LANES);
+    let vectors = count.div_ceil(MAX_LANES);
     // A pass over the table takes about half as long as the products of one vector.
     let time = |together: &usize| vectors.div_ceil(*together).div_ceil(threads) * (2 * together + 1);
-    LANES * (1..=MOST_TOGETHER / LANES).rev().min_by_key(time).unwrap_or(1)
+    MAX_LANES * (1..=MOST_TOGETHER / MAX_LANES).rev().min_by_key(time).unwrap_or(1)
 }
 
-fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {
+pub(super) fn random_exponents(rng: &mut dyn CryptoRng, count: usize, bits: usize) -> Vec<Exponent> {
     (0..count).map(|_| Exponent::new((0..bits / 64).map(|_| rng.next_u64()).collect())).collect()
 }
 
@@ -328,19 +320,13 @@ impl Randomizer for PublicKey {
         let comb = self.0.encryption.get().unwrap_or_else(|| {
             // Made before the lock is taken: a thread that waits for others meanwhile may be given another encryption,
             // which would wait for this lock for ever.
-            let inverse = ring.invert_vartime(&self.0.h).unwrap_or_else(|| ring.ones(1));
-            let comb = Comb::wide(ring, &self.0.h, &inverse, self.0.parameters.encryption_exponent());
+            let exponent = self.0.parameters.encryption_exponent();
+            let comb = Comb::wide(ring, &self.0.h, &self.0.h_inverse, exponent);
             self.0.encryption.get_or_init(|| comb)
         });
         let exponents = self.exponents(rng, count);
         self.in_parallel(count, |range| comb.power(ring, &exponents[range]))
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trust {
-    Peer,
-    Owner,
 }
 
 impl PartialEq for PublicKey {
@@ -354,13 +340,7 @@ impl Eq for PublicKey {}
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let KeyParameters { size, key_type } = self.0.parameters;
-        write!(
-            f,
-            "PublicKey({} bits, {}, {})",
-            size.bits(),
-            key_type.name(),
-            Fingerprint(&self.0.fingerprint)
-        )
+        write!(f, "PublicKey({size} bits, {key_type}, {})", Fingerprint(&self.0.fingerprint))
     }
 }
 

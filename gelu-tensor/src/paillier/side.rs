@@ -1,8 +1,9 @@
+//! One prime's half of the owner's work.
+
 use rand::CryptoRng;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-use crate::Error;
 use crate::arith::limbs::{conditional_assign, less_than, sub_into, sub_mod};
 use crate::arith::{Comb, Exponent, Residues, Ring};
 
@@ -17,19 +18,18 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// The side of `prime`, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod p^2
-    /// divides `order`.
-    pub(super) fn new(prime: &[u64], other: &[u64], h: &[u64], order: Exponent) -> Result<Self, Error> {
-        let ring = Ring::new(prime)?;
+    /// The side of the prime of a ring, where `other` is the other prime and h the key's h as limbs of n^2, whose order mod
+    /// p^2 divides `order`.
+    pub(super) fn new(ring: Ring, other: &[u64], h: &[u64], order: Exponent) -> Self {
         let h = ring.lift(h, 1);
-        let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..prime.len()]);
+        let h_inverse = inverse_mod_prime(&ring, &ring.digits(&h)[..ring.limbs()]);
         let h_inverse = ring.refine_inverse(&h, &ring.lift(&h_inverse, 1));
         let comb = Comb::wide(&ring, &h, &h_inverse, order.bits());
         let mut side = Self { ring, order, decryption_factor: Zeroizing::new(vec![]), comb };
         let mut order = Zeroizing::new(side.order.limbs().to_vec());
-        order.resize(prime.len(), 0);
+        order.resize(other.len(), 0);
         side.decryption_factor = side.inverse_mod_prime(&side.mul_mod_prime(&order, other));
-        Ok(side)
+        side
     }
 
     pub(super) fn ring(&self) -> &Ring {
@@ -117,16 +117,9 @@ impl Side {
 }
 
 fn inverse_mod_prime(ring: &Ring, x: &[u64]) -> Zeroizing<Vec<u64>> {
-    let mut exponent = ring.modulus().to_vec();
-    // p is odd and larger than 2, so this borrows at most once; the top limb is never touched.
-    let (low, borrow) = exponent[0].overflowing_sub(2);
-    exponent[0] = low;
-    let mut borrow = u64::from(borrow);
-    for limb in &mut exponent[1..] {
-        let (difference, under) = limb.overflowing_sub(borrow);
-        *limb = difference;
-        borrow = u64::from(under);
-    }
+    let [mut exponent, mut two] = [vec![0; x.len()], vec![0; x.len()]];
+    two[0] = 2;
+    sub_into(&mut exponent, ring.modulus(), &two);
     let inverse = ring.power(&ring.lift(x, 1), &Exponent::new(exponent));
     Zeroizing::new(ring.digits(&inverse)[..x.len()].to_vec())
 }

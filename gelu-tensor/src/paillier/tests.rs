@@ -8,12 +8,13 @@ use super::*;
 use crate::Error;
 use crate::arith::limbs::{from_biguint, to_biguint};
 
-static KEY: LazyLock<SecretKey> =
-    LazyLock::new(|| SecretKey::generate(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(7)).unwrap());
+static KEY: LazyLock<SecretKey> = LazyLock::new(|| {
+    crate::testing::secret_key(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(7)).unwrap()
+});
 
 static SUBGROUP_KEY: LazyLock<SecretKey> = LazyLock::new(|| {
     let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
-    SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(8)).unwrap()
+    crate::testing::secret_key(parameters, &mut ChaCha20Rng::seed_from_u64(8)).unwrap()
 });
 
 fn n(key: &SecretKey) -> BigUint {
@@ -44,7 +45,7 @@ fn both_ways_to_encrypt_round_trip_at_every_size() {
     let sizes = KeyBits::ALL;
     for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
         let mut rng = ChaCha20Rng::seed_from_u64(size.bits() as u64);
-        let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rng).unwrap();
+        let key = crate::testing::secret_key(KeyParameters { size, key_type }, &mut rng).unwrap();
         let values = plaintexts(&key, &mut rng);
         for randomizer in [&key as &dyn Randomizer, key.public_key()] {
             let ciphertexts = encrypt(randomizer, &values, &mut rng);

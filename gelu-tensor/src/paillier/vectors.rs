@@ -4,7 +4,7 @@ use num_bigint::BigUint;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use serde::Deserialize;
 
-use super::{PublicKey, Randomizer, SecretKey};
+use super::{PublicKey, SecretKey};
 use crate::arith::limbs::{from_biguint, to_biguint};
 use crate::arith::{Exponent, Residues};
 
@@ -39,7 +39,9 @@ fn keys() -> Vec<(Vectors, SecretKey)> {
     assert_eq!(vectors.iter().map(|vectors| vectors.bits).collect::<Vec<_>>(), [1024, 2048]);
     let key = |vectors: &Vectors| {
         let [p, q] = [&vectors.p, &vectors.q].map(|prime| number(prime).to_bytes_le());
-        SecretKey::from_primes(&p, &q, None, &mut ChaCha20Rng::seed_from_u64(1)).unwrap()
+        SecretKey::from_primes(&p, &q, None, &mut ChaCha20Rng::seed_from_u64(1))
+            .and_then(|key| key.on(crate::testing::backend()))
+            .unwrap()
     };
     let with_key = |vectors| {
         let key = key(&vectors);

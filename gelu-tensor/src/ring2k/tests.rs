@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
 use crate::arith::limbs::{BitRange, wide_bits};
-use crate::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
+use crate::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use crate::tests::maps::random_map;
 use crate::{
     Contents, Decryption, EncChunk, EncRate, EncTensor, EncTensorHeader, Filters, FixedTensor, Format,
@@ -19,7 +19,7 @@ static KEYS: LazyLock<[SecretKey; 2]> = LazyLock::new(|| {
     let mut rng = ChaCha20Rng::seed_from_u64(7);
     KeyType::ALL.map(|key_type| {
         let parameters = KeyParameters { size: KeyBits::Bits1024, key_type };
-        SecretKey::generate(parameters, &mut rng).unwrap()
+        crate::testing::secret_key(parameters, &mut rng).unwrap()
     })
 });
 

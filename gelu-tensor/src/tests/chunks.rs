@@ -109,7 +109,7 @@ fn broken_plaintexts_are_found_in_later_chunks() {
 #[test]
 fn chunks_of_another_key_are_refused() {
     let (values, mut rng) = small();
-    let other = SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap();
+    let other = crate::testing::secret_key(KeyBits::Bits1024, &mut rng).unwrap();
     let layout = images(1, 30);
     let foreign = &values.encrypt(&layout, &other, &mut rng).unwrap().chunks()[0];
     let header = values.header(&layout).unwrap();

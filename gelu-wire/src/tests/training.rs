@@ -9,7 +9,7 @@ use gelu_models::train::private::{
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_tensor::Shape;
-use gelu_tensor::paillier::{KeyBits, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, SecretKey};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};

@@ -17,11 +17,12 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 use super::super::extract::{Extraction, extract};
 use super::super::observe::observe;
 use super::super::reconstruct::correlation;
+use crate::model_args::backend;
 
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     [1, 2].map(|seed| {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap())
+        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap().on(backend().unwrap()).unwrap())
     })
 });
 

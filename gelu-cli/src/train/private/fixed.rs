@@ -22,7 +22,7 @@ struct FixedCheckpoint {
 }
 
 pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
-    let TrainingSetup { plan, config, parameters, clients } = setting.setup.clone();
+    let TrainingSetup { plan, config, parameters, clients, .. } = setting.setup.clone();
     let mut trainer = FixedTrainer::new(plan, config.clone(), parameters, clients)?;
     setting.warn(trainer.leakage());
     let mut kept = Kept { command: command(args), curve: vec![], seconds: 0.0 };

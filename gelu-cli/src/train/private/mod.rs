@@ -19,7 +19,6 @@ use gelu_models::train::private::{
 use gelu_models::train::{Augmentation, Dataset};
 use gelu_net::{TrainingOptions, TrainingSetup};
 use gelu_tensor::RingBits;
-use gelu_tensor::arith::Backend;
 use gelu_tensor::paillier::KeyParameters;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
@@ -29,7 +28,7 @@ pub(crate) use self::report::shares;
 use super::Args;
 use crate::calibrate::CalibrateArgs;
 use crate::datasets::DatasetName;
-use crate::model_args::{KeySize, KeyTypeName};
+use crate::model_args::{KeySize, KeyTypeName, backend};
 
 /// What only private training has.
 #[derive(Clone, Debug, clap::Args)]
@@ -143,6 +142,7 @@ impl Setting {
         );
         let options = TrainingOptions {
             key,
+            backend: backend()?,
             numbers: numbers(args),
             train: args.config(),
             d_max: args.private.d_max,
@@ -202,7 +202,7 @@ fn samples(args: &Args, train: &Arc<Dataset>) -> Vec<Arc<dyn Samples>> {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut setting = Setting::new(args)?;
     let start = Instant::now();
-    let calibration = args.private.calibrate.start(Backend::preferred());
+    let calibration = args.private.calibrate.start(backend()?);
     let done = if args.fixed { fixed::run(args, &mut setting)? } else { masked::run(args, &mut setting)? };
     let seconds = done.seconds_before + start.elapsed().as_secs_f64();
     let calibrated = calibration.map(|calibration| calibration.limits());

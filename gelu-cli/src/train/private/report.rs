@@ -170,7 +170,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
             "ciphertexts",
             "bytes",
         ]);
-        let plan = &setting.plan;
+        let plan = &setting.setup.plan;
         for (index, segment) in (0u32..).zip(plan.segments()) {
             let mut add = |part, direction: &str| {
                 let totals = account.of(Some(part));

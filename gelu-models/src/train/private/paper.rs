@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::arith::Residues;
-use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use gelu_tensor::hazmat::{self, Residues};
+use gelu_tensor::paillier::{PublicKey, SecretKey};
 use num_bigint::{BigInt, BigUint};
 use rand::CryptoRng;
 
@@ -127,7 +127,7 @@ impl PaperTrainer {
         let inverse = BigUint::from(rate)
             .modinv(&turn.modulus)
             .ok_or(PrivateError::Bug("the rate has an inverse mod N"))?;
-        let encrypted_inverse = PublicKey::encrypt_numbers(&*self.server, &[inverse], rng)?;
+        let encrypted_inverse = hazmat::encrypt_numbers(&*self.server, &[inverse], rng)?;
         debug_assert!(rate <= MOST_RATE);
 
         self.learners[at].begin(grant)?;
@@ -162,8 +162,8 @@ impl PaperTrainer {
         };
         // Algorithm 5: the sums of the true steps, encrypted under the server's key.
         let numbers: Vec<BigUint> = totals.iter().map(|&total| residue(total, &turn.modulus)).collect();
-        let sent = PublicKey::encrypt_numbers(&server, &numbers, rng)?;
-        let received = self.server.decrypt_numbers(&sent)?;
+        let sent = hazmat::encrypt_numbers(&server, &numbers, rng)?;
+        let received = hazmat::decrypt_numbers(&self.server, &sent)?;
         let totals: Vec<i64> =
             received.iter().map(|number| centred(number, &turn.modulus)).collect::<Result<_, _>>()?;
         let iterations = self.learners[at].state().turn.as_ref().map_or(0, |(_, done, _)| *done);
@@ -202,30 +202,31 @@ impl PaperTrainer {
 
         // Client.
         let numbers: Vec<BigUint> = values.iter().map(|&value| residue(value, &own)).collect();
-        let sent = PublicKey::encrypt_numbers(key, &numbers, rng)?;
+        let sent = hazmat::encrypt_numbers(key, &numbers, rng)?;
 
         // Server.
-        let engine = public.ring();
         let mut sums: Option<Residues> = None;
         for output in 0..outputs {
             let bias = vec![scalar(output, &turn.masked); images];
-            let mut sum = PublicKey::encrypt_numbers(public, &bias, rng)?;
+            let mut sum = hazmat::encrypt_numbers(public, &bias, rng)?;
             for input in 0..inputs {
                 let weight = &turn.masked[weight(output, input)];
                 self.longest_scalar = self.longest_scalar.max(weight.bits());
-                let column = sent.gather((0..images).map(|image| image * inputs + input));
-                engine.mul_assign(&mut sum, &engine.power(&column, &public.exponent(weight)?));
+                let column =
+                    sent.select(&(0..images).map(|image| image * inputs + input).collect::<Vec<_>>())?;
+                let product = hazmat::power(public, &column, &hazmat::exponent(public, weight)?)?;
+                hazmat::multiply(public, &mut sum, &product)?;
             }
             match &mut sums {
-                Some(sums) => sums.append(&sum),
+                Some(sums) => sums.join(&sum)?,
                 None => sums = Some(sum),
             }
         }
         let sums = sums.ok_or(PrivateError::Bug("a layer has outputs"))?;
-        let answered = public.hide(sums, rng);
+        let answered = hazmat::hide(public, sums, rng)?;
 
         // Client.
-        let received = key.decrypt_numbers(&answered)?;
+        let received = hazmat::decrypt_numbers(key, &answered)?;
         let mut out = vec![0; images * outputs];
         for (at, number) in received.iter().enumerate() {
             let (output, image) = (at / images, at % images);
@@ -244,7 +245,7 @@ impl PaperTrainer {
     /// Algorithm 2, line 11, and equation 2: the server takes masked gradients.
     fn update(&self, rate: u64, updates: &Residues, turn: &mut Turn) -> Result<(), PrivateError> {
         let modulus = turn.modulus.clone();
-        for (masked, update) in turn.masked.iter_mut().zip(self.server.decrypt_numbers(updates)?) {
+        for (masked, update) in turn.masked.iter_mut().zip(hazmat::decrypt_numbers(&self.server, updates)?) {
             let step = update * rate % &modulus;
             *masked = (&*masked + &modulus - step) % &modulus;
         }
@@ -274,22 +275,21 @@ fn mask(
     rng: &mut dyn CryptoRng,
 ) -> Result<Residues, PrivateError> {
     let numbers: Vec<BigUint> = steps.iter().map(|&step| residue(step, &turn.modulus)).collect();
-    let mut updates = PublicKey::encrypt_numbers(server, &numbers, rng)?;
-    let engine = server.ring();
+    let mut updates = hazmat::encrypt_numbers(server, &numbers, rng)?;
     let mut masks: Option<Residues> = None;
     for mask in &mut turn.masks {
         let fresh = uniform(&turn.modulus, rng);
-        let power = engine.power(encrypted_inverse, &server.exponent(&fresh)?);
+        let power = hazmat::power(server, encrypted_inverse, &hazmat::exponent(server, &fresh)?)?;
         match &mut masks {
-            Some(masks) => masks.append(&power),
+            Some(masks) => masks.join(&power)?,
             None => masks = Some(power),
         }
         *mask = (&*mask + fresh) % &turn.modulus;
     }
     if let Some(masks) = &masks {
-        engine.mul_assign(&mut updates, masks);
+        hazmat::multiply(server, &mut updates, masks)?;
     }
-    Ok(server.hide(updates, rng))
+    Ok(hazmat::hide(server, updates, rng)?)
 }
 
 /// A dense layer's place among the parameters.

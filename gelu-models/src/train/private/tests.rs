@@ -9,12 +9,13 @@ use std::sync::{Arc, LazyLock};
 
 use gelu_layers::Initializer;
 use gelu_tensor::Shape;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
 use crate::peer::Peer;
+use crate::tests::secret_key;
 use crate::train::{Dataset, TrainConfig};
 use crate::{Model, ModelBuilder};
 
@@ -23,7 +24,7 @@ static KEYS: LazyLock<[Arc<SecretKey>; 3]> = LazyLock::new(|| {
     let mut rng = ChaCha20Rng::seed_from_u64(11);
     [KeyType::ALL[0], KeyType::ALL[1], KeyType::ALL[0]].map(|key_type| {
         let parameters = KeyParameters { size: KeyBits::Bits1024, key_type };
-        Arc::new(SecretKey::generate(parameters, &mut rng).unwrap())
+        Arc::new(secret_key(parameters, &mut rng))
     })
 });
 

@@ -1,84 +1,65 @@
 //! From residues mod n^2 to those mod the squares of its factors, and back. See [`Crt`](crate::arith::Crt).
 
-use zeroize::Zeroizing;
-
 use super::kernels::{subtract_twice_modulus, vectors, zero_lanes};
 use super::lanes::{LANES, load, store};
 use super::reduction::{Reduction, TILE, Tables, add, multiply_add_same};
-use super::{Context, Ifma, for_tiles, halves};
+use super::{Context, Ifma, halves};
+use crate::arith::kernel::Kernel;
 
-impl Context {
-    /// Residues mod the square of another modulus, of which this one is a factor of half the limbs; `cofactor` holds the
-    /// other factor's residue mod this one in its low half, and R times it in the other.
-    pub(in crate::arith) fn project(
-        &self,
-        whole: (&Self, &[u64]),
-        [one, cofactor]: [&[u64]; 2],
-    ) -> Zeroizing<Vec<u64>> {
-        let mut out = Zeroizing::new(vec![0; whole.1.len() / whole.0.width() * self.width()]);
-        for_tiles!(self, project(&mut out, whole, [one, cofactor]));
-        out
-    }
-
-    /// Residues from those mod the squares of both factors, given four factors for their halves.
-    pub(in crate::arith) fn combine(
-        &self,
-        parts: [(&Self, &[u64]); 2],
-        factors: [&[u64]; 4],
-    ) -> Zeroizing<Vec<u64>> {
-        let [(factor, residues), _] = parts;
-        let mut out = Zeroizing::new(vec![0; residues.len() / factor.width() * self.width()]);
-        for_tiles!(self, combine(&mut out, parts, factors));
-        out
-    }
-}
-
-fn project<const N: usize>(
+/// See [`Kernel::project`](crate::arith::kernel::Kernel::project).
+pub(super) fn project<const N: usize>(
     context: &Context,
     out: &mut [u64],
-    (whole, residues): (&Context, &[u64]),
-    constants: [&[u64]; 2],
+    whole: Rows<'_>,
+    [_, one, cofactor, cofactor_r]: [&[u64]; 4],
 ) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
-    let constants = constants.map(halves::<N>);
-    let parts = residues.chunks(LANES * whole.width());
-    for (out, limbs) in out.chunks_mut(LANES * width).zip(parts) {
-        let rows = Rows { limbs, width: whole.width() };
+    // n and R n are multiples of the modulus: their low halves are 0.
+    let (one, cofactors) = (halves::<N>(one), [cofactor, cofactor_r].map(|factor| halves::<N>(factor)[1]));
+    for (out, rows) in out.chunks_mut(LANES * width).zip(whole.groups()) {
         // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { project_rows(&tables, out, width, rows, constants) };
+        unsafe { project_rows(&tables, out, width, rows, [one, cofactors]) };
     }
 }
 
-fn combine<const N: usize>(
+/// See [`Kernel::combine`](crate::arith::kernel::Kernel::combine).
+pub(super) fn combine<const N: usize>(
     context: &Context,
     out: &mut [u64],
-    [p, q]: [(&Context, &[u64]); 2],
+    [p, q]: [Rows<'_>; 2],
     factors: [&[u64]; 4],
 ) {
     let _: Ifma = context.ifma;
     let (tables, width) = (context.tables::<N>(), context.width());
     let factors = factors.map(halves::<N>);
-    let [p_width, q_width] = [p, q].map(|(context, _)| context.width());
-    let parts = p.1.chunks(LANES * p_width).zip(q.1.chunks(LANES * q_width));
-    for (out, (p, q)) in out.chunks_mut(LANES * width).zip(parts) {
-        let parts = [Rows { limbs: p, width: p_width }, Rows { limbs: q, width: q_width }];
+    for (out, (p, q)) in out.chunks_mut(LANES * width).zip(p.groups().zip(q.groups())) {
         // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { combine_rows(&tables, out, width, parts, &factors) };
+        unsafe { combine_rows(&tables, out, width, [p, q], &factors) };
     }
 }
 
 /// Rows of a number of limbs each.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
-    limbs: &'a [u64],
-    width: usize,
+pub(super) struct Rows<'a> {
+    pub(super) limbs: &'a [u64],
+    pub(super) width: usize,
 }
 
 impl<'a> Rows<'a> {
+    pub(super) fn count(self) -> usize {
+        self.limbs.len() / self.width
+    }
+
+    /// As many rows at a time as there are lanes.
+    fn groups(self) -> impl Iterator<Item = Self> {
+        let width = self.width;
+        self.limbs.chunks(LANES * width).map(move |limbs| Self { limbs, width })
+    }
+
     /// A row, or the last one where there are not as many.
     fn at(self, row: usize) -> &'a [u64] {
-        let last = self.limbs.len() / self.width - 1;
+        let last = self.count() - 1;
         &self.limbs[row.min(last) * self.width..][..self.width]
     }
 }

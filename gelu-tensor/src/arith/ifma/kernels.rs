@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::lanes::{GROUPS, LANES, broadcast, load, prefetch, select, select_entry, store};
 use super::reduction::{Half, Reduction, TILE, Tables, add, multiply_add, multiply_add_same};
 use super::{LIMB_BITS, LIMB_MASK, POWER_WINDOW};
-use crate::arith::backend::Selection;
+use crate::arith::operands::Selection;
 
 type Lanes<const N: usize> = [Half<N>; 2];
 

@@ -22,9 +22,11 @@ mod reduction;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use self::crt::{Rows, combine, project};
 use self::kernels::SELECTED_TOGETHER;
 use self::reduction::{TILE, Tables};
-use super::backend::{Factors, Selection};
+use super::kernel::{Instructions, Kernel};
+use super::operands::{Factors, Selection};
 use super::portable;
 use super::power::Exponent;
 
@@ -38,16 +40,21 @@ impl Ifma {
             && std::arch::is_x86_feature_detected!("avx512ifma");
         found.then_some(Self(()))
     }
+}
 
-    /// Multiply-adds in chains that do not wait for each other; how many. See [`Limit`](super::Limit).
-    pub(super) fn multiply_add_chains(self) -> usize {
+impl Instructions for Ifma {
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
+        Box::new(Context::new(*self, n))
+    }
+
+    fn multiply_chains(&self) -> usize {
         // SAFETY: a safe function but for its target features, which the token proves.
         unsafe { kernels::multiply_add_chains() }
     }
 }
 
 /// Bits of an exponent that one table look-up takes.
-pub(super) const POWER_WINDOW: usize = 4;
+const POWER_WINDOW: usize = 4;
 
 const LIMB_BITS: usize = 52;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
@@ -65,8 +72,6 @@ macro_rules! for_tiles {
         }
     };
 }
-
-use for_tiles;
 
 /// The constants of a modulus.
 pub(super) struct Context {
@@ -89,7 +94,7 @@ impl Drop for Context {
 }
 
 impl Context {
-    pub(super) fn new(ifma: Ifma, n: &[u64]) -> Self {
+    fn new(ifma: Ifma, n: &[u64]) -> Self {
         // Four bits more than n has, in whole tiles: 10, 20, 30, 40, 60 or 80 limbs.
         let tiles = (64 * n.len() + 4).div_ceil(LIMB_BITS).div_ceil(TILE);
         let limbs = tiles * TILE;
@@ -101,25 +106,39 @@ impl Context {
         Self { ifma, portable: portable::Context::new(n), tiles, n: narrow, lift, negative_inverse }
     }
 
-    pub(super) fn portable(&self) -> &portable::Context {
-        &self.portable
-    }
-
     /// Limbs of one half.
     fn limbs(&self) -> usize {
         self.tiles * TILE
     }
 
+    fn tables<const N: usize>(&self) -> Tables<'_, N> {
+        Tables {
+            n: &self.n.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
+            lift: &self.lift.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
+            negative_inverse: self.negative_inverse,
+        }
+    }
+}
+
+impl Kernel for Context {
+    fn portable(&self) -> &portable::Context {
+        &self.portable
+    }
+
     /// Limbs of one residue, in whole runs of eight, which transposing needs.
-    pub(super) fn width(&self) -> usize {
+    fn width(&self) -> usize {
         (2 * self.limbs()).next_multiple_of(lanes::LANES)
     }
 
-    pub(super) fn radix_bits(&self) -> usize {
+    fn radix_bits(&self) -> usize {
         LIMB_BITS * self.limbs()
     }
 
-    pub(super) fn encode_digits(&self, digits: &[u64]) -> Zeroizing<Vec<u64>> {
+    fn power_window(&self) -> usize {
+        POWER_WINDOW
+    }
+
+    fn encode_digits(&self, digits: &[u64]) -> Zeroizing<Vec<u64>> {
         let mut residue = Zeroizing::new(vec![0; self.width()]);
         let (a, b) = digits.split_at(digits.len() / 2);
         narrow_limbs(&mut residue[..self.limbs()], a);
@@ -127,7 +146,7 @@ impl Context {
         residue
     }
 
-    pub(super) fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
+    fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
         let limbs = self.portable.modulus().len();
         let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
         let (a, b) = digits.split_at_mut(limbs);
@@ -139,16 +158,16 @@ impl Context {
         digits
     }
 
-    pub(super) fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
+    fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
         for_tiles!(self, mul(x, factors));
     }
 
-    pub(super) fn square(&self, x: &mut [u64], times: usize) {
+    fn square(&self, x: &mut [u64], times: usize) {
         for_tiles!(self, square(x, times));
     }
 
     /// Limb by limb the limbs of all entries, so that a permutation selects one for each lane.
-    pub(super) fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
+    fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
         let (width, entries) = (self.width(), table.len() / self.width());
         let mut arranged = Zeroizing::new(vec![0; table.len()]);
         for (entry, residue) in table.chunks_exact(width).enumerate() {
@@ -162,7 +181,7 @@ impl Context {
     /// Residues `a + b n`, given their inverses, as pairs (a, s) with `a + b n = a (1 + n s / R)`: `s = b R / a`.
     ///
     /// With a Montgomery form a = c R, the inverse's low half is R / c, and the product of b with it `b / c`.
-    pub(super) fn factored(&self, residues: &[u64], inverses: &[u64]) -> Zeroizing<Vec<u64>> {
+    fn factored(&self, residues: &[u64], inverses: &[u64]) -> Option<Zeroizing<Vec<u64>>> {
         let (width, limbs) = (self.width(), self.limbs());
         let mut factored = Zeroizing::new(vec![0; residues.len()]);
         for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
@@ -173,38 +192,26 @@ impl Context {
             factored.copy_within(..limbs, limbs);
             factored[..limbs].copy_from_slice(&residue[..limbs]);
         }
-        factored
+        Some(factored)
     }
 
-    pub(super) fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
+    fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
         for_tiles!(self, mul_selected(x, selection));
     }
 
-    /// `x[i] = x[i]^exponent`, given the residue of 1.
-    pub(super) fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+    fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
         for_tiles!(self, power(x, exponent, one));
     }
 
-    pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
+    fn add(&self, x: &mut [u64], y: &[u64]) {
         for_tiles!(self, add(x, y));
     }
 
-    /// Differences are rare, so they take the way over canonical digits.
-    pub(super) fn sub(&self, x: &mut [u64], y: &[u64]) {
-        for (x, y) in x.chunks_exact_mut(self.width()).zip(y.chunks_exact(self.width())) {
-            let mut digits = self.decode_digits(x);
-            self.portable.sub(&mut digits, &self.decode_digits(y));
-            x.copy_from_slice(&self.encode_digits(&digits));
-        }
-    }
-
-    /// `x[i] /= R`.
-    pub(super) fn reduce(&self, x: &mut [u64]) {
+    fn reduce(&self, x: &mut [u64]) {
         for_tiles!(self, reduce(x));
     }
 
-    /// `x[i] *= 1 + m[i] n`, given the residue of R.
-    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
+    fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         let mut narrow = Zeroizing::new(vec![0; x.len()]);
         let wide = m.chunks_exact(self.portable.modulus().len());
         for (narrow, m) in narrow.chunks_exact_mut(self.width()).zip(wide) {
@@ -213,12 +220,22 @@ impl Context {
         for_tiles!(self, mul_one_plus(x, &narrow, r));
     }
 
-    fn tables<const N: usize>(&self) -> Tables<'_, N> {
-        Tables {
-            n: &self.n.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
-            lift: &self.lift.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
-            negative_inverse: self.negative_inverse,
-        }
+    fn cut_bits(&self) -> usize {
+        self.radix_bits()
+    }
+
+    fn project(&self, (whole, residues): (&dyn Kernel, &[u64]), factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
+        let mut out = Zeroizing::new(vec![0; residues.len() / whole.width() * self.width()]);
+        let whole = Rows { limbs: residues, width: whole.width() };
+        for_tiles!(self, project(&mut out, whole, factors));
+        out
+    }
+
+    fn combine(&self, parts: [(&dyn Kernel, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
+        let parts = parts.map(|(part, limbs)| Rows { limbs, width: part.width() });
+        let mut out = Zeroizing::new(vec![0; parts[0].count() * self.width()]);
+        for_tiles!(self, combine(&mut out, parts, factors));
+        out
     }
 }
 

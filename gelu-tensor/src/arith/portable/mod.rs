@@ -5,13 +5,15 @@
 
 mod kernels;
 
+use std::hint::black_box;
+
 use zeroize::{Zeroize, Zeroizing};
 
 use self::kernels::{Modulus, Residue};
-use super::backend::Factors;
-use super::limbs::{add_assign, conditional_subtract, select_row, sub_into};
+use super::kernel::{Instructions, Kernel};
+use super::limbs::{add_assign, conditional_subtract, sub_into};
 use super::montgomery_power_of_two;
-use super::power::Exponent;
+use super::operands::Factors;
 
 /// Runs a const-generic function for the context's limb count, which the ring has checked.
 macro_rules! for_limbs {
@@ -27,8 +29,27 @@ macro_rules! for_limbs {
     };
 }
 
-/// Bits of an exponent that one table look-up takes.
-pub(super) const POWER_WINDOW: usize = 5;
+/// What any processor has.
+pub(super) struct Portable;
+
+impl Instructions for Portable {
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
+        Box::new(Context::new(n))
+    }
+
+    fn multiply_chains(&self) -> usize {
+        const TURNS: usize = 50_000;
+        let seed: u64 = black_box(0x9E37_79B9_7F4A_7C15);
+        let mut sums: [(u64, u64); 8] = std::array::from_fn(|i| (seed.wrapping_add(i as u64), 0));
+        for _ in 0..TURNS {
+            for (low, high) in &mut sums {
+                (*low, *high) = seed.carrying_mul_add(*low, *high, 0);
+            }
+        }
+        black_box(sums);
+        TURNS * sums.len()
+    }
+}
 
 /// The constants of a modulus.
 pub(super) struct Context {
@@ -80,55 +101,58 @@ impl Context {
         digits
     }
 
-    /// `x[i] *= factor`.
-    pub(super) fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
-        for_limbs!(self, mul(x, factors));
-    }
-
-    /// `x[i] = x[i]^(2^times)`.
-    pub(super) fn square(&self, x: &mut [u64], times: usize) {
-        for_limbs!(self, square(x, times));
-    }
-
-    /// `x[i] = x[i]^exponent`, given the residue of 1.
-    pub(super) fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
-        let width = one.len();
-        for x in x.chunks_exact_mut(width) {
-            let mut powers = Zeroizing::new(one.to_vec());
-            for power in 1..1 << POWER_WINDOW {
-                powers.extend_from_within((power - 1) * width..);
-                self.mul(&mut powers[power * width..], Factors::One(x));
-            }
-            let mut factor = Zeroizing::new(vec![0; width]);
-            x.copy_from_slice(one);
-            for (index, digit) in exponent.digits_from_top(POWER_WINDOW).enumerate() {
-                if index > 0 {
-                    self.square(x, POWER_WINDOW);
-                }
-                select_row(&mut factor, &powers, digit);
-                self.mul(x, Factors::One(&factor));
-            }
-        }
-    }
-
-    /// `x[i] += y[i]`, which also holds for digits.
-    pub(super) fn add(&self, x: &mut [u64], y: &[u64]) {
-        for_limbs!(self, add_zip(x, y));
-    }
-
-    /// `x[i] -= y[i]`, which also holds for digits.
-    pub(super) fn sub(&self, x: &mut [u64], y: &[u64]) {
-        for_limbs!(self, sub_zip(x, y));
-    }
-
-    /// `x[i] *= 1 + m[i] n`: since `(a + b n)(1 + m n) = a + (b + a m) n`, two half-size products.
-    pub(super) fn mul_one_plus(&self, x: &mut [u64], m: &[u64]) {
-        for_limbs!(self, one_plus(x, m));
-    }
-
     /// Digits that may each be up to `2 n - 1`, with the bits that do not fit their limbs in `tops`, as digits below n.
     pub(super) fn canonical(&self, digits: &mut [u64], tops: [u64; 2]) {
         for_limbs!(self, canonical(digits, tops));
+    }
+}
+
+impl Kernel for Context {
+    fn portable(&self) -> &Self {
+        self
+    }
+
+    fn width(&self) -> usize {
+        2 * self.n.len()
+    }
+
+    fn radix_bits(&self) -> usize {
+        64 * self.n.len()
+    }
+
+    fn power_window(&self) -> usize {
+        5
+    }
+
+    fn encode_digits(&self, digits: &[u64]) -> Zeroizing<Vec<u64>> {
+        Zeroizing::new(digits.to_vec())
+    }
+
+    fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
+        Zeroizing::new(residue.to_vec())
+    }
+
+    fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
+        for_limbs!(self, mul(x, factors));
+    }
+
+    fn square(&self, x: &mut [u64], times: usize) {
+        for_limbs!(self, square(x, times));
+    }
+
+    /// Also of digits.
+    fn add(&self, x: &mut [u64], y: &[u64]) {
+        for_limbs!(self, add_zip(x, y));
+    }
+
+    /// Also of digits.
+    fn sub(&self, x: &mut [u64], y: &[u64]) {
+        for_limbs!(self, sub_zip(x, y));
+    }
+
+    /// Since `(a + b n)(1 + m n) = a + (b + a m) n`, two half-size products.
+    fn mul_one_plus(&self, x: &mut [u64], m: &[u64], _r: &[u64]) {
+        for_limbs!(self, one_plus(x, m));
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rand::{RngExt, SeedableRng, TryCryptoRng, TryRng, rngs::ChaCha20Rng};
 
@@ -11,7 +11,7 @@ use crate::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     KeyType::ALL.map(|key_type| {
         let parameters = KeyParameters { size: KeyBits::Bits1024, key_type };
-        Arc::new(SecretKey::generate(parameters, &mut ChaCha20Rng::seed_from_u64(5)).unwrap())
+        Arc::new(crate::testing::secret_key(parameters, &mut ChaCha20Rng::seed_from_u64(5)).unwrap())
     })
 });
 
@@ -21,6 +21,43 @@ fn rng(seed: u64) -> ChaCha20Rng {
 
 fn generators(count: u64) -> Vec<Box<dyn CryptoRng + Send>> {
     (100..100 + count).map(|seed| Box::new(rng(seed)) as Box<dyn CryptoRng + Send>).collect()
+}
+
+/// A pool with a thread for each generator, which end with it.
+struct Filled {
+    pool: Arc<RandomnessPool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Filled {
+    fn new(
+        source: Arc<dyn Randomizer + Send + Sync>,
+        capacity: usize,
+        generators: Vec<Box<dyn CryptoRng + Send>>,
+    ) -> Self {
+        let pool = Arc::new(RandomnessPool::new(source, capacity));
+        let start = |mut rng: Box<dyn CryptoRng + Send>| {
+            let filler = pool.filler();
+            thread::spawn(move || filler.fill(&mut *rng))
+        };
+        let threads = generators.into_iter().map(start).collect();
+        Self { pool, threads }
+    }
+}
+
+impl std::ops::Deref for Filled {
+    type Target = RandomnessPool;
+
+    fn deref(&self) -> &RandomnessPool {
+        &self.pool
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        self.pool.close();
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
 }
 
 fn numbers(key: &PublicKey, residues: &Residues) -> Vec<Vec<u8>> {
@@ -65,12 +102,12 @@ impl TryCryptoRng for Gated {}
 #[test]
 fn no_factor_is_handed_out_twice() {
     for key in &*KEYS {
-        let pool = RandomnessPool::new(key.clone(), 64, generators(3));
+        let pool = Filled::new(key.clone(), 64, generators(3));
         assert_eq!(pool.wait_until_full(), 64);
         let drawn: Vec<Residues> = thread::scope(|scope| {
             let consumers: Vec<_> = (0..4)
                 .map(|seed| {
-                    let pool = &pool;
+                    let pool = &*pool;
                     scope.spawn(move || {
                         let mut rng = rng(seed);
                         let mut drawn = pool.public_key().ring().empty(0);
@@ -106,14 +143,14 @@ fn what_the_pool_lacks_is_computed_at_once() {
     let key = &KEYS[0];
     let expected = key.randomizers(&mut rng(1), 11);
     for (capacity, threads) in [(0, 2), (7, 2), (16, 0)] {
-        let pool = RandomnessPool::new(key.clone(), capacity, generators(threads));
+        let pool = Filled::new(key.clone(), capacity, generators(threads));
         assert_eq!((pool.capacity(), pool.wait_until_full()), (capacity / 8 * 8, 0));
         let found = pool.randomizers(&mut rng(1), 11);
         assert_eq!(numbers(pool.public_key(), &found), numbers(key.public_key(), &expected));
         assert_eq!(pool.handed_out(), 0);
     }
     // Anyone can have a pool, not the owner alone.
-    let pool = RandomnessPool::new(Arc::new(key.public_key().clone()), 23, generators(1));
+    let pool = Filled::new(Arc::new(key.public_key().clone()), 23, generators(1));
     assert_eq!((pool.capacity(), pool.wait_until_full(), pool.ready()), (16, 16, 16));
     assert_eq!(pool.bytes(), 16 * pool.public_key().ring().residue_bytes());
     let found = pool.randomizers(&mut rng(1), 20);
@@ -124,7 +161,7 @@ fn what_the_pool_lacks_is_computed_at_once() {
 #[test]
 fn a_pool_without_threads_is_filled_at_once() {
     let key = &KEYS[1];
-    let pool = RandomnessPool::new(key.clone(), 45, vec![]);
+    let pool = RandomnessPool::new(key.clone(), 45);
     pool.make(&mut rng(1), 1000);
     assert_eq!((pool.ready(), pool.capacity()), (40, 40));
     let expected = numbers(key.public_key(), &key.randomizers(&mut rng(1), 40));
@@ -146,12 +183,12 @@ fn a_pool_without_threads_is_filled_at_once() {
 fn a_thread_that_panics_is_only_missing() {
     let key = &KEYS[1];
     let broken = || Box::new(Gated::default()) as Box<dyn CryptoRng + Send>;
-    let pool = RandomnessPool::new(key.clone(), 16, vec![broken(), broken()]);
+    let pool = Filled::new(key.clone(), 16, vec![broken(), broken()]);
     assert_eq!(pool.wait_until_full(), 0);
     assert_eq!(pool.randomizers(&mut rng(2), 5).len(), 5);
     let mut some = generators(1);
     some.push(broken());
-    let pool = RandomnessPool::new(key.clone(), 16, some);
+    let pool = Filled::new(key.clone(), 16, some);
     assert_eq!(pool.wait_until_full(), 16);
     assert_eq!((pool.randomizers(&mut rng(2), 5).len(), pool.handed_out()), (5, 5));
 }
@@ -165,11 +202,11 @@ fn a_promise_that_is_not_kept_is_taken_over() {
         Box::new(Gated { asked: Some(asked), gate: Some(fail), rng: None }),
         Box::new(Gated { asked: None, gate: Some(start), rng: Some(rng(100)) }),
     ];
-    let pool = RandomnessPool::new(KEYS[0].clone(), 16, generators);
+    let pool = Filled::new(KEYS[0].clone(), 16, generators);
     // The good thread rests with eight made and eight promised to the other.
-    let mut state = pool.shared.lock();
+    let mut state = pool.lock();
     while state.ready < 8 {
-        state = pool.shared.wait(state);
+        state = pool.wait(state);
     }
     drop(state);
     thread::sleep(std::time::Duration::from_millis(20));
@@ -180,7 +217,7 @@ fn a_promise_that_is_not_kept_is_taken_over() {
 /// Whoever waits while others draw sees it full in the end.
 #[test]
 fn waiting_beside_consumers_ends() {
-    let pool = RandomnessPool::new(KEYS[1].clone(), 16, generators(2));
+    let pool = Filled::new(KEYS[1].clone(), 16, generators(2));
     thread::scope(|scope| {
         for seed in 0..2 {
             let pool = &pool;
@@ -201,28 +238,28 @@ fn nobody_waits_for_a_thread_that_is_stuck() {
     let (gate, waiting) = channel();
     let stuck: Box<dyn CryptoRng + Send> =
         Box::new(Gated { asked: None, gate: Some(waiting), rng: Some(rng(100)) });
-    let pool = RandomnessPool::new(KEYS[0].clone(), 64, vec![stuck]);
+    let pool = Filled::new(KEYS[0].clone(), 64, vec![stuck]);
     assert_eq!((pool.randomizers(&mut rng(3), 9).len(), pool.handed_out()), (9, 0));
     drop(gate);
 }
 
 #[test]
 fn a_poisoned_lock_breaks_nothing() {
-    let pool = RandomnessPool::new(KEYS[0].clone(), 32, generators(2));
+    let pool = Filled::new(KEYS[0].clone(), 32, generators(2));
     pool.wait_until_full();
-    let shared = Arc::clone(&pool.shared);
+    let shared = Arc::clone(&pool.pool);
     let poisoning = thread::spawn(move || {
         let _guard = shared.lock();
         panic!("under the lock");
     });
-    assert!(poisoning.join().is_err() && pool.shared.state.is_poisoned());
+    assert!(poisoning.join().is_err() && pool.state.is_poisoned());
     assert_eq!((pool.randomizers(&mut rng(4), 40).len(), pool.handed_out()), (40, 32));
     assert_eq!(pool.wait_until_full(), 32);
 }
 
 #[test]
 fn nothing_of_it_is_printed() {
-    let pool = RandomnessPool::new(KEYS[0].clone(), 8, generators(1));
-    let text = format!("{pool:?}");
+    let pool = Filled::new(KEYS[0].clone(), 8, generators(1));
+    let text = format!("{:?}", pool.pool);
     assert!(text.contains("capacity: 8") && !text.contains("batches"), "{text}");
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{PublicKey, SecretKey};
 use gelu_tensor::{Decryption, EncRate};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};

@@ -20,6 +20,8 @@ impl Client {
             (Message::Abort { reason }, _) => Err(PrivateError::Aborted(reason)),
             (Message::Turn { description, grant, done, key, rate }, State::Granting) => {
                 key.check_same(rate.key())?;
+                let rate = rate.on(self.key.public_key().backend())?;
+                let key = rate.key().clone();
                 let (own, server) = (self.key.public_key().size(), key.size());
                 let planned = (description.client_key.size, description.server_key);
                 for (expected, found) in [(planned.0, own), (planned.1, server)] {

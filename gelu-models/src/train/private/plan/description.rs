@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::RingBits;
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
+use gelu_tensor::{MAX_LANES, RingBits};
 use serde::{Deserialize, Serialize};
 
 use crate::train::private::PrivateError;
@@ -93,7 +93,7 @@ pub struct Description {
 
 impl Description {
     /// Residues that the server is taken to work on at a time: as many as the widest vector has.
-    const LANES: usize = 8;
+    const LANES: usize = MAX_LANES;
 
     /// Returns that of a model, for clients and a server with keys of these sizes.
     pub fn new(

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gelu_tensor::Decryption;
-use gelu_tensor::paillier::{PublicKey, Randomizer, SecretKey};
+use gelu_tensor::paillier::{PublicKey, SecretKey};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 

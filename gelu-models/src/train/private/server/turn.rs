@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gelu_tensor::paillier::{PublicKey, Randomizer};
+use gelu_tensor::paillier::PublicKey;
 use gelu_tensor::{Decryption, EncChunk, EncRate, EncTensorBuilder, Flood, LinearMap, MapWeights};
 use rand::CryptoRng;
 
@@ -22,6 +22,7 @@ impl Server {
                 if version != PRIVATE_VERSION {
                     return Err(PrivateError::Version { expected: PRIVATE_VERSION, found: version });
                 }
+                let key = key.on(self.key.public_key().backend())?;
                 let granted = self.begin(client, key, rng)?;
                 self.outgoing.push_back(granted);
                 Ok(())

@@ -1,8 +1,7 @@
 //! Training on ciphertexts is the training on integers in the clear.
 
-use gelu_tensor::RingBits;
-use gelu_tensor::arith::Operations;
 use gelu_tensor::paillier::PublicKey;
+use gelu_tensor::{Operations, RingBits};
 use proptest::prelude::*;
 
 use super::*;

@@ -8,7 +8,7 @@ use super::*;
 /// The server's key of 1,024 bits, and clients' of 2,048.
 static PAPER_KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     let mut rng = ChaCha20Rng::seed_from_u64(13);
-    [KeyBits::Bits1024, KeyBits::Bits2048].map(|size| Arc::new(SecretKey::generate(size, &mut rng).unwrap()))
+    [KeyBits::Bits1024, KeyBits::Bits2048].map(|size| Arc::new(secret_key(size, &mut rng)))
 });
 
 fn trainer(run: &Run, key: usize) -> Result<PaperTrainer, PrivateError> {

@@ -406,7 +406,7 @@ fn servers_and_learners_check_what_they_are_given() {
     assert_eq!(setting(changed(&|config| config.images = 0)), "images of a run");
     assert_eq!(setting(changed(&|config| config.train.weight_decay = 0.1)), "weight decay");
     assert_eq!(setting(changed(&|config| config.train.learning_rate = -1.0)), "learning rate");
-    let large = SecretKey::generate(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+    let large = secret_key(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1));
     assert_eq!(
         server(run.parameters.clone(), run.config.clone(), &Arc::new(large)),
         PrivateError::KeySize { expected: KeyBits::Bits1024, found: KeyBits::Bits2048 }

@@ -368,7 +368,7 @@ fn messages_out_of_their_order_are_refused() {
         run.server(0).handle(version, &mut rng).unwrap_err(),
         PrivateError::Version { expected: PRIVATE_VERSION, found: 9 }
     );
-    let large = SecretKey::generate(KeyBits::Bits2048, &mut rng).unwrap();
+    let large = secret_key(KeyBits::Bits2048, &mut rng);
     let key = large.public_key().clone();
     let other = Message::Join { version: PRIVATE_VERSION, client: 0, key };
     assert!(matches!(run.server(0).handle(other, &mut rng), Err(PrivateError::KeySize { .. })));

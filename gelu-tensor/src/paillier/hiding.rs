@@ -1,0 +1,68 @@
+//! Random factors that hide how ciphertexts were made, even from the key's owner.
+
+use rand::CryptoRng;
+
+use super::PublicKey;
+use super::public::random_exponents;
+use crate::arith::{Comb, Exponent, Operations, Residues};
+
+impl PublicKey {
+    /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
+    /// before the ciphertexts come. What it took, which the ring's own count leaves out.
+    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) -> Operations {
+        self.hiding_comb(self.parameters().hiding_exponent(hidden_bits, count)).1
+    }
+
+    /// The random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
+    /// key's owner.
+    pub fn hiding_exponents(
+        &self,
+        rng: &mut dyn CryptoRng,
+        count: usize,
+        hidden_bits: usize,
+    ) -> HidingExponents {
+        let bits = self.parameters().hiding_exponent(hidden_bits, count);
+        HidingExponents { key: self.clone(), exponents: random_exponents(rng, count, bits), bits }
+    }
+
+    /// The table for exponents of so many bits, and what it took if it was made now.
+    fn hiding_comb(&self, bits: usize) -> (&Comb, Operations) {
+        let [short, long] = self.hiding_tables();
+        let comb = if bits <= self.parameters().short_exponent() { short } else { long };
+        let ring = self.ring().counted_apart();
+        // A quick table is made by one thread: none that waits for others may hold this lock.
+        let comb = comb.get_or_init(|| Comb::quick(&ring, self.h(), bits));
+        (comb, ring.operations())
+    }
+}
+
+/// Secret exponents of what re-randomises a tensor: drawn first, so that the powers can be made beside other work.
+pub struct HidingExponents {
+    key: PublicKey,
+    exponents: Vec<Exponent>,
+    bits: usize,
+}
+
+impl HidingExponents {
+    /// Returns the operations mod n^2 that each power takes, for exponents of so many bits, once there is a table.
+    pub fn operations_each(bits: usize) -> Operations {
+        Comb::quick_operations(bits)
+    }
+
+    /// Returns their powers of h.
+    pub fn powers(&self) -> HidingRandomizers {
+        let (comb, _) = self.key.hiding_comb(self.bits);
+        let powers = self
+            .key
+            .in_parallel(self.exponents.len(), |range| comb.power(self.key.ring(), &self.exponents[range]));
+        HidingRandomizers { key: self.key.clone(), powers, bits: self.bits }
+    }
+}
+
+/// Random factors that re-randomise a tensor, each to be used once.
+pub struct HidingRandomizers {
+    pub(crate) key: PublicKey,
+    pub(crate) powers: Residues,
+    /// Bits of their exponents.
+    pub(crate) bits: usize,
+}

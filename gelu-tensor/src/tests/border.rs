@@ -1,0 +1,131 @@
+//! Values that a caller can write: wrong ones are typed errors, never a panic or another number.
+
+use super::*;
+use crate::arith::Backend;
+use crate::hazmat::{self, Exponent, FixedBase, Residues};
+use crate::paillier::{KeyParameters, KeyType, RandomnessPool};
+use crate::testing::secret_key;
+use crate::{Flood, RingBits, UpdateLayout};
+
+const FOREIGN: Error = Error::ForeignResidues;
+
+/// Residues of another key of the same size.
+fn of_another_key() -> Residues {
+    let rng = &mut ChaCha20Rng::seed_from_u64(6);
+    secret_key(KeyBits::Bits1024, rng).unwrap().randomizers(rng, 2)
+}
+
+#[test]
+fn residues_of_other_keys_and_lengths_are_refused() {
+    let (key, rng) = (KEY.public_key(), &mut ChaCha20Rng::seed_from_u64(1));
+    let numbers = [5u8, 7].map(Into::into);
+    let residues = hazmat::encrypt_numbers(key, &numbers, rng).unwrap();
+    let one = residues.select(&[0]).unwrap();
+    let two = Exponent::new(vec![2]);
+    let mut others = vec![of_another_key()];
+    if key.backend() != Backend::Portable {
+        let bytes = hazmat::encode(key, &residues).unwrap();
+        others.push(hazmat::decode(&key.clone().on(Backend::Portable).unwrap(), &bytes).unwrap());
+    }
+    for mut other in others {
+        let mut mine = residues.clone();
+        assert_eq!(hazmat::multiply(key, &mut mine, &other), Err(FOREIGN));
+        assert_eq!(hazmat::multiply(key, &mut other, &mine), Err(FOREIGN));
+        assert_eq!(hazmat::square(key, &mut other, 1), Err(FOREIGN));
+        assert_eq!(hazmat::power(key, &other, &two).map(drop), Err(FOREIGN));
+        assert_eq!(hazmat::hide(key, other.clone(), rng).map(drop), Err(FOREIGN));
+        assert_eq!(hazmat::encode(key, &other), Err(FOREIGN));
+        assert_eq!(hazmat::decrypt_numbers(&KEY, &other), Err(FOREIGN));
+        assert_eq!(FixedBase::new(key, &other, 64).map(drop), Err(FOREIGN));
+        assert_eq!(mine.join(&other), Err(FOREIGN));
+        assert_eq!(hazmat::decrypt_numbers(&KEY, &mine).unwrap(), numbers);
+    }
+    let mut mine = residues.clone();
+    for short in [&one, &one.select(&[]).unwrap()] {
+        assert!(matches!(hazmat::multiply(key, &mut mine, short), Err(Error::Count { .. })));
+    }
+    for (index, found) in [(2, 2), (7, 2), (usize::MAX, 2)] {
+        let refused = residues.select(&[0, index]).map(drop);
+        let (what, expected) = ("residues, at least", index.saturating_add(1));
+        assert_eq!(refused, Err(Error::Count { what, expected, found }));
+    }
+    assert!(matches!(FixedBase::new(key, &residues, 64), Err(Error::Count { .. })));
+    let powers = FixedBase::new(key, &one, 64).unwrap();
+    assert!(matches!(powers.power(&[Exponent::new(vec![1, 0])]), Err(Error::Count { .. })));
+    let found = powers.power(&[Exponent::new(vec![3]), Exponent::new(vec![])]).unwrap();
+    assert_eq!(hazmat::decrypt_numbers(&KEY, &found).unwrap(), [15u8, 0].map(Into::into));
+    let n = key.modulus();
+    assert!(matches!(hazmat::exponent(key, &n), Err(Error::Count { .. })));
+    assert!(matches!(hazmat::encrypt_numbers(key, &[n], rng), Err(Error::Count { .. })));
+}
+
+#[test]
+fn tensors_of_other_keys_are_refused() {
+    let rng = &mut ChaCha20Rng::seed_from_u64(2);
+    let other = secret_key(KeyBits::Bits1024, rng).unwrap();
+    let format = Format::new(9, 0).unwrap();
+    let plain = FixedTensor::new(Shape::from([2]), format, vec![-9, 9]).unwrap();
+    let packing = Packing { batch: 1, slot_bits: 8, key: KeyBits::Bits1024 };
+    let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
+    let [mine, theirs] = [&*KEY, &other].map(|key| plain.encrypt(&layout, key, rng).unwrap());
+    assert!(matches!(mine.add(&theirs), Err(Error::ForeignKey { .. })));
+    assert!(matches!(mine.decrypt(&other), Err(Error::ForeignKey { .. })));
+    // Factors of another key are not used.
+    let fresh = other.public_key().hiding_exponents(rng, 2, 0).powers();
+    assert_eq!(mine.rerandomize_with(fresh, rng).decrypt(&KEY).unwrap(), plain);
+}
+
+#[test]
+fn sizes_beyond_all_bounds_are_refused() {
+    let format = Format::new(9, 0).unwrap();
+    let integers = Contents::Integers(format);
+    let key = KeyBits::Bits1024;
+    for (batch, slot_bits) in
+        [(0, 8), (1, 0), (1, 4), (1, 129), (1, usize::MAX), (usize::MAX, 0), (usize::MAX, usize::MAX)]
+    {
+        assert!(SlotLayout::images(Packing { batch, slot_bits, key }, integers).is_err());
+    }
+    let layout = SlotLayout::images(Packing { batch: usize::MAX, slot_bits: 8, key }, integers).unwrap();
+    for shape in [vec![], vec![0], vec![usize::MAX, 2], vec![1]].map(|dims| Shape::from(&dims[..])) {
+        for batch in [0, 1, usize::MAX] {
+            layout.ciphertexts(batch, &shape);
+            let header = EncTensorHeader { shape: shape.clone(), batch, layout: layout.clone() };
+            let good = (batch, shape.elements()) == (1, 1);
+            assert_eq!(header.check(key).is_ok(), good, "{batch} of {shape}");
+            assert_eq!(EncTensorBuilder::new(KEY.public_key(), header.clone(), 1).is_ok(), good);
+            assert_eq!(Decryption::new(KEY.public_key(), header).is_ok(), good);
+        }
+    }
+    for quotient in [0, 1 << 41, u64::MAX] {
+        for bits in [0, 65, u32::MAX] {
+            let contents = Contents::Residues(Flood { ring: RingBits::default(), quotient, bits });
+            assert!(SlotLayout::images(Packing { batch: 1, slot_bits: 128, key }, contents).is_err());
+        }
+    }
+    for (flood_bits, steps) in [(u32::MAX, 1), (65, 1), (40, usize::MAX)] {
+        let layout = UpdateLayout { ring: RingBits::default(), flood_bits, steps };
+        assert!(layout.read(key, 1, &[0; 8]).is_err());
+        assert_eq!((layout.header(key).is_ok(), layout.ciphertexts(key).is_ok()), (steps > 1, steps > 1));
+    }
+    for key_type in KeyType::ALL {
+        let parameters = KeyParameters { size: key, key_type };
+        let longest = parameters.hiding_exponent(usize::MAX, 1);
+        assert_eq!(parameters.hiding_exponent(usize::MAX, usize::MAX), longest);
+    }
+    let pool = RandomnessPool::new(std::sync::Arc::new(KEY.public_key().clone()), usize::MAX);
+    assert_eq!((pool.bytes(), pool.ready()), (usize::MAX, 0));
+}
+
+#[test]
+fn names_are_read_as_they_are_printed() {
+    fn round_trip<T: std::str::FromStr<Err = Error> + ToString + PartialEq>(all: &[T], wrong: &[&str]) {
+        for value in all {
+            assert!(value.to_string().parse::<T>().is_ok_and(|read| read == *value));
+        }
+        assert!(wrong.iter().all(|text| text.parse::<T>().is_err()));
+    }
+    round_trip(&KeyBits::ALL, &["", "1000", "02048", "2048 "]);
+    round_trip(&KeyType::ALL, &["", "Djn", "subgroups"]);
+    round_trip(&Backend::ALL, &["", "avx9"]);
+    round_trip(&RingBits::ALL, &["", "41", "-40", "forty"]);
+}
