@@ -54,7 +54,7 @@ impl Prime {
         let bits = parameters.subgroup_prime();
         let order = random_prime(bits, |_| true, rng)?;
         let cofactor_bits = 64 * limbs - bits;
-        let is_prime_vartime = |r: &u64| (3..*r).take_while(|d| d * d <= *r).all(|d| !r.is_multiple_of(d));
+        let is_prime_vartime = |r: &u64| (3..*r).take_while(|d| d * d <= *r).all(|d| !(*r).is_multiple_of(d));
         let small: Vec<u64> = (3..SMALL).step_by(2).filter(is_prime_vartime).collect();
         let mut cofactor = Zeroizing::new(vec![0; cofactor_bits.div_ceil(64)]);
         let mut prime = Zeroizing::new(vec![0; order.len() + cofactor.len()]);
