@@ -13,7 +13,7 @@ use gelu_net::models::infer::{Client, Event, Server};
 use gelu_net::models::peer::Peer;
 use gelu_net::prelude::*;
 use gelu_net::wire::{Limits, decode_message, encode_message};
-use ndarray::Array2;
+use ndarray::s;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rng = &mut rand::rng();
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     // The file has weights, and by the names of nodes how large their values became. What it calls `relu2` is the first
     // ReLU here.
-    model.load(&Weights::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/conv1.safetensors"))?)?;
+    model.load(&Weights::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/conv1.safetensors"))?)?;
     let mut ranges = model.ranges().cloned().ok_or("the weights have no ranges")?;
     ranges.set("relu1", ranges.get("relu2").ok_or("no range of `relu2`")?);
     model.set_ranges(Some(ranges));
@@ -41,9 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // an image and gives what goes on.
     let key = Arc::new(SecretKey::generate(KeyBits::Bits2048, rng)?);
     let digits = sample_digits(SampleOptions { seed: 1, per_digit: 1 });
-    let (pixels, label) = digits.iter().nth(7).ok_or("no digit was drawn")?;
-    let pixels = pixels.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    let image = Array2::from_shape_vec((1, 784), pixels)?;
+    let (images, label) = (digits.images().to_inputs(), digits.labels()[7]);
+    let image = images.slice(s![7..8, .., .., ..]);
     let my_relu = |sums: &[f64]| {
         let smallest = sums.iter().copied().fold(f64::INFINITY, f64::min);
         let largest = sums.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -70,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let bytes = encode_message(&message)?;
             println!("   <- server {message}, {} bytes", bytes.len());
             match client.handle(decode_message(&bytes, Some(key.public_key()), limits)?, rng)? {
-                Some(Event::Ready) => client.start(image.view())?,
+                Some(Event::Ready) => client.start(image)?,
                 Some(Event::Done(outcome)) => {
                     println!("\na {label} was drawn, the network reads a {}\n", outcome.predictions()[0]);
                     client.finish()?;

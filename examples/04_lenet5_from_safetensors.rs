@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::prelude::*;
-use ndarray::Array2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Weights with PyTorch's names and shapes. Loading is strict: a tensor that is missing, unused, of another shape
@@ -14,11 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shipped = || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lenet5.safetensors");
     let path = std::env::args().nth(1).map_or_else(shipped, PathBuf::from);
     let mut model = zoo::lenet5()?;
-    println!("{}\n", model.load(&Weights::read(&path)?)?);
+    println!("{}\n", model.load(&Weights::read(path)?)?);
 
     let digits = sample_digits(SampleOptions { seed: 4, per_digit: 1 });
-    let pixels = digits.images().pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    let images = Array2::from_shape_vec((digits.len(), 784), pixels)?;
+    let images = digits.images().to_inputs();
 
     // How large activations get decides where their binary point goes. `gelu train` and `gelu weights import` write
     // the ranges into the file, from which they were loaded; without them, measure on data that may be seen.

@@ -8,7 +8,7 @@
 //! use gelu_net::prelude::*;
 //! use rand::{SeedableRng, rngs::ChaCha20Rng};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> gelu_net::Result<()> {
 //! let mut model = ModelBuilder::new([1, 12, 12])
 //!     .conv2d("conv1", Conv2dConfig::new(2, [5, 5]))
 //!     .mean_pool2d("pool1", [2, 2])
@@ -20,7 +20,7 @@
 //! let mut rng = ChaCha20Rng::seed_from_u64(7);
 //! model.initialise(Initializer::KaimingUniform, &mut rng);
 //!
-//! let images = ndarray::Array2::from_elem((1, 144), 0.5);
+//! let images = ndarray::Array4::from_elem((1, 1, 12, 12), 0.5);
 //! model.calibrate(images.view())?; // on typical inputs: how large its values become
 //! let key = SecretKey::generate(KeyBits::Bits1024, &mut rng)?; // 1,024 bits: for tests only
 //! let server = ServerModel::new(model, PlanOptions::default());

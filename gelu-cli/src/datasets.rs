@@ -43,9 +43,7 @@ pub(crate) fn load(name: DatasetName, folder: &DataDir, seed: u64) -> anyhow::Re
 /// Digits, with pixels scaled to 0..1.
 pub(crate) fn from_images(images: &LabelledImages) -> anyhow::Result<Dataset> {
     let [height, width] = images.images().size();
-    let pixels = images.images().pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    let inputs =
-        Array2::from_shape_vec((images.len(), height * width), pixels).context("pixels of the images")?;
+    let inputs = images.images().to_inputs().into_shape_with_order((images.len(), height * width))?;
     let labels = images.labels().iter().map(|&label| usize::from(label)).collect();
     Ok(Dataset::new(Shape::from([1, height, width]), inputs, labels, 10)?)
 }

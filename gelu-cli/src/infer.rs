@@ -187,8 +187,7 @@ fn read_images(args: &InferArgs) -> anyhow::Result<(Images, Option<Vec<u8>>)> {
 /// Pixels scaled to 0..1, `[images, pixels]`.
 pub(crate) fn pixels(images: &Images) -> anyhow::Result<Array2<f32>> {
     let [height, width] = images.size();
-    let pixels = images.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    Array2::from_shape_vec((images.count(), height * width), pixels).context("pixels of the images")
+    Ok(images.to_inputs().into_shape_with_order((images.count(), height * width))?)
 }
 
 /// A bar on a terminal, nothing elsewhere.

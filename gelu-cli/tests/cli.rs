@@ -293,9 +293,9 @@ fn the_table_of_infer_is_for_people() {
 
 /// Conv-1's weights with a change, in a file.
 fn changed(folder: &Folder, change: impl FnOnce(&mut Weights)) -> String {
-    let mut weights = Weights::read(&weights_file("conv1")).unwrap();
+    let mut weights = Weights::read(weights_file("conv1")).unwrap();
     change(&mut weights);
-    weights.write(&folder.path("changed.safetensors"), Dtype::F32).unwrap();
+    weights.write(folder.path("changed.safetensors"), Dtype::F32).unwrap();
     folder.text("changed.safetensors")
 }
 

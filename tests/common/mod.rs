@@ -44,7 +44,7 @@ pub(crate) fn weights_file(name: &str) -> PathBuf {
 /// A network with its shipped weights, and the ranges and tuned bits that came with them.
 pub(crate) fn shipped(name: &str) -> Model {
     let mut model = zoo::by_name(name).unwrap();
-    model.load(&Weights::read(&weights_file(name)).unwrap()).unwrap();
+    model.load(&Weights::read(weights_file(name)).unwrap()).unwrap();
     assert!(model.ranges().is_some() && !model.layer_bits().is_empty());
     model
 }
@@ -63,8 +63,7 @@ pub(crate) fn digits(seed: u64, count: usize) -> Array2<f32> {
 /// Pixels scaled to 0..1.
 pub(crate) fn pixels(images: &Images) -> Array2<f32> {
     let [height, width] = images.size();
-    let pixels = images.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    Array2::from_shape_vec((images.count(), height * width), pixels).unwrap()
+    images.to_inputs().into_shape_with_order((images.count(), height * width)).unwrap()
 }
 
 /// Runs `images` in sessions of `batch` and compares all that comes out with the clear run of the same plan.

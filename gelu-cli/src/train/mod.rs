@@ -313,7 +313,7 @@ fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<(
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let mut weights = trainer.state().to_weights();
     weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
-    Ok(weights.write(&checkpoint(folder), Dtype::F32)?)
+    Ok(weights.write(checkpoint(folder), Dtype::F32)?)
 }
 
 fn curves(history: &[Epoch]) -> Vec<EpochPoint> {

@@ -83,7 +83,7 @@ pub(super) fn finish(
         make_folder(folder)?;
         write_atomic(&folder.join("report.json"), &serde_json::to_vec_pretty(&object)?)?;
         write_atomic(&folder.join("curves.svg"), curves()?.as_bytes())?;
-        weights()?.write(&folder.join("weights.safetensors"), Dtype::F32)?;
+        weights()?.write(folder.join("weights.safetensors"), Dtype::F32)?;
         let text = report(args, setting, done, [test.accuracy, train.accuracy], seconds);
         write_atomic(&folder.join("report.md"), text.as_bytes())?;
         eprintln!("wrote {}", folder.join("report.md").display());

@@ -1,13 +1,12 @@
-//! Lesson 5: a residual network with batch norm and max pooling, built node by node, on ciphertexts.
+//! Lesson 6: a residual network with batch norm and max pooling, built node by node, on ciphertexts.
 //!
-//!     cargo run --release --example 05_residual_network
+//!     cargo run --release --example 06_residual_network
 
 use std::sync::Arc;
 
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::session::Role;
 use gelu_net::prelude::*;
-use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,8 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Untrained here: `gelu train --clear` and `model.load` fill in weights and the running statistics of batch norm.
     model.initialise(Initializer::KaimingUniform, rng);
     let digits = sample_digits(SampleOptions { seed: 5, per_digit: 1 });
-    let pixels = digits.images().pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    let images = Array2::from_shape_vec((digits.len(), 784), pixels)?;
+    let images = digits.images().to_inputs();
     model.calibrate(images.view())?;
 
     // Eight images go through together, so that a slot of every ciphertext is one of them; then the other two.
@@ -76,6 +74,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What is planned is what runs: the counts agree exactly.
     let planned: u64 = programs.iter().map(|program| program.plan().operations().total()).sum();
     assert_eq!(report.server.products, planned);
-    println!("{planned} products for {} images in {:.2} s", images.nrows(), report.seconds);
+    println!("{planned} products for {} images in {:.2} s", digits.len(), report.seconds);
     Ok(())
 }
