@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = ModelBuilder::new([1, 28, 28])
         .conv2d("conv1", Conv2dConfig::new(5, [5, 5]).with_stride([2, 2]))
         .client_function("my_relu", [5, 12, 12])
-        .mean_pool2d("pool1", [2, 2])
+        .avg_pool2d("pool1", [2, 2])
         .relu()
         .flatten()
         .dense("fc1", 10)

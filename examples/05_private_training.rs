@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .dense("fc", 10)
         .softmax()
         .build()?;
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(5));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(5));
 
     // Each client holds every second image, and nobody else sees them. While a client trains, it holds random masks and
     // the server the weights minus these masks, so that neither of them has the updated weights.
@@ -66,6 +66,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     while !clear.is_complete() {
         clear.turn()?;
     }
-    assert_eq!(clear.master().parameters, training.server().master().parameters);
+    assert_eq!(clear.coordinator().parameters, training.server().coordinator().parameters);
     Ok(())
 }

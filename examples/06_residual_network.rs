@@ -34,14 +34,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             |shortcut| shortcut.conv2d("shortcut", halved).batch_norm2d("shortcut_norm"),
         )
         .relu()
-        .global_mean_pool2d()
+        .global_avg_pool2d()
         .flatten()
         .dense("fc", 10)
         .softmax()
         .build()?;
 
     // Untrained here: `gelu train --clear` and `model.load` fill in weights and the running statistics of batch norm.
-    model.initialise(Initializer::KaimingUniform, rng);
+    model.initialize(Initializer::KaimingUniform, rng);
     let digits = sample_digits(SampleOptions { seed: 5, per_digit: 1 });
     let images = digits.images().to_inputs();
     model.calibrate(images.view())?;

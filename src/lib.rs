@@ -11,14 +11,14 @@
 //! # fn main() -> gelu_net::Result<()> {
 //! let mut model = ModelBuilder::new([1, 12, 12])
 //!     .conv2d("conv1", Conv2dConfig::new(2, [5, 5]))
-//!     .mean_pool2d("pool1", [2, 2])
+//!     .avg_pool2d("pool1", [2, 2])
 //!     .relu()
 //!     .flatten()
 //!     .dense("fc1", 10)
 //!     .softmax()
 //!     .build()?;
 //! let mut rng = ChaCha20Rng::seed_from_u64(7);
-//! model.initialise(Initializer::KaimingUniform, &mut rng);
+//! model.initialize(Initializer::KaimingUniform, &mut rng);
 //!
 //! let images = ndarray::Array4::from_elem((1, 1, 12, 12), 0.5);
 //! model.calibrate(images.view())?; // on typical inputs: how large its values become

@@ -6,8 +6,8 @@ use gelu_io::session::{Checkpoint, Go, RunError, TrainingAccount, run_turn};
 use gelu_models::Model;
 use gelu_models::train::TrainConfig;
 use gelu_models::train::private::{
-    Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, PrivateError, ResumeFault,
-    Samples, Server, TrainPlan,
+    Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, PrivateError,
+    ResumeFault, Samples, Server, TrainPlan,
 };
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
@@ -51,11 +51,11 @@ pub struct TrainingSetup {
     /// What is trained, on which numbers.
     pub plan: Arc<TrainPlan>,
     /// The server's part.
-    pub config: MasterConfig,
+    pub config: CoordinatorConfig,
     /// The first weights, in the plan's ring.
     pub parameters: Vec<u64>,
     /// What each client holds, and how it works.
-    pub clients: Vec<(Arc<dyn Samples>, LearnerConfig)>,
+    pub clients: Vec<(Arc<dyn Samples>, ParticipantConfig)>,
     /// What computes on ciphertexts.
     pub backend: Backend,
 }
@@ -70,11 +70,11 @@ impl TrainingSetup {
         let TrainingOptions { key, backend, numbers, train, d_max, leakage } = options;
         let description = Description::new(model, train.batch_size, *numbers, [*key; 2]);
         let plan = Arc::new(TrainPlan::new(description)?);
-        let parameters = plan.quantise(&model.weights())?;
+        let parameters = plan.quantize(&model.weights())?;
         let images = clients.iter().map(|samples| samples.count() as u64).sum();
-        let config = MasterConfig { train: train.clone(), images, d_max: *d_max, leakage: *leakage };
-        let learner = |client| LearnerConfig { client, seed: train.seed, momentum: train.momentum };
-        let clients = (0..).zip(clients).map(|(client, samples)| (samples, learner(client))).collect();
+        let config = CoordinatorConfig { train: train.clone(), images, d_max: *d_max, leakage: *leakage };
+        let participant = |client| ParticipantConfig { client, seed: train.seed, momentum: train.momentum };
+        let clients = (0..).zip(clients).map(|(client, samples)| (samples, participant(client))).collect();
         Ok(Self { plan, config, parameters, clients, backend: *backend })
     }
 }
@@ -117,8 +117,8 @@ impl LocalTraining {
         let server =
             Server::new(plan.clone(), server_key(&plan, rng)?.on(backend)?.into(), config, parameters)?;
         let mut members = vec![];
-        for (samples, learner) in clients {
-            members.push(Client::new(Arc::new(client_key(&plan, rng)?.on(backend)?), samples, learner));
+        for (samples, participant) in clients {
+            members.push(Client::new(Arc::new(client_key(&plan, rng)?.on(backend)?), samples, participant));
         }
         Self::of(server, members, TrainingAccount::default())
     }
@@ -143,11 +143,13 @@ impl LocalTraining {
             checkpoint.server,
         )?;
         let mut members = vec![];
-        for ((samples, learner), state) in clients.into_iter().zip(checkpoint.clients) {
+        for ((samples, participant), state) in clients.into_iter().zip(checkpoint.clients) {
             let key = Arc::new(client_key(&plan, rng)?.on(backend)?);
             members.push(match state {
-                None => Client::new(key, samples, learner),
-                Some(state) => Client::resume(key, samples, learner, (plan.description().clone(), state))?,
+                None => Client::new(key, samples, participant),
+                Some(state) => {
+                    Client::resume(key, samples, participant, (plan.description().clone(), state))?
+                }
             });
         }
         Self::of(server, members, checkpoint.account)
@@ -181,7 +183,7 @@ impl LocalTraining {
     /// # Errors
     /// [`Error::Load`](crate::Error::Load) when the model is not the one that is trained.
     pub fn load_into(&self, model: &mut Model) -> Result<()> {
-        let weights = self.server.plan().weights(&self.server.master().parameters)?;
+        let weights = self.server.plan().weights(&self.server.coordinator().parameters)?;
         model.load(&weights)?;
         Ok(())
     }
@@ -198,7 +200,7 @@ impl LocalTraining {
         rng: &mut dyn CryptoRng,
         mut between: impl FnMut(Moment<'_>) -> Result<Go, E>,
     ) -> Result<bool, E> {
-        let at = (self.server.master().turns % self.clients.len() as u64) as usize;
+        let at = (self.server.coordinator().turns % self.clients.len() as u64) as usize;
         let (before, rest) = self.clients.split_at_mut(at);
         let Some((client, after)) = rest.split_first_mut() else { return Ok(false) };
         let mut server_rng = ChaCha20Rng::from_rng(rng);

@@ -127,12 +127,12 @@ fn every_kind_of_node_is_exact() {
         ("max pooling first", |b| {
             b.max_pool2d_with(pool().with_dilation([2, 1])).conv2d("c", conv(2)).relu()
         }),
-        ("mean pooling before an activation", |b| b.conv2d("c", conv(2)).mean_pool2d("p", [2, 3]).relu()),
-        ("mean pooling after an activation", |b| b.conv2d("c", conv(2)).relu().mean_pool2d("p", [2, 3])),
-        ("mean pooling of padding", |b| b.conv2d("c", conv(2)).mean_pool2d_with("p", pool()).relu()),
-        ("mean pooling first", |b| b.mean_pool2d_with("p", pool()).conv2d("c", conv(2)).relu()),
-        ("global pooling", |b| b.conv2d("c", conv(3)).global_mean_pool2d().relu()),
-        ("global pooling after an activation", |b| b.conv2d("c", conv(3)).relu().global_mean_pool2d()),
+        ("mean pooling before an activation", |b| b.conv2d("c", conv(2)).avg_pool2d("p", [2, 3]).relu()),
+        ("mean pooling after an activation", |b| b.conv2d("c", conv(2)).relu().avg_pool2d("p", [2, 3])),
+        ("mean pooling of padding", |b| b.conv2d("c", conv(2)).avg_pool2d_with("p", pool()).relu()),
+        ("mean pooling first", |b| b.avg_pool2d_with("p", pool()).conv2d("c", conv(2)).relu()),
+        ("global pooling", |b| b.conv2d("c", conv(3)).global_avg_pool2d().relu()),
+        ("global pooling after an activation", |b| b.conv2d("c", conv(3)).relu().global_avg_pool2d()),
         ("batch norm", |b| b.conv2d("c", conv(3)).batch_norm2d("n").relu()),
         ("batch norm before", |b| b.batch_norm2d("n").conv2d("c", conv(3)).relu()),
         ("batch norm alone", |b| b.relu().batch_norm2d("n").relu()),
@@ -156,7 +156,7 @@ fn every_kind_of_node_is_exact() {
         }),
         ("gate", |b| {
             b.conv2d("c", conv(3)).gated(|b| {
-                let squeezed = b.global_mean_pool2d().flatten().dense("g", 2).relu();
+                let squeezed = b.global_avg_pool2d().flatten().dense("g", 2).relu();
                 squeezed.dense("h", 3).activation(Activation::HardSigmoid)
             })
         }),
@@ -338,7 +338,7 @@ fn a_dead_convolution_is_exact() {
         .softmax()
         .build()
         .unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(11));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(11));
     let mut weights = model.weights();
     let bias = WeightTensor::new(Shape::from([2]), vec![-100.0; 2]).unwrap();
     weights.tensors.insert("conv0.bias".into(), bias);
@@ -413,8 +413,8 @@ fn networks_at_random_have_nodes_and_segments_of_all_kinds() {
     let expected = [
         "conv2d",
         "dense",
-        "mean-pool2d",
-        "global-mean-pool2d",
+        "avg-pool2d",
+        "global-avg-pool2d",
         "batch-norm2d",
         "flatten",
         "add",

@@ -28,7 +28,7 @@ static KEYS: LazyLock<Vec<Arc<SecretKey>>> = LazyLock::new(|| {
 fn convolution() -> Model {
     let mut model = ModelBuilder::new([1, 6, 6])
         .conv2d("conv1", Conv2dConfig::new(2, [3, 3]))
-        .mean_pool2d("pool1", [2, 2])
+        .avg_pool2d("pool1", [2, 2])
         .relu()
         .flatten()
         .dense("fc1", 9)
@@ -77,7 +77,7 @@ fn a_plan_states_what_a_server_does() {
                                 zeros.encrypt(up, &**key, rng).unwrap()
                             })
                             .collect();
-                        public.prepare_rerandomisation(part.ciphertexts, part.hidden_bits);
+                        public.prepare_rerandomization(part.ciphertexts, part.hidden_bits);
                         let before = public.operations();
                         let sums = program.sums(index, part, &inputs).unwrap();
                         let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();

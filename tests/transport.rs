@@ -83,7 +83,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Runs of at least eight different neighbours in the bytes of `whole`: enough not to be met by chance.
+/// Runs of at least eight different neighbors in the bytes of `whole`: enough not to be met by chance.
 fn telling_runs(whole: &[u8], length: usize) -> Vec<&[u8]> {
     let telling = |run: &&[u8]| run.iter().collect::<HashSet<_>>().len() >= length / 2;
     whole.chunks_exact(length).filter(telling).collect()

@@ -16,8 +16,8 @@ use gelu_io::data::{DataDir, LabelledImages, Split};
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_layers::{Activation, Initializer};
 use gelu_models::train::private::{
-    Client, DMax, Description, FixedPoint, LayerLeakage, Leakage, LearnerConfig, MasterConfig, Server,
-    TrainPlan,
+    Client, CoordinatorConfig, DMax, Description, FixedPoint, LayerLeakage, Leakage, ParticipantConfig,
+    Server, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, zoo};
@@ -111,9 +111,9 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 const KEYS: [KeyParameters; 2] = [KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }; 2];
 
 fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<u64>)> {
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
     let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEYS))?;
-    let parameters = plan.quantise(&model.weights())?;
+    let parameters = plan.quantize(&model.weights())?;
     Ok((Arc::new(plan), parameters))
 }
 
@@ -222,10 +222,10 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
         let one = data.inputs().select(Axis(0), &[at]);
         let samples = Dataset::new(data.shape().clone(), one, vec![data.labels()[at]], data.classes())?;
         let train = TrainConfig { batch_size: 1, weight_decay: 0.0, momentum: 0.0, ..TrainConfig::default() };
-        let config = MasterConfig { train, images: 1, d_max: DMax::Fixed(2), leakage: Leakage::Paper };
+        let config = CoordinatorConfig { train, images: 1, d_max: DMax::Fixed(2), leakage: Leakage::Paper };
         let mut server = Server::new(plan.clone(), server_key.clone(), config, parameters.clone())?;
-        let learner = LearnerConfig { client: 0, seed: args.seed, momentum: 0.0 };
-        let mut client = Client::new(client_key.clone(), Arc::new(samples), learner);
+        let participant = ParticipantConfig { client: 0, seed: args.seed, momentum: 0.0 };
+        let mut client = Client::new(client_key.clone(), Arc::new(samples), participant);
         let update = observe(&mut server, &mut client, &mut rng)?;
         let truth: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
         let steps: Vec<f64> = update.steps.iter().map(|&step| step as f64).collect();

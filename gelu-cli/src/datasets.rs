@@ -28,7 +28,7 @@ const HELD_OUT: f64 = 0.2;
 pub(crate) fn load(name: DatasetName, folder: &DataDir, seed: u64) -> anyhow::Result<[Dataset; 2]> {
     let numbers = |table: Table| {
         let [train, test] = from_table(&table)?.split(HELD_OUT, seed);
-        standardise(&train, &test)
+        standardize(&train, &test)
     };
     match name {
         DatasetName::Mnist => {
@@ -55,7 +55,7 @@ fn from_table(table: &Table) -> anyhow::Result<Dataset> {
     Ok(Dataset::new(Shape::from([table.features()]), inputs, labels, table.class_names().len())?)
 }
 
-fn standardise(train: &Dataset, test: &Dataset) -> anyhow::Result<[Dataset; 2]> {
+fn standardize(train: &Dataset, test: &Dataset) -> anyhow::Result<[Dataset; 2]> {
     let mean = train.inputs().mean_axis(Axis(0)).context("a data set without rows")?;
     // A constant column has nothing to say; dividing by 1 leaves it at 0.
     let std = train.inputs().std_axis(Axis(0), 0.0).mapv(|std| if std > 0.0 { std } else { 1.0 });

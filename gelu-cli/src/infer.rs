@@ -30,7 +30,7 @@ Examples:
   Ten MNIST test images through LeNet-5, from the folder that holds mnist/*-ubyte.gz:
     gelu infer --model lenet5 --weights models/lenet5.safetensors --dataset mnist --data DIR --count 10
 
-  Pictures of digits, of any size and colour:
+  Pictures of digits, of any size and color:
     gelu infer --model conv1 --weights models/conv1.safetensors --images a.png b.jpg
 
   A full batch at once, as JSON:
@@ -51,7 +51,7 @@ pub(crate) struct InferArgs {
     /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Pictures of one digit each, of any size and colour.
+    /// Pictures of one digit each, of any size and color.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     images: Vec<PathBuf>,
     /// Whether pictures show dark ink on light paper.

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         Some(path) => load_model(&args.model, path, None)?,
         None => {
             let mut model = zoo::by_name(&args.model)?;
-            model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
+            model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
             estimate_ranges(&mut model)?;
             model
         }
@@ -244,7 +244,7 @@ fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
     ]);
     let mut text =
         format!("{model}, key of {} bits, batch of {}\n\n{table}\n", plan.key().size.bits(), plan.batch());
-    text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomisation\n";
+    text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomization\n";
     if let Some(LogitError { bound, observed, digits }) = error {
         text += &format!(
             "logits: at most {observed:.3} from the real network's over {digits} drawn digits; {bound:.0} if every \

@@ -70,7 +70,7 @@ impl Folder {
         names
     }
 
-    /// Digits 0 to 9 in files of their own: large, in colour, dark ink on light paper.
+    /// Digits 0 to 9 in files of their own: large, in color, dark ink on light paper.
     fn draw_digits(&self) -> Vec<String> {
         let samples = sample_digits(SampleOptions { seed: 21, per_digit: 1 });
         let draw = |(i, (pixels, _)): (usize, (&[u8], u8))| {
@@ -119,7 +119,7 @@ fn the_demo_is_right_and_accounts_for_every_step() {
     }
     assert_eq!(
         (&of_the_batch[0]["step"], &of_the_batch[1]["step"]),
-        (&"quantise, encrypt".into(), &"conv1+pool1".into())
+        (&"quantize, encrypt".into(), &"conv1+pool1".into())
     );
     for step in steps {
         let server = step["party"] == "server";

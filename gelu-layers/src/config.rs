@@ -109,9 +109,9 @@ pub enum LinearConfig {
     Dense(DenseConfig),
     /// The mean over each window, channel by channel. Padding counts as zeros and the divisor is always the kernel's
     /// area (PyTorch's `count_include_pad`), which keeps the layer linear with one constant weight.
-    MeanPool2d(Window),
+    AvgPool2d(Window),
     /// The mean of each channel: `[channels, height, width]` to `[channels, 1, 1]`.
-    GlobalMeanPool2d,
+    GlobalAvgPool2d,
     /// Normalization of each channel by running statistics (by those of the batch while training), then a factor and a
     /// shift for each.
     BatchNorm2d(BatchNorm2dConfig),
@@ -127,7 +127,7 @@ impl LinearConfig {
     pub fn has_parameters(&self) -> bool {
         match self {
             Self::Conv2d(_) | Self::Dense(_) | Self::BatchNorm2d(_) => true,
-            Self::MeanPool2d(_) | Self::GlobalMeanPool2d | Self::Flatten => false,
+            Self::AvgPool2d(_) | Self::GlobalAvgPool2d | Self::Flatten => false,
         }
     }
 
@@ -194,8 +194,8 @@ impl LinearConfig {
         let image = || input.as_image("dimensions of the layer's input (an image)");
         match self {
             Self::Conv2d(config) => config.window.over(image()?).map(Some),
-            Self::MeanPool2d(window) => window.over(image()?).map(Some),
-            Self::GlobalMeanPool2d => {
+            Self::AvgPool2d(window) => window.over(image()?).map(Some),
+            Self::GlobalAvgPool2d => {
                 let [_, height, width] = image()?;
                 Window::new([height, width]).over(image()?).map(Some)
             }

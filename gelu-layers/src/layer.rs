@@ -167,7 +167,7 @@ impl LinearLayer {
             }
             LinearConfig::Dense(config) => Some(Shape::from([config.out_features, self.input.elements()])),
             LinearConfig::BatchNorm2d(_) => Some(Shape::from([self.parameters.weight.len()])),
-            LinearConfig::MeanPool2d(_) | LinearConfig::GlobalMeanPool2d | LinearConfig::Flatten => None,
+            LinearConfig::AvgPool2d(_) | LinearConfig::GlobalAvgPool2d | LinearConfig::Flatten => None,
         }
     }
 
@@ -183,7 +183,7 @@ impl LinearLayer {
         let Parameters { weight, bias } = &self.parameters;
         let reals = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         match (&self.config, &self.statistics) {
-            (LinearConfig::MeanPool2d(_) | LinearConfig::GlobalMeanPool2d, _) => {
+            (LinearConfig::AvgPool2d(_) | LinearConfig::GlobalAvgPool2d, _) => {
                 (vec![1.0 / self.map.blocks()[0].taps() as f64], vec![])
             }
             (LinearConfig::Flatten, _) => (vec![1.0], vec![]),

@@ -94,8 +94,8 @@ impl Definition {
     fn image(&self, x: &[f64]) -> Vec<f64> {
         match &self.config {
             LinearConfig::Conv2d(config) => self.convolution(config, x),
-            LinearConfig::MeanPool2d(window) => self.pooled(*window, x),
-            LinearConfig::GlobalMeanPool2d => {
+            LinearConfig::AvgPool2d(window) => self.pooled(*window, x),
+            LinearConfig::GlobalAvgPool2d => {
                 let [_, height, width] = self.input.as_image("image").unwrap();
                 x.chunks_exact(height * width)
                     .map(|channel| channel.iter().sum::<f64>() / (height * width) as f64)
@@ -208,7 +208,7 @@ fn convolutions() -> impl Strategy<Value = (LinearConfig, Shape)> {
 fn poolings() -> impl Strategy<Value = (LinearConfig, Shape)> {
     ([1usize..=3, 2..=7, 2..=7], windows()).prop_filter_map("a window that fits", |(input, window)| {
         window.over(input).ok()?;
-        Some((LinearConfig::MeanPool2d(window), Shape::from(input)))
+        Some((LinearConfig::AvgPool2d(window), Shape::from(input)))
     })
 }
 
@@ -227,7 +227,7 @@ fn layers() -> impl Strategy<Value = (LinearConfig, Shape)> {
         4 => convolutions(),
         2 => poolings(),
         2 => dense,
-        1 => of_image(LinearConfig::GlobalMeanPool2d),
+        1 => of_image(LinearConfig::GlobalAvgPool2d),
         2 => of_image(LinearConfig::BatchNorm2d(norm)),
         1 => of_image(LinearConfig::Flatten),
     ]

@@ -24,7 +24,7 @@ use crate::{Graph, GraphError, Model, Node, Op, ValueId};
 ///         block.conv2d("a", conv(4)).batch_norm2d("a_bn").relu().conv2d("b", conv(4)).batch_norm2d("b_bn")
 ///     })
 ///     .relu()
-///     .global_mean_pool2d()
+///     .global_avg_pool2d()
 ///     .flatten()
 ///     .dense("fc", 10)
 ///     .softmax()
@@ -56,19 +56,19 @@ impl ModelBuilder {
     }
 
     /// Adds mean pooling with windows of `kernel` side by side.
-    pub fn mean_pool2d(self, name: &str, kernel: [usize; 2]) -> Self {
-        self.mean_pool2d_with(name, Window::new(kernel).with_stride(kernel))
+    pub fn avg_pool2d(self, name: &str, kernel: [usize; 2]) -> Self {
+        self.avg_pool2d_with(name, Window::new(kernel).with_stride(kernel))
     }
 
     /// Adds mean pooling with any window.
-    pub fn mean_pool2d_with(self, name: &str, window: Window) -> Self {
-        self.linear(name, LinearConfig::MeanPool2d(window))
+    pub fn avg_pool2d_with(self, name: &str, window: Window) -> Self {
+        self.linear(name, LinearConfig::AvgPool2d(window))
     }
 
     /// Adds the mean of each channel, which leaves images of one pixel.
-    pub fn global_mean_pool2d(self) -> Self {
+    pub fn global_avg_pool2d(self) -> Self {
         let name = self.free_name("global_pool");
-        self.linear(&name, LinearConfig::GlobalMeanPool2d)
+        self.linear(&name, LinearConfig::GlobalAvgPool2d)
     }
 
     /// Adds batch norm. When a plan is made, it becomes part of the linear layer before or after it.

@@ -104,8 +104,8 @@ impl fmt::Display for Op {
             Self::Linear(config) => f.write_str(match config {
                 LinearConfig::Conv2d(_) => "conv2d",
                 LinearConfig::Dense(_) => "dense",
-                LinearConfig::MeanPool2d(_) => "mean-pool2d",
-                LinearConfig::GlobalMeanPool2d => "global-mean-pool2d",
+                LinearConfig::AvgPool2d(_) => "avg-pool2d",
+                LinearConfig::GlobalAvgPool2d => "global-avg-pool2d",
                 LinearConfig::BatchNorm2d(_) => "batch-norm2d",
                 LinearConfig::Flatten => "flatten",
             }),

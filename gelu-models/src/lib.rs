@@ -6,7 +6,7 @@
 //!
 //! let model = ModelBuilder::new([1, 28, 28])
 //!     .conv2d("conv1", Conv2dConfig::new(6, [5, 5]))
-//!     .mean_pool2d("pool1", [2, 2])
+//!     .avg_pool2d("pool1", [2, 2])
 //!     .relu()
 //!     .flatten()
 //!     .dense("fc1", 10)

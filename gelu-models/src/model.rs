@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// Sets all parameters to initial values, with randomness from `rng`.
-    pub fn initialise<R: Rng + ?Sized>(&mut self, initializer: Initializer, rng: &mut R) {
+    pub fn initialize<R: Rng + ?Sized>(&mut self, initializer: Initializer, rng: &mut R) {
         self.layers_mut().for_each(|(_, layer)| initializer.fill(layer, rng));
     }
 

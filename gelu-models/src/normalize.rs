@@ -80,8 +80,8 @@ impl Model {
                 return Err(FoldError::Std { channel, found: std[channel] });
             }
         }
-        let centred = mean.iter().all(|&mean| mean == 0.0);
-        let first = self.first_weighted(centred)?;
+        let centerd = mean.iter().all(|&mean| mean == 0.0);
+        let first = self.first_weighted(centerd)?;
         let Some((_, layer)) = self.layers_mut().nth(first) else { return Ok(()) };
         let groups = match layer.config() {
             LinearConfig::Conv2d(config) => config.groups,
@@ -90,7 +90,7 @@ impl Model {
         let rows = layer.weight_shape().map_or(1, |shape| shape.dims()[0]);
         let parameters = layer.parameters_mut();
         let columns = parameters.weight.len() / rows;
-        if parameters.bias.is_empty() && !centred {
+        if parameters.bias.is_empty() && !centerd {
             let found = "one without biases, which would have to take up the mean".to_owned();
             return Err(FoldError::NoWeights { found });
         }
@@ -114,7 +114,7 @@ impl Model {
 
     /// The place among the linear layers of the first one with weights, if normalization commutes with all that comes
     /// before.
-    fn first_weighted(&self, centred: bool) -> Result<usize, FoldError> {
+    fn first_weighted(&self, centerd: bool) -> Result<usize, FoldError> {
         let mut value = ValueId::INPUT;
         let mut place = 0;
         loop {
@@ -129,7 +129,7 @@ impl Model {
             };
             let windows = config.windows(self.graph().shape(value)).ok().flatten();
             let padding = windows.map_or([[0, 0]; 2], |windows| windows.window().padding);
-            if padding != [[0, 0]; 2] && !centred {
+            if padding != [[0, 0]; 2] && !centerd {
                 return Err(FoldError::Padding { name: node.name.clone(), found: padding });
             }
             match config {

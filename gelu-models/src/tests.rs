@@ -35,7 +35,7 @@ pub(crate) fn images(model: &Model, count: usize, seed: u64) -> Array2<f32> {
 }
 
 /// Initial weights, and a batch norm that changes something.
-pub(crate) fn initialised(builder: ModelBuilder) -> Model {
+pub(crate) fn initialized(builder: ModelBuilder) -> Model {
     let mut model = builder.build().unwrap();
     fill(&mut model, 5);
     model
@@ -43,7 +43,7 @@ pub(crate) fn initialised(builder: ModelBuilder) -> Model {
 
 pub(crate) fn fill(model: &mut Model, seed: u64) {
     let rng = &mut seeded(seed);
-    model.initialise(Initializer::KaimingUniform, rng);
+    model.initialize(Initializer::KaimingUniform, rng);
     for (_, layer) in model.layers_mut().filter(|(_, layer)| layer.statistics().is_some()) {
         let mut fill = |values: &mut [f32], [low, high]: [f32; 2]| {
             values.iter_mut().for_each(|value| *value = rng.random_range(low..high));
@@ -58,7 +58,7 @@ pub(crate) fn fill(model: &mut Model, seed: u64) {
 
 /// The same with ranges of some images.
 pub(crate) fn calibrated(builder: ModelBuilder) -> Model {
-    let mut model = initialised(builder);
+    let mut model = initialized(builder);
     let images = images(&model, 8, 6);
     model.calibrate(images.view()).unwrap();
     model
@@ -180,7 +180,7 @@ impl Net<'_> {
             }
             3 => {
                 let window = self.window();
-                self.push(Op::Linear(LinearConfig::MeanPool2d(window)), input)
+                self.push(Op::Linear(LinearConfig::AvgPool2d(window)), input)
             }
             4 => {
                 let window = self.window();
@@ -213,7 +213,7 @@ impl Net<'_> {
                 self.try_push(Op::Concat, &ends).unwrap_or(ends[0])
             }
             _ => {
-                let gate = self.push(Op::Linear(LinearConfig::GlobalMeanPool2d), input);
+                let gate = self.push(Op::Linear(LinearConfig::GlobalAvgPool2d), input);
                 let gate = self.push(Op::Linear(LinearConfig::Flatten), gate);
                 let gate = self.push(Op::Linear(LinearConfig::Dense(DenseConfig::new(channels))), gate);
                 let gate = self.push(Op::Client(ClientOp::Activation(Activation::Sigmoid)), gate);
@@ -250,7 +250,7 @@ pub(crate) fn random_model(seed: u64) -> Model {
         value = net.block(value);
     }
     if net.rng.random_bool(0.4) {
-        value = net.push(Op::Linear(LinearConfig::GlobalMeanPool2d), value);
+        value = net.push(Op::Linear(LinearConfig::GlobalAvgPool2d), value);
     }
     value = net.push(Op::Linear(LinearConfig::Flatten), value);
     if net.rng.random_bool(0.3) {
@@ -359,9 +359,9 @@ pub(crate) fn all_kinds() -> ModelBuilder {
             |shortcut| shortcut.conv2d("c", Conv2dConfig::new(4, [1, 1]).with_stride([2, 2])),
         )
         .concat([&|left| left.max_pool2d_with(Window::new([2, 2])), &|right| {
-            right.mean_pool2d_with("mean", Window::new([2, 2]))
+            right.avg_pool2d_with("mean", Window::new([2, 2]))
         }])
-        .gated(|gate| gate.global_mean_pool2d().flatten().dense("gate", 8).sigmoid())
+        .gated(|gate| gate.global_avg_pool2d().flatten().dense("gate", 8).sigmoid())
         .flatten()
         .client_function("own", [3])
         .dense("fc", 2)

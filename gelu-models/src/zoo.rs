@@ -29,7 +29,7 @@ pub fn conv1() -> Result<Model, GraphError> {
     ModelBuilder::new([1, 28, 28])
         .conv2d("conv1", Conv2dConfig::new(5, [5, 5]).with_stride([2, 2]))
         .relu()
-        .mean_pool2d("pool1", [2, 2])
+        .avg_pool2d("pool1", [2, 2])
         .relu()
         .flatten()
         .dense("fc1", 10)
@@ -45,10 +45,10 @@ pub fn conv1() -> Result<Model, GraphError> {
 pub fn lenet5() -> Result<Model, GraphError> {
     ModelBuilder::new([1, 28, 28])
         .conv2d("conv1", Conv2dConfig::new(6, [5, 5]))
-        .mean_pool2d("pool1", [2, 2])
+        .avg_pool2d("pool1", [2, 2])
         .relu()
         .conv2d("conv2", Conv2dConfig::new(16, [5, 5]))
-        .mean_pool2d("pool2", [2, 2])
+        .avg_pool2d("pool2", [2, 2])
         .relu()
         .flatten()
         .dense("fc1", 120)
@@ -165,7 +165,7 @@ pub fn resnet(config: &ResnetConfig) -> Result<Model, GraphError> {
             .relu();
         }
     }
-    builder.global_mean_pool2d().flatten().dense("fc", *classes).softmax().build()
+    builder.global_avg_pool2d().flatten().dense("fc", *classes).softmax().build()
 }
 
 /// Returns one of the networks by its name (see [`NAMES`]). `resnet20` has ten classes and takes images of 3x32x32, the

@@ -399,7 +399,7 @@ impl EncTensor {
 
     /// Returns what may leave the server of sums mod 2^l: every sum plus its element's `bias` (one for each element of
     /// an image, mod 2^l, or none) plus a random multiple of 2^l. Then every slot is non-negative and its lowest l bits
-    /// are the sum mod 2^l. The ciphertexts are yet to be [re-randomised](Self::rerandomize).
+    /// are the sum mod 2^l. The ciphertexts are yet to be [re-randomized](Self::rerandomize).
     ///
     /// # Errors
     /// [`Error::Count`] when there is not one bias for each element; [`Error::Layout`] when the slots hold integers.

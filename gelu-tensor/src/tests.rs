@@ -93,7 +93,7 @@ fn apply(
     tensor.apply(map, &MapWeights::Integers(weights), &product)
 }
 
-/// Adds a bias, repacks, re-randomises and decrypts.
+/// Adds a bias, repacks, re-randomizes and decrypts.
 fn finish(rng: &mut ChaCha20Rng, clear: &FixedTensor, encrypted: EncTensor) {
     assert_eq!((encrypted.shape(), encrypted.batch()), (clear.shape(), clear.batch()));
     let decrypted = encrypted.decrypt(&KEY).unwrap();

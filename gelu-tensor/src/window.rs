@@ -14,9 +14,9 @@ use crate::{Error, Shape};
 pub struct Window {
     /// Taps of the window.
     pub kernel: [usize; 2],
-    /// Step between two neighbouring windows.
+    /// Step between two neighboring windows.
     pub stride: [usize; 2],
-    /// Step between two neighbouring taps of one window.
+    /// Step between two neighboring taps of one window.
     pub dilation: [usize; 2],
     /// Rows and columns of zeros added to the image: `[[top, bottom], [left, right]]`.
     pub padding: [[usize; 2]; 2],

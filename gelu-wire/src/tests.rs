@@ -24,7 +24,7 @@ static KEY: LazyLock<Arc<SecretKey>> = LazyLock::new(|| key(5));
 
 static MODEL: LazyLock<Arc<ServerModel>> = LazyLock::new(|| {
     let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut rng());
+    model.initialize(Initializer::KaimingUniform, &mut rng());
     model.calibrate(images().view()).unwrap();
     Arc::new(ServerModel::new(model, PlanOptions::default()))
 });

@@ -24,7 +24,7 @@ pub(crate) enum Block {
     /// Batch norm by running statistics.
     Norm,
     Activation(Activation),
-    MeanPool(Window),
+    AvgPool(Window),
     MaxPool(Window),
     GlobalPool,
     /// Layers that keep the shape, plus what went in.
@@ -137,11 +137,11 @@ impl Block {
             }
             Self::Norm if is_image => Box::new(move |builder| builder.batch_norm2d(&name("norm"))),
             Self::Activation(activation) => Box::new(move |builder| builder.activation(activation)),
-            Self::MeanPool(window) if is_image => {
-                Box::new(move |builder| builder.mean_pool2d_with(&name("mean"), window))
+            Self::AvgPool(window) if is_image => {
+                Box::new(move |builder| builder.avg_pool2d_with(&name("mean"), window))
             }
             Self::MaxPool(window) if is_image => Box::new(move |builder| builder.max_pool2d_with(window)),
-            Self::GlobalPool if is_image => Box::new(ModelBuilder::global_mean_pool2d),
+            Self::GlobalPool if is_image => Box::new(ModelBuilder::global_avg_pool2d),
             Self::Residual(links) => {
                 let shape = shape.clone();
                 Box::new(move |builder| {
@@ -183,7 +183,7 @@ impl Block {
             }
             Self::Gate(activation) => Box::new(move |builder| {
                 builder.gated(|gate| {
-                    let gate = if is_image { gate.global_mean_pool2d().flatten() } else { gate };
+                    let gate = if is_image { gate.global_avg_pool2d().flatten() } else { gate };
                     gate.dense(&name("gate"), channels).activation(activation)
                 })
             }),
@@ -209,7 +209,7 @@ fn chain(builder: ModelBuilder, links: &[Link], shape: &Shape, name: &str) -> Mo
             }
             if link.pool {
                 let window = Window::new([3, 2]).with_padding_sides([[1, 1], [0, 1]]);
-                builder = builder.mean_pool2d_with(&format!("{name}.{at}_mean"), window);
+                builder = builder.avg_pool2d_with(&format!("{name}.{at}_mean"), window);
             }
         }
         link.activation.into_iter().fold(builder, ModelBuilder::activation)
@@ -219,7 +219,7 @@ fn chain(builder: ModelBuilder, links: &[Link], shape: &Shape, name: &str) -> Mo
 /// Weights at random, and a batch norm's running statistics too.
 pub(crate) fn randomize(model: &mut Model, seed: u64) {
     let rng = &mut ChaCha20Rng::seed_from_u64(seed);
-    model.initialise(Initializer::KaimingUniform, rng);
+    model.initialize(Initializer::KaimingUniform, rng);
     for (_, layer) in model.layers_mut() {
         let Some(statistics) = layer.statistics_mut() else { continue };
         statistics.mean.iter_mut().for_each(|mean| *mean = rng.random_range(-0.5..0.5));
@@ -276,7 +276,7 @@ fn block() -> impl Strategy<Value = Block> {
         1 => window().prop_map(Block::Depthwise),
         2 => Just(Block::Norm),
         4 => activation().prop_map(Block::Activation),
-        2 => window().prop_map(Block::MeanPool),
+        2 => window().prop_map(Block::AvgPool),
         2 => window().prop_map(Block::MaxPool),
         1 => Just(Block::GlobalPool),
         2 => links().prop_map(Block::Residual),
@@ -327,7 +327,7 @@ pub(crate) fn small_resnet() -> Model {
             },
         )
         .relu()
-        .global_mean_pool2d()
+        .global_avg_pool2d()
         .flatten()
         .dense("fc", 5)
         .softmax()

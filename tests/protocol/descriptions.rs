@@ -14,7 +14,7 @@ fn rich() -> Arc<ServerModel> {
     let mut model = ModelBuilder::new([2, 4, 4])
         .conv2d("grouped", conv.with_groups(2).with_dilation([1, 1]))
         .batch_norm2d("norm")
-        .mean_pool2d_with("mean", pool)
+        .avg_pool2d_with("mean", pool)
         .activation(Activation::Clip { min: -1.0, max: 2.0 })
         .max_pool2d([2, 2])
         .residual_with(
@@ -22,7 +22,7 @@ fn rich() -> Arc<ServerModel> {
             |short| short.conv2d("c", conv),
         )
         .concat([&|branch| branch.conv2d("d", conv).relu(), &|branch| branch])
-        .gated(|gate| gate.global_mean_pool2d().flatten().dense("gate", 4).sigmoid())
+        .gated(|gate| gate.global_avg_pool2d().flatten().dense("gate", 4).sigmoid())
         .flatten()
         .dense("last", 2)
         .softmax()
@@ -290,7 +290,7 @@ fn graphs_that_are_small_to_send_and_large_to_plan_take_bounded_memory() {
     };
     let dense = |outputs: usize| json!({"linear": {"dense": {"out_features": outputs, "bias": true}}});
     let norm = json!({"linear": {"batch-norm2d": {"epsilon": 1e-5, "momentum": 0.1}}});
-    let mean = |window: Value| json!({"linear": {"mean-pool2d": window}});
+    let mean = |window: Value| json!({"linear": {"avg-pool2d": window}});
     let function = json!({"client": {"function": {"function": "f", "output": []}}});
     let node = |at: usize, op: &Value, inputs: &[usize]| json!({"name": format!("n{at}"), "op": op, "inputs": inputs});
     // Each node reads the one before it.

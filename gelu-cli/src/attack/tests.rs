@@ -12,8 +12,8 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, rngs::ChaCha20Rng};
 use gelu_models::ModelBuilder;
 use gelu_models::peer::Peer;
 use gelu_models::train::private::{
-    Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, PrivateError, Server,
-    TrainPlan,
+    Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, PrivateError,
+    Server, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 
@@ -172,26 +172,27 @@ fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
         .softmax()
         .build()
         .unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
     let parameters = keys.each_ref().map(|key| key.public_key().parameters());
     let description = Description::new(&model, 2, FixedPoint::default(), parameters);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
-    let weights = plan.quantise(&model.weights()).unwrap();
+    let weights = plan.quantize(&model.weights()).unwrap();
     let sides = |iterations: u32| {
         let train = TrainConfig { batch_size: 2, weight_decay: 0.0, ..TrainConfig::default() };
-        let config = MasterConfig { train, images: 8, d_max: DMax::Fixed(iterations), leakage: Leakage::Off };
+        let config =
+            CoordinatorConfig { train, images: 8, d_max: DMax::Fixed(iterations), leakage: Leakage::Off };
         let inputs = Array2::from_shape_fn((8, 3), |(image, at)| (image * 3 + at) as f32 / 24.0);
         let data = Dataset::new(Shape::from([3]), inputs, vec![0, 1, 0, 1, 0, 1, 0, 1], 2).unwrap();
         let server = Server::new(plan.clone(), keys[1].clone(), config, weights.clone()).unwrap();
-        let learner = LearnerConfig { client: 0, seed: 1, momentum: 0.0 };
-        (server, Client::new(keys[0].clone(), Arc::new(data), learner))
+        let participant = ParticipantConfig { client: 0, seed: 1, momentum: 0.0 };
+        (server, Client::new(keys[0].clone(), Arc::new(data), participant))
     };
     let see = |seed| {
         let (mut server, mut client) = sides(2);
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let seen = observe(&mut server, &mut client, &mut rng).unwrap();
         assert!(server.is_closed() && client.is_closed());
-        assert_eq!((&server.master().parameters, server.master().turns), (&weights, 0));
+        assert_eq!((&server.coordinator().parameters, server.coordinator().turns), (&weights, 0));
         assert!(client.masks().iter().all(|&mask| mask == 0) && client.totals().is_none());
         seen
     };

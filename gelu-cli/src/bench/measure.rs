@@ -112,7 +112,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     let (batch, runs) = (args.batch as usize, args.runs as usize);
     let mut model = zoo::by_name(&args.model)?;
     // No time depends on them.
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
     estimate_ranges(&mut model)?;
     let options = args.numbers.options(&model)?;
     let program = model.compile(&PlanOptions {
@@ -359,11 +359,11 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     add("decryption", TOGETHER, pools.seconds(runs, || Ok(encrypted.decrypt(key).map(drop)?))?);
     let sum = pools.seconds(runs, || Ok(encrypted.add(&encrypted).map(drop)?))?;
     add("sum of two ciphertexts", TOGETHER, sum);
-    let rerandomise = pools.seconds(runs, || {
+    let rerandomize = pools.seconds(runs, || {
         encrypted.clone().rerandomize(&mut rand::rng());
         Ok(())
     })?;
-    add("re-randomisation", TOGETHER, rerandomise);
+    add("re-randomization", TOGETHER, rerandomize);
     let range = WeightRange::signed(16, 0)?;
     let mut multiply = |name: &str, count: usize, map: LinearMap, weights: Vec<i32>| -> anyhow::Result<()> {
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);

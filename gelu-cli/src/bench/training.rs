@@ -7,7 +7,7 @@ use clap::Args;
 use gelu_io::session::{Go, TrainingAccount, run_turn};
 use gelu_layers::Initializer;
 use gelu_models::train::private::{
-    Client, DMax, Description, FixedPoint, Leakage, LearnerConfig, MasterConfig, Server, TrainPlan,
+    Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, Server, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::zoo;
@@ -52,7 +52,7 @@ pub(crate) struct TrainingArgs {
 pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut model = zoo::by_name(&args.model)?;
-    model.initialise(Initializer::KaimingUniform, &mut rng);
+    model.initialize(Initializer::KaimingUniform, &mut rng);
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let (batch, size) = (args.batch as usize, parameters.size);
     let description = Description::new(&model, batch, FixedPoint::default(), [parameters; 2]);
@@ -68,18 +68,18 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
         learning_rate: 0.01,
         ..TrainConfig::default()
     };
-    let config = MasterConfig {
+    let config = CoordinatorConfig {
         train,
         images: batch as u64,
         d_max: DMax::Fixed(args.iterations),
         leakage: Leakage::Off,
     };
     let [own, clients] = [(); 2].map(|()| new_key(parameters).map(Arc::new));
-    let weights = plan.quantise(&model.weights())?;
+    let weights = plan.quantize(&model.weights())?;
     let own = own?;
     let backend = own.public_key().backend();
     let mut server = Server::new(plan, own, config, weights)?;
-    let mut client = Client::new(clients?, samples, LearnerConfig { client: 0, seed: 0, momentum: 0.9 });
+    let mut client = Client::new(clients?, samples, ParticipantConfig { client: 0, seed: 0, momentum: 0.9 });
 
     let before = Limit::measure(backend);
     let (mut account, start) = (TrainingAccount::default(), Instant::now());

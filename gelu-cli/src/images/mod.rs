@@ -1,4 +1,4 @@
-//! Pictures of digits, brought into the form of MNIST: grey, 28x28, ink bright, centred by mass.
+//! Pictures of digits, brought into the form of MNIST: grey, 28x28, ink bright, centerd by mass.
 
 use std::{io::Cursor, path::Path};
 
@@ -38,8 +38,8 @@ pub(crate) enum Invert {
 /// Reads the picture `path` (PNG, JPEG, BMP, GIF, WebP or TIFF; transparent parts are white) of one digit, in the
 /// form of MNIST: [`SIDE`]` x `[`SIDE`] bytes, row-major, 0 for paper and 255 for ink.
 ///
-/// The ink is cut out, scaled so that its longer side is 20 pixels, and placed with its centre of mass at the
-/// centre. A picture of exactly 28x28 pixels is taken to have that form already and is only turned grey and, if
+/// The ink is cut out, scaled so that its longer side is 20 pixels, and placed with its center of mass at the
+/// center. A picture of exactly 28x28 pixels is taken to have that form already and is only turned grey and, if
 /// need be, inverted.
 ///
 /// # Errors
@@ -132,7 +132,7 @@ fn ink(grey: &GrayImage, invert: Invert) -> GrayImage {
         Invert::No => false,
         Invert::Auto => {
             let (darkest, lightest) = range(grey);
-            Paper::of(grey).centre * 2.0 > f32::from(darkest) + f32::from(lightest)
+            Paper::of(grey).center * 2.0 > f32::from(darkest) + f32::from(lightest)
         }
     };
     let mut ink = grey.clone();
@@ -149,8 +149,8 @@ fn range(grey: &GrayImage) -> (u8, u8) {
 
 /// The paper's brightness: a plane through the medians along the four sides, since light often falls from one side.
 struct Paper {
-    /// At the picture's centre.
-    centre: f32,
+    /// At the picture's center.
+    center: f32,
     /// From the left side to the right, and from the top to the bottom.
     slope: [f32; 2],
 }
@@ -162,12 +162,12 @@ impl Paper {
         let row = |y: u32| median((0..width).map(|x| grey.get_pixel(x, y).0[0]).collect());
         let [left, right] = [column(0), column(width - 1)];
         let [top, bottom] = [row(0), row(height - 1)];
-        Self { centre: (left + right + top + bottom) / 4.0, slope: [right - left, bottom - top] }
+        Self { center: (left + right + top + bottom) / 4.0, slope: [right - left, bottom - top] }
     }
 
     /// At a place given as parts of the width and of the height.
     fn at(&self, [x, y]: [f32; 2]) -> f32 {
-        self.centre + self.slope[0] * (x - 0.5) + self.slope[1] * (y - 0.5)
+        self.center + self.slope[0] * (x - 0.5) + self.slope[1] * (y - 0.5)
     }
 }
 

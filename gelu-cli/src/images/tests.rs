@@ -24,7 +24,7 @@ fn letter(ink: u8, paper: u8) -> GrayImage {
     })
 }
 
-fn centre_of_mass(digit: &[u8; PIXELS]) -> [f64; 2] {
+fn center_of_mass(digit: &[u8; PIXELS]) -> [f64; 2] {
     let mass: f64 = digit.iter().map(|&pixel| f64::from(pixel)).sum();
     let moment = |coordinate: fn(usize) -> usize| {
         let terms = digit.iter().enumerate();
@@ -41,8 +41,8 @@ fn ink_is_cut_out_scaled_to_20_pixels_and_centred_by_mass() {
     let [columns, rows] =
         [0, 1].map(|axis| inked.clone().map(|place| place[axis]).collect::<BTreeSet<_>>().len());
     assert_eq!([columns, rows], [12, 20]);
-    for centre in centre_of_mass(&digit) {
-        assert!((centre - 14.0).abs() <= 0.5, "{centre}");
+    for center in center_of_mass(&digit) {
+        assert!((center - 14.0).abs() <= 0.5, "{center}");
     }
     assert_eq!(digit.iter().max(), Some(&255));
 }
@@ -73,7 +73,7 @@ fn light_may_fall_from_one_side() {
 }
 
 #[test]
-fn colours_and_transparency_count_by_their_brightness() {
+fn colors_and_transparency_count_by_their_brightness() {
     let grey = letter(0, 255);
     let expected = parse_digit(&png(grey.clone()), name(), Invert::Auto).unwrap();
     let blue = RgbImage::from_fn(200, 150, |x, y| {

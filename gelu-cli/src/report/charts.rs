@@ -32,8 +32,8 @@ pub(crate) struct EpochPoint {
     pub(crate) test_accuracy: f64,
 }
 
-/// The colour of a side's bars.
-fn colour(role: Role) -> RGBColor {
+/// The color of a side's bars.
+fn color(role: Role) -> RGBColor {
     match role {
         Role::Client => BLUE,
         Role::Server => ORANGE,
@@ -47,7 +47,7 @@ pub(crate) struct Bar {
     pub(crate) label: String,
     /// Its length; not negative.
     pub(crate) value: f64,
-    /// Who spends the time; gives its colour.
+    /// Who spends the time; gives its color.
     pub(crate) role: Role,
 }
 
@@ -129,14 +129,14 @@ impl Panel {
             .axis_desc_style((FONT, 15).into_font().color(&INK))
             .draw()
             .map_err(chart_error)?;
-        for (points, name, colour) in [(&train, "training", BLUE), (&test, "test", ORANGE)] {
+        for (points, name, color) in [(&train, "training", BLUE), (&test, "test", ORANGE)] {
             chart
-                .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))
+                .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))
                 .map_err(chart_error)?
                 .label(name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], colour.stroke_width(3)));
+                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], color.stroke_width(3)));
             chart
-                .draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))
+                .draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))
                 .map_err(chart_error)?;
         }
         let corner = if self.most.is_some() {
@@ -185,7 +185,7 @@ const MAX_BARS: usize = 1000;
 /// Room for a value written behind the longest bar.
 const VALUE_WIDTH: i32 = 110;
 
-/// Horizontal bars from the top down, coloured by side, each with its label before it and its value in `unit`
+/// Horizontal bars from the top down, colored by side, each with its label before it and its value in `unit`
 /// behind it, as an SVG picture. Values that are negative or not finite have no bar; what comes after 1,000 bars is left
 /// out.
 ///
@@ -212,7 +212,7 @@ pub(crate) fn bar_chart_svg(title: &str, unit: &str, bars: &[Bar]) -> anyhow::Re
             text(&root, &label, (left - 10, top + BAR / 2), 15, HPos::Right)?;
             root.draw(&Rectangle::new(
                 [(left, top + 4), (left + length.max(1), top + BAR - 4)],
-                colour(bar.role).filled(),
+                color(bar.role).filled(),
             ))
             .map_err(chart_error)?;
             let value = format!("{} {unit}", three_digits(bar.value));
@@ -228,7 +228,7 @@ fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, bars: &[Bar]) -> anyhow::Re
     let mut x = 20;
     let has_bars = |role: &Role| bars.iter().any(|bar| bar.role == *role);
     for role in [Role::Client, Role::Server].into_iter().filter(has_bars) {
-        root.draw(&Rectangle::new([(x, 46), (x + 14, 60)], colour(role).filled())).map_err(chart_error)?;
+        root.draw(&Rectangle::new([(x, 46), (x + 14, 60)], color(role).filled())).map_err(chart_error)?;
         text(root, &role.to_string(), (x + 20, 53), 15, HPos::Left)?;
         x += 100;
     }

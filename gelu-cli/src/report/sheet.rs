@@ -47,7 +47,7 @@ pub(crate) fn contact_sheet(images: &Images, verdicts: &[Verdict]) -> RgbImage {
     let size = [cell[0] * count.clamp(1, PER_ROW), cell[1] * count.div_ceil(PER_ROW).max(1)];
     let mut sheet = RgbImage::from_pixel(size[0], size[1], PAPER);
     for (i, (picture, verdict)) in (0..).zip(images.iter().zip(verdicts)) {
-        let colour = if verdict.is_wrong() { WRONG } else { RIGHT };
+        let color = if verdict.is_wrong() { WRONG } else { RIGHT };
         let corner = [i % PER_ROW * cell[0] + MARGIN, i / PER_ROW * cell[1] + MARGIN];
         if verdict.is_wrong() {
             let outer = [width * ZOOM + 2 * FRAME, height * ZOOM + 2 * FRAME];
@@ -60,7 +60,7 @@ pub(crate) fn contact_sheet(images: &Images, verdicts: &[Verdict]) -> RgbImage {
         let text = caption(verdict);
         let text_width = text.chars().count() as u32 * (GLYPH[0] + 1) * DOT;
         let indent = (width * ZOOM).saturating_sub(text_width) / 2;
-        write(&mut sheet, [corner[0] + indent, corner[1] + height * ZOOM + 8], &text, colour);
+        write(&mut sheet, [corner[0] + indent, corner[1] + height * ZOOM + 8], &text, color);
     }
     sheet
 }
@@ -70,21 +70,21 @@ fn caption(verdict: &Verdict) -> String {
     format!("{label}{} {}", verdict.predicted, verdict.percent())
 }
 
-fn write(sheet: &mut RgbImage, [left, top]: [u32; 2], text: &str, colour: Rgb<u8>) {
+fn write(sheet: &mut RgbImage, [left, top]: [u32; 2], text: &str, color: Rgb<u8>) {
     for (i, character) in (0..).zip(text.chars()) {
         for (y, row) in (0..).zip(glyph(character)) {
             for x in (0..GLYPH[0]).filter(|x| row >> (GLYPH[0] - 1 - x) & 1 == 1) {
-                fill(sheet, [left + (i * (GLYPH[0] + 1) + x) * DOT, top + y * DOT], [DOT, DOT], colour);
+                fill(sheet, [left + (i * (GLYPH[0] + 1) + x) * DOT, top + y * DOT], [DOT, DOT], color);
             }
         }
     }
 }
 
 /// Fills a rectangle, as far as it is on the sheet.
-fn fill(sheet: &mut RgbImage, [left, top]: [u32; 2], [width, height]: [u32; 2], colour: Rgb<u8>) {
+fn fill(sheet: &mut RgbImage, [left, top]: [u32; 2], [width, height]: [u32; 2], color: Rgb<u8>) {
     for y in top..(top + height).min(sheet.height()) {
         for x in left..(left + width).min(sheet.width()) {
-            sheet.put_pixel(x, y, colour);
+            sheet.put_pixel(x, y, color);
         }
     }
 }

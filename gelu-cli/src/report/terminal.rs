@@ -6,7 +6,7 @@ use gelu_io::data::Images;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ink {
     /// Half-block characters in 24-bit grey: two pixels a character.
-    Colour,
+    Color,
     /// ASCII characters from light to dark, for files, pipes and `NO_COLOR`.
     Ascii,
 }
@@ -18,9 +18,9 @@ impl Ink {
     }
 
     fn with_environment(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = variable("TERM").is_some_and(|value| value == "dumb");
-        if is_terminal && !no_colour && !dumb { Self::Colour } else { Self::Ascii }
+        if is_terminal && !no_color && !dumb { Self::Color } else { Self::Ascii }
     }
 }
 
@@ -66,7 +66,7 @@ impl Canvas {
                     let pixel = |row: usize| picture.get(row * width + column).copied().unwrap_or(0);
                     self.cell(&mut line, [pixel(upper), pixel(upper + 1)]);
                 }
-                if self.ink == Ink::Colour {
+                if self.ink == Ink::Color {
                     line.push_str("\x1b[0m");
                 }
             }
@@ -79,7 +79,7 @@ impl Canvas {
     fn cell(&self, line: &mut String, [upper, lower]: [u8; 2]) {
         const RAMP: &[u8; 10] = b" .:-=+*#%@";
         match self.ink {
-            Ink::Colour => {
+            Ink::Color => {
                 // Writing to a String cannot fail.
                 let _ =
                     write!(line, "\x1b[38;2;{upper};{upper};{upper};48;2;{lower};{lower};{lower}m\u{2580}");
@@ -110,21 +110,21 @@ mod tests {
     }
 
     #[test]
-    fn colour_shows_two_pixels_a_character() {
+    fn color_shows_two_pixels_a_character() {
         let images = Images::new([2, 1], vec![255, 7]).unwrap();
-        let text = Canvas { ink: Ink::Colour, columns: 80 }.draw(&images, &[]);
+        let text = Canvas { ink: Ink::Color, columns: 80 }.draw(&images, &[]);
         assert_eq!(text, "\x1b[38;2;255;255;255;48;2;7;7;7m\u{2580}\x1b[0m\n");
     }
 
     #[test]
-    fn colour_is_for_terminals_that_want_it() {
+    fn color_is_for_terminals_that_want_it() {
         let with = |pairs: &'static [(&str, &str)], is_terminal| {
             Ink::with_environment(is_terminal, |name| {
                 pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
             })
         };
-        assert_eq!(with(&[("TERM", "xterm")], true), Ink::Colour);
-        assert_eq!(with(&[("NO_COLOR", "")], true), Ink::Colour);
+        assert_eq!(with(&[("TERM", "xterm")], true), Ink::Color);
+        assert_eq!(with(&[("NO_COLOR", "")], true), Ink::Color);
         assert_eq!(with(&[("NO_COLOR", "1")], true), Ink::Ascii);
         assert_eq!(with(&[("TERM", "dumb")], true), Ink::Ascii);
         assert_eq!(with(&[], false), Ink::Ascii);

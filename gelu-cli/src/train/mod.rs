@@ -235,7 +235,7 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
     let mut model = model(args, train)?;
     let config = args.config();
     let Some(folder) = args.checkpoint_dir.as_deref().filter(|_| args.resume) else {
-        model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+        model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
         return Ok((Trainer::new(model, config)?, Vec::new()));
     };
     let path = checkpoint(folder);

@@ -1,4 +1,4 @@
-//! Ink in the form of MNIST: cut out, scaled, centred by its mass.
+//! Ink in the form of MNIST: cut out, scaled, centerd by its mass.
 
 /// Height and width of a digit, in pixels.
 pub const SIDE: usize = 28;

@@ -189,7 +189,7 @@ impl Observer<Client> for Account {
 /// What the client does before a segment, or after the last.
 fn client_step(plan: &Plan, step: usize) -> String {
     let before = step.checked_sub(1);
-    let mut parts = vec![if before.is_some() { "decrypt" } else { "quantise" }.to_owned()];
+    let mut parts = vec![if before.is_some() { "decrypt" } else { "quantize" }.to_owned()];
     parts.extend(plan.client_steps(before));
     parts.extend((step < plan.segments().len()).then(|| "encrypt".to_owned()));
     parts.join(", ")

@@ -206,7 +206,7 @@ fn weights_have_pytorchs_shapes() {
     assert_eq!(shape(LinearConfig::Dense(DenseConfig::new(5).without_bias()), &[7]), (Some(vec![5, 7]), 0));
     assert_eq!(shape(norm(), &image), (Some(vec![4]), 4));
     for config in
-        [LinearConfig::MeanPool2d(Window::new([2, 2])), LinearConfig::GlobalMeanPool2d, LinearConfig::Flatten]
+        [LinearConfig::AvgPool2d(Window::new([2, 2])), LinearConfig::GlobalAvgPool2d, LinearConfig::Flatten]
     {
         assert_eq!(shape(config, &image), (None, 0));
     }
@@ -229,8 +229,8 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
     let all = [
         LinearConfig::Conv2d(conv.with_padding_sides([[0, 1], [2, 0]])),
         LinearConfig::Dense(DenseConfig::new(3).without_bias()),
-        LinearConfig::MeanPool2d(Window::new([2, 3])),
-        LinearConfig::GlobalMeanPool2d,
+        LinearConfig::AvgPool2d(Window::new([2, 3])),
+        LinearConfig::GlobalAvgPool2d,
         norm(),
         LinearConfig::Flatten,
     ];
@@ -238,7 +238,7 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<LinearConfig>(&text).unwrap(), config, "{text}");
     }
-    assert_eq!(serde_json::to_string(&LinearConfig::GlobalMeanPool2d).unwrap(), r#""global-mean-pool2d""#);
+    assert_eq!(serde_json::to_string(&LinearConfig::GlobalAvgPool2d).unwrap(), r#""global-avg-pool2d""#);
     for bad in [
         r#"{"dense":{"out_features":3}}"#,
         r#"{"dense":{"out_features":3,"bias":true,"more":1}}"#,
@@ -284,8 +284,8 @@ fn layers_that_do_not_fit_their_input_are_errors() {
         (LinearConfig::Conv2d(conv), vec![6, 5]),
         (LinearConfig::Dense(3.into()), image()),
         (LinearConfig::Dense(0.into()), vec![6]),
-        (LinearConfig::GlobalMeanPool2d, vec![6]),
-        (LinearConfig::MeanPool2d(Window::new([2, 2])), vec![6]),
+        (LinearConfig::GlobalAvgPool2d, vec![6]),
+        (LinearConfig::AvgPool2d(Window::new([2, 2])), vec![6]),
         (norm(), vec![6]),
         (norm(), vec![6, 5]),
     ] {
@@ -303,8 +303,7 @@ fn layers_that_do_not_fit_their_input_are_errors() {
         Window::new([3, 3]).with_padding([3, 0]),
         Window::new([3, 3]).with_padding_sides([[0, 0], [0, 3]]),
     ] {
-        for config in
-            [LinearConfig::Conv2d(Conv2dConfig { window, ..conv }), LinearConfig::MeanPool2d(window)]
+        for config in [LinearConfig::Conv2d(Conv2dConfig { window, ..conv }), LinearConfig::AvgPool2d(window)]
         {
             let refused = LinearLayer::new(config, &Shape::from([6, 5, 5])).unwrap_err();
             assert!(matches!(refused, Error::Window { .. }), "{refused}");
@@ -337,7 +336,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
             let config = Conv2dConfig { out_channels: groups, window, groups, bias: true };
             refused(LinearConfig::Conv2d(config), &input);
         }
-        refused(LinearConfig::MeanPool2d(window), &input);
+        refused(LinearConfig::AvgPool2d(window), &input);
     }
     for out_channels in [huge, most] {
         refused(LinearConfig::Conv2d(Conv2dConfig::new(out_channels, [1, 1])), &[1, 3, 3]);
@@ -347,7 +346,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
     }
     for input in [[huge, 1, 1], [1, most, 1], [most, most, most]] {
         refused(norm(), &input);
-        refused(LinearConfig::GlobalMeanPool2d, &input);
+        refused(LinearConfig::GlobalAvgPool2d, &input);
         refused(LinearConfig::Flatten, &input);
     }
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());

@@ -213,7 +213,7 @@ impl Peer for Server {
         let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout().parts);
         let replies: Vec<_> = parts.map(|part| (part.ciphertexts, part.hidden_bits)).collect();
         Idle::Background(Box::new(move || {
-            let made = replies.iter().map(|&(count, bits)| key.prepare_rerandomisation(count, bits));
+            let made = replies.iter().map(|&(count, bits)| key.prepare_rerandomization(count, bits));
             made.fold(Operations::default(), |sum, made| sum + made)
         }))
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::tests::{
-    all_kinds, calibrated, dense, extremes, fill, graph, images, initialised, naive, node, numbers_in,
+    all_kinds, calibrated, dense, extremes, fill, graph, images, initialized, naive, node, numbers_in,
     random_model, relu,
 };
 use crate::{Model, ModelBuilder, Op, Ranges, WeightTensor, zoo};
@@ -83,13 +83,13 @@ fn lenet5_is_cut_at_its_activations() {
 fn a_mean_after_an_activation_is_the_clients() {
     let plan = plan(&ranged(zoo::conv1().unwrap(), 4.0));
     assert_eq!(names(&plan), ["conv1", "fc1"]);
-    assert_eq!(plan.client_steps(Some(0)), ["relu", "mean-pool2d", "relu"]);
+    assert_eq!(plan.client_steps(Some(0)), ["relu", "avg-pool2d", "relu"]);
     assert_eq!(sources(&plan), [["input"], ["relu2"]]);
     let first =
-        calibrated(ModelBuilder::new([3, 8, 8]).mean_pool2d("pool1", [2, 2]).flatten().dense("fc1", 2));
+        calibrated(ModelBuilder::new([3, 8, 8]).avg_pool2d("pool1", [2, 2]).flatten().dense("fc1", 2));
     let plan = self::plan(&first);
     assert_eq!((names(&plan), sources(&plan)), (vec!["fc1"], vec![vec!["pool1"]]));
-    assert_eq!(plan.client_steps(None), ["mean-pool2d"]);
+    assert_eq!(plan.client_steps(None), ["avg-pool2d"]);
 }
 
 fn same(channels: usize) -> Conv2dConfig {
@@ -108,7 +108,7 @@ fn residual(channels: usize) -> ModelBuilder {
         2 => stem.residual(main),
         _ => stem.residual_with(main, |shortcut| shortcut.conv2d("c", projection).batch_norm2d("cn")),
     };
-    block.relu().global_mean_pool2d().flatten().dense("fc", 3).softmax()
+    block.relu().global_avg_pool2d().flatten().dense("fc", 3).softmax()
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_shortcut_adds_no_segment() {
     let identity = plan(&calibrated(residual(2)));
     assert_eq!(names(&identity), ["stem+stem_norm", "a+an", "b+bn", "fc"]);
     assert_eq!(sources(&identity), [["input"], ["relu1"], ["relu2"], ["global_pool1"]]);
-    assert_eq!(identity.client_steps(Some(2)), ["add", "relu", "global-mean-pool2d"]);
+    assert_eq!(identity.client_steps(Some(2)), ["add", "relu", "global-avg-pool2d"]);
 
     let projection = plan(&calibrated(residual(4)));
     assert_eq!(names(&projection), ["stem+stem_norm", "a+an", "b+bn+c+cn", "fc"]);
@@ -124,7 +124,7 @@ fn a_shortcut_adds_no_segment() {
         sources(&projection),
         [vec!["input"], vec!["relu1"], vec!["relu2", "relu1"], vec!["global_pool1"]]
     );
-    assert_eq!(projection.client_steps(Some(2)), ["relu", "global-mean-pool2d"]);
+    assert_eq!(projection.client_steps(Some(2)), ["relu", "global-avg-pool2d"]);
     let sum = &projection.segments()[2];
     // The terms have one scale, so that their sums can be added, and their bounds add up.
     let scales: Vec<i32> =
@@ -226,20 +226,18 @@ fn a_fused_chain_is_the_composition_of_its_layers() {
     let conv = Conv2dConfig::new(3, [3, 2]).with_stride([1, 2]).with_padding([1, 1]);
     let image = || ModelBuilder::new([2, 6, 7]);
     for builder in [
-        image().conv2d("a", conv).mean_pool2d("b", [2, 2]),
-        image().conv2d("a", conv).batch_norm2d("n").mean_pool2d("b", [2, 2]).mean_pool2d("c", [2, 1]),
+        image().conv2d("a", conv).avg_pool2d("b", [2, 2]),
+        image().conv2d("a", conv).batch_norm2d("n").avg_pool2d("b", [2, 2]).avg_pool2d("c", [2, 1]),
         image().batch_norm2d("n").conv2d("a", conv).conv2d("b", same(2)),
-        image().conv2d("a", conv).global_mean_pool2d().flatten().dense("fc", 3).dense("fd", 2),
-        image()
-            .residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2)))
-            .mean_pool2d("p", [2, 2]),
+        image().conv2d("a", conv).global_avg_pool2d().flatten().dense("fc", 3).dense("fd", 2),
+        image().residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2))).avg_pool2d("p", [2, 2]),
         // The bias of what comes after a sum counts once.
         image().residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2))).conv2d("c", same(3)),
         image().residual_with(|a| a.conv2d("a", same(2)), |b| b.conv2d("b", same(2))).batch_norm2d("n"),
         // The terms of a sum may be of other shapes before they are flattened.
         image().residual_with(|a| a.conv2d("a", conv).flatten(), |b| b.flatten().dense("b", 72)),
     ] {
-        let model = initialised(builder);
+        let model = initialized(builder);
         let fused = model.compile(&PlanOptions { weight_bits: 24, ..PlanOptions::default() }).unwrap();
         assert_eq!(fused.plan().segments().len(), 1);
         // Multiples of 2^-8, which quantization leaves as they are.
@@ -338,12 +336,12 @@ fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
     ];
     for activation in bounded {
         let model =
-            initialised(ModelBuilder::new([4]).dense("a", 3).activation(activation).flatten().dense("b", 2));
+            initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).flatten().dense("b", 2));
         let program = model.compile(&PlanOptions::default()).unwrap();
         let values = program.plan().segments()[1].terms()[0].values();
         assert_eq!(values.real(values.bound() as i64), activation.bound().unwrap(), "{activation}");
     }
-    let model = initialised(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
+    let model = initialized(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
     assert_eq!(missing(&model), "own");
 }
 
@@ -356,7 +354,7 @@ fn model_ranges(model: &Model) -> Ranges {
 fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
     let largest = |activation: Activation, range: f32, margin: f64| {
         let mut model =
-            initialised(ModelBuilder::new([4]).dense("a", 3).activation(activation).dense("b", 2));
+            initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).dense("b", 2));
         let name = model.graph().nodes()[1].name.clone();
         model.set_ranges(Some([(Ranges::INPUT.to_owned(), 1.0), (name, range)].into_iter().collect()));
         let program = model.compile(&PlanOptions { range_margin: margin, ..PlanOptions::default() }).unwrap();
@@ -438,7 +436,7 @@ fn bits_of_a_model_that_are_out_of_range_are_named() {
 
 #[test]
 fn a_model_without_anything_for_the_server_has_no_plan() {
-    let nothing = initialised(ModelBuilder::new([1, 4, 4]).mean_pool2d("p", [2, 2]).flatten().relu());
+    let nothing = initialized(ModelBuilder::new([1, 4, 4]).avg_pool2d("p", [2, 2]).flatten().relu());
     assert_eq!(error(&nothing, PlanOptions::default()), PlanError::Empty);
     let description = Description {
         graph: nothing.graph().clone(),
@@ -466,7 +464,7 @@ fn numbers_that_fit_no_integer_are_refused() {
     let model = ranged(builder.dense("last", 2).build().unwrap(), 1e30);
     assert!(model.compile(&PlanOptions::default()).is_ok(), "large reals have a coarse scale");
     // Large biases beside a fine scale do not fit.
-    let mut model = initialised(ModelBuilder::new([4]).dense("fc1", 2));
+    let mut model = initialized(ModelBuilder::new([4]).dense("fc1", 2));
     with_tensor(&mut model, "fc1.bias", 1e20);
     let found = error(&model, PlanOptions::default());
     assert!(
@@ -476,7 +474,7 @@ fn numbers_that_fit_no_integer_are_refused() {
     // As many bits as there are, of everything, and sums of many: more than an integer has.
     let wide = PlanOptions { weight_bits: 24, activation_bits: 24, input_bits: 24, ..PlanOptions::default() };
     let largest = |inputs: usize| {
-        let mut model = initialised(ModelBuilder::new([inputs]).dense("fc1", 2));
+        let mut model = initialized(ModelBuilder::new([inputs]).dense("fc1", 2));
         with_tensor(&mut model, "fc1.weight", 1.0);
         model
     };
@@ -484,7 +482,7 @@ fn numbers_that_fit_no_integer_are_refused() {
     let model = largest(1 << 14);
     assert!(matches!(error(&model, wide), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
     // Weights that are none.
-    let mut model = initialised(ModelBuilder::new([2, 2, 2]).conv2d("conv", same(2)).batch_norm2d("norm"));
+    let mut model = initialized(ModelBuilder::new([2, 2, 2]).conv2d("conv", same(2)).batch_norm2d("norm"));
     model.layers_mut().find_map(|(_, layer)| layer.statistics_mut()).unwrap().variance[1] = -1.0;
     let found = error(&model, PlanOptions::default());
     assert!(
@@ -700,7 +698,7 @@ fn images_that_are_none_are_refused() {
 
 #[test]
 fn values_beyond_the_declared_range_are_clamped_and_counted() {
-    let mut model = initialised(ModelBuilder::new([3]).dense("a", 3).relu().dense("b", 1));
+    let mut model = initialized(ModelBuilder::new([3]).dense("a", 3).relu().dense("b", 1));
     for (name, value) in [("a.weight", 0.0), ("a.bias", 2.0), ("b.weight", 1.0), ("b.bias", 0.0)] {
         with_tensor(&mut model, name, value);
     }
@@ -724,7 +722,7 @@ fn values_beyond_the_declared_range_are_clamped_and_counted() {
 fn activations_before_the_end_count_for_the_prediction() {
     for softmax in [false, true] {
         let builder = ModelBuilder::new([4]).dense("fc1", 6).square();
-        let mut model = initialised(if softmax { builder.softmax() } else { builder });
+        let mut model = initialized(if softmax { builder.softmax() } else { builder });
         // The third output is the lowest sum and the largest square.
         let mut weights = model.weights();
         let rows = (0..24).map(|i| if i / 4 == 2 { -1.0 } else { 0.1 }).collect();

@@ -361,12 +361,12 @@ fn builders_branch_where_they_are_told_to() {
             4
         )
     );
-    let gate = start().gated(|gate| gate.global_mean_pool2d().flatten().dense("fc", 2).sigmoid());
+    let gate = start().gated(|gate| gate.global_avg_pool2d().flatten().dense("fc", 2).sigmoid());
     assert_eq!(
         built(gate),
         expected(
             vec![
-                node("global_pool1", Op::Linear(LinearConfig::GlobalMeanPool2d), &[1]),
+                node("global_pool1", Op::Linear(LinearConfig::GlobalAvgPool2d), &[1]),
                 node("flatten1", Op::Linear(LinearConfig::Flatten), &[2]),
                 node("fc", dense(2), &[3]),
                 node("sigmoid1", Op::Client(ClientOp::Activation(Activation::Sigmoid)), &[4]),
@@ -411,7 +411,7 @@ fn nodes_without_names_are_counted_by_kind() {
         .square()
         .sigmoid_taylor3()
         .sigmoid_taylor5()
-        .global_mean_pool2d()
+        .global_avg_pool2d()
         .flatten()
         .softmax();
     let graph = built(builder);

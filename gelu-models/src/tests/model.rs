@@ -52,11 +52,11 @@ fn close(found: &Array2<f32>, expected: &[Vec<f64>]) -> bool {
 #[test]
 fn branches_are_computed_as_they_are_drawn() {
     let same = Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);
-    let model = initialised(
+    let model = initialized(
         ModelBuilder::new([2, 3, 3])
             .residual_with(|main| main.conv2d("a", same).tanh(), |other| other.conv2d("b", same))
             .concat([&|a| a.conv2d("c", same), &|b| b])
-            .gated(|gate| gate.global_mean_pool2d().flatten().dense("d", 4).sigmoid())
+            .gated(|gate| gate.global_avg_pool2d().flatten().dense("d", 4).sigmoid())
             .flatten()
             .dense("e", 2),
     );
@@ -113,7 +113,7 @@ proptest! {
 #[test]
 fn weights_can_be_loaded_back() {
     let [mut from, mut to] = [lenet5().unwrap(), lenet5().unwrap()];
-    from.initialise(Initializer::XavierUniform, &mut seeded(7));
+    from.initialize(Initializer::XavierUniform, &mut seeded(7));
     let report = to.load(&from.weights()).unwrap();
     assert_eq!((report.applied.len(), report.missing.len(), report.unused.len()), (10, 0, 0));
     assert!(report.to_string().contains("conv2.weight  16x6x5x5        applied"), "{report}");
@@ -158,7 +158,7 @@ fn batch_norms_ranges_and_bits_travel_with_the_weights() {
     let images = images(&to, 3, 1);
     assert_eq!(to.logits(images.view()).unwrap(), from.logits(images.view()).unwrap());
     // Without any, there is nothing to keep.
-    let plain = initialised(norms()).weights();
+    let plain = initialized(norms()).weights();
     assert!(plain.metadata.is_empty());
     assert_eq!(from.parameter_count(), 16 + 8 + 34);
 }
@@ -221,7 +221,7 @@ fn weights_that_do_not_fit_are_all_named() {
     }
     assert_eq!(model.weights(), before);
     // Statistics are tensors like others.
-    let mut weights = initialised(norms()).weights();
+    let mut weights = initialized(norms()).weights();
     weights.tensors.remove("bn.running_var");
     weights.tensors.insert("bn.running_mean".to_owned(), tensor([4], f32::INFINITY));
     let message = norms().build().unwrap().load(&weights).unwrap_err().to_string();
@@ -243,7 +243,7 @@ fn partial_loading_keeps_the_rest() {
     assert_eq!(model.weights().tensors["conv1.bias"], weights.tensors["conv1.bias"]);
     weights.tensors.insert("fc1.bias".to_owned(), tensor([11], 2.0));
     assert_eq!(model.load_partial(&weights).unwrap_err().problems.len(), 1);
-    let mut model = initialised(norms());
+    let mut model = initialized(norms());
     let before = model.weights();
     let mut weights = Weights::default();
     weights.tensors.insert("bn.running_mean".to_owned(), tensor([4], 0.25));
@@ -262,9 +262,9 @@ fn a_folded_normalization_gives_the_same_logits() {
         image().conv2d("a", conv().with_groups(2)).batch_norm2d("n").relu().flatten().dense("b", 4),
         image().conv2d("a", conv().with_groups(4)).relu(),
         image().conv2d("a", conv().with_groups(2).with_dilation([2, 1]).with_stride([1, 2])).relu(),
-        image().mean_pool2d("pool", [2, 2]).conv2d("a", Conv2dConfig::new(6, [2, 2]).with_groups(2)).tanh(),
-        image().mean_pool2d("pool", [2, 2]).flatten().dense("a", 4),
-        image().global_mean_pool2d().flatten().dense("a", 4),
+        image().avg_pool2d("pool", [2, 2]).conv2d("a", Conv2dConfig::new(6, [2, 2]).with_groups(2)).tanh(),
+        image().avg_pool2d("pool", [2, 2]).flatten().dense("a", 4),
+        image().global_avg_pool2d().flatten().dense("a", 4),
         image().flatten().dense("a", 4).tanh(),
         image().conv2d("a", conv()).residual(|block| block.tanh()),
     ];
@@ -273,14 +273,14 @@ fn a_folded_normalization_gives_the_same_logits() {
     let channel = |element: usize| element / 36;
     let normalized = Array2::from_shape_fn(x.dim(), |at| (x[at] - mean[channel(at.1)]) / std[channel(at.1)]);
     for builder in builders {
-        let mut model = initialised(builder);
+        let mut model = initialized(builder);
         let expected = model.logits(normalized.view()).unwrap();
         model.fold_normalization(&Normalization { mean: mean.clone(), std: std.clone() }).unwrap();
         let found = model.logits(x.view()).unwrap();
         assert!(found.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 2e-5), "{found} {expected}");
     }
     // Of a vector, each feature has its own.
-    let mut model = initialised(ModelBuilder::new([3]).dense("a", 2));
+    let mut model = initialized(ModelBuilder::new([3]).dense("a", 2));
     let expected = model.logits(array![[1.0, -1.0, 2.0]].view()).unwrap();
     let normalization = Normalization { mean: vec![1.0, 2.0, 3.0], std: vec![2.0, 3.0, 4.0] };
     model.fold_normalization(&normalization).unwrap();
@@ -317,9 +317,9 @@ fn a_normalization_that_cannot_be_folded_is_refused() {
     let pooled = Window::new([2, 2]).with_padding([1, 0]);
     for (builder, name, found) in [
         (image().conv2d("a", one_side), "a", [[0, 0], [0, 1]]),
-        (image().mean_pool2d_with("p", pooled).flatten().dense("a", 2), "p", [[1, 1], [0, 0]]),
+        (image().avg_pool2d_with("p", pooled).flatten().dense("a", 2), "p", [[1, 1], [0, 0]]),
     ] {
-        let error = initialised(builder).fold_normalization(&normalization(&[0.1], &[1.0])).unwrap_err();
+        let error = initialized(builder).fold_normalization(&normalization(&[0.1], &[1.0])).unwrap_err();
         assert_eq!(error, FoldError::Padding { name: name.to_owned(), found });
     }
     let same = Conv2dConfig::new(2, [1, 1]);
@@ -330,16 +330,16 @@ fn a_normalization_that_cannot_be_folded_is_refused() {
         image().max_pool2d([2, 2]).conv2d("a", same),
         image().residual(|block| block).conv2d("a", same),
         image().conv2d("a", same.without_bias()),
-        image().mean_pool2d("p", [2, 2]),
+        image().avg_pool2d("p", [2, 2]),
     ] {
-        let mut model = initialised(builder);
+        let mut model = initialized(builder);
         let before = model.weights();
         let error = model.fold_normalization(&normalization(&[0.1], &[2.0])).unwrap_err();
         assert!(matches!(error, FoldError::NoWeights { .. }), "{error}");
         assert_eq!(model.weights(), before, "{error}");
     }
     // A mean of zero needs no bias.
-    let mut model = initialised(image().conv2d("a", same.without_bias()));
+    let mut model = initialized(image().conv2d("a", same.without_bias()));
     let images = images(&model, 2, 1);
     let expected = model.logits(images.map(|x| x / 2.0).view()).unwrap();
     model.fold_normalization(&normalization(&[0.0], &[2.0])).unwrap();
@@ -393,7 +393,7 @@ fn numbers_that_are_none_calibrate_nothing() {
     }
     // Values that overflow on the way, though the inputs are finite.
     let large = Array2::from_elem((1, 18), f32::MAX);
-    let mut deep = initialised(ModelBuilder::new([18]).square().dense("fc", 2));
+    let mut deep = initialized(ModelBuilder::new([18]).square().dense("fc", 2));
     assert!(matches!(deep.calibrate(large.view()), Err(Error::NotFinite { .. })));
     assert_eq!(deep.ranges(), None);
 }
@@ -402,8 +402,8 @@ fn numbers_that_are_none_calibrate_nothing() {
 #[test]
 fn functions_of_the_clients_own_are_left_to_it() {
     let mut model =
-        initialised(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
-    assert!(model.has_client_functions() && !initialised(norms()).has_client_functions());
+        initialized(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
+    assert!(model.has_client_functions() && !initialized(norms()).has_client_functions());
     let images = images(&model, 1, 1);
     for error in [model.forward(images.view()).unwrap_err(), model.calibrate(images.view()).unwrap_err()] {
         assert!(matches!(error, Error::Count { .. }), "{error}");
@@ -413,14 +413,14 @@ fn functions_of_the_clients_own_are_left_to_it() {
 #[test]
 fn pooling_takes_any_window() {
     let window = Window::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
-    let model = ModelBuilder::new([1, 8, 8]).mean_pool2d_with("pool", window).build().unwrap();
+    let model = ModelBuilder::new([1, 8, 8]).avg_pool2d_with("pool", window).build().unwrap();
     assert_eq!(model.output_shape().dims(), [1, 4, 4]);
     assert_eq!(model.parameter_count(), 0);
 }
 
 #[test]
 fn layers_are_found_by_their_place() {
-    let mut model = initialised(norms());
+    let mut model = initialized(norms());
     let names: Vec<&str> = model.layers().map(|(name, _)| name).collect();
     assert_eq!(names, ["conv", "bn", "flatten1", "fc"]);
     let linear: Vec<bool> = (0..6).map(|place| model.layer(place).is_some()).collect();

@@ -33,15 +33,15 @@ impl Augmentation {
         let [scale_y, scale_x] = [1.0 + draw(self.scale), 1.0 + draw(self.scale)];
         let (sin, cos) = draw(self.rotation).to_radians().sin_cos();
         let shear = draw(self.shear);
-        // From a pixel of the target, seen from the centre, back to the source: a step down and a step right.
+        // From a pixel of the target, seen from the center, back to the source: a step down and a step right.
         let right = [sin * scale_y, cos * scale_x];
         let down = [cos * scale_y, shear - sin * scale_x];
-        let [centre_y, centre_x] = [(height as f32 - 1.0) / 2.0, (width as f32 - 1.0) / 2.0];
+        let [center_y, center_x] = [(height as f32 - 1.0) / 2.0, (width as f32 - 1.0) / 2.0];
         for y in 0..height {
             for x in 0..width {
-                let [dy, dx] = [y as f32 - centre_y, x as f32 - centre_x];
-                let at_y = centre_y + shift_y + down[0] * dy + right[0] * dx;
-                let at_x = centre_x + shift_x + down[1] * dy + right[1] * dx;
+                let [dy, dx] = [y as f32 - center_y, x as f32 - center_x];
+                let at_y = center_y + shift_y + down[0] * dy + right[0] * dx;
+                let at_x = center_x + shift_x + down[1] * dy + right[1] * dx;
                 let [top, left] = [at_y.floor(), at_x.floor()];
                 let [part_y, part_x] = [at_y - top, at_x - left];
                 let corners = [

@@ -63,7 +63,7 @@ impl FromStr for Schedule {
 
 /// Everything that determines a training run, besides the first weights and the data.
 ///
-/// The optimiser is stochastic gradient descent with momentum in PyTorch's form: `v <- momentum v + g + decay w`,
+/// The optimizer is stochastic gradient descent with momentum in PyTorch's form: `v <- momentum v + g + decay w`,
 /// `w <- w - rate v`, with decay on weights but not on biases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {

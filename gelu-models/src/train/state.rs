@@ -12,7 +12,7 @@ pub struct TrainState {
     pub epochs_done: u32,
     /// The model's weights.
     pub weights: Weights,
-    /// The optimiser's velocity, under the weights' names.
+    /// The optimizer's velocity, under the weights' names.
     pub velocity: Weights,
 }
 

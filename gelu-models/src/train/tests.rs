@@ -17,9 +17,9 @@ fn corners(images: usize) -> Dataset {
     Dataset::new(Shape::from([1, 8, 8]), inputs, labels, 4).unwrap()
 }
 
-fn initialised(builder: ModelBuilder) -> Model {
+fn initialized(builder: ModelBuilder) -> Model {
     let mut model = builder.build().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
     model
 }
 
@@ -28,10 +28,10 @@ fn model() -> Model {
 }
 
 fn model_with(activation: Activation) -> Model {
-    initialised(
+    initialized(
         ModelBuilder::new([1, 8, 8])
             .conv2d("conv1", Conv2dConfig::new(3, [3, 3]))
-            .mean_pool2d("pool1", [2, 2])
+            .avg_pool2d("pool1", [2, 2])
             .activation(activation)
             .flatten()
             .dense("fc1", 4)
@@ -45,7 +45,7 @@ fn conv(channels: usize, kernel: usize) -> Conv2dConfig {
 
 /// A network with every kind of node that can be trained, and every way to join branches.
 fn everything(activation: Activation) -> Model {
-    initialised(
+    initialized(
         ModelBuilder::new([1, 8, 8])
             .conv2d("stem", conv(4, 3).with_padding([1, 1]).without_bias())
             .batch_norm2d("stem_norm")
@@ -63,14 +63,14 @@ fn everything(activation: Activation) -> Model {
                         .activation(activation)
                         .conv2d("strided", conv(6, 2).with_stride([2, 2]).with_groups(2))
                 },
-                |block| block.conv2d("shortcut", conv(6, 1)).mean_pool2d("shortcut_pool", [2, 2]),
+                |block| block.conv2d("shortcut", conv(6, 1)).avg_pool2d("shortcut_pool", [2, 2]),
             )
             .activation(activation)
             .concat([&|branch: ModelBuilder| branch.conv2d("left", conv(2, 1)), &|branch: ModelBuilder| {
-                branch.mean_pool2d_with("right", Window::new([3, 3]).with_padding([1, 1]))
+                branch.avg_pool2d_with("right", Window::new([3, 3]).with_padding([1, 1]))
             }])
             .activation(activation)
-            .gated(|gate| gate.global_mean_pool2d().flatten().dense("gate", 8).sigmoid())
+            .gated(|gate| gate.global_avg_pool2d().flatten().dense("gate", 8).sigmoid())
             .gated(|gate| gate.conv2d("factor", conv(8, 1)).tanh())
             .batch_norm2d_with(
                 "late_norm",
@@ -183,10 +183,10 @@ fn a_graph_with_every_kind_of_node_learns() {
 #[test]
 fn running_statistics_are_those_of_the_last_batch_where_momentum_is_one() {
     let norm = BatchNorm2dConfig { momentum: 1.0, ..BatchNorm2dConfig::default() };
-    let model = initialised(
+    let model = initialized(
         ModelBuilder::new([1, 8, 8])
             .batch_norm2d_with("norm", norm)
-            .global_mean_pool2d()
+            .global_avg_pool2d()
             .flatten()
             .dense("fc", 4)
             .softmax(),

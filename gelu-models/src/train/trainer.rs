@@ -92,7 +92,7 @@ pub struct EpochStats {
     pub accuracy: f64,
 }
 
-/// A training run: a model, its optimiser and how far it has come.
+/// A training run: a model, its optimizer and how far it has come.
 #[derive(Debug)]
 pub struct Trainer {
     model: Model,

@@ -233,12 +233,12 @@ mod tests {
             set_bits(&mut limbs, start, value);
             prop_assert_eq!(to_biguint(&limbs), all.clone());
             prop_assert_eq!(wide_bits(&limbs, BitRange { start, width }), value);
-            // Between neighbours on both sides.
+            // Between neighbors on both sides.
             let below = (BigUint::from(1u8) << start) - 1u8;
-            let mut neighbours = from_biguint(&(&below | (BigUint::from(1u8) << 319)), 5);
-            set_bits(&mut neighbours, start, if start + width <= 319 { value } else { 0 });
+            let mut neighbors = from_biguint(&(&below | (BigUint::from(1u8) << 319)), 5);
+            set_bits(&mut neighbors, start, if start + width <= 319 { value } else { 0 });
             let expected = if start + width <= 319 { &all | &below } else { below };
-            prop_assert_eq!(to_biguint(&neighbours), expected | (BigUint::from(1u8) << 319));
+            prop_assert_eq!(to_biguint(&neighbors), expected | (BigUint::from(1u8) << 319));
             // Just as many limbs as there are bits: zeros beyond are not missed.
             let mut tight = vec![0; (start + width).div_ceil(64)];
             set_bits(&mut tight, start, value);
@@ -249,7 +249,7 @@ mod tests {
         fn differences_are_those_mod_n(n in limbs(4), x in limbs(4), y in limbs(4), apart in 0u64..3) {
             let n = to_biguint(&n) | BigUint::from(1u8);
             let x = to_biguint(&x) % &n;
-            // Any two numbers, the same, and neighbours.
+            // Any two numbers, the same, and neighbors.
             let close = (&x + apart) % &n;
             for y in [to_biguint(&y) % &n, close] {
                 let mut out = vec![0; 4];

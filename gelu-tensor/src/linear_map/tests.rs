@@ -427,7 +427,7 @@ fn chains_share_weights_between_positions() {
     assert_eq!((blocks(&pooled), pooled.weights()), (4, (4 + 5) * (4 + 5) * 2 * 3));
 }
 
-/// Padding that is as wide as the image: neighbouring windows of the pooling cover the same positions.
+/// Padding that is as wide as the image: neighboring windows of the pooling cover the same positions.
 #[test]
 fn windows_over_the_same_positions_are_pooled_each() {
     let windows = Window::new([1, 1]).over([1, 2, 2]).unwrap();

@@ -28,7 +28,7 @@ impl LookUps {
             let digits = entries.chunks_exact_mut(tables).zip((0..digits).rev());
             match strategy {
                 Strategy::Subset { inputs } => {
-                    // Input by input of all groups, so that the loops below run over neighbours.
+                    // Input by input of all groups, so that the loops below run over neighbors.
                     let mut by_input = vec![0u64; inputs * tables];
                     for (tap, weight) in weights.enumerate() {
                         by_input[tap % inputs * tables + tap / inputs] = weight;

@@ -7,9 +7,9 @@ use super::public::random_exponents;
 use crate::arith::{Comb, Exponent, Operations, Residues};
 
 impl PublicKey {
-    /// Makes the table that re-randomising `count` ciphertexts takes, if there is none yet: work that can be done
+    /// Makes the table that re-randomizing `count` ciphertexts takes, if there is none yet: work that can be done
     /// before the ciphertexts come. What it took, which the ring's own count leaves out.
-    pub fn prepare_rerandomisation(&self, count: usize, hidden_bits: usize) -> Operations {
+    pub fn prepare_rerandomization(&self, count: usize, hidden_bits: usize) -> Operations {
         self.hiding_comb(self.parameters().hiding_exponent(hidden_bits, count)).1
     }
 
@@ -36,7 +36,7 @@ impl PublicKey {
     }
 }
 
-/// Secret exponents of what re-randomises a tensor: drawn first, so that the powers can be made beside other work.
+/// Secret exponents of what re-randomizes a tensor: drawn first, so that the powers can be made beside other work.
 pub struct HidingExponents {
     key: PublicKey,
     exponents: Vec<Exponent>,
@@ -59,7 +59,7 @@ impl HidingExponents {
     }
 }
 
-/// Random factors that re-randomise a tensor, each to be used once.
+/// Random factors that re-randomize a tensor, each to be used once.
 pub struct HidingRandomizers {
     pub(crate) key: PublicKey,
     pub(crate) powers: Residues,

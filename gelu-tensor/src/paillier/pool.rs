@@ -18,7 +18,7 @@ use crate::arith::{MAX_LANES, Residues};
 /// waits for it. It is filled by [`make`](Self::make), or by threads of the caller's that run a [`Filler`] each; one that
 /// has panicked is only missing.
 ///
-/// For fresh encryptions only. [Re-randomisation](crate::EncTensor::rerandomize) takes longer exponents, which hide
+/// For fresh encryptions only. [Re-randomization](crate::EncTensor::rerandomize) takes longer exponents, which hide
 /// other exponents from the key's owner; those here would not.
 ///
 /// Dropping it wipes what is left.

@@ -52,7 +52,7 @@ fn both_ways_to_encrypt_round_trip_at_every_size() {
             assert_eq!(decrypt(&key, &ciphertexts), values);
             let other = encrypt(randomizer, &values, &mut rng);
             let bytes = key.public_key().encode(&ciphertexts);
-            assert_ne!(bytes, key.public_key().encode(&other), "randomised");
+            assert_ne!(bytes, key.public_key().encode(&other), "randomized");
             assert_eq!(decrypt(&key, &key.public_key().decode(&bytes).unwrap()), values);
         }
     }

@@ -66,7 +66,7 @@ fn apply(
     tensor.apply(map, &MapWeights::Residues { values, flood }, &product)
 }
 
-/// Stacks or not, re-randomises, sends and decrypts, at once and chunk by chunk.
+/// Stacks or not, re-randomizes, sends and decrypts, at once and chunk by chunk.
 fn received(rng: &mut ChaCha20Rng, key: &SecretKey, flooded: EncTensor) -> Vec<u64> {
     let most = flooded.layout().most_stacked(key.public_key().size());
     let stacked = if rng.random_bool(0.5) { 1 } else { rng.random_range(1..=most) };

@@ -4,8 +4,8 @@ use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
 use gelu_models::peer::Peer;
 use gelu_models::train::private::{
-    Client, DMax, Description, Event, FixedPoint, Leakage, LearnerConfig, MasterConfig, Message, MessageKind,
-    Server, TrainPlan,
+    Client, CoordinatorConfig, DMax, Description, Event, FixedPoint, Leakage, Message, MessageKind,
+    ParticipantConfig, Server, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_tensor::Shape;
@@ -37,12 +37,12 @@ fn decode(bytes: &[u8]) -> Result<Message, WireError> {
 static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let mut model = ModelBuilder::new([3]).dense("fc1", 2).relu().dense("fc2", 2).softmax().build().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut rng);
+    model.initialize(Initializer::KaimingUniform, &mut rng);
     let description = Description::new(&model, 2, FixedPoint::default(), [KeyBits::Bits1024.into(); 2]);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
-    let parameters = plan.quantise(&model.weights()).unwrap();
+    let parameters = plan.quantize(&model.weights()).unwrap();
     let train = TrainConfig { batch_size: 2, weight_decay: 0.0, ..TrainConfig::default() };
-    let config = MasterConfig { train, images: 4, d_max: DMax::Fixed(2), leakage: Leakage::Off };
+    let config = CoordinatorConfig { train, images: 4, d_max: DMax::Fixed(2), leakage: Leakage::Off };
     let mut server = Server::new(plan, KEYS[1].clone(), config, parameters).unwrap();
     let mut client = client();
     client.join().unwrap();
@@ -61,14 +61,14 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             }
         }
     }
-    assert_eq!(server.master().turns, 1);
+    assert_eq!(server.coordinator().turns, 1);
     all
 });
 
 fn client() -> Client {
     let inputs = Array2::from_elem((4, 3), 0.5);
     let samples = Arc::new(Dataset::new(Shape::from([3]), inputs, vec![0, 1, 1, 0], 2).unwrap());
-    Client::new(KEYS[0].clone(), samples, LearnerConfig { client: 0, seed: 1, momentum: 0.0 })
+    Client::new(KEYS[0].clone(), samples, ParticipantConfig { client: 0, seed: 1, momentum: 0.0 })
 }
 
 #[test]

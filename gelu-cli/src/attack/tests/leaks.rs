@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
 use gelu_models::train::private::{
-    Client, DMax, Description, FixedPoint, LayerLeakage, Leakage, LearnerConfig, MasterConfig, Server,
-    TrainPlan,
+    Client, CoordinatorConfig, DMax, Description, FixedPoint, LayerLeakage, Leakage, ParticipantConfig,
+    Server, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_tensor::paillier::{KeyBits, SecretKey};
@@ -31,16 +31,16 @@ const INPUTS: usize = 12;
 fn plan(batch: usize) -> (Arc<TrainPlan>, Vec<u64>) {
     let mut model =
         ModelBuilder::new([INPUTS]).dense("fc1", 10).tanh().dense("fc2", 3).softmax().build().unwrap();
-    model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
     let description = Description::new(&model, batch, FixedPoint::default(), [KeyBits::Bits1024.into(); 2]);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
-    let parameters = plan.quantise(&model.weights()).unwrap();
+    let parameters = plan.quantize(&model.weights()).unwrap();
     (plan, parameters)
 }
 
-fn config(batch: usize, leakage: Leakage) -> MasterConfig {
+fn config(batch: usize, leakage: Leakage) -> CoordinatorConfig {
     let train = TrainConfig { batch_size: batch, weight_decay: 0.0, ..TrainConfig::default() };
-    MasterConfig { train, images: 64, d_max: DMax::Fixed(2), leakage }
+    CoordinatorConfig { train, images: 64, d_max: DMax::Fixed(2), leakage }
 }
 
 /// The first layer shows each neuron's 13 unknowns in one equation for each input.
@@ -70,7 +70,7 @@ fn weights_are_extracted_just_past_the_strict_bound_and_not_just_below_it() {
     // And the policy refuses exactly what the attack needs.
     let server = |batch| {
         let (plan, parameters) = self::plan(batch);
-        let config = MasterConfig { d_max: DMax::Fixed(1), ..config(batch, Leakage::Strict) };
+        let config = CoordinatorConfig { d_max: DMax::Fixed(1), ..config(batch, Leakage::Strict) };
         Server::new(plan, KEYS[0].clone(), config, parameters)
     };
     // The second layer shows its 3 weights of an input in one error for each image.
@@ -88,8 +88,8 @@ fn updates(runs: u64) -> (Vec<f64>, Vec<u64>) {
         let data = Arc::new(Dataset::new(Shape::from([INPUTS]), inputs, vec![0, 1], 3).unwrap());
         let config = config(2, Leakage::Paper);
         let mut server = Server::new(plan.clone(), KEYS[0].clone(), config, parameters.clone()).unwrap();
-        let learner = LearnerConfig { client: 0, seed: run, momentum: 0.0 };
-        let mut client = Client::new(KEYS[1].clone(), data, learner);
+        let participant = ParticipantConfig { client: 0, seed: run, momentum: 0.0 };
+        let mut client = Client::new(KEYS[1].clone(), data, participant);
         let update = observe(&mut server, &mut client, &mut rng).unwrap();
         steps.extend(update.steps.iter().map(|&step| step as f64));
         received.extend(update.received);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use gelu_models::train::private::{FixedTrainer, LearnerState, MasterState};
+use gelu_models::train::private::{CoordinatorState, FixedTrainer, ParticipantState};
 use gelu_net::TrainingSetup;
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,8 @@ use crate::train::{Args, command};
 #[serde(deny_unknown_fields)]
 struct FixedCheckpoint {
     run: Kept,
-    master: MasterState,
-    learners: Vec<LearnerState>,
+    coordinator: CoordinatorState,
+    participants: Vec<ParticipantState>,
 }
 
 pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
@@ -33,8 +33,12 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
             .with_context(|| format!("{}: expected a checkpoint of --clear --fixed", path.display()))?;
         check_command(path, &checkpoint.run, args)?;
         kept = checkpoint.run;
-        trainer.restore(config, checkpoint.master, checkpoint.learners)?;
-        eprintln!("resuming after {} of {} iterations", trainer.master().iterations, trainer.iterations());
+        trainer.restore(config, checkpoint.coordinator, checkpoint.participants)?;
+        eprintln!(
+            "resuming after {} of {} iterations",
+            trainer.coordinator().iterations,
+            trainer.iterations()
+        );
     }
     let mut curve = Curve::new(kept.curve.clone(), sum(trainer.statistics()));
     let mut progress =
@@ -43,7 +47,7 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
     while !trainer.is_complete() {
         trainer.turn()?;
         let now = sum(trainer.statistics());
-        curve.note(setting, trainer.master(), now, trainer.is_complete())?;
+        curve.note(setting, trainer.coordinator(), now, trainer.is_complete())?;
         progress.show(&now, &curve.last());
         if let Some(path) = &path
             && (saved.elapsed() >= interval(args) || trainer.is_complete())
@@ -51,15 +55,18 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
             make_folder(path.parent().unwrap_or(Path::new(".")))?;
             let seconds = kept.seconds + start.elapsed().as_secs_f64();
             let run = Kept { curve: curve.points.clone(), seconds, ..kept.clone() };
-            let checkpoint =
-                FixedCheckpoint { run, master: trainer.master().clone(), learners: trainer.learners() };
+            let checkpoint = FixedCheckpoint {
+                run,
+                coordinator: trainer.coordinator().clone(),
+                participants: trainer.participants(),
+            };
             gelu_io::files::write_secret(path, &serde_json::to_vec(&checkpoint)?)?;
             saved = Instant::now();
         }
     }
     progress.bar.finish_and_clear();
     Ok(Done {
-        master: trainer.master().clone(),
+        coordinator: trainer.coordinator().clone(),
         leakage: trainer.leakage().to_vec(),
         statistics: sum(trainer.statistics()),
         account: None,

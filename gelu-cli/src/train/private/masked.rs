@@ -56,13 +56,13 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
             Ok(Go::On)
         })?;
         let (now, server) = (statistics(&training), training.server());
-        curve.note(setting, server.master(), now, server.is_complete())?;
+        curve.note(setting, server.coordinator(), now, server.is_complete())?;
         progress.show(&now, &curve.last());
     }
     progress.bar.finish_and_clear();
     save(&training.moment(), &curve)?;
     Ok(Done {
-        master: training.server().master().clone(),
+        coordinator: training.server().coordinator().clone(),
         leakage: training.server().leakage().to_vec(),
         statistics: statistics(&training),
         account: Some(training.moment().account.clone()),

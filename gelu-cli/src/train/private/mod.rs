@@ -14,7 +14,7 @@ use gelu_io::session::TrainingAccount;
 use gelu_layers::Initializer;
 use gelu_models::Model;
 use gelu_models::train::private::{
-    Augmented, DMax, FixedPoint, LayerLeakage, Leakage, MasterState, Samples, Shard, Statistics,
+    Augmented, CoordinatorState, DMax, FixedPoint, LayerLeakage, Leakage, Samples, Shard, Statistics,
 };
 use gelu_models::train::{Augmentation, Dataset};
 use gelu_net::{TrainingOptions, TrainingSetup};
@@ -104,7 +104,7 @@ fn numbers(args: &Args) -> FixedPoint {
     };
     let (input_bits, input_range) = match args.dataset {
         DatasetName::Mnist | DatasetName::KrVsKp => (8, 0),
-        // Standardised numbers.
+        // Standardized numbers.
         DatasetName::Iris | DatasetName::Diabetes => (10, 3),
     };
     FixedPoint { ring, input_bits, input_range, ..short }
@@ -131,7 +131,7 @@ impl Setting {
     fn new(args: &Args) -> anyhow::Result<Self> {
         let [train, test] = args.data()?;
         let mut model = super::model(args, &train)?;
-        model.initialise(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+        model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
         let key =
             KeyParameters { size: args.private.key_bits.into(), key_type: args.private.key_type.into() };
         let clients = args.private.clients as usize;
@@ -211,7 +211,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// A run that is through.
 struct Done {
-    master: MasterState,
+    coordinator: CoordinatorState,
     leakage: Vec<LayerLeakage>,
     statistics: Statistics,
     account: Option<TrainingAccount>,

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use gelu_models::train::private::{MasterState, Statistics};
+use gelu_models::train::private::{CoordinatorState, Statistics};
 use gelu_models::train::{Evaluation, evaluate};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
@@ -88,17 +88,17 @@ impl Curve {
     pub(super) fn note(
         &mut self,
         setting: &mut Setting,
-        master: &MasterState,
+        coordinator: &CoordinatorState,
         now: Statistics,
         last: bool,
     ) -> anyhow::Result<()> {
-        let epoch = (master.iterations * setting.setup.plan.batch() as u64) as f64
+        let epoch = (coordinator.iterations * setting.setup.plan.batch() as u64) as f64
             / setting.setup.config.images as f64;
         let before = self.points.last().map_or(0.0, |point| point.epoch);
         if epoch - before < 0.1 && !last {
             return Ok(());
         }
-        setting.load(&master.parameters)?;
+        setting.load(&coordinator.parameters)?;
         let Evaluation { loss: test_loss, accuracy: test_accuracy } =
             evaluate(&setting.model, &setting.test)?;
         let (train_loss, train_accuracy) = since(&now, &self.before);

@@ -23,7 +23,7 @@ pub(super) fn finish(
     seconds: f64,
     limits: Option<[f64; 2]>,
 ) -> anyhow::Result<()> {
-    setting.load(&done.master.parameters)?;
+    setting.load(&done.coordinator.parameters)?;
     let test = evaluate(&setting.model, &setting.test)?;
     let train = evaluate(&setting.model, &setting.train)?;
     let account = done.account.clone().unwrap_or_default();
@@ -33,7 +33,7 @@ pub(super) fn finish(
         "dataset": name_of(args.dataset),
         "clients": args.private.clients,
         "epochs": args.epochs,
-        "iterations": done.master.iterations,
+        "iterations": done.coordinator.iterations,
         "images": done.statistics.images,
         "images_per_second": done.statistics.images as f64 / seconds,
         "train_accuracy": train.accuracy,
@@ -51,10 +51,10 @@ pub(super) fn finish(
         "key_type": key_bits.map(|_| KeyType::from(args.private.key_type).name()),
         "ring_bits": args.private.ring_bits.bits(),
         "batch": args.batch_size,
-        "turns": done.master.turns,
+        "turns": done.coordinator.turns,
         "parameters": setting.setup.plan.parameters(),
         "command": command(args),
-        "ledger": done.master.ledger,
+        "ledger": done.coordinator.ledger,
         "leakage_of_an_iteration": done.leakage,
     });
     if let Some([before, after]) = limits {
@@ -112,7 +112,7 @@ pub(super) fn finish(
 pub(crate) fn shares(account: &TrainingAccount) -> String {
     let (up, down) = (account.up(), account.down());
     let rows = [
-        ("server: products, flooding, re-randomisation", down.making),
+        ("server: products, flooding, re-randomization", down.making),
         ("server: decoding and checks", up.taking),
         ("client: activations, encryption", up.making),
         ("client: decryption, masks", down.taking),
@@ -149,9 +149,9 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
             "in the clear, on the same integers".to_owned()
         },
         command(args),
-        done.master.iterations,
+        done.coordinator.iterations,
         args.batch_size,
-        done.master.turns,
+        done.coordinator.turns,
         done.statistics.images as f64 / seconds,
         100.0 * test,
         setting.test.len(),
@@ -225,7 +225,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
     );
     let mut table =
         TextTable::new(["client", "layer", "turns", "iterations", "forward", "backward", "solvable"]);
-    for entry in &done.master.ledger.entries {
+    for entry in &done.coordinator.ledger.entries {
         let [forward, backward] =
             [entry.forward, entry.backward].map(|[equations, unknowns]| format!("{equations} / {unknowns}"));
         table.row([

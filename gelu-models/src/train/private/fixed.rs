@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::learner::{Learner, Need};
-use super::master::{Master, MasterState};
+use super::coordinator::{Coordinator, CoordinatorState};
+use super::participant::{Need, Participant};
 use super::{
-    LayerLeakage, LearnerConfig, LearnerState, MasterConfig, PrivateError, ResumeFault, Samples, Statistics,
-    TrainPlan,
+    CoordinatorConfig, LayerLeakage, ParticipantConfig, ParticipantState, PrivateError, ResumeFault, Samples,
+    Statistics, TrainPlan,
 };
 
 /// Training in turns on the very integers of private training, without masks and encryption.
@@ -15,8 +15,8 @@ use super::{
 /// [`Server`](super::Server), bit for bit: it is what they are tested against, and much faster.
 pub struct FixedTrainer {
     plan: Arc<TrainPlan>,
-    master: Master,
-    learners: Vec<Learner>,
+    coordinator: Coordinator,
+    participants: Vec<Participant>,
 }
 
 impl FixedTrainer {
@@ -26,19 +26,19 @@ impl FixedTrainer {
     /// As [`Server::new`](super::Server::new) and for each client.
     pub fn new(
         plan: Arc<TrainPlan>,
-        config: MasterConfig,
+        config: CoordinatorConfig,
         parameters: Vec<u64>,
-        clients: impl IntoIterator<Item = (Arc<dyn Samples>, LearnerConfig)>,
+        clients: impl IntoIterator<Item = (Arc<dyn Samples>, ParticipantConfig)>,
     ) -> Result<Self, PrivateError> {
-        let master = Master::new(plan.clone(), config, parameters)?;
-        let learners = clients
+        let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
+        let participants = clients
             .into_iter()
-            .map(|(samples, config)| Learner::new(plan.clone(), samples, config))
+            .map(|(samples, config)| Participant::new(plan.clone(), samples, config))
             .collect::<Result<Vec<_>, _>>()?;
-        if learners.is_empty() {
+        if participants.is_empty() {
             return Err(PrivateError::no_clients());
         }
-        Ok(Self { plan, master, learners })
+        Ok(Self { plan, coordinator, participants })
     }
 
     /// Takes the run up again between two turns.
@@ -47,45 +47,48 @@ impl FixedTrainer {
     /// [`PrivateError::Resume`] when the state is not of this run.
     pub fn restore(
         &mut self,
-        config: MasterConfig,
-        state: MasterState,
-        learners: Vec<LearnerState>,
+        config: CoordinatorConfig,
+        state: CoordinatorState,
+        participants: Vec<ParticipantState>,
     ) -> Result<(), PrivateError> {
-        if learners.len() != self.learners.len() {
+        if participants.len() != self.participants.len() {
             return Err(PrivateError::Resume(ResumeFault::Clients));
         }
-        self.master = Master::resume(self.plan.clone(), config, state)?;
-        self.learners.iter_mut().zip(learners).try_for_each(|(learner, state)| learner.restore(state))
+        self.coordinator = Coordinator::resume(self.plan.clone(), config, state)?;
+        self.participants
+            .iter_mut()
+            .zip(participants)
+            .try_for_each(|(participant, state)| participant.restore(state))
     }
 
     /// The parameters, and how far the run is.
-    pub fn master(&self) -> &MasterState {
-        self.master.state()
+    pub fn coordinator(&self) -> &CoordinatorState {
+        self.coordinator.state()
     }
 
     /// The clients' states.
-    pub fn learners(&self) -> Vec<LearnerState> {
-        self.learners.iter().map(|learner| learner.state().clone()).collect()
+    pub fn participants(&self) -> Vec<ParticipantState> {
+        self.participants.iter().map(|participant| participant.state().clone()).collect()
     }
 
     /// What the clients have met, one after another.
     pub fn statistics(&self) -> Vec<Statistics> {
-        self.learners.iter().map(|learner| learner.state().statistics).collect()
+        self.participants.iter().map(|participant| participant.state().statistics).collect()
     }
 
     /// What an iteration shows of each layer.
     pub fn leakage(&self) -> &[LayerLeakage] {
-        self.master.leakage()
+        self.coordinator.leakage()
     }
 
     /// Iterations of the whole run.
     pub fn iterations(&self) -> u64 {
-        self.master.iterations()
+        self.coordinator.iterations()
     }
 
     /// Whether all of them have been done.
     pub fn is_complete(&self) -> bool {
-        self.master.state().iterations >= self.iterations()
+        self.coordinator.state().iterations >= self.iterations()
     }
 
     /// One turn of the client whose turn it is.
@@ -93,31 +96,31 @@ impl FixedTrainer {
     /// # Errors
     /// [`PrivateError`]; the parameters are then those before the turn.
     pub fn turn(&mut self) -> Result<(), PrivateError> {
-        let (grant, rate) = self.master.grant()?;
-        let client = (grant.turn % self.learners.len() as u64) as usize;
-        let learner = &mut self.learners[client];
-        let mut parameters = self.master.state().parameters.clone();
-        learner.begin(grant)?;
-        let mut need = learner.next_batch()?;
+        let (grant, rate) = self.coordinator.grant()?;
+        let client = (grant.turn % self.participants.len() as u64) as usize;
+        let participant = &mut self.participants[client];
+        let mut parameters = self.coordinator.state().parameters.clone();
+        participant.begin(grant)?;
+        let mut need = participant.next_batch()?;
         let totals = loop {
             need = match need {
                 Need::Sums(index, values) => {
-                    learner.sums(index, &self.plan.segments()[index].sums(&parameters, &values)?)?
+                    participant.sums(index, &self.plan.segments()[index].sums(&parameters, &values)?)?
                 }
                 Need::Products(place, errors) => {
                     let term = &self.plan.segments()[place[0]].terms()[place[1]];
-                    learner.products(place, &term.products(&parameters, &errors)?)?
+                    participant.products(place, &term.products(&parameters, &errors)?)?
                 }
                 Need::Update(_) => {
-                    let totals = learner.state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);
-                    parameters = self.master.after(rate, totals);
-                    learner.next_batch()?
+                    let totals = participant.state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);
+                    parameters = self.coordinator.after(rate, totals);
+                    participant.next_batch()?
                 }
                 Need::Total(totals) => break totals,
             };
         };
-        let iterations = learner.state().turn.as_ref().map_or(0, |(_, done, _)| *done);
-        learner.end();
-        self.master.finish(client as u32, (iterations, rate), &totals)
+        let iterations = participant.state().turn.as_ref().map_or(0, |(_, done, _)| *done);
+        participant.end();
+        self.coordinator.finish(client as u32, (iterations, rate), &totals)
     }
 }

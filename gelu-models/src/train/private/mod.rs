@@ -5,25 +5,25 @@
 //! [`FixedTrainer`], which does the same arithmetic without encryption, bit for bit.
 
 mod client;
+mod coordinator;
 mod error;
 mod fixed;
-mod learner;
 mod ledger;
-mod master;
 mod message;
 mod paper;
+mod participant;
 mod plan;
 mod samples;
 mod server;
 
 pub use client::{Client, ClientState, Event};
+pub use coordinator::{CoordinatorConfig, CoordinatorState, DMax, Grant};
 pub use error::{PrivateError, ResumeFault};
 pub use fixed::FixedTrainer;
-pub use learner::{LearnerConfig, LearnerState, Statistics};
 pub use ledger::{LayerLeakage, Leakage, Ledger};
-pub use master::{DMax, Grant, MasterConfig, MasterState};
 pub use message::{Message, MessageKind, PRIVATE_VERSION, Position};
 pub use paper::PaperTrainer;
+pub use participant::{ParticipantConfig, ParticipantState, Statistics};
 pub use plan::{Back, Description, FixedPoint, LayerSpan, TrainPlan, TrainSegment, TrainTerm};
 pub use samples::{Augmented, Samples, Shard};
 pub use server::{Server, ServerState};

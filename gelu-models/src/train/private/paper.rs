@@ -7,10 +7,10 @@ use gelu_tensor::paillier::{PublicKey, SecretKey};
 use num_bigint::{BigInt, BigUint};
 use rand::CryptoRng;
 
-use super::learner::{Learner, Need};
-use super::master::{MOST_RATE, Master, MasterState};
+use super::coordinator::{Coordinator, CoordinatorState, MOST_RATE};
+use super::participant::{Need, Participant};
 use super::plan::{LayerSpan, TrainSegment};
-use super::{LearnerConfig, MasterConfig, PrivateError, Samples, Statistics, TrainPlan};
+use super::{CoordinatorConfig, ParticipantConfig, PrivateError, Samples, Statistics, TrainPlan};
 
 /// The paper's own protocol to the letter (section 4, Algorithms 1 to 5), for dense networks: the reference for the fast
 /// mode of [`Client`](super::Client) and [`Server`](super::Server), which masks mod 2^l and packs.
@@ -25,8 +25,8 @@ use super::{LearnerConfig, MasterConfig, PrivateError, Samples, Statistics, Trai
 /// and real numbers, where this question does not arise.
 pub struct PaperTrainer {
     plan: Arc<TrainPlan>,
-    master: Master,
-    learners: Vec<Learner>,
+    coordinator: Coordinator,
+    participants: Vec<Participant>,
     server: Arc<SecretKey>,
     clients: Vec<Arc<SecretKey>>,
     longest_scalar: u64,
@@ -34,7 +34,7 @@ pub struct PaperTrainer {
 
 /// What both sides hold in a turn. Both are here, since both sides are in one process; neither function below is given
 /// more than its own side has.
-struct Turn {
+struct PaperTurn {
     /// The server's: w - r mod N.
     masked: Vec<BigUint>,
     /// The client's: r mod N.
@@ -44,23 +44,23 @@ struct Turn {
 }
 
 impl PaperTrainer {
-    /// A run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantise`] gives them), each with its key.
+    /// A run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantize`] gives them), each with its key.
     ///
     /// # Errors
     /// [`PrivateError::Model`] when the network has other layers than dense ones; [`PrivateError::Setting`] when a
     /// client's key is not larger than the server's by as much as the network's sums need.
     pub fn new(
-        (plan, config): (Arc<TrainPlan>, MasterConfig),
+        (plan, config): (Arc<TrainPlan>, CoordinatorConfig),
         parameters: Vec<u64>,
         server: Arc<SecretKey>,
-        clients: impl IntoIterator<Item = (Arc<SecretKey>, Arc<dyn Samples>, LearnerConfig)>,
+        clients: impl IntoIterator<Item = (Arc<SecretKey>, Arc<dyn Samples>, ParticipantConfig)>,
     ) -> Result<Self, PrivateError> {
         if let Some(segment) = plan.segments().iter().find(|segment| dense(segment).is_none()) {
             let rule = "the paper's mode trains dense layers only";
             return Err(PrivateError::Model { rule, found: segment.name().to_owned() });
         }
-        let master = Master::new(plan.clone(), config, parameters)?;
-        let (mut learners, mut keys) = (vec![], vec![]);
+        let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
+        let (mut participants, mut keys) = (vec![], vec![]);
         // The largest sum of a scalar below N times inputs or errors, and a bias, is N times this.
         let most = plan.segments().iter().map(|segment| {
             let terms =
@@ -79,28 +79,28 @@ impl PaperTrainer {
                     found: key.public_key().size().bits().to_string(),
                 });
             }
-            learners.push(Learner::new(plan.clone(), samples, config)?);
+            participants.push(Participant::new(plan.clone(), samples, config)?);
             keys.push(key);
         }
-        if learners.is_empty() {
+        if participants.is_empty() {
             return Err(PrivateError::no_clients());
         }
-        Ok(Self { plan, master, learners, server, clients: keys, longest_scalar: 0 })
+        Ok(Self { plan, coordinator, participants, server, clients: keys, longest_scalar: 0 })
     }
 
     /// The parameters, and how far the run is.
-    pub fn master(&self) -> &MasterState {
-        self.master.state()
+    pub fn coordinator(&self) -> &CoordinatorState {
+        self.coordinator.state()
     }
 
     /// What the clients have met, one after another.
     pub fn statistics(&self) -> Vec<Statistics> {
-        self.learners.iter().map(|learner| learner.state().statistics).collect()
+        self.participants.iter().map(|participant| participant.state().statistics).collect()
     }
 
     /// Whether all iterations have been done.
     pub fn is_complete(&self) -> bool {
-        self.master.state().iterations >= self.master.iterations()
+        self.coordinator.state().iterations >= self.coordinator.iterations()
     }
 
     /// Bits of the longest scalar that the server has multiplied with so far.
@@ -114,14 +114,14 @@ impl PaperTrainer {
     /// [`PrivateError`]; [`PrivateError::State`] when masked weights and masks do not add up to the weights, which would
     /// be a bug.
     pub fn turn(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
-        let (grant, rate) = self.master.grant()?;
-        let at = (grant.turn % self.learners.len() as u64) as usize;
+        let (grant, rate) = self.coordinator.grant()?;
+        let at = (grant.turn % self.participants.len() as u64) as usize;
         let modulus = self.server.public_key().modulus();
         let (ring, key) = (self.plan.numbers().ring, self.clients[at].clone());
         let masked: Vec<BigUint> =
-            self.master.state().parameters.iter().map(|&w| residue(ring.signed(w), &modulus)).collect();
+            self.coordinator.state().parameters.iter().map(|&w| residue(ring.signed(w), &modulus)).collect();
         let masks = vec![BigUint::ZERO; masked.len()];
-        let mut turn = Turn { masked, masks, modulus };
+        let mut turn = PaperTurn { masked, masks, modulus };
         // Algorithm 2, line 1: [1/eta] under the server's key.
         let server = self.server.public_key().clone();
         let inverse = BigUint::from(rate)
@@ -130,24 +130,24 @@ impl PaperTrainer {
         let encrypted_inverse = hazmat::encrypt_numbers(&*self.server, &[inverse], rng)?;
         debug_assert!(rate <= MOST_RATE);
 
-        self.learners[at].begin(grant)?;
-        let mut need = self.learners[at].next_batch()?;
+        self.participants[at].begin(grant)?;
+        let mut need = self.participants[at].next_batch()?;
         let totals = loop {
             need = match need {
                 Need::Sums(index, values) => {
                     let sums = self.exchange(&turn, (index, Pass::Forward), &values[0], &key, rng)?;
-                    self.learners[at].sums(index, &sums)?
+                    self.participants[at].sums(index, &sums)?
                 }
                 Need::Products([index, term], errors) => {
                     let products = self.exchange(&turn, (index, Pass::Backward), &errors, &key, rng)?;
-                    self.learners[at].products([index, term], &products)?
+                    self.participants[at].products([index, term], &products)?
                 }
                 Need::Update(steps) => {
                     let updates = mask(&server, &encrypted_inverse, &steps, &mut turn, rng)?;
                     self.update(rate, &updates, &mut turn)?;
                     let totals =
-                        self.learners[at].state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);
-                    let expected = self.master.after(rate, totals);
+                        self.participants[at].state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);
+                    let expected = self.coordinator.after(rate, totals);
                     let meet =
                         turn.masked.iter().zip(&turn.masks).zip(&expected).all(|((masked, mask), &w)| {
                             (masked + mask) % &turn.modulus == residue(ring.signed(w), &turn.modulus)
@@ -155,7 +155,7 @@ impl PaperTrainer {
                     if !meet {
                         return Err(PrivateError::Bug("masked weights and masks must add up to the weights"));
                     }
-                    self.learners[at].next_batch()?
+                    self.participants[at].next_batch()?
                 }
                 Need::Total(totals) => break totals,
             };
@@ -165,17 +165,17 @@ impl PaperTrainer {
         let sent = hazmat::encrypt_numbers(&server, &numbers, rng)?;
         let received = hazmat::decrypt_numbers(&self.server, &sent)?;
         let totals: Vec<i64> =
-            received.iter().map(|number| centred(number, &turn.modulus)).collect::<Result<_, _>>()?;
-        let iterations = self.learners[at].state().turn.as_ref().map_or(0, |(_, done, _)| *done);
-        self.learners[at].end();
-        self.master.finish(at as u32, (iterations, rate), &totals)
+            received.iter().map(|number| centerd(number, &turn.modulus)).collect::<Result<_, _>>()?;
+        let iterations = self.participants[at].state().turn.as_ref().map_or(0, |(_, done, _)| *done);
+        self.participants[at].end();
+        self.coordinator.finish(at as u32, (iterations, rate), &totals)
     }
 
     /// Algorithms 1 and 2 with 4: the client encrypts, the server multiplies with masked weights, the client decrypts
     /// and takes its masks off.
     fn exchange(
         &mut self,
-        turn: &Turn,
+        turn: &PaperTurn,
         (index, pass): (usize, Pass),
         values: &[i64],
         key: &SecretKey,
@@ -237,13 +237,13 @@ impl PaperTrainer {
             }
             let modulus = BigInt::from(turn.modulus.clone());
             let sum = ((sum % &modulus) + &modulus) % &modulus;
-            out[image * outputs + output] = centred(sum.magnitude(), &turn.modulus)? as u64;
+            out[image * outputs + output] = centerd(sum.magnitude(), &turn.modulus)? as u64;
         }
         Ok(out)
     }
 
     /// Algorithm 2, line 11, and equation 2: the server takes masked gradients.
-    fn update(&self, rate: u64, updates: &Residues, turn: &mut Turn) -> Result<(), PrivateError> {
+    fn update(&self, rate: u64, updates: &Residues, turn: &mut PaperTurn) -> Result<(), PrivateError> {
         let modulus = turn.modulus.clone();
         for (masked, update) in turn.masked.iter_mut().zip(hazmat::decrypt_numbers(&self.server, updates)?) {
             let step = update * rate % &modulus;
@@ -271,7 +271,7 @@ fn mask(
     server: &PublicKey,
     encrypted_inverse: &Residues,
     steps: &[i64],
-    turn: &mut Turn,
+    turn: &mut PaperTurn,
     rng: &mut dyn CryptoRng,
 ) -> Result<Residues, PrivateError> {
     let numbers: Vec<BigUint> = steps.iter().map(|&step| residue(step, &turn.modulus)).collect();
@@ -329,6 +329,6 @@ fn signed(number: &BigUint, modulus: &BigUint) -> BigInt {
 }
 
 /// The same as an integer of 64 bits: sums are bounded so that they are.
-fn centred(number: &BigUint, modulus: &BigUint) -> Result<i64, PrivateError> {
+fn centerd(number: &BigUint, modulus: &BigUint) -> Result<i64, PrivateError> {
     i64::try_from(signed(number, modulus)).map_err(|_| PrivateError::Bug("sums must have at most 64 bits"))
 }

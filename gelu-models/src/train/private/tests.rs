@@ -59,7 +59,7 @@ impl Default for Setup {
 
 struct Run {
     plan: Arc<TrainPlan>,
-    config: MasterConfig,
+    config: CoordinatorConfig,
     parameters: Vec<u64>,
     data: Arc<Dataset>,
     clients: usize,
@@ -69,9 +69,9 @@ struct Run {
 impl Run {
     fn new(mut model: Model, setup: Setup) -> Self {
         let Setup { batch, clients, images, numbers, iterations, seed } = setup;
-        model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(seed));
+        model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(seed));
         let plan = Arc::new(TrainPlan::new(describe(&model, batch, numbers)).unwrap());
-        let parameters = plan.quantise(&model.weights()).unwrap();
+        let parameters = plan.quantize(&model.weights()).unwrap();
         let train = TrainConfig {
             learning_rate: 0.05,
             weight_decay: 0.0,
@@ -81,20 +81,23 @@ impl Run {
             ..TrainConfig::default()
         };
         let (images, d_max, leakage) = (images as u64, DMax::Fixed(iterations), Leakage::Off);
-        let config = MasterConfig { train, images, d_max, leakage };
+        let config = CoordinatorConfig { train, images, d_max, leakage };
         let data = dataset(model.input_shape().clone(), setup.images, model.output_shape().elements(), seed);
         Self { plan, config, parameters, data, clients, momentum: 0.5 }
     }
 
-    fn learner(&self, client: usize) -> (Arc<dyn Samples>, LearnerConfig) {
+    fn participant(&self, client: usize) -> (Arc<dyn Samples>, ParticipantConfig) {
         let shard: Arc<dyn Samples> = Arc::new(Shard::divide(&self.data, self.clients)[client].clone());
-        let config =
-            LearnerConfig { client: client as u32, seed: self.config.train.seed, momentum: self.momentum };
+        let config = ParticipantConfig {
+            client: client as u32,
+            seed: self.config.train.seed,
+            momentum: self.momentum,
+        };
         (shard, config)
     }
 
     fn fixed(&self) -> FixedTrainer {
-        let clients = (0..self.clients).map(|client| self.learner(client));
+        let clients = (0..self.clients).map(|client| self.participant(client));
         FixedTrainer::new(self.plan.clone(), self.config.clone(), self.parameters.clone(), clients).unwrap()
     }
 
@@ -107,7 +110,7 @@ impl Run {
     }
 
     fn client(&self, client: usize, key: usize) -> Client {
-        let (samples, config) = self.learner(client);
+        let (samples, config) = self.participant(client);
         Client::new(KEYS[key].clone(), samples, config)
     }
 }

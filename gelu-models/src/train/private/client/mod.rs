@@ -12,10 +12,10 @@ use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::learner::Learner;
+use super::participant::Participant;
 use super::{
-    Description, LearnerConfig, LearnerState, Message, PRIVATE_VERSION, Position, PrivateError, ResumeFault,
-    Samples, Statistics, TrainPlan,
+    Description, Message, PRIVATE_VERSION, ParticipantConfig, ParticipantState, Position, PrivateError,
+    ResumeFault, Samples, Statistics, TrainPlan,
 };
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Idle, Misuse, Part, Peer};
@@ -24,7 +24,7 @@ use crate::peer::{Idle, Misuse, Part, Peer};
 pub struct Client {
     key: Arc<SecretKey>,
     samples: Arc<dyn Samples>,
-    config: LearnerConfig,
+    config: ParticipantConfig,
     member: Option<Member>,
     state: State,
     /// What is to be sent before anything else, in order.
@@ -34,13 +34,13 @@ pub struct Client {
 /// What a client has once it knows what is trained.
 struct Member {
     plan: Arc<TrainPlan>,
-    learner: Learner,
+    participant: Participant,
     /// What has to be added to the server's masked parameters, mod 2^l.
     masks: Zeroizing<Vec<u64>>,
-    turn: Option<Turn>,
+    turn: Option<ClientTurn>,
 }
 
-struct Turn {
+struct ClientTurn {
     number: u64,
     iteration: u32,
     rate: EncRate,
@@ -98,14 +98,14 @@ pub enum Event {
 #[serde(deny_unknown_fields)]
 pub struct ClientState {
     /// Its arithmetic.
-    pub learner: LearnerState,
+    pub participant: ParticipantState,
     /// Its masks mod 2^l.
     pub masks: Zeroizing<Vec<u64>>,
 }
 
 impl Client {
     /// Returns a client that trains on `samples`.
-    pub fn new(key: Arc<SecretKey>, samples: Arc<dyn Samples>, config: LearnerConfig) -> Self {
+    pub fn new(key: Arc<SecretKey>, samples: Arc<dyn Samples>, config: ParticipantConfig) -> Self {
         Self { key, samples, config, member: None, state: State::Idle, outgoing: VecDeque::new() }
     }
 
@@ -116,13 +116,13 @@ impl Client {
     pub fn resume(
         key: Arc<SecretKey>,
         samples: Arc<dyn Samples>,
-        config: LearnerConfig,
+        config: ParticipantConfig,
         (description, state): (Description, ClientState),
     ) -> Result<Self, PrivateError> {
         let mut client = Self::new(key, samples, config);
         let member = client.member(description)?;
         member.plan.check_parameters(&state.masks).map_err(|_| PrivateError::Resume(ResumeFault::Masks))?;
-        member.learner.restore(state.learner)?;
+        member.participant.restore(state.participant)?;
         member.masks = state.masks;
         Ok(client)
     }
@@ -130,13 +130,13 @@ impl Client {
     /// Returns what [`resume`](Self::resume) needs; `None` before the first turn. To be taken between two iterations:
     /// when the client is idle or has said [`Event::Ready`].
     pub fn state(&self) -> Option<ClientState> {
-        let Member { learner, masks, .. } = self.member.as_ref()?;
-        Some(ClientState { learner: learner.state().clone(), masks: masks.clone() })
+        let Member { participant, masks, .. } = self.member.as_ref()?;
+        Some(ClientState { participant: participant.state().clone(), masks: masks.clone() })
     }
 
     /// Returns what the client has met while training.
     pub fn statistics(&self) -> Statistics {
-        self.member.as_ref().map_or(Statistics::default(), |member| member.learner.state().statistics)
+        self.member.as_ref().map_or(Statistics::default(), |member| member.participant.state().statistics)
     }
 
     /// Returns the masks that have to be added to the server's parameters, for tests and for the paper's assertion that
@@ -147,7 +147,7 @@ impl Client {
 
     /// Returns the sums of the client's steps in the turn that is under way.
     pub fn totals(&self) -> Option<&[i64]> {
-        let (_, _, totals) = self.member.as_ref()?.learner.state().turn.as_ref()?;
+        let (_, _, totals) = self.member.as_ref()?.participant.state().turn.as_ref()?;
         Some(totals)
     }
 
@@ -181,7 +181,7 @@ impl Client {
         self.state = State::Idle;
         self.outgoing.clear();
         if let Some(member) = &mut self.member {
-            member.learner.end();
+            member.participant.end();
             member.masks.iter_mut().for_each(|mask| *mask = 0);
             member.turn = None;
         }
@@ -195,7 +195,7 @@ impl Client {
         if !matches!(self.state, State::Ready) {
             return Err(Misuse::NotReady.into());
         }
-        let need = self.member_mut()?.learner.next_batch()?;
+        let need = self.member_mut()?.participant.next_batch()?;
         self.ask(need)
     }
 }

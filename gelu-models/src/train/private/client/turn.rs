@@ -1,4 +1,4 @@
-//! What a client does within a turn: it takes answers, removes masks from them, and encrypts what its learner asks for.
+//! What a client does within a turn: it takes answers, removes masks from them, and encrypts what its participant asks for.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use gelu_tensor::{Decryption, EncChunk, EncRate, Encryption, FixedTensor};
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use super::super::learner::{Learner, Need};
+use super::super::participant::{Need, Participant};
 use super::super::{Description, Message, Position, PrivateError, TrainPlan};
-use super::{Awaited, Client, Event, Member, Planned, State, Turn};
+use super::{Awaited, Client, ClientTurn, Event, Member, Planned, State};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Part};
 
@@ -34,14 +34,14 @@ impl Client {
                 let rate = EncRate::new(&rate, member.plan.update_layout())?;
                 if done == 0 {
                     member.masks.iter_mut().for_each(|mask| *mask = 0);
-                    member.learner.begin(grant)?;
+                    member.participant.begin(grant)?;
                 } else {
-                    let kept = member.learner.state().turn.as_ref();
+                    let kept = member.participant.state().turn.as_ref();
                     if !kept.is_some_and(|(kept, iterations, _)| (kept, *iterations) == (&grant, done)) {
                         return Err(PrivateError::Grant("expected the turn that the client was in"));
                     }
                 }
-                member.turn = Some(Turn { number, iteration: done, rate, server: key });
+                member.turn = Some(ClientTurn { number, iteration: done, rate, server: key });
                 self.state = State::Ready;
                 Ok(Some(Event::Ready))
             }
@@ -73,7 +73,7 @@ impl Client {
                 if member.turn.as_ref().map(|current| current.number) != Some(turn) {
                     return Err(PrivateError::Unexpected { expected: Expected::Ended, found });
                 }
-                member.learner.end();
+                member.participant.end();
                 member.turn = None;
                 Ok(Some(Event::Ended))
             }
@@ -97,9 +97,9 @@ impl Client {
                 return Err(PrivateError::Grant("expected the plan of the turns before"));
             }
             let plan = Arc::new(TrainPlan::new(description)?);
-            let learner = Learner::new(plan.clone(), self.samples.clone(), self.config)?;
+            let participant = Participant::new(plan.clone(), self.samples.clone(), self.config)?;
             let masks = Zeroizing::new(vec![0; plan.parameters()]);
-            self.member = Some(Member { plan, learner, masks, turn: None });
+            self.member = Some(Member { plan, participant, masks, turn: None });
         }
         self.member_mut()
     }
@@ -150,7 +150,7 @@ impl Client {
         answer: Decryption,
         sent: &[Zeroizing<Vec<i64>>],
     ) -> Result<Need, PrivateError> {
-        let Member { plan, learner, masks, .. } = self.member_mut()?;
+        let Member { plan, participant, masks, .. } = self.member_mut()?;
         let ring = plan.numbers().ring;
         let mut values = answer.finish_residues()?;
         let add = |values: &mut [u64], own: Vec<u64>| {
@@ -163,20 +163,20 @@ impl Client {
                 let segment = segment as usize;
                 let inputs: Vec<&[i64]> = sent.iter().map(|sent| &sent[..]).collect();
                 add(&mut values, plan.segments()[segment].sums(masks, &inputs)?);
-                learner.sums(segment, &values)
+                participant.sums(segment, &values)
             }
             Part::Products { segment, term } => {
                 let place = [segment as usize, term as usize];
                 let term = &plan.segments()[place[0]].terms()[place[1]];
                 let errors = sent.first().ok_or(PrivateError::Bug("no errors were sent"))?;
                 add(&mut values, term.products(masks, errors)?);
-                learner.products(place, &values)
+                participant.products(place, &values)
             }
             _ => Err(PrivateError::Bug("no tensor of the server's")),
         }
     }
 
-    /// Takes what the learner needs an answer to as what is to be sent.
+    /// Takes what the participant needs an answer to as what is to be sent.
     pub(super) fn ask(&mut self, need: Need) -> Result<(), PrivateError> {
         match need {
             Need::Sums(index, inputs) => {

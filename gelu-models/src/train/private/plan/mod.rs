@@ -211,7 +211,7 @@ impl TrainPlan {
     ///
     /// # Errors
     /// [`PrivateError::Model`] when a weight is missing, of another shape, not finite or outside the ring.
-    pub fn quantise(&self, weights: &Weights) -> Result<Vec<u64>, PrivateError> {
+    pub fn quantize(&self, weights: &Weights) -> Result<Vec<u64>, PrivateError> {
         let (ring, scale) = (self.numbers().ring, f64::from(self.numbers().weight_bits).exp2());
         let mut all = vec![0; self.parameters];
         for layer in self.layers() {

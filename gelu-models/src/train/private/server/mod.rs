@@ -12,9 +12,9 @@ use gelu_tensor::paillier::{PublicKey, SecretKey};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
+use super::coordinator::{Coordinator, CoordinatorState};
 use super::ledger::LayerLeakage;
-use super::master::{Master, MasterState};
-use super::{Grant, MasterConfig, Message, PrivateError, ResumeFault, TrainPlan};
+use super::{CoordinatorConfig, Grant, Message, PrivateError, ResumeFault, TrainPlan};
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Idle, Part, Peer};
 
@@ -22,15 +22,15 @@ use crate::peer::{Counted, Idle, Part, Peer};
 pub struct Server {
     plan: Arc<TrainPlan>,
     key: Arc<SecretKey>,
-    master: Master,
-    turn: Option<Turn>,
+    coordinator: Coordinator,
+    turn: Option<ServerTurn>,
     /// A turn that was interrupted, for the client that comes back.
     interrupted: Option<TurnState>,
     /// What is sent before anything else is computed.
     outgoing: VecDeque<Message>,
 }
 
-struct Turn {
+struct ServerTurn {
     client: PublicKey,
     state: TurnState,
     stage: Stage,
@@ -73,7 +73,7 @@ struct TurnState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerState {
-    master: MasterState,
+    coordinator: CoordinatorState,
     turn: Option<TurnState>,
 }
 
@@ -85,18 +85,18 @@ impl ServerState {
 }
 
 impl Server {
-    /// A server that trains these parameters ([`TrainPlan::quantise`]).
+    /// A server that trains these parameters ([`TrainPlan::quantize`]).
     ///
     /// # Errors
     /// [`PrivateError`] when a setting is out of its range, or the leakage policy allows no iteration.
     pub fn new(
         plan: Arc<TrainPlan>,
         key: Arc<SecretKey>,
-        config: MasterConfig,
+        config: CoordinatorConfig,
         parameters: Vec<u64>,
     ) -> Result<Self, PrivateError> {
-        let master = Master::new(plan.clone(), config, parameters)?;
-        Self::assemble(plan, key, master, None)
+        let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
+        Self::assemble(plan, key, coordinator, None)
     }
 
     /// A server of a run that was interrupted; it may have another key.
@@ -106,30 +106,32 @@ impl Server {
     pub fn resume(
         plan: Arc<TrainPlan>,
         key: Arc<SecretKey>,
-        config: MasterConfig,
+        config: CoordinatorConfig,
         state: ServerState,
     ) -> Result<Self, PrivateError> {
-        let ServerState { master, turn } = state;
+        let ServerState { coordinator, turn } = state;
         if turn.as_ref().is_some_and(|turn| {
-            plan.check_parameters(&turn.masked).is_err() || turn.grant.turn != master.turns || turn.done == 0
+            plan.check_parameters(&turn.masked).is_err()
+                || turn.grant.turn != coordinator.turns
+                || turn.done == 0
         }) {
             return Err(PrivateError::Resume(ResumeFault::Turn));
         }
-        let master = Master::resume(plan.clone(), config, master)?;
-        Self::assemble(plan, key, master, turn)
+        let coordinator = Coordinator::resume(plan.clone(), config, coordinator)?;
+        Self::assemble(plan, key, coordinator, turn)
     }
 
     fn assemble(
         plan: Arc<TrainPlan>,
         key: Arc<SecretKey>,
-        master: Master,
+        coordinator: Coordinator,
         interrupted: Option<TurnState>,
     ) -> Result<Self, PrivateError> {
         let (expected, found) = (plan.description().server_key, key.public_key().size());
         if expected != found {
             return Err(PrivateError::KeySize { expected, found });
         }
-        Ok(Self { plan, key, master, turn: None, interrupted, outgoing: VecDeque::new() })
+        Ok(Self { plan, key, coordinator, turn: None, interrupted, outgoing: VecDeque::new() })
     }
 
     /// What [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
@@ -137,13 +139,13 @@ impl Server {
     pub fn state(&self) -> ServerState {
         let under_way = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
         let turn = under_way.filter(|turn| turn.done > 0).cloned();
-        ServerState { master: self.master.state().clone(), turn }
+        ServerState { coordinator: self.coordinator.state().clone(), turn }
     }
 
     /// The parameters at the beginning of the turn that is under way, or after the last one, and what clients have
     /// seen.
-    pub fn master(&self) -> &MasterState {
-        self.master.state()
+    pub fn coordinator(&self) -> &CoordinatorState {
+        self.coordinator.state()
     }
 
     /// The masked parameters, in a turn.
@@ -154,21 +156,21 @@ impl Server {
     /// Whether these masks and the masked parameters add up to the parameters of the beginning of the turn less the
     /// rate times these sums of steps: what holds between any two iterations. Only who holds both sides can ask.
     pub fn agrees(&self, masks: &[u64], totals: &[i64]) -> bool {
-        let Some(Turn { state, .. }) = &self.turn else { return false };
+        let Some(ServerTurn { state, .. }) = &self.turn else { return false };
         let ring = self.plan.numbers().ring;
         let sums = state.masked.iter().zip(masks).map(|(masked, mask)| ring.wrap(masked.wrapping_add(*mask)));
-        masks.len() == state.masked.len() && sums.eq(self.master.after(state.rate, totals))
+        masks.len() == state.masked.len() && sums.eq(self.coordinator.after(state.rate, totals))
     }
 
     /// Iterations done so far, those of a turn that is under way included.
     pub fn iterations_done(&self) -> u64 {
         let turn = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
-        self.master.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
+        self.coordinator.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
     }
 
     /// What an iteration shows of each layer.
     pub fn leakage(&self) -> &[LayerLeakage] {
-        self.master.leakage()
+        self.coordinator.leakage()
     }
 
     /// What is trained, and how.
@@ -178,12 +180,12 @@ impl Server {
 
     /// Iterations of the whole run.
     pub fn iterations(&self) -> u64 {
-        self.master.iterations()
+        self.coordinator.iterations()
     }
 
     /// Whether all of them have been done.
     pub fn is_complete(&self) -> bool {
-        self.master.state().iterations >= self.iterations()
+        self.coordinator.state().iterations >= self.iterations()
     }
 
     /// The client's key, in a turn: what its ciphertexts are decoded with.
@@ -203,7 +205,7 @@ impl Server {
         let turn = self.turn.take().map(|turn| turn.state).or(self.interrupted.take());
         if let Some(turn) = turn {
             // The iteration that was under way may have been seen as well.
-            self.master.note(turn.client, turn.done + 1);
+            self.coordinator.note(turn.client, turn.done + 1);
         }
     }
 }

@@ -8,7 +8,7 @@ use gelu_tensor::{Decryption, EncChunk, EncRate, EncTensorBuilder, Flood, Linear
 use rand::CryptoRng;
 
 use super::super::{Message, PRIVATE_VERSION, Position, PrivateError, TrainPlan, TrainSegment};
-use super::{Server, Stage, Turn, TurnState};
+use super::{Server, ServerTurn, Stage, TurnState};
 use crate::peer::exchange::{TensorProduct, sum_of_products};
 use crate::peer::{Expected, Part};
 use crate::plan::Layout;
@@ -51,10 +51,10 @@ impl Server {
             Some(turn) if turn.client == client => turn,
             vanished => {
                 if let Some(turn) = vanished {
-                    self.master.note(turn.client, turn.done + 1);
+                    self.coordinator.note(turn.client, turn.done + 1);
                 }
-                let (grant, rate) = self.master.grant()?;
-                let masked = self.master.state().parameters.clone();
+                let (grant, rate) = self.coordinator.grant()?;
+                let masked = self.coordinator.state().parameters.clone();
                 TurnState { client, grant, rate, done: 0, masked }
             }
         };
@@ -67,7 +67,7 @@ impl Server {
             rate,
         };
         let stage = Stage::exchange(&self.plan, 0);
-        self.turn = Some(Turn { client: key, state, stage, again: (0, 0) });
+        self.turn = Some(ServerTurn { client: key, state, stage, again: (0, 0) });
         Ok(message)
     }
 
@@ -175,7 +175,7 @@ impl Server {
         let turn = self.turn.as_ref().ok_or(PrivateError::Bug("no turn is under way"))?;
         let (client, number) = (turn.state.client, turn.state.grant.turn);
         let iterations = (turn.state.done + 1, turn.state.rate);
-        self.master.finish(client, iterations, &totals.values()[..self.plan.parameters()])?;
+        self.coordinator.finish(client, iterations, &totals.values()[..self.plan.parameters()])?;
         self.turn = None;
         self.outgoing.push_back(Message::Ended { turn: number });
         Ok(())
@@ -184,7 +184,7 @@ impl Server {
     /// Computes the next part of the answer to an exchange whose tensors have come.
     pub(super) fn advance(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
         let plan = self.plan.clone();
-        let Some(Turn { client, state, stage, .. }) = &mut self.turn else { return Ok(()) };
+        let Some(ServerTurn { client, state, stage, .. }) = &mut self.turn else { return Ok(()) };
         let Stage::Exchange { index, inputs } = stage else { return Ok(()) };
         let Some((at, images)) = inputs.next_part() else { return Ok(()) };
         let exchange = &plan.exchanges()[*index];

@@ -71,10 +71,10 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
             classes(
                 image(1)
                     .conv2d("a", conv(2, [3, 2]))
-                    .mean_pool2d("p", [2, 2])
+                    .avg_pool2d("p", [2, 2])
                     .tanh()
                     .conv2d("b", conv(2, [1, 1]).with_padding([0, 0]))
-                    .mean_pool2d("q", [1, 2]),
+                    .avg_pool2d("q", [1, 2]),
             ),
         ),
         (
@@ -82,10 +82,10 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
             classes(
                 image(1)
                     .conv2d("a", same(2))
-                    .mean_pool2d_with("p", pool([3, 1]).with_stride([1, 1]))
+                    .avg_pool2d_with("p", pool([3, 1]).with_stride([1, 1]))
                     .tanh()
                     .conv2d("b", same(2))
-                    .mean_pool2d("q", [3, 3]),
+                    .avg_pool2d("q", [3, 3]),
             ),
         ),
         (
@@ -93,10 +93,10 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
             classes(
                 image(1)
                     .conv2d("a", same(2))
-                    .mean_pool2d_with("p", pool([2, 3]).with_stride([2, 2]).with_padding([1, 1]))
+                    .avg_pool2d_with("p", pool([2, 3]).with_stride([2, 2]).with_padding([1, 1]))
                     .tanh()
                     .conv2d("b", same(2))
-                    .mean_pool2d_with(
+                    .avg_pool2d_with(
                         "q",
                         pool([2, 2]).with_stride([2, 2]).with_padding_sides([[1, 0], [0, 1]]),
                     ),
@@ -104,7 +104,7 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
         ),
         (
             "the mean of a convolution's channels",
-            classes(image(1).conv2d("a", same(2)).tanh().conv2d("b", same(3)).global_mean_pool2d()),
+            classes(image(1).conv2d("a", same(2)).tanh().conv2d("b", same(3)).global_avg_pool2d()),
         ),
         (
             "means at the client",
@@ -112,15 +112,15 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                 image(1)
                     .conv2d("a", same(2))
                     .tanh()
-                    .mean_pool2d_with("p", pool([3, 2]).with_padding([1, 1]))
+                    .avg_pool2d_with("p", pool([3, 2]).with_padding([1, 1]))
                     .conv2d("b", same(2))
                     .tanh()
-                    .global_mean_pool2d(),
+                    .global_avg_pool2d(),
             ),
         ),
         (
             "a mean first",
-            classes(image(2).mean_pool2d("p", [3, 1]).conv2d("a", same(2)).tanh().conv2d("b", same(1))),
+            classes(image(2).avg_pool2d("p", [3, 1]).conv2d("a", same(2)).tanh().conv2d("b", same(1))),
         ),
         (
             "maxima",
@@ -186,10 +186,10 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                     .residual_with(
                         |b| {
                             b.conv2d("b", same(2))
-                                .mean_pool2d_with("p", pool([3, 3]).with_stride([2, 2]).with_padding([1, 1]))
+                                .avg_pool2d_with("p", pool([3, 3]).with_stride([2, 2]).with_padding([1, 1]))
                         },
                         |b| {
-                            b.conv2d("c", same(2)).mean_pool2d_with(
+                            b.conv2d("c", same(2)).avg_pool2d_with(
                                 "q",
                                 pool([2, 2]).with_stride([2, 2]).with_padding_sides([[0, 0], [0, 1]]),
                             )
@@ -206,7 +206,7 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                     .tanh()
                     .residual_with(
                         |b| b.conv2d("b", same(2).with_stride([2, 2])),
-                        |b| b.conv2d("c", conv(2, [1, 1])).mean_pool2d("p", [2, 2]),
+                        |b| b.conv2d("c", conv(2, [1, 1])).avg_pool2d("p", [2, 2]),
                     )
                     .activation(GELU),
             ),
@@ -218,7 +218,7 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                     .conv2d("a", same(1))
                     .tanh()
                     .residual_with(|b| b.conv2d("b", same(2)), |b| b.conv2d("c", conv(2, [1, 1])))
-                    .mean_pool2d("p", [2, 2])
+                    .avg_pool2d("p", [2, 2])
                     .activation(GELU),
             ),
         ),
@@ -235,7 +235,7 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
             classes(
                 image(1)
                     .conv2d("a", same(2))
-                    .concat([&|b| b.tanh().max_pool2d([2, 2]), &|b| b.mean_pool2d("p", [2, 2])])
+                    .concat([&|b| b.tanh().max_pool2d([2, 2]), &|b| b.avg_pool2d("p", [2, 2])])
                     .activation(GELU),
             ),
         ),
@@ -267,9 +267,9 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                     .tanh()
                     .conv2d("a", conv(2, [1, 1]))
                     .tanh()
-                    .residual(|b| b.conv2d("b", layer).tanh().mean_pool2d_with("p", apart))
+                    .residual(|b| b.conv2d("b", layer).tanh().avg_pool2d_with("p", apart))
                     .residual_with(|b| b.conv2d("c", layer), |b| b.conv2d("d", conv(2, [1, 1])))
-                    .residual(|b| b.tanh().conv2d("e", layer).mean_pool2d_with("q", apart)),
+                    .residual(|b| b.tanh().conv2d("e", layer).avg_pool2d_with("q", apart)),
             )
         }),
         (
@@ -278,7 +278,7 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                 image(1)
                     .conv2d("a", same(2))
                     .activation(GELU)
-                    .gated(|g| g.global_mean_pool2d().flatten().dense("b", 2).sigmoid())
+                    .gated(|g| g.global_avg_pool2d().flatten().dense("b", 2).sigmoid())
                     .conv2d("c", same(1)),
             ),
         ),
@@ -298,7 +298,7 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                 .conv2d("a", same(2))
                 .activation(GELU)
                 .conv2d("b", same(3))
-                .global_mean_pool2d()
+                .global_avg_pool2d()
                 .flatten()
                 .softmax()
                 .build()
@@ -319,7 +319,7 @@ struct Projection {
 #[derive(Clone)]
 enum Block {
     Conv(Conv2dConfig),
-    MeanPool(Window),
+    AvgPool(Window),
     MaxPool(Window),
     Activation(Activation),
     Shortcut(Conv2dConfig, Activation),
@@ -343,7 +343,7 @@ fn build(
                 channels = config.out_channels;
                 builder.conv2d(&name("conv"), *config)
             }
-            Block::MeanPool(window) => builder.mean_pool2d_with(&name("pool"), *window),
+            Block::AvgPool(window) => builder.avg_pool2d_with(&name("pool"), *window),
             Block::MaxPool(window) => builder.max_pool2d_with(*window),
             Block::Activation(activation) => builder.activation(*activation),
             Block::Shortcut(config, activation) => {
@@ -353,7 +353,7 @@ fn build(
                 let Projection { layers: [main, shortcut], activation, means } = &**projection;
                 channels = main.out_channels;
                 let pooled = |b: ModelBuilder, part: &str, pool: Option<Window>| match pool {
-                    Some(window) => b.mean_pool2d_with(&name(part), window),
+                    Some(window) => b.avg_pool2d_with(&name(part), window),
                     None => b,
                 };
                 builder.residual_with(
@@ -370,11 +370,11 @@ fn build(
             Block::Concat(config, window) => {
                 channels += config.out_channels;
                 builder.concat([&|b: ModelBuilder| b.conv2d(&name("left"), *config), &|b: ModelBuilder| {
-                    b.mean_pool2d_with(&name("right"), *window)
+                    b.avg_pool2d_with(&name("right"), *window)
                 }])
             }
             Block::Gate => {
-                builder.gated(|g| g.global_mean_pool2d().flatten().dense(&name("gate"), channels).sigmoid())
+                builder.gated(|g| g.global_avg_pool2d().flatten().dense(&name("gate"), channels).sigmoid())
             }
             Block::Twice => builder.residual(|b| b),
         };
@@ -413,7 +413,7 @@ fn block(rng: &mut ChaCha20Rng) -> Block {
     let activation = |rng: &mut ChaCha20Rng| Activation::ALL[rng.random_range(0..Activation::ALL.len())];
     match rng.random_range(0..12) {
         0..=2 => Block::Conv(convolution(rng)),
-        3 => Block::MeanPool(window(rng)),
+        3 => Block::AvgPool(window(rng)),
         4 => Block::MaxPool(window(rng)),
         5 | 6 => Block::Activation(activation(rng)),
         7 => {

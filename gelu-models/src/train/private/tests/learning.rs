@@ -37,7 +37,7 @@ fn compare(name: &str, mut model: Model, seed: u64) -> Option<f64> {
     model.load(&run.plan.weights(&run.parameters).unwrap()).unwrap();
     let expected = gradients(&model, run.data.inputs(), run.data.labels()).unwrap();
     let (ring, unit) = (fine().ring, f64::from(fine().weight_bits).exp2());
-    let steps = run.parameters.iter().zip(&fixed.master().parameters);
+    let steps = run.parameters.iter().zip(&fixed.coordinator().parameters);
     let found: Vec<f64> =
         steps.map(|(&before, &after)| ring.signed(before.wrapping_sub(after)) as f64 / unit).collect();
     let trained = model.layers().filter(|(_, layer)| layer.has_parameters()).map(|(name, _)| name);
@@ -88,7 +88,7 @@ fn several_clients_learn_what_can_be_learned_with_a_graph_of_branches() {
     let conv = |channels| Conv2dConfig::new(channels, [3, 3]).with_padding([1, 1]);
     let mut model = ModelBuilder::new([1, 6, 6])
         .conv2d("stem", conv(3))
-        .mean_pool2d("pool", [2, 2])
+        .avg_pool2d("pool", [2, 2])
         .relu()
         .residual_with(|b| b.conv2d("a", conv(3)).relu().conv2d("b", conv(4)), |b| b.conv2d("c", conv(4)))
         .relu()
@@ -111,9 +111,9 @@ fn several_clients_learn_what_can_be_learned_with_a_graph_of_branches() {
         let after = total(&fixed);
         losses.push((after.0 - before.0) / (after.1 - before.1) as f64);
     }
-    assert_eq!(fixed.master().iterations, 12 * 96 / 8);
+    assert_eq!(fixed.coordinator().iterations, 12 * 96 / 8);
     assert!(losses[losses.len() - 1] < 0.3 * losses[0], "{losses:?}");
-    model.load(&run.plan.weights(&fixed.master().parameters).unwrap()).unwrap();
+    model.load(&run.plan.weights(&fixed.coordinator().parameters).unwrap()).unwrap();
     let learned = crate::train::evaluate(&model, &halves(96)).unwrap();
     assert!(learned.accuracy > 0.95, "{learned:?}");
 }
@@ -156,8 +156,8 @@ fn the_order_of_inputs_is_the_seeds_and_each_comes_once_an_epoch() {
     run.config.train.epochs = 2;
     let order = |seed| {
         let samples = Arc::new(Counted(run.data.clone(), Default::default()));
-        let learner = LearnerConfig { client: 0, seed, momentum: 0.0 };
-        let clients = [(samples.clone() as Arc<dyn Samples>, learner)];
+        let participant = ParticipantConfig { client: 0, seed, momentum: 0.0 };
+        let clients = [(samples.clone() as Arc<dyn Samples>, participant)];
         let (plan, config) = (run.plan.clone(), run.config.clone());
         let mut fixed = FixedTrainer::new(plan, config, run.parameters.clone(), clients).unwrap();
         while !fixed.is_complete() {

@@ -32,15 +32,15 @@ fn check(run: &Run, seed: u64) {
                 matches!(error, PrivateError::Diverged { .. } | PrivateError::RingFull { .. }),
                 "{error}"
             );
-            assert_eq!(server.master().parameters, fixed.master().parameters);
+            assert_eq!(server.coordinator().parameters, fixed.coordinator().parameters);
             return;
         }
         assert!(masked.unwrap());
-        assert_eq!(server.master(), fixed.master());
+        assert_eq!(server.coordinator(), fixed.coordinator());
         assert_eq!(clients[client].statistics(), fixed.statistics()[client]);
         at += 1;
     }
-    assert!(server.is_complete() && server.master().parameters != run.parameters);
+    assert!(server.is_complete() && server.coordinator().parameters != run.parameters);
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn masked_weights_and_masks_meet_in_those_of_the_clear_run_after_every_iteration
     // The clear run, stopped after each iteration: its parameters are those of a turn of so many iterations.
     for iterations in 1..4u32 {
         let (mut server, mut client) = (run.server(0), run.client(0, 1));
-        let config = MasterConfig { d_max: DMax::Fixed(iterations), ..run.config.clone() };
-        let clients = (0..run.clients).map(|client| run.learner(client));
+        let config = CoordinatorConfig { d_max: DMax::Fixed(iterations), ..run.config.clone() };
+        let clients = (0..run.clients).map(|client| run.participant(client));
         let mut fixed = FixedTrainer::new(run.plan.clone(), config, run.parameters.clone(), clients).unwrap();
         fixed.turn().unwrap();
         let mut seen = 0;
@@ -88,8 +88,8 @@ fn masked_weights_and_masks_meet_in_those_of_the_clear_run_after_every_iteration
         let ring = run.plan.numbers().ring;
         let sums = server.masked().unwrap().iter().zip(client.masks());
         let sums: Vec<u64> = sums.map(|(masked, mask)| ring.wrap(masked.wrapping_add(*mask))).collect();
-        assert_eq!(sums, fixed.master().parameters);
-        assert_ne!(server.masked().unwrap(), fixed.master().parameters);
+        assert_eq!(sums, fixed.coordinator().parameters);
+        assert_ne!(server.masked().unwrap(), fixed.coordinator().parameters);
         // A mask of its own for every parameter.
         assert!(client.masks().iter().all(|&mask| mask != 0));
         // And the assertion can fail.

@@ -13,7 +13,7 @@ static PAPER_KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
 
 fn trainer(run: &Run, key: usize) -> Result<PaperTrainer, PrivateError> {
     let members = (0..run.clients).map(|client| {
-        let (samples, config) = run.learner(client);
+        let (samples, config) = run.participant(client);
         (PAPER_KEYS[key].clone(), samples, config)
     });
     let start = (run.plan.clone(), run.config.clone());
@@ -43,7 +43,7 @@ proptest! {
         while !fixed.is_complete() {
             fixed.turn().unwrap();
             paper.turn(&mut rng).unwrap();
-            prop_assert_eq!(paper.master(), fixed.master());
+            prop_assert_eq!(paper.coordinator(), fixed.coordinator());
             prop_assert_eq!(paper.statistics(), fixed.statistics());
         }
         prop_assert!(paper.is_complete());

@@ -28,7 +28,7 @@ fn what_cannot_be_trained_privately_is_refused() {
     assert_eq!(refused(&norm), untrainable("norm", "batch-norm2d"));
     let own = ModelBuilder::new([4]).client_function("own", [3]).dense("fc", 2).softmax().build().unwrap();
     assert_eq!(refused(&own), untrainable("own", "own"));
-    let nothing = image().global_mean_pool2d().flatten().softmax().build().unwrap();
+    let nothing = image().global_avg_pool2d().flatten().softmax().build().unwrap();
     assert_eq!(refused(&nothing), PrivateError::NoWeights);
     for error in [refused(&logits), refused(&norm), refused(&own), refused(&nothing)] {
         assert_eq!(error.reason(), Some(AbortReason::BadPlan));
@@ -114,7 +114,7 @@ fn networks_and_batches_that_are_too_large_are_refused_before_anything_large_is_
     // A few weights, but many positions.
     assert_eq!(too_large(chain(vec![conv(1 << 10, [5, 5])], [1, 64, 64]), 1), products);
     // A mean over windows that overlap, of a layer with few outputs that sees much: the sums would be many.
-    let mean = LinearConfig::MeanPool2d(Window::new([16, 16]));
+    let mean = LinearConfig::AvgPool2d(Window::new([16, 16]));
     assert_eq!(too_large(chain(vec![conv(1, [1, 1]), mean], [1 << 13, 32, 32]), 1), products);
     // Just below.
     let model = dense(1 << 12, 1 << 8);
@@ -136,7 +136,7 @@ fn graphs_that_grow_beyond_all_bounds_have_a_plan_or_an_error() {
     builder = builder.conv2d("first", Conv2dConfig::new(1, [1, 1])).tanh();
     let mean = |b: ModelBuilder, size: usize| {
         let conv = Conv2dConfig::new(1, [1, 1101 - size]);
-        b.conv2d(&format!("conv{size}"), conv).global_mean_pool2d()
+        b.conv2d(&format!("conv{size}"), conv).global_avg_pool2d()
     };
     builder = builder.residual_with(
         |b| {
@@ -226,9 +226,9 @@ fn terms_of_a_sum_and_the_mean_after_a_layer_are_one_segment() {
 #[test]
 fn weights_become_integers_and_reals_again() {
     for (name, mut model) in graphs::all() {
-        model.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
+        model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
         let plan = TrainPlan::new(describe(&model, 1, FixedPoint::default())).unwrap();
-        let parameters = plan.quantise(&model.weights()).unwrap();
+        let parameters = plan.quantize(&model.weights()).unwrap();
         let reals = plan.weights(&parameters).unwrap();
         let expected = model.weights();
         assert!(reals.tensors.keys().eq(expected.tensors.keys()), "{name}");
@@ -237,12 +237,12 @@ fn weights_become_integers_and_reals_again() {
             let pairs = tensor.data().iter().zip(expected.data());
             assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 2f32.powi(-18)), "{name}");
         }
-        assert_eq!(plan.quantise(&reals).unwrap(), parameters, "{name}");
+        assert_eq!(plan.quantize(&reals).unwrap(), parameters, "{name}");
     }
     let run = small();
     assert!(matches!(run.plan.weights(&run.parameters[1..]), Err(PrivateError::Parameters { .. })));
     let mut weights = run.plan.weights(&run.parameters).unwrap();
-    let bad = |weights: &Weights| match run.plan.quantise(weights) {
+    let bad = |weights: &Weights| match run.plan.quantize(weights) {
         Err(PrivateError::Model { found, .. }) => found,
         other => panic!("{other:?}"),
     };
@@ -321,14 +321,14 @@ fn the_ledger_counts_channels_of_groups_and_biases_where_there_are_any() {
 #[test]
 fn the_strict_policy_refuses_a_convolution_and_says_why() {
     let mut lenet = zoo::lenet5().unwrap();
-    lenet.initialise(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
+    lenet.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
     let plan = Arc::new(TrainPlan::new(describe(&lenet, 20, FixedPoint::default())).unwrap());
-    let parameters = plan.quantise(&lenet.weights()).unwrap();
+    let parameters = plan.quantize(&lenet.weights()).unwrap();
     let run = Run::new(dense(3, 3), Setup { batch: 1, images: 8, ..Setup::default() });
     let mut config = run.config.clone();
     config.train.batch_size = 20;
     (config.leakage, config.d_max) = (Leakage::Strict, DMax::Auto);
-    let trainer = FixedTrainer::new(plan, config, parameters, [run.learner(0)]);
+    let trainer = FixedTrainer::new(plan, config, parameters, [run.participant(0)]);
     let Err(PrivateError::Leakage { layer, equations, unknowns, .. }) = trainer.map(|_| ()) else {
         panic!("the strict policy must refuse LeNet-5")
     };
@@ -365,7 +365,7 @@ fn the_papers_policy_counts_iterations_and_off_counts_nothing() {
         run.config.train.seed = seed;
         let mut fixed = run.fixed();
         fixed.turn().unwrap();
-        lengths.insert(fixed.master().iterations);
+        lengths.insert(fixed.coordinator().iterations);
     }
     assert_eq!(lengths, [2, 3, 4].into());
 }
@@ -382,18 +382,18 @@ fn weights_that_no_longer_fit_the_ring_are_refused() {
 }
 
 #[test]
-fn servers_and_learners_check_what_they_are_given() {
+fn servers_and_participants_check_what_they_are_given() {
     let run = small();
     let mut parameters = run.parameters.clone();
     parameters[0] = 1 << 40;
-    let server = |parameters: Vec<u64>, config: MasterConfig, key: &Arc<SecretKey>| {
+    let server = |parameters: Vec<u64>, config: CoordinatorConfig, key: &Arc<SecretKey>| {
         Server::new(run.plan.clone(), key.clone(), config, parameters).unwrap_err()
     };
     for wrong in [parameters, run.parameters[1..].to_vec()] {
         let error = server(wrong, run.config.clone(), &KEYS[0]);
         assert!(matches!(error, PrivateError::Parameters { .. }), "{error}");
     }
-    let changed = |change: &dyn Fn(&mut MasterConfig)| {
+    let changed = |change: &dyn Fn(&mut CoordinatorConfig)| {
         let mut config = run.config.clone();
         change(&mut config);
         server(run.parameters.clone(), config, &KEYS[0])
@@ -413,8 +413,8 @@ fn servers_and_learners_check_what_they_are_given() {
     );
 
     let fixed = |data: Arc<Dataset>, momentum: f64| {
-        let learner = LearnerConfig { client: 0, seed: 1, momentum };
-        let clients = [(data as Arc<dyn Samples>, learner)];
+        let participant = ParticipantConfig { client: 0, seed: 1, momentum };
+        let clients = [(data as Arc<dyn Samples>, participant)];
         let made = FixedTrainer::new(run.plan.clone(), run.config.clone(), run.parameters.clone(), clients);
         setting(made.map(|_| ()).unwrap_err())
     };

@@ -54,7 +54,7 @@ fn messages(run: &Run) -> Vec<Said> {
         talk.deliver(said)
     });
     assert_eq!(result, Ok(true));
-    assert_eq!(server.master().turns, 1);
+    assert_eq!(server.coordinator().turns, 1);
     all
 }
 
@@ -67,9 +67,9 @@ fn copy(said: &Said) -> Said {
 
 /// The weights that are left of a turn that came to its end, or did not.
 fn check_weights(run: &Run, server: &Server, fixed: &FixedTrainer) {
-    match server.master().turns {
-        0 => assert_eq!(server.master().parameters, run.parameters),
-        _ => assert_eq!(server.master(), fixed.master()),
+    match server.coordinator().turns {
+        0 => assert_eq!(server.coordinator().parameters, run.parameters),
+        _ => assert_eq!(server.coordinator(), fixed.coordinator()),
     }
 }
 
@@ -121,7 +121,7 @@ fn a_message_that_is_replayed_is_refused_or_taken_once() {
             // An update that is sent again has been taken, and so has the answer that says so.
             (MessageKind::Tensor, Some(Part::Update)) | (MessageKind::Updated, _) => {
                 assert_eq!(result, Ok(true), "{replayed}");
-                assert_eq!(server.master(), fixed.master());
+                assert_eq!(server.coordinator(), fixed.coordinator());
             }
             _ => {
                 let error = result.unwrap_err();
@@ -159,7 +159,7 @@ fn an_update_that_is_sent_twice_later_is_taken_once() {
             Ok(event)
         });
         assert_eq!(result, Ok(true), "{later}");
-        assert_eq!(server.master(), fixed.master());
+        assert_eq!(server.coordinator(), fixed.coordinator());
     }
 }
 
@@ -180,7 +180,7 @@ fn a_message_that_is_lost_stops_the_turn_and_leaves_the_weights() {
             said.message()
         );
         // The end of a turn is lost after it was taken.
-        assert_eq!(server.master().turns, u64::from(lost + 1 == all.len()));
+        assert_eq!(server.coordinator().turns, u64::from(lost + 1 == all.len()));
         check_weights(&run, &server, &fixed);
     }
 }
@@ -296,7 +296,7 @@ fn tensors_out_of_place_are_refused_and_end_the_turn() {
         );
         assert_eq!(error.reason(), Some(AbortReason::UnexpectedMessage));
         assert!(server.is_closed() && server.masked().is_none());
-        assert_eq!(server.master().parameters, run.parameters);
+        assert_eq!(server.coordinator().parameters, run.parameters);
     }
     // A chunk that is not the first.
     let (mut server, _) = begin();
@@ -350,7 +350,7 @@ fn messages_out_of_their_order_are_refused() {
     let (mut server, mut client) = begin();
     assert!(matches!(client.join(), Err(PrivateError::Misuse(Misuse::TurnInProgress))));
     assert!(unexpected(server.handle(join(), &mut rng).unwrap_err()));
-    assert!(server.is_closed() && server.master().parameters == run.parameters);
+    assert!(server.is_closed() && server.coordinator().parameters == run.parameters);
     let (mut server, mut client) = begin();
     assert!(unexpected(server.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
     assert!(unexpected(client.handle(Message::Ended { turn: 0 }, &mut rng).unwrap_err()));
@@ -452,12 +452,15 @@ fn a_client_that_vanishes_leaves_nothing_but_its_line_in_the_ledger() {
     assert_eq!(server.iterations_done(), 2);
     server.close();
     assert!(server.masked().is_none() && server.is_closed());
-    assert_eq!((server.master().parameters.clone(), server.master().turns), (run.parameters.clone(), 0));
-    assert_eq!(server.master().ledger.entries[0].most_iterations, 3);
+    assert_eq!(
+        (server.coordinator().parameters.clone(), server.coordinator().turns),
+        (run.parameters.clone(), 0)
+    );
+    assert_eq!(server.coordinator().ledger.entries[0].most_iterations, 3);
     // The next one goes on, from the weights with which the turn began.
     assert!(whole_turn(&mut server, &mut second, 3).unwrap());
-    assert_eq!(server.master().turns, 1);
-    assert_ne!(server.master().parameters, run.parameters);
+    assert_eq!(server.coordinator().turns, 1);
+    assert_ne!(server.coordinator().parameters, run.parameters);
     // And the first one may come back.
     first.close();
     assert!(first.is_closed());
@@ -489,7 +492,7 @@ fn a_run_that_stops_between_any_two_iterations_goes_on_to_the_same_weights() {
             let mut server =
                 Server::resume(run.plan.clone(), KEYS[1].clone(), run.config.clone(), kept.0).unwrap();
             assert_eq!(server.iterations_done(), u64::from(stop));
-            let (samples, config) = run.learner(0);
+            let (samples, config) = run.participant(0);
             let description = run.plan.description().clone();
             clients[0] = Client::resume(KEYS[0].clone(), samples, config, (description, kept.1)).unwrap();
             let mut at = 0;
@@ -497,7 +500,7 @@ fn a_run_that_stops_between_any_two_iterations_goes_on_to_the_same_weights() {
                 assert!(whole_turn(&mut server, &mut clients[at % run.clients], at as u64).unwrap());
                 at += 1;
             }
-            assert_eq!(server.master(), fixed.master(), "stopped after {stop}");
+            assert_eq!(server.coordinator(), fixed.coordinator(), "stopped after {stop}");
         }
     }
 }
@@ -518,7 +521,7 @@ fn states_of_other_runs_are_refused() {
         change(&mut states);
         let (server, client): (ServerState, ClientState) = serde_json::from_value(states).unwrap();
         let server = Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server);
-        let (samples, config) = run.learner(0);
+        let (samples, config) = run.participant(0);
         let description = run.plan.description().clone();
         let client = Client::resume(KEYS[1].clone(), samples, config, (description, client));
         let refused =
@@ -531,21 +534,24 @@ fn states_of_other_runs_are_refused() {
     assert_eq!(resume(&|states| states[0]["turn"]["masked"] = serde_json::json!([])), [true, false]);
     assert_eq!(resume(&|states| states[0]["turn"]["done"] = 0.into()), [true, false]);
     assert_eq!(resume(&|states| states[0]["turn"]["grant"]["turn"] = 7.into()), [true, false]);
-    assert_eq!(resume(&|states| states[0]["master"]["parameters"][0] = large.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["coordinator"]["parameters"][0] = large.into()), [true, false]);
     assert_eq!(resume(&|states| states[1]["masks"][0] = large.into()), [false, true]);
     assert_eq!(resume(&|states| states[1]["masks"] = serde_json::json!([])), [false, true]);
-    assert_eq!(resume(&|states| states[1]["learner"]["velocity"] = serde_json::json!([0])), [false, true]);
-    assert_eq!(resume(&|states| states[1]["learner"]["turn"][2] = serde_json::json!([0])), [false, true]);
+    assert_eq!(
+        resume(&|states| states[1]["participant"]["velocity"] = serde_json::json!([0])),
+        [false, true]
+    );
+    assert_eq!(resume(&|states| states[1]["participant"]["turn"][2] = serde_json::json!([0])), [false, true]);
 
     // A client that has not seen the turn which the server kept.
     let mut server =
         Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server.state()).unwrap();
     let mut fresh = run.client(0, 1);
     assert!(matches!(whole_turn(&mut server, &mut fresh, 1), Err(PrivateError::Grant(_))));
-    assert_eq!(server.master().parameters, run.parameters);
+    assert_eq!(server.coordinator().parameters, run.parameters);
     // The turn was given up, and the next one is whole.
     assert!(whole_turn(&mut server, &mut fresh, 2).unwrap());
-    assert_eq!(server.master().turns, 1);
+    assert_eq!(server.coordinator().turns, 1);
 }
 
 #[test]
@@ -553,18 +559,18 @@ fn a_fixed_run_is_taken_up_again_between_two_turns() {
     let run = small();
     let mut whole = run.fixed();
     whole.turn().unwrap();
-    let (state, learners) = (whole.master().clone(), whole.learners());
+    let (state, participants) = (whole.coordinator().clone(), whole.participants());
     while !whole.is_complete() {
         whole.turn().unwrap();
     }
     let mut resumed = run.fixed();
-    assert!(resumed.restore(run.config.clone(), state.clone(), learners[1..].to_vec()).is_err());
-    resumed.restore(run.config.clone(), state, learners).unwrap();
+    assert!(resumed.restore(run.config.clone(), state.clone(), participants[1..].to_vec()).is_err());
+    resumed.restore(run.config.clone(), state, participants).unwrap();
     while !resumed.is_complete() {
         resumed.turn().unwrap();
     }
-    assert_eq!(resumed.master(), whole.master());
-    assert_eq!(resumed.learners(), whole.learners());
+    assert_eq!(resumed.coordinator(), whole.coordinator());
+    assert_eq!(resumed.participants(), whole.participants());
     assert_eq!(resumed.turn(), Err(PrivateError::Complete));
 }
 
@@ -587,10 +593,10 @@ fn sums_of_steps_that_no_honest_client_has_are_refused() {
     });
     let error = result.unwrap_err();
     assert!(matches!(error, PrivateError::Gradient { index: 0, .. }), "{error}");
-    assert_eq!(server.master().parameters, run.parameters);
+    assert_eq!(server.coordinator().parameters, run.parameters);
     assert!(server.masked().is_none());
     // The client has seen them all the same.
-    assert_eq!(server.master().ledger.entries[0].most_iterations, 4);
+    assert_eq!(server.coordinator().ledger.entries[0].most_iterations, 4);
 }
 
 /// A turn is over when the client says so, or after as many iterations as were granted.
@@ -609,5 +615,5 @@ fn a_client_cannot_go_on_beyond_its_turn() {
         said => talk.deliver(said),
     });
     assert!(matches!(result, Err(PrivateError::Unexpected { .. })), "{result:?}");
-    assert_eq!(server.master().parameters, run.parameters);
+    assert_eq!(server.coordinator().parameters, run.parameters);
 }

@@ -23,7 +23,7 @@ pub enum DMax {
 /// What determines the server's part of a run, besides the first weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MasterConfig {
+pub struct CoordinatorConfig {
     /// Learning rate and its schedule, epochs, seed. Momentum is the clients' affair; there is no weight decay.
     pub train: TrainConfig,
     /// Inputs of all clients together: an epoch.
@@ -54,17 +54,17 @@ pub(super) const MOST_RATE: u64 = 15;
 
 /// The server's arithmetic in the clear: weights between turns, learning rate, length of turns, ledger.
 #[derive(Clone, Debug)]
-pub(super) struct Master {
+pub(super) struct Coordinator {
     plan: Arc<TrainPlan>,
-    config: MasterConfig,
+    config: CoordinatorConfig,
     leakage: Vec<LayerLeakage>,
-    state: MasterState,
+    state: CoordinatorState,
 }
 
 /// What of a server is kept between turns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MasterState {
+pub struct CoordinatorState {
     /// The parameters mod 2^l.
     pub parameters: Vec<u64>,
     /// Turns done.
@@ -75,20 +75,20 @@ pub struct MasterState {
     pub ledger: Ledger,
 }
 
-impl Master {
+impl Coordinator {
     pub(super) fn new(
         plan: Arc<TrainPlan>,
-        config: MasterConfig,
+        config: CoordinatorConfig,
         parameters: Vec<u64>,
     ) -> Result<Self, PrivateError> {
-        let state = MasterState { parameters, turns: 0, iterations: 0, ledger: Ledger::default() };
+        let state = CoordinatorState { parameters, turns: 0, iterations: 0, ledger: Ledger::default() };
         Self::resume(plan, config, state)
     }
 
     pub(super) fn resume(
         plan: Arc<TrainPlan>,
-        config: MasterConfig,
-        state: MasterState,
+        config: CoordinatorConfig,
+        state: CoordinatorState,
     ) -> Result<Self, PrivateError> {
         if let Some((what, expected, found)) = config.train.fault() {
             let (expected, found) = (expected.to_owned(), found.to_string());
@@ -109,12 +109,12 @@ impl Master {
         }
         plan.check_parameters(&state.parameters)?;
         let leakage = LayerLeakage::of(&plan);
-        let master = Self { plan, config, leakage, state };
-        master.longest()?;
-        Ok(master)
+        let coordinator = Self { plan, config, leakage, state };
+        coordinator.longest()?;
+        Ok(coordinator)
     }
 
-    pub(super) fn state(&self) -> &MasterState {
+    pub(super) fn state(&self) -> &CoordinatorState {
         &self.state
     }
 

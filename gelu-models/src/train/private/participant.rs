@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::master::MOST_RATE;
+use super::coordinator::MOST_RATE;
 use super::{Grant, PrivateError, Samples, TrainPlan};
 use crate::ValueId;
 use crate::plan::{Functions, Step, compute, gradients_of};
@@ -17,7 +17,7 @@ use crate::plan::{Functions, Step, compute, gradients_of};
 /// What determines a client's part of a run, besides its data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LearnerConfig {
+pub struct ParticipantConfig {
     /// Which client it is, from 0.
     pub client: u32,
     /// Determines the order of its inputs and how it rounds.
@@ -53,20 +53,20 @@ pub(super) enum Need {
 }
 
 /// The client's arithmetic, which knows nothing of masks and ciphertexts: batches, activations, gradients, steps.
-pub(super) struct Learner {
+pub(super) struct Participant {
     plan: Arc<TrainPlan>,
     samples: Arc<dyn Samples>,
-    config: LearnerConfig,
+    config: ParticipantConfig,
     /// Where each input of the present epoch comes in.
     order: (u64, Vec<usize>),
-    state: LearnerState,
-    turn: Option<Turn>,
+    state: ParticipantState,
+    iteration: Option<Iteration>,
 }
 
-/// What of a learner is kept between iterations.
+/// What of a participant is kept between iterations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LearnerState {
+pub struct ParticipantState {
     /// Inputs taken so far.
     pub consumed: u64,
     /// The bits of the momentum's numbers (`f64`), one for each parameter.
@@ -77,7 +77,7 @@ pub struct LearnerState {
     pub turn: Option<(Grant, u32, Vec<i64>)>,
 }
 
-struct Turn {
+struct Iteration {
     pass: Pass,
     rng: ChaCha8Rng,
     gradient: Vec<f64>,
@@ -122,11 +122,11 @@ impl Pass {
     }
 }
 
-impl Learner {
+impl Participant {
     pub(super) fn new(
         plan: Arc<TrainPlan>,
         samples: Arc<dyn Samples>,
-        config: LearnerConfig,
+        config: ParticipantConfig,
     ) -> Result<Self, PrivateError> {
         let setting = |what, expected: String, found: String| PrivateError::Setting { what, expected, found };
         let (expected, found) = (plan.description().graph.input().elements(), samples.shape().elements());
@@ -144,11 +144,11 @@ impl Learner {
             return Err(setting("momentum", "from 0 to below 1".to_owned(), found));
         }
         let velocity = vec![0; plan.parameters()];
-        let state = LearnerState { consumed: 0, velocity, statistics: Statistics::default(), turn: None };
-        Ok(Self { plan, samples, config, order: (u64::MAX, vec![]), state, turn: None })
+        let state = ParticipantState { consumed: 0, velocity, statistics: Statistics::default(), turn: None };
+        Ok(Self { plan, samples, config, order: (u64::MAX, vec![]), state, iteration: None })
     }
 
-    pub(super) fn restore(&mut self, state: LearnerState) -> Result<(), PrivateError> {
+    pub(super) fn restore(&mut self, state: ParticipantState) -> Result<(), PrivateError> {
         let expected = self.plan.parameters();
         let totals = state.turn.as_ref().map_or(expected, |(_, _, totals)| totals.len());
         if let Some(&found) = [state.velocity.len(), totals].iter().find(|&&found| found != expected) {
@@ -156,11 +156,11 @@ impl Learner {
             return Err(PrivateError::Parameters { expected, bits, found });
         }
         self.state = state;
-        self.turn = None;
+        self.iteration = None;
         Ok(())
     }
 
-    pub(super) fn state(&self) -> &LearnerState {
+    pub(super) fn state(&self) -> &ParticipantState {
         &self.state
     }
 
@@ -200,7 +200,7 @@ impl Learner {
         let values = self.plan.description().graph.nodes().len() + 1;
         (pass.values, pass.errors) = (vec![None; values], vec![None; values]);
         pass.values[0] = Some(Zeroizing::new(reals.iter().map(|&x| f64::from(x)).collect()));
-        self.turn = Some(Turn { pass, rng, gradient: vec![0.0; self.plan.parameters()] });
+        self.iteration = Some(Iteration { pass, rng, gradient: vec![0.0; self.plan.parameters()] });
         self.forward()
     }
 
@@ -211,15 +211,15 @@ impl Learner {
         rng
     }
 
-    fn turn(&mut self) -> Result<&mut Turn, PrivateError> {
-        self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))
+    fn iteration(&mut self) -> Result<&mut Iteration, PrivateError> {
+        self.iteration.as_mut().ok_or(PrivateError::Bug("no iteration is in progress"))
     }
 
     /// The client's steps up to the next segment, or to the loss.
     fn forward(&mut self) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
         loop {
-            let pass = &mut self.turn()?.pass;
+            let pass = &mut self.iteration()?.pass;
             match plan.steps().get(pass.at) {
                 Some(Step::Client(step)) => {
                     let inputs = pass.read(&step.inputs)?;
@@ -241,7 +241,7 @@ impl Learner {
         for term in plan.segments()[index].terms() {
             let (scale, bound) = term.values();
             let (scale, limit) = (f64::from(scale).exp2(), bound as f64);
-            let reals = self.turn()?.pass.read(&[term.source()])?[0];
+            let reals = self.iteration()?.pass.read(&[term.source()])?[0];
             let mut values = Vec::with_capacity(reals.len());
             for x in reals {
                 let rounded = (x * scale).round();
@@ -254,7 +254,7 @@ impl Learner {
             inputs.push(Zeroizing::new(term.inputs(values)?));
         }
         self.state.statistics.clamped += clamped;
-        self.turn()?.pass.inputs.push(inputs.clone());
+        self.iteration()?.pass.inputs.push(inputs.clone());
         Ok(Need::Sums(index, inputs))
     }
 
@@ -268,7 +268,7 @@ impl Learner {
         let plan = self.plan.clone();
         let segment = &plan.segments()[index];
         let reals = self.reals(sums, segment.unit(plan.numbers()));
-        let pass = &mut self.turn()?.pass;
+        let pass = &mut self.iteration()?.pass;
         pass.values[segment.output().index()] = Some(Zeroizing::new(reals));
         pass.at += 1;
         self.forward()
@@ -277,7 +277,7 @@ impl Learner {
     fn loss(&mut self) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
         let outputs = plan.outputs();
-        let pass = &mut self.turn()?.pass;
+        let pass = &mut self.iteration()?.pass;
         let logits = pass.read(&[plan.logits()])?[0];
         let logits = Array2::from_shape_fn((plan.batch(), outputs), |(image, class)| {
             logits[image * outputs + class] as f32
@@ -303,7 +303,7 @@ impl Learner {
         let term = &plan.segments()[index].terms()[term];
         let reals = self.reals(products, term.product_unit(plan.numbers()));
         let back = term.back().ok_or(PrivateError::Bug("no errors go back here"))?;
-        self.turn()?.pass.add_errors(term.source(), back.errors(reals)?);
+        self.iteration()?.pass.add_errors(term.source(), back.errors(reals)?);
         self.backward()
     }
 
@@ -317,7 +317,7 @@ impl Learner {
     fn backward(&mut self) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
         loop {
-            let pass = &mut self.turn()?.pass;
+            let pass = &mut self.iteration()?.pass;
             if let Some(Step::Segment(index)) = plan.steps().get(pass.at)
                 && let Some(term) = pass.terms.pop()
             {
@@ -345,7 +345,7 @@ impl Learner {
         let plan = self.plan.clone();
         let (segment, numbers) = (&plan.segments()[index], plan.numbers());
         let bound = f64::from(numbers.error_bits).exp2();
-        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = self.iteration.as_mut().ok_or(PrivateError::Bug("no iteration is in progress"))?;
         let errors = turn.pass.take_errors(segment.output());
         let rounded = round_stochastically(errors.iter().map(|error| error * bound), bound, &mut turn.rng);
         let Some((values, clamped)) = rounded else { return Err(self.diverged()) };
@@ -371,7 +371,7 @@ impl Learner {
 
     /// The steps of an iteration, once all gradients are known.
     fn step(&mut self) -> Result<Need, PrivateError> {
-        let mut turn = self.turn.take().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let mut turn = self.iteration.take().ok_or(PrivateError::Bug("no iteration is in progress"))?;
         let momentum = self.config.momentum;
         let mut velocity = Vec::with_capacity(turn.gradient.len());
         for (bits, gradient) in self.state.velocity.iter_mut().zip(&turn.gradient) {
@@ -402,7 +402,7 @@ impl Learner {
     /// Ends the turn.
     pub(super) fn end(&mut self) {
         self.state.turn = None;
-        self.turn = None;
+        self.iteration = None;
     }
 }
 
