@@ -11,12 +11,13 @@ use std::sync::{Arc, LazyLock};
 use common::networks::{Network, calibrate, inputs, network, randomize, small_resnet};
 use common::{KEY, digits, encrypted, key_of, options, shipped};
 use gelu_net::LocalReport;
+use gelu_net::io::session::RunError;
 use gelu_net::models::WeightTensor;
+use gelu_net::models::infer::SessionError;
 use gelu_net::models::plan::PlanError;
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
-use gelu_net::tensor::{Arrangement, Error};
-use gelu_net::tensor::{Shape, Window};
+use gelu_net::tensor::{Arrangement, Error as TensorError, Shape, Window};
 use ndarray::Array2;
 use proptest::prelude::*;
 use proptest::strategy::{Strategy, ValueTree};
@@ -211,11 +212,17 @@ fn a_function_of_the_clients_own_is_exact() {
     assert_eq!(report.saturations, 0);
 
     // Without it, or with one that makes too little, the client says what is missing.
-    let error = local().run(images.view(), &mut rand::rng(), |_| ()).unwrap_err().to_string();
-    assert!(error.contains("functions of the client's own by the name in the graph"), "{error}");
-    let short = local().with_function("waves", Arc::new(|_| vec![1.0]));
-    let error = short.run(images.view(), &mut rand::rng(), |_| ()).unwrap_err().to_string();
-    assert!(error.contains("expected 2, found 1"), "{error}");
+    let refused = |local: LocalInference| {
+        let error = local.run(images.view(), &mut rand::rng(), |_| ()).unwrap_err();
+        match error {
+            Error::Inference(RunError::Peer(SessionError::Numbers { source, .. })) => source,
+            other => refused_images(other),
+        }
+    };
+    let error = refused(local());
+    assert!(matches!(error, TensorError::Count { expected: 1, found: 0, .. }), "{error}");
+    let error = refused(local().with_function("waves", Arc::new(|_| vec![1.0])));
+    assert!(matches!(error, TensorError::Count { expected: 2, found: 1, .. }), "{error}");
     assert!(program.error_bound().unwrap().is_infinite(), "nothing is known of the function");
     // Not even where its values are weighed with nothing.
     let mut blind = server.model().clone();
@@ -307,22 +314,33 @@ fn values_beyond_the_declared_range_are_clamped_and_counted() {
     assert!(report.saturations >= brighter.iter().filter(|&&pixel| pixel > 1.01).count() as u64);
 }
 
+/// What a client says about images before it encrypts any.
+fn refused_images(error: Error) -> TensorError {
+    match error {
+        Error::Inference(RunError::Peer(SessionError::Images(source))) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn images_that_do_not_fit_are_refused() {
     let run = |images: Array2<f32>| {
         let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
         let local = LocalInference::shared(server, Arc::clone(&KEY), 1);
-        local.run(images.view(), &mut rand::rng(), |_| ()).unwrap_err().to_string()
+        local.run(images.view(), &mut rand::rng(), |_| ()).unwrap_err()
     };
-    let message = run(Array2::zeros((1, 783)));
-    assert!(message.contains("expected 784, found 783"), "{message}");
-    let message = run(Array2::zeros((0, 784)));
-    assert!(message.contains("found 0"), "{message}");
+    let error = run(Array2::zeros((1, 783)));
+    assert!(
+        matches!(&error, Error::Tensor(TensorError::Shape { found, .. }) if found.dims() == [783]),
+        "{error}"
+    );
+    let error = refused_images(run(Array2::zeros((0, 784))));
+    assert!(matches!(error, TensorError::Count { found: 0, .. }), "{error}");
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut images = Array2::zeros((1, 784));
         images[[0, 77]] = bad;
-        let message = run(images);
-        assert!(message.contains("expected finite numbers, found 1 of 784"), "{message}");
+        let error = refused_images(run(images));
+        assert!(matches!(error, TensorError::NotFinite { found: 1, of: 784, .. }), "{error}");
     }
 }
 
