@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+#[path = "common/backend.rs"]
+mod backend;
 
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -25,7 +26,7 @@ use serde_json::Value;
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     [1, 2].map(|seed| {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap().on(common::backend()).unwrap())
+        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap().on(backend::backend()).unwrap())
     })
 });
 
