@@ -8,9 +8,13 @@
     reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
 )]
 
+#[path = "../tests/common/backend.rs"]
+mod backend;
+
 use std::hint::black_box;
 use std::time::Duration;
 
+use backend::backend;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 use gelu_net::tensor::hazmat::{self, Residues};
@@ -34,7 +38,7 @@ fn arithmetic(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     for size in [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072] {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let key = SecretKey::generate(size, &mut rng).unwrap();
+        let key = SecretKey::generate(size, &mut rng).unwrap().on(backend()).unwrap();
         let public = key.public_key();
         let [mut x, y] = [(); 2].map(|()| key.randomizers(&mut rng, BATCH));
         let [big_x, big_y] = [&x, &y].map(|residues| numbers(public, residues));

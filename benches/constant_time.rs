@@ -11,10 +11,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed set-up ends the measurement")]
 
+#[path = "../tests/common/backend.rs"]
+mod backend;
+
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use backend::backend;
 use gelu_net::prelude::*;
 use gelu_net::tensor::hazmat::{self, Exponent, FixedBase};
 use gelu_net::tensor::paillier::KeyParameters;
@@ -111,7 +115,7 @@ fn main() -> ExitCode {
     println!("{count} measurements each, batches of {TOGETHER}, keys of {} bits\n", size.bits());
 
     for key_type in KeyType::ALL {
-        let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap();
+        let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap().on(backend()).unwrap();
         let public = key.public_key();
         let format = Format::new(1 << 20, 0).unwrap();
         let packing = Packing { batch: 1, slot_bits: 24, key: size };

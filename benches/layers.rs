@@ -14,7 +14,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{options, shipped};
+use common::{backend, options, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights};
@@ -33,7 +33,7 @@ fn segments(c: &mut Criterion) {
     let mut group = c.benchmark_group("layers");
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
-    let key = SecretKey::generate(KEY, rng).unwrap();
+    let key = SecretKey::generate(KEY, rng).unwrap().on(backend()).unwrap();
     for name in ["conv1", "lenet5"] {
         let program = shipped(name).compile(&PlanOptions { key: KEY, ..options() }).unwrap();
         for (index, segment) in program.plan().segments().iter().enumerate() {
@@ -58,7 +58,7 @@ fn layouts(c: &mut Criterion) {
     let mut group = c.benchmark_group("layouts");
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
-    let key = SecretKey::generate(KEY, rng).unwrap();
+    let key = SecretKey::generate(KEY, rng).unwrap().on(backend()).unwrap();
     let options = PlanOptions { key: KEY, ..options() };
     let program = shipped("conv1").compile(&options).unwrap();
     let (segment, weights) = (&program.plan().segments()[0], &program.weights(0)[0]);

@@ -14,10 +14,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{digits, options, shipped};
+use common::{digits, key_of, options, shipped};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
-use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 /// As many images as the widest slots leave room for in a ciphertext.
 fn full_batch(model: &Model) -> usize {
@@ -31,8 +30,8 @@ fn models(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
     let full = full_batch(&shipped("lenet5"));
     for (name, images) in [("conv1", 1), ("lenet5", 1), ("lenet5", full)] {
-        let key = SecretKey::generate(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
-        let local = LocalInference::new(ServerModel::new(shipped(name), options()), key, images);
+        let key = key_of(KeyBits::Bits2048, 1);
+        let local = LocalInference::shared(ServerModel::new(shipped(name), options()).into(), key, images);
         let inputs = digits(1, images);
         group.throughput(Throughput::Elements(images as u64));
         group.bench_function(BenchmarkId::new(name, images), |b| {

@@ -8,8 +8,12 @@
     reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
 )]
 
+#[path = "../tests/common/backend.rs"]
+mod backend;
+
 use std::time::Duration;
 
+use backend::backend;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
@@ -26,7 +30,7 @@ fn paillier(c: &mut Criterion) {
     let sizes = [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072];
     for (size, key_type) in sizes.into_iter().flat_map(|size| KeyType::ALL.map(|key_type| (size, key_type))) {
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap();
+        let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap().on(backend()).unwrap();
         let public = key.public_key();
         let format = Format::new(1 << 20, 0).unwrap();
         let values = (0..BATCH as i64).map(|i| i * 1000 - 7777).collect();

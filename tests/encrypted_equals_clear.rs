@@ -493,7 +493,7 @@ fn numbers_that_fit_no_integer_are_refused() {
     let wide = PlanOptions { weight_bits: 24, input_bits: 24, ..options() };
     let error = model.compile(&wide).unwrap_err();
     let PlanError::Numbers { name, source } = &error else { panic!("{error}") };
-    assert!(name == "fc1" && matches!(source, Error::Overflow { needed_bits: 64, .. }), "{error}");
+    assert!(name == "fc1" && matches!(source, TensorError::Overflow { needed_bits: 64, .. }), "{error}");
     assert!(model.compile(&PlanOptions { weight_bits: 20, ..wide }).is_ok());
     let model = ModelBuilder::new([4]).dense("fc1", 4).relu().dense("fc2", 2).build().unwrap();
     assert_eq!(model.compile(&options()).unwrap_err(), PlanError::NoRange { node: "relu1".to_owned() });

@@ -22,12 +22,12 @@ impl EncChunk {
         Self { key, ciphertexts }
     }
 
-    /// How many ciphertexts of `key` a chunk has at most: whole vectors of them, as far as [`CHUNK_BYTES`] go.
+    /// Returns the most ciphertexts of `key` that a chunk has: whole vectors of them, as far as [`CHUNK_BYTES`] go.
     pub fn most(key: &PublicKey) -> usize {
         CHUNK_BYTES / key.ciphertext_bytes() / MAX_LANES * MAX_LANES
     }
 
-    /// The chunk of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
+    /// Returns the chunk of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.
     ///
     /// # Errors
     /// [`Error::Count`] when there is none, or they are too many or not whole; [`Error::Ciphertext`] when one is not
@@ -55,12 +55,12 @@ impl EncChunk {
         Ok(Self { key, ciphertexts })
     }
 
-    /// Its ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
+    /// Returns its ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
     pub fn encode(&self) -> Vec<u8> {
         self.key.encode(&self.ciphertexts)
     }
 
-    /// The key it is encrypted under.
+    /// Returns the key that it is encrypted under.
     pub fn key(&self) -> &PublicKey {
         &self.key
     }
@@ -69,7 +69,7 @@ impl EncChunk {
         &self.ciphertexts
     }
 
-    /// How many ciphertexts it has: at least one.
+    /// Returns the number of its ciphertexts: at least one.
     pub fn ciphertext_count(&self) -> usize {
         self.ciphertexts.len()
     }
@@ -229,7 +229,7 @@ impl EncTensorBuilder {
         part.batch > 0 && self.ciphertexts.len() >= part.ciphertexts()
     }
 
-    /// The next part, if its ciphertexts have come and there is one.
+    /// Returns the next part, if its ciphertexts have come and there is one.
     pub fn next_part(&mut self) -> Option<EncTensor> {
         if !self.has_part() {
             return None;
@@ -286,7 +286,7 @@ impl Decryption {
         self.header.layout.unpack(&mut self.values, (&plaintexts, first), extent, modulus)
     }
 
-    /// How many ciphertexts have come.
+    /// Returns the number of ciphertexts that have come.
     pub fn ciphertexts(&self) -> usize {
         self.arrivals.ciphertexts
     }

@@ -1,20 +1,38 @@
 //! Batches of numbers under encryption, and what can be computed on them without the key.
 
+mod apply;
+
 use rand::CryptoRng;
-use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use crate::arith::Residues;
 use crate::chunk::{self, Decryption, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::Extent;
-use crate::matmul::{self, Columns};
 use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, SecretKey};
-use crate::product::{MapWeights, Product};
 use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
-use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
+///
+/// ```
+/// use gelu_tensor::paillier::{KeyBits, SecretKey};
+/// use gelu_tensor::{Contents, EncTensor, FixedTensor, Format, Packing, Shape, SlotLayout};
+///
+/// let rng = &mut rand::rng();
+/// let key = SecretKey::generate(KeyBits::Bits1024, rng)?; // 1,024 bits: for tests only
+/// let format = Format::new(100, 0)?;
+/// let plain = FixedTensor::new(Shape::from([2]), format, vec![100, -3])?;
+/// let packing = Packing { batch: 1, slot_bits: format.sum(format)?.slot_bits(), key: KeyBits::Bits1024 };
+/// let layout = SlotLayout::images(packing, Contents::Integers(format))?;
+/// let encrypted = plain.encrypt(&layout, key.public_key(), rng)?;
+///
+/// // Bytes are checked against a key; the header does not travel with them.
+/// let bytes = encrypted.encode_ciphertexts();
+/// let received = EncTensor::decode(key.public_key(), encrypted.header().clone(), &bytes)?;
+/// let sum = received.add(&encrypted)?.rerandomize(rng);
+/// assert_eq!(sum.decrypt(&key)?.values(), [200, -6]);
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct EncTensor {
     key: PublicKey,
@@ -159,116 +177,6 @@ impl EncTensor {
         let mut decryption = Decryption::new(&self.key, self.header.clone())?;
         decryption.push(0, &EncChunk::new(self.key.clone(), self.ciphertexts.clone()), key)?;
         Ok(decryption)
-    }
-
-    /// Returns the map of every image, multiplied as `product` says, which [`Product::cheapest`] has chosen for this
-    /// layout and number of images.
-    ///
-    /// # Errors
-    /// [`Error::Count`] when the map takes other images or the weights are not its own; [`Error::Layout`] when the
-    /// tensor is not laid out for it; [`Error::Overflow`] when the result could overflow its slots.
-    pub fn apply(
-        &self,
-        map: &Arc<LinearMap>,
-        weights: &MapWeights<'_>,
-        product: &Product,
-    ) -> Result<Self, Error> {
-        for (what, expected, found) in [
-            ("elements of an image", map.input().elements(), self.shape().elements()),
-            ("weights of a linear map", map.weights(), weights.count()),
-            ("strategies of a product", map.blocks().len(), product.strategies().len()),
-        ] {
-            if expected != found {
-                return Err(Error::Count { what, expected, found });
-            }
-        }
-        // Checked before the work, so that nothing is multiplied that could overflow its slot.
-        let contents = weights.contents(map, self.layout().contents())?;
-        let layout = self.layout().after(map, contents)?;
-        let groups = layout.groups(self.batch());
-        let parts: Vec<Residues> = map
-            .blocks()
-            .par_iter()
-            .enumerate()
-            .map(|(at, block)| {
-                let columns = self.columns(map, at);
-                let matrix = weights.matrix(block);
-                matmul::multiply(self.key.ring(), &matrix, &columns, product.strategies()[at])
-            })
-            .collect::<Result<_, Error>>()?;
-        let ciphertexts = match (layout.arrangement(), &parts[..]) {
-            // Outputs come group by group, column by column; the tensor's units are group by group, output by output.
-            (Arrangement::Images, parts) => {
-                let outputs = map.output().elements();
-                let mut order = vec![0; groups * outputs];
-                // Outputs without any input are zeros.
-                let mut all = self.key.ring().ones(1);
-                for (block, part) in map.blocks().iter().zip(parts) {
-                    let (columns, rows) = (block.columns(), block.rows());
-                    for at in 0..part.len() {
-                        let (group, column, row) = (at / (columns * rows), at / rows % columns, at % rows);
-                        order[group * outputs + block.output(column, row)] = all.len() + at;
-                    }
-                    all.append(part);
-                }
-                all.gather(order)
-            }
-            (_, [only]) => only.clone(),
-            (_, parts) => {
-                let mut all = self.key.ring().empty(layout.units(Extent::new(self.batch(), map.output())));
-                for group in 0..groups {
-                    for (block, part) in map.blocks().iter().zip(parts) {
-                        all.append(&part.gather(group * block.rows()..(group + 1) * block.rows()));
-                    }
-                }
-                all
-            }
-        };
-        Ok(self.derive(ciphertexts, weights.public().growth(map), (map.output().clone(), layout)))
-    }
-
-    /// The ciphertexts that a block of a map multiplies, group by group, column by column.
-    fn columns(&self, map: &LinearMap, at: usize) -> Columns {
-        let (block, ring) = (&map.blocks()[at], self.key.ring());
-        let groups = self.layout().groups(self.batch());
-        let units = self.layout().units_per_group(self.header.extent());
-        if let Arrangement::Patches(_) = self.layout().arrangement() {
-            let first: usize = map.blocks()[..at].iter().map(|block| block.taps()).sum();
-            let taps = first..first + block.taps();
-            let pool = match map.blocks().len() {
-                1 => self.ciphertexts.clone(),
-                _ => self
-                    .ciphertexts
-                    .gather((0..groups).flat_map(|group| taps.clone().map(move |tap| group * units + tap))),
-            };
-            let count = pool.len();
-            return Columns::new(ring, pool, block.taps(), (0..count).map(Some));
-        }
-        // The ciphertexts that the block reads at all, and where among them each element lies.
-        let mut places = vec![None; units];
-        let mut used = vec![];
-        for column in 0..block.columns() {
-            for input in (0..block.taps()).filter_map(|tap| block.input(column, tap)) {
-                places[input].get_or_insert_with(|| {
-                    used.push(input);
-                    used.len() - 1
-                });
-            }
-        }
-        let pool = self
-            .ciphertexts
-            .gather((0..groups).flat_map(|group| used.iter().map(move |&input| group * units + input)));
-        let count = used.len();
-        let indices = (0..groups).flat_map(|group| {
-            let place = {
-                let places = &places;
-                move |input: usize| places[input].map(|place| group * count + place)
-            };
-            (0..block.columns()).flat_map(move |column| {
-                (0..block.taps()).map(move |tap| block.input(column, tap).and_then(place))
-            })
-        });
-        Columns::new(ring, pool, block.taps(), indices)
     }
 
     /// Returns the same values under another shape with as many elements.

@@ -1,3 +1,5 @@
+//! The one error type of the crate.
+
 use crate::Shape;
 
 /// What can go wrong with numbers, keys, ciphertexts and encrypted tensors.

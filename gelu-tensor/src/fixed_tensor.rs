@@ -13,6 +13,16 @@ use crate::{EncTensor, EncTensorHeader, Error, Format, IntWeights, LinearMap, Sh
 /// A batch of fixed-point images in the clear: what an [`EncTensor`] decrypts to, with the same operations.
 ///
 /// The encrypted operations give the very same integers. Wiped when dropped.
+///
+/// ```
+/// use gelu_tensor::{FixedTensor, Format, Shape};
+///
+/// let format = Format::new(1 << 10, 8)?; // up to 4 in absolute value, in steps of 1/256
+/// let x = FixedTensor::new(Shape::from([2]), format, vec![256, -512])?;
+/// assert_eq!(x.reals(), [1.0, -2.0]);
+/// assert_eq!(x.add(&x)?.values(), [512, -1024]);
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedTensor {
     shape: Shape,

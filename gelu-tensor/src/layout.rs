@@ -53,6 +53,18 @@ impl Contents {
 /// The values run in groups of at most `width` (images, or columns of all images); a unit is one element, tap or row for
 /// one group and fills `width` slots; `stacked` units share a ciphertext. Units are ordered by group, then by block, then
 /// by tap or row.
+///
+/// ```
+/// use gelu_tensor::paillier::KeyBits;
+/// use gelu_tensor::{Contents, Format, Packing, Shape, SlotLayout};
+///
+/// let format = Format::new(100, 0)?;
+/// let packing = Packing { batch: 60, slot_bits: format.slot_bits(), key: KeyBits::Bits2048 };
+/// let layout = SlotLayout::images(packing, Contents::Integers(format))?;
+/// // All sixty images share a ciphertext for each of three elements.
+/// assert_eq!(layout.ciphertexts(60, &Shape::from([3])), 3);
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotLayout {
     arrangement: Arrangement,

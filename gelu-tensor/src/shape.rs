@@ -1,3 +1,5 @@
+//! Shapes of tensors, without the batch.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,17 +14,17 @@ use crate::Error;
 pub struct Shape(Vec<usize>);
 
 impl Shape {
-    /// The extents, outermost first.
+    /// Returns the extents, outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.0
     }
 
-    /// How many elements: the product of the extents (1 for the empty shape), saturating.
+    /// Returns the number of elements: the product of the extents (1 for the empty shape), saturating.
     pub fn elements(&self) -> usize {
         self.0.iter().fold(1, |product, &extent| product.saturating_mul(extent))
     }
 
-    /// The shape as `[channels, height, width]`, or an error that names what was found.
+    /// Returns the shape as `[channels, height, width]`, or an error that names what was found.
     pub fn as_image(&self, what: &'static str) -> Result<[usize; 3], Error> {
         <[usize; 3]>::try_from(self.dims()).map_err(|_| Error::Count {
             what,

@@ -101,7 +101,7 @@ pub struct EncRate {
 }
 
 impl EncRate {
-    /// Encrypts a rate: what the server sends.
+    /// Encrypts a rate, which the server sends.
     ///
     /// # Errors
     /// [`Error::Value`] when it has more than [`UpdateLayout::RATE_BITS`] bits.
@@ -116,7 +116,7 @@ impl EncRate {
         Ok(EncChunk::new(public.clone(), ciphertext))
     }
 
-    /// What the client makes of it.
+    /// Returns what the client makes of it.
     ///
     /// # Errors
     /// [`Error::Count`] when it is not one ciphertext; [`Error::Overflow`] when no slot fits.

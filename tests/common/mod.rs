@@ -2,17 +2,18 @@
 
 #![allow(dead_code, reason = "every test and bench includes this file and uses a part of it")]
 
+mod backend;
 pub(crate) mod networks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+pub(crate) use backend::backend;
 use gelu_net::LocalReport;
 use gelu_net::io::data::Images;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::prelude::*;
-use gelu_net::tensor::Backend;
 use gelu_net::tensor::paillier::KeyParameters;
 use ndarray::{Array2, ArrayView2};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -31,11 +32,6 @@ pub(crate) fn key_of(parameters: impl Into<KeyParameters>, seed: u64) -> Arc<Sec
     Arc::new(key.on(backend()).unwrap())
 }
 
-/// The backend that `GELU_BACKEND` names: all tests pass on either.
-pub(crate) fn backend() -> Backend {
-    std::env::var("GELU_BACKEND").map_or_else(|_| Backend::detect(), |name| name.parse().unwrap())
-}
-
 /// The file of a network's weights that this project ships.
 pub(crate) fn weights_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).with_extension("safetensors")
@@ -51,7 +47,7 @@ pub(crate) fn shipped(name: &str) -> Model {
 
 /// The options that `gelu infer` uses, but for tuned bits.
 pub(crate) fn options() -> PlanOptions {
-    PlanOptions { layer_bits: Some(BTreeMap::new()), ..PlanOptions::default() }
+    PlanOptions { lanes: backend().lanes(), layer_bits: Some(BTreeMap::new()), ..PlanOptions::default() }
 }
 
 /// Drawn digits, `[count, 784]` of 0 to 1.

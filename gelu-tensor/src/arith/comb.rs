@@ -1,3 +1,5 @@
+//! Tables for powers of one base: encryption, re-randomization and masked steps.
+
 use rayon::prelude::*;
 
 use super::limbs::BitRange;

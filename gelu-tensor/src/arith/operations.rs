@@ -1,3 +1,5 @@
+//! Counts of operations mod n^2: what plans weigh and rings count.
+
 use serde::{Deserialize, Serialize};
 
 /// How many operations mod n^2 a ring has done.
@@ -11,12 +13,12 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// All of them.
+    /// Returns the number of all of them.
     pub fn total(self) -> u64 {
         self.products + self.squarings
     }
 
-    /// Their cost in hundredths of a product: a squaring takes 3.5 L^2 limb products against 5 L^2.
+    /// Returns their cost in hundredths of a product: a squaring takes 3.5 L^2 limb products against 5 L^2.
     pub fn cost(self) -> u64 {
         100 * self.products + 70 * self.squarings
     }

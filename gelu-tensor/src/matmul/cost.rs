@@ -1,3 +1,5 @@
+//! What a product costs, by an exact count of its operations, and the cheapest way to compute it.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! Weights as look-ups into tables: which entries are multiplied, digit by digit.
+
 use rayon::prelude::*;
 
 use super::{Matrix, Strategy};

@@ -1,3 +1,5 @@
+//! Tables of products of ciphertexts, which all outputs of a product share.
+
 use std::ops::Range;
 
 use rayon::prelude::*;

@@ -10,6 +10,11 @@ fn is_prime(number: u32) -> bool {
         .all(|divisor| !number.is_multiple_of(divisor))
 }
 
+/// 3, 5, 7, 11 and so on.
+pub(super) fn odd_primes_below(limit: u32) -> Vec<u32> {
+    (3..limit).step_by(2).filter(|&number| is_prime(number)).collect()
+}
+
 fn remainder(n: &BigUint, divisor: u32) -> u32 {
     let limbs: Vec<u64> = n.iter_u64_digits().collect();
     limbs::remainder(&limbs, divisor.into()) as u32
@@ -17,8 +22,7 @@ fn remainder(n: &BigUint, divisor: u32) -> u32 {
 
 /// An odd prime factor below 1,000. One remainder tells of three primes, whose product is below 2^30.
 pub(super) fn small_factor(n: &BigUint) -> Option<u32> {
-    let primes: Vec<u32> = (3..1000).step_by(2).filter(|&number| is_prime(number)).collect();
-    primes.chunks(3).find_map(|primes| {
+    odd_primes_below(1000).chunks(3).find_map(|primes| {
         let rest = remainder(n, primes.iter().product());
         primes.iter().copied().find(|&prime| rest.is_multiple_of(prime))
     })

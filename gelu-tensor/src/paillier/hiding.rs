@@ -8,12 +8,12 @@ use crate::arith::{Comb, Exponent, Operations, Residues};
 
 impl PublicKey {
     /// Makes the table that re-randomizing `count` ciphertexts takes, if there is none yet: work that can be done
-    /// before the ciphertexts come. What it took, which the ring's own count leaves out.
+    /// before the ciphertexts come. Returns what it took, which [`operations`](Self::operations) leaves out.
     pub fn prepare_rerandomization(&self, count: usize, hidden_bits: usize) -> Operations {
         self.hiding_comb(self.parameters().hiding_exponent(hidden_bits, count)).1
     }
 
-    /// The random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
+    /// Returns the random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
     /// key's owner.
     pub fn hiding_exponents(
         &self,

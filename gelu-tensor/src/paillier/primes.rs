@@ -11,6 +11,7 @@ use num_integer::Integer;
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
+use super::factors::odd_primes_below;
 use super::{KeyBits, KeyParameters, KeyType};
 use crate::Error;
 use crate::arith::Exponent;
@@ -19,7 +20,7 @@ use crate::arith::limbs::{
 };
 
 /// Factors below this are small.
-const SMALL: u64 = 2000;
+const SMALL: u32 = 2000;
 
 /// Limbs of a secret number.
 pub(super) type Limbs = Zeroizing<Vec<u64>>;
@@ -54,8 +55,7 @@ impl Prime {
         let bits = parameters.subgroup_prime();
         let order = random_prime(bits, |_| true, rng)?;
         let cofactor_bits = 64 * limbs - bits;
-        let is_prime_vartime = |r: &u64| (3..*r).take_while(|d| d * d <= *r).all(|d| !(*r).is_multiple_of(d));
-        let small: Vec<u64> = (3..SMALL).step_by(2).filter(is_prime_vartime).collect();
+        let small: Vec<u64> = odd_primes_below(SMALL).into_iter().map(u64::from).collect();
         let mut cofactor = Zeroizing::new(vec![0; cofactor_bits.div_ceil(64)]);
         let mut prime = Zeroizing::new(vec![0; order.len() + cofactor.len()]);
         loop {

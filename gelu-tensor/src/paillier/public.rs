@@ -35,7 +35,7 @@ struct Inner {
 }
 
 impl PublicKey {
-    /// The key of n and h, each in little-endian bytes (h in twice as many as n), with every check that can be made
+    /// Returns the key of n and h, each in little-endian bytes (h in twice as many as n), after every check that can be made
     /// without the primes. That h of a subgroup key has a small order is not among them.
     ///
     /// # Errors
@@ -108,12 +108,12 @@ impl PublicKey {
         Self(Arc::new(Inner { parameters, ring, checking, h, h_inverse, fingerprint, encryption, hiding }))
     }
 
-    /// The size of n.
+    /// Returns the size of n.
     pub fn size(&self) -> KeyBits {
         self.0.parameters.size
     }
 
-    /// The size of n and how the key is made.
+    /// Returns the size of n and how the key is made.
     pub fn parameters(&self) -> KeyParameters {
         self.0.parameters
     }
@@ -139,7 +139,7 @@ impl PublicKey {
         self.0.checking.operations()
     }
 
-    /// n in little-endian bytes.
+    /// Returns n in little-endian bytes.
     pub fn n_le_bytes(&self) -> Vec<u8> {
         to_le_bytes(self.0.ring.modulus())
     }
@@ -153,22 +153,22 @@ impl PublicKey {
         &self.0.hiding
     }
 
-    /// h in little-endian bytes, twice as many as n's.
+    /// Returns h in little-endian bytes, twice as many as n's.
     pub fn h_le_bytes(&self) -> Vec<u8> {
         to_le_bytes(&self.0.ring.lower(&self.0.h))
     }
 
-    /// A SHA-256 over a label of the key's type, n and h: what ciphertexts carry to say whose they are.
+    /// Returns a SHA-256 over a label of the key's type, n and h: what ciphertexts carry to say whose they are.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.0.fingerprint
     }
 
-    /// The fingerprint in hexadecimal.
+    /// Returns the fingerprint in hexadecimal.
     pub fn fingerprint_hex(&self) -> String {
         self.0.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Bytes of one encoded ciphertext: a number below n^2, little-endian.
+    /// Returns the bytes of one encoded ciphertext: a number below n^2, little-endian.
     pub fn ciphertext_bytes(&self) -> usize {
         2 * self.size().bits() / 8
     }

@@ -19,6 +19,16 @@ use crate::arith::{Backend, Crt, Exponent, Factor, MAX_LANES, Residues, Ring};
 /// A key pair: the primes p and q, and everything the owner's fast encryption and decryption need.
 ///
 /// All of it is wiped when dropped; nothing of it is printed.
+///
+/// ```
+/// use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+///
+/// let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
+/// let key = SecretKey::generate(parameters, &mut rand::rng())?; // 1,024 bits: for tests only
+/// let again = SecretKey::from_le_bytes(&key.to_le_bytes())?;
+/// assert_eq!(again.public_key(), key.public_key());
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 pub struct SecretKey {
     public: PublicKey,
     primes: PerPrime<Prime>,
@@ -31,7 +41,7 @@ pub struct SecretKey {
 }
 
 impl SecretKey {
-    /// A new key pair, of the default type for a mere size. A 2,048-bit one takes some tenths of a second.
+    /// Returns a new key pair, of the default type for a mere size. A 2,048-bit one takes some tenths of a second.
     ///
     /// # Errors
     /// [`Error::Key`] when no primes were found, which a sound generator makes impossible in practice.
@@ -48,7 +58,7 @@ impl SecretKey {
         }
     }
 
-    /// The key pair of two primes in little-endian bytes, with a new random h; with the subgroup primes that divide
+    /// Returns the key pair of two primes in little-endian bytes, with a new random h; with the subgroup primes that divide
     /// p - 1 and q - 1, for a subgroup key.
     ///
     /// # Errors
@@ -96,7 +106,7 @@ impl SecretKey {
         Self::assemble(primes, parameters, &h, ring.backend())
     }
 
-    /// The key pair of what [`to_le_bytes`](Self::to_le_bytes) gives.
+    /// Returns the key pair of what [`to_le_bytes`](Self::to_le_bytes) gives.
     ///
     /// # Errors
     /// As [`from_primes`](Self::from_primes), and [`Error::Key`] when h is not an n-th residue mod n^2 of the order

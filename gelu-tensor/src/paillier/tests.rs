@@ -1,3 +1,5 @@
+//! Keys of both types, encryption and decryption, against num-bigint; keys and ciphertexts from outside.
+
 use std::sync::LazyLock;
 
 use num_bigint::{BigUint, RandomBits};

@@ -1,3 +1,5 @@
+//! Pools under consumers, and with fillers that fail.
+
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
