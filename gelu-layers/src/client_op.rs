@@ -57,8 +57,7 @@ impl ClientOp {
         match (self, inputs) {
             (Self::Activation(activation), [shape]) => {
                 if !activation.is_valid() {
-                    let what = "activations whose parameters are finite and in order";
-                    return Err(Error::Count { what, expected: 1, found: 0 });
+                    return Err(Error::Activation);
                 }
                 Ok((*shape).clone())
             }
@@ -213,8 +212,7 @@ struct Batch {
 
 fn check_extents(shape: &Shape) -> Result<(), Error> {
     if shape.dims().contains(&0) {
-        let what = "elements of a value of the client's (at least)";
-        return Err(Error::Count { what, expected: 1, found: 0 });
+        return Err(Error::TooFew { what: "elements of a value of the client's", least: 1, found: 0 });
     }
     Ok(())
 }
@@ -225,8 +223,7 @@ fn check_length<F>(what: &'static str, values: &[F], shape: &Shape, images: usiz
 }
 
 fn unknown_function() -> Error {
-    let what = "functions of the client's own, which the caller computes";
-    Error::Count { what, expected: 0, found: 1 }
+    Error::ClientFunction
 }
 
 /// How the shapes of two factors fit.

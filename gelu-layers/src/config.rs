@@ -161,7 +161,7 @@ impl LinearConfig {
                     return Err(Error::Count { what, expected: 1, found: input.dims().len() });
                 };
                 if config.out_features == 0 {
-                    return Err(Error::Count { what: "outputs of a dense layer", expected: 1, found: 0 });
+                    return Err(Error::TooFew { what: "outputs of a dense layer", least: 1, found: 0 });
                 }
                 (Shape::from([config.out_features]), elements.saturating_mul(config.out_features))
             }

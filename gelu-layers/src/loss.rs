@@ -19,17 +19,17 @@ pub struct CrossEntropy {
 /// Cross-entropy between the softmax of `logits` (`[images, classes]`) and the labels, one an image.
 ///
 /// # Errors
-/// [`Error::Count`] when there is not one label an image, or a label is no class.
+/// [`Error::Count`] when there is not one label for each sample; [`Error::Limit`] when a label is no class.
 pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<CrossEntropy, Error> {
     let (images, classes) = logits.dim();
     if labels.len() != images {
         return Err(Error::Count { what: "labels", expected: images, found: labels.len() });
     }
     if let Some(&label) = labels.iter().find(|&&label| label >= classes) {
-        return Err(Error::Count {
-            what: "classes (for the largest label)",
-            expected: label + 1,
-            found: classes,
+        return Err(Error::Limit {
+            what: "label of a sample",
+            limit: classes.saturating_sub(1),
+            found: label,
         });
     }
     let mut gradient = logits.to_owned();

@@ -71,13 +71,13 @@ impl Op {
             Self::Concat => {
                 let (Some(first), true) = (inputs.first(), inputs.len() > 1) else {
                     let what = "inputs of a concatenation";
-                    return Err(Error::Count { what, expected: 2, found: inputs.len() });
+                    return Err(Error::TooFew { what, least: 2, found: inputs.len() });
                 };
                 let mut dims = first.dims().to_vec();
                 if dims.is_empty() {
                     // What a function of the client's own makes may be a mere number.
-                    let what = "extents of a part of a concatenation (at least)";
-                    return Err(Error::Count { what, expected: 1, found: 0 });
+                    let what = "extents of a part of a concatenation";
+                    return Err(Error::TooFew { what, least: 1, found: 0 });
                 }
                 for other in &inputs[1..] {
                     if other.dims().get(1..) != first.dims().get(1..) {
@@ -156,7 +156,7 @@ pub enum GraphError {
         name: String,
     },
     /// A node does not fit its inputs.
-    #[error("node `{name}` after {}: {source}", shapes(.inputs))]
+    #[error("node `{name}` after {}", shapes(.inputs))]
     Node {
         /// The node's name.
         name: String,
@@ -234,10 +234,14 @@ struct RawGraph {
 }
 
 impl TryFrom<RawGraph> for Graph {
-    type Error = GraphError;
+    /// A deserializer keeps no more of an error than its text.
+    type Error = String;
 
-    fn try_from(RawGraph { input, nodes, output }: RawGraph) -> Result<Self, GraphError> {
-        Self::new(input, nodes, output)
+    fn try_from(RawGraph { input, nodes, output }: RawGraph) -> Result<Self, String> {
+        Self::new(input, nodes, output).map_err(|error| match &error {
+            GraphError::Node { source, .. } => format!("{error}: {source}"),
+            _ => error.to_string(),
+        })
     }
 }
 

@@ -35,11 +35,7 @@ impl EncChunk {
     pub fn decode(key: &PublicKey, ciphertexts: &[u8]) -> Result<Self, Error> {
         let (expected, found) = (Self::most(key), ciphertexts.len() / key.ciphertext_bytes());
         if found == 0 || found > expected {
-            return Err(Error::Count {
-                what: "ciphertexts of a chunk, at least 1 and at most",
-                expected,
-                found,
-            });
+            return Err(Error::Range { what: "ciphertexts of a chunk", least: 1, most: expected, found });
         }
         Ok(Self { key: key.clone(), ciphertexts: key.decode(ciphertexts)? })
     }
@@ -155,12 +151,11 @@ impl Arrivals {
     fn admit(&mut self, index: u32, chunk: &EncChunk) -> Result<(), Error> {
         self.key.check_same(&chunk.key)?;
         if index != self.chunks {
-            let (expected, found) = (self.chunks as usize, index as usize);
-            return Err(Error::Count { what: "index of the next chunk", expected, found });
+            return Err(Error::Order { expected: self.chunks, found: index });
         }
         let found = self.ciphertexts + chunk.ciphertext_count();
         if found > self.count {
-            return Err(Error::Count { what: "ciphertexts of a tensor", expected: self.count, found });
+            return Err(Error::Limit { what: "ciphertexts of a tensor", limit: self.count, found });
         }
         self.ciphertexts = found;
         self.chunks += 1;
@@ -195,8 +190,7 @@ impl EncTensorBuilder {
         let arrivals = Arrivals::new(key, &header)?;
         let expected = header.layout.images_apart();
         if part == 0 || (part < header.batch && !part.is_multiple_of(expected)) {
-            let what = "images of a part, a multiple of";
-            return Err(Error::Count { what, expected, found: part });
+            return Err(Error::Multiple { what: "images of a part", of: expected, found: part });
         }
         let ciphertexts = key.ring().empty(0);
         Ok(Self { arrivals, header, part, taken: 0, ciphertexts })

@@ -67,7 +67,7 @@ impl EncTensorHeader {
         let found = self.ciphertexts();
         if self.batch == 0 || found > Self::MOST {
             let what = "ciphertexts of a tensor";
-            return Err(Error::Count { what, expected: found.clamp(1, Self::MOST), found });
+            return Err(Error::Range { what, least: 1, most: Self::MOST, found });
         }
         Ok(found)
     }

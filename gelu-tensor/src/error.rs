@@ -28,7 +28,7 @@ pub enum Error {
         /// The rule that is broken.
         why: &'static str,
     },
-    /// A count (elements, images, ciphertexts) is not what it must be.
+    /// A count (elements, images, ciphertexts) is not exactly what it must be.
     #[error("{what}: expected {expected}, found {found}")]
     Count {
         /// What was counted.
@@ -37,6 +37,83 @@ pub enum Error {
         expected: usize,
         /// The count that was found.
         found: usize,
+    },
+    /// More than there may be.
+    #[error("{what}: expected at most {limit}, found {found}")]
+    Limit {
+        /// What was counted.
+        what: &'static str,
+        /// The most there may be.
+        limit: usize,
+        /// The count that was found.
+        found: usize,
+    },
+    /// Fewer than are needed.
+    #[error("{what}: expected at least {least}, found {found}")]
+    TooFew {
+        /// What was counted.
+        what: &'static str,
+        /// The fewest that are needed.
+        least: usize,
+        /// The count that was found.
+        found: usize,
+    },
+    /// A number that is not in its range.
+    #[error("{what}: expected {least} to {most}, found {found}")]
+    Range {
+        /// What it is.
+        what: &'static str,
+        /// The least it may be.
+        least: usize,
+        /// The most it may be.
+        most: usize,
+        /// What was found.
+        found: usize,
+    },
+    /// A count that does not come out even.
+    #[error("{what}: expected a multiple of {of}, found {found}")]
+    Multiple {
+        /// What was counted.
+        what: &'static str,
+        /// What it must be a multiple of.
+        of: usize,
+        /// The count that was found.
+        found: usize,
+    },
+    /// A chunk of a tensor that is not the next.
+    #[error("chunks of a tensor: expected number {expected}, found number {found}")]
+    Order {
+        /// How many came before.
+        expected: u32,
+        /// As many as the chunk says.
+        found: u32,
+    },
+    /// Bits of the ring of masked weights that there is no ring of.
+    #[error("bits of the ring of masked weights: expected 32, 40, 48 or 64, found `{found}`")]
+    RingBits {
+        /// What was found.
+        found: String,
+    },
+    /// An activation whose parameters are not finite or not in order.
+    #[error("activation: expected parameters that are finite and in order")]
+    Activation,
+    /// A function of the client's own, which is computed by the client of a session only: neither in the clear nor in
+    /// training.
+    #[error("a function of the client's own is computed by the client of a session only")]
+    ClientFunction,
+    /// A function of the client's own that the graph names and the client does not have.
+    #[error("the client has no function `{name}`, which the graph calls; add it with `with_function`")]
+    MissingFunction {
+        /// Its name in the graph.
+        name: String,
+    },
+    /// A scale beyond which reals would leave the range of an `f64`.
+    #[error("scale: expected at most {limit} fractional bits either way, found {found}")]
+    ScaleRange {
+        /// The most fractional bits, and the least negated.
+        limit: i32,
+        /// What was found.
+        found: i32,
     },
     /// A modulus the engine is not built for.
     #[error("a modulus must be odd and have 512, 1024, 1536, 2048, 3072 or 4096 bits; found {bits} bits, {}", if *.odd { "odd" } else { "even" })]

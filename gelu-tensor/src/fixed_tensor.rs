@@ -39,10 +39,14 @@ impl FixedTensor {
     /// is outside the format's bound.
     pub fn new(shape: Shape, format: Format, values: Vec<i64>) -> Result<Self, Error> {
         let elements = shape.elements();
-        if elements == 0 || values.is_empty() || !values.len().is_multiple_of(elements) {
-            return Err(Error::Count {
+        if elements == 0 || values.is_empty() {
+            let what = "values of a tensor, and elements of its shape";
+            return Err(Error::TooFew { what, least: 1, found: 0 });
+        }
+        if !values.len().is_multiple_of(elements) {
+            return Err(Error::Multiple {
                 what: "values of whole images",
-                expected: values.len().next_multiple_of(elements.max(1)).max(1),
+                of: elements,
                 found: values.len(),
             });
         }

@@ -44,9 +44,12 @@ impl Format {
     /// Integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when the bound is above [`MAX_BOUND`] or the scale beyond 256 bits.
+    /// [`Error::Overflow`] when the bound is above [`MAX_BOUND`]; [`Error::ScaleRange`] when the scale is beyond 256 bits.
     pub fn new(bound: u64, scale_bits: i32) -> Result<Self, Error> {
-        if bound > MAX_BOUND || scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
+        if scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
+            return Err(Error::ScaleRange { limit: Self::MAX_SCALE_BITS, found: scale_bits });
+        }
+        if bound > MAX_BOUND {
             return Err(Error::Overflow { needed_bits: bit_length(bound) + 1, available_bits: 62 });
         }
         Ok(Self { scale_bits, bound })
@@ -147,7 +150,7 @@ impl WeightRange {
     /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights with so many fractional bits.
     ///
     /// # Errors
-    /// [`Error::Count`] when the bits are not 2 to [`MAX_BITS`](Self::MAX_BITS).
+    /// [`Error::Range`] when the bits are not 2 to [`MAX_BITS`](Self::MAX_BITS).
     pub fn signed(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: true, scale_bits, row_sum: None }.check()
     }
@@ -155,7 +158,7 @@ impl WeightRange {
     /// Returns the range `[0, 2^bits)` of weights without a sign, with so many fractional bits.
     ///
     /// # Errors
-    /// [`Error::Count`] when the bits are not 1 to [`MAX_BITS`](Self::MAX_BITS).
+    /// [`Error::Range`] when the bits are not 1 to [`MAX_BITS`](Self::MAX_BITS).
     pub fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: false, scale_bits, row_sum: None }.check()
     }
@@ -216,9 +219,10 @@ impl WeightRange {
         if (least..=Self::MAX_BITS).contains(&self.bits) {
             Ok(self)
         } else {
-            Err(Error::Count {
-                what: "bits of a weight (2 to 24 with a sign, 1 to 24 without)",
-                expected: self.bits.clamp(least, Self::MAX_BITS) as usize,
+            Err(Error::Range {
+                what: "bits of a weight",
+                least: least as usize,
+                most: Self::MAX_BITS as usize,
                 found: self.bits as usize,
             })
         }

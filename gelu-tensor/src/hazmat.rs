@@ -137,8 +137,8 @@ pub fn hide(key: &PublicKey, ciphertexts: Residues, rng: &mut dyn CryptoRng) -> 
 fn limbs_of(key: &PublicKey, number: &BigUint) -> Result<Vec<u64>, Error> {
     let found = number.bits() as usize;
     if number >= &key.modulus() {
-        let what = "bits of a number below n, at most";
-        return Err(Error::Count { what, expected: key.size().bits(), found });
+        let what = "bits of a number below n";
+        return Err(Error::Limit { what, limit: key.size().bits(), found });
     }
     Ok(from_biguint(number, key.ring().limbs()))
 }
@@ -171,7 +171,7 @@ impl FixedBase {
     pub fn power(&self, exponents: &[Exponent]) -> Result<Residues, Error> {
         let found = exponents.iter().map(Exponent::bits).max().unwrap_or(0);
         if found > self.bits {
-            return Err(Error::Count { what: "bits of an exponent, at most", expected: self.bits, found });
+            return Err(Error::Limit { what: "bits of an exponent", limit: self.bits, found });
         }
         Ok(self.comb.power(self.key.ring(), exponents))
     }

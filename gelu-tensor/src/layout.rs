@@ -113,7 +113,7 @@ impl Packing {
     /// A layout with groups of equal size as far as they go, for `run` values.
     fn layout(self, arrangement: Arrangement, contents: Contents, run: usize) -> Result<SlotLayout, Error> {
         if run == 0 {
-            return Err(Error::Count { what: "images of a batch", expected: 1, found: 0 });
+            return Err(Error::TooFew { what: "images of a batch", least: 1, found: 0 });
         }
         let slot_bits = self.slot_bits;
         if slot_bits > SlotLayout::MAX_SLOT_BITS {
@@ -186,7 +186,7 @@ impl SlotLayout {
     /// [`Error::Overflow`] when they do not fit; [`Error::Count`] when it is zero.
     pub fn with_stacked(&self, stacked: usize, key: KeyBits) -> Result<Self, Error> {
         if stacked == 0 {
-            return Err(Error::Count { what: "units of a ciphertext", expected: 1, found: 0 });
+            return Err(Error::TooFew { what: "units of a ciphertext", least: 1, found: 0 });
         }
         let needed_bits = stacked.saturating_mul(self.width * self.slot_bits);
         let available_bits = key.slot_capacity_bits();

@@ -67,8 +67,8 @@ impl FromStr for RingBits {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // What is no number of bits is refused as 0 is.
-        text.parse::<u32>().unwrap_or(0).try_into()
+        let bits = text.parse::<u32>().ok();
+        bits.and_then(|bits| bits.try_into().ok()).ok_or_else(|| Error::RingBits { found: text.to_owned() })
     }
 }
 
@@ -76,11 +76,10 @@ impl TryFrom<u32> for RingBits {
     type Error = Error;
 
     fn try_from(bits: u32) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|ring| ring.0 == bits).ok_or(Error::Count {
-            what: "bits of the ring of masked weights (32, 40, 48 or 64)",
-            expected: 40,
-            found: bits as usize,
-        })
+        Self::ALL
+            .into_iter()
+            .find(|ring| ring.0 == bits)
+            .ok_or_else(|| Error::RingBits { found: bits.to_string() })
     }
 }
 

@@ -435,13 +435,13 @@ fn slots_that_cannot_be_are_refused() {
     assert_eq!(refused(packing(1, 129)), Error::Overflow { needed_bits: 129, available_bits: 128 });
     assert_eq!(refused(packing(1, 2000)), Error::Overflow { needed_bits: 2000, available_bits: 128 });
     assert!(matches!(refused(packing(1, usize::MAX)), Error::Overflow { .. }));
-    assert!(matches!(refused(packing(0, 40)), Error::Count { expected: 1, found: 0, .. }));
+    assert!(matches!(refused(packing(0, 40)), Error::TooFew { least: 1, found: 0, .. }));
     assert_eq!(SlotLayout::images(packing(usize::MAX, 40), format).unwrap().width(), 25);
     let map = Arc::new(maps::random_convolution(&mut ChaCha20Rng::seed_from_u64(1), [1, 4, 4]));
-    assert!(matches!(SlotLayout::patches(&map, packing(0, 40), format), Err(Error::Count { .. })));
+    assert!(matches!(SlotLayout::patches(&map, packing(0, 40), format), Err(Error::TooFew { .. })));
     assert!(SlotLayout::patches(&map, packing(usize::MAX, 40), format).is_ok());
     let layout = images(5, 40);
-    assert!(matches!(layout.with_stacked(0, public().size()), Err(Error::Count { .. })));
+    assert!(matches!(layout.with_stacked(0, public().size()), Err(Error::TooFew { .. })));
     assert_eq!(layout.most_stacked(public().size()), 5);
     assert!(layout.with_stacked(5, public().size()).is_ok());
     for stacked in [6, usize::MAX] {

@@ -298,7 +298,10 @@ fn shapes_that_do_not_fit_are_refused() {
     ];
     for (op, shapes) in counts {
         let error = op.output_shape(shapes).unwrap_err();
-        assert!(matches!(error, Error::Count { .. }), "{op}: {error}");
+        assert!(
+            matches!(error, Error::Count { .. } | Error::TooFew { .. } | Error::Activation),
+            "{op}: {error}"
+        );
     }
     let pool = ClientOp::MaxPool2d(Window::new([6, 1]));
     assert!(matches!(pool.output_shape(&[&image]), Err(Error::Window { .. })));
@@ -377,7 +380,7 @@ fn a_function_of_the_users_own_is_left_to_the_caller() {
     let forward = own_function().forward(&[&input], &[&[0.0_f32; 4]]);
     let backward = own_function().backward(&[&input], &[&[0.0_f32; 4]], &[0.0; 16]);
     for error in [forward.unwrap_err(), backward.unwrap_err()] {
-        assert!(error.to_string().starts_with("functions of the client's own"), "{error}");
+        assert_eq!(error, Error::ClientFunction);
     }
 }
 

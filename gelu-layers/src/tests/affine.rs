@@ -423,7 +423,10 @@ fn chains_and_bits_that_do_not_fit_are_refused() {
         matches!(error, Error::Shape { expected, found, .. } if (&expected, &found) == (&[2].into(), &[3].into()))
     );
     for bits in [0, 1, 25, u32::MAX] {
-        assert!(matches!(WeightRange::signed(bits, 0), Err(Error::Count { .. })), "{bits}");
+        assert!(
+            matches!(WeightRange::signed(bits, 0), Err(Error::Range { least: 2, most: 24, .. })),
+            "{bits}"
+        );
     }
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let refused = dense(&[0.0, bad], &[1.0, bad])
@@ -441,7 +444,7 @@ fn chains_and_bits_that_do_not_fit_are_refused() {
     let conv = layer(conv(strided), [1, 100, 100], &mut seeded(1)).affine();
     let wide = Arc::new(LinearMap::dense(conv.map().output(), 10_000).unwrap());
     let refused = Affine::of_map(conv.map().clone()).then(&Affine::of_map(wide)).unwrap_err();
-    assert!(matches!(refused, Error::Count { .. }), "{refused}");
+    assert!(matches!(refused, Error::Limit { .. }), "{refused}");
     for wrong in [vec![], vec![1.0; 3], vec![1.0; 5]] {
         assert!(zeros(4, 2).spread(&wrong).is_err() || wrong.is_empty());
         let integers = IntWeights::new(WeightRange::signed(8, 7).unwrap(), vec![0; 8]).unwrap();

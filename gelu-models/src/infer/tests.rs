@@ -301,7 +301,10 @@ fn functions_of_the_clients_own_are_the_clients() {
     let up = said(&mut client);
     let mut down = answers(&mut server, &up);
     let error = client.handle(down.remove(0), &mut rng()).unwrap_err();
-    assert!(matches!(error, SessionError::Numbers { segment: 0, source: Error::Count { .. } }), "{error}");
+    assert!(
+        matches!(error, SessionError::Numbers { segment: 0, source: Error::MissingFunction { .. } }),
+        "{error}"
+    );
     assert!(client.is_closed());
 }
 
@@ -630,7 +633,7 @@ fn a_server_refuses_tensors_out_of_place() {
         client.start(images(1).view()).unwrap();
         let error = refused_by(&mut server, moved(&said_last(&mut client), |_, at| *at = index));
         assert!(
-            matches!(error, SessionError::Numbers { segment: 0, source: Error::Count { .. } }),
+            matches!(error, SessionError::Numbers { segment: 0, source: Error::Order { expected: 0, .. } }),
             "{error}"
         );
         assert_eq!(error.reason(), Some(AbortReason::BadTensor));
@@ -704,7 +707,7 @@ fn chunks_of_a_tensor_follow_each_other_without_anything_between() {
         let (mut server, up, _) = begun();
         let error = refused_by(&mut server, up[other].clone());
         assert!(
-            matches!(error, SessionError::Numbers { segment: 0, source: Error::Count { .. } }),
+            matches!(error, SessionError::Numbers { segment: 0, source: Error::Order { .. } }),
             "{error}"
         );
     }
@@ -737,7 +740,7 @@ fn a_server_refuses_too_many_ciphertexts_and_those_under_another_key() {
     let (mut server, inputs) = first(&KEY, 1);
     let (_, more) = first(&KEY, 200);
     let error = refused_by(&mut server, with_chunk(&inputs, &more));
-    assert!(matches!(error, SessionError::Numbers { segment: 0, source: Error::Count { .. } }), "{error}");
+    assert!(matches!(error, SessionError::Numbers { segment: 0, source: Error::Limit { .. } }), "{error}");
     let (mut server, inputs) = first(&KEY, 1);
     let (_, foreign) = first(&key(9), 1);
     let error = refused_by(&mut server, with_chunk(&inputs, &foreign));
@@ -788,7 +791,7 @@ fn a_client_refuses_sums_out_of_place() {
         let (_, mut client, sums) = awaiting(small(), &KEY);
         let error = refused_by_client(&mut client, moved(&sums, |_, at| *at = index));
         assert!(
-            matches!(error, SessionError::Numbers { segment: 0, source: Error::Count { .. } }),
+            matches!(error, SessionError::Numbers { segment: 0, source: Error::Order { expected: 0, .. } }),
             "{error}"
         );
     }

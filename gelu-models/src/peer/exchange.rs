@@ -72,7 +72,7 @@ impl Incoming {
         }
         match self.tensors.last_mut() {
             Some(tensor) => tensor.push(index, ciphertexts),
-            None => Err(Error::Count { what: "tensors of an exchange", expected: 1, found: 0 }),
+            None => Err(Error::TooFew { what: "tensors of an exchange", least: 1, found: 0 }),
         }
     }
 
@@ -119,5 +119,5 @@ pub(crate) fn sum_of_products<'a>(
             Some(sum) => sum.add(&term)?,
         });
     }
-    sum.ok_or(Error::Count { what: "terms of a segment", expected: 1, found: 0 })
+    sum.ok_or(Error::TooFew { what: "terms of a segment", least: 1, found: 0 })
 }

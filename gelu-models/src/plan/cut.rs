@@ -190,7 +190,7 @@ impl Cutter<'_> {
                 self.composed = indices.fold(self.composed, usize::saturating_add);
                 if self.composed > MOST_COMPOSED {
                     let what = "indices of chains of linear layers as one map each";
-                    return Err(Error::Count { what, expected: MOST_COMPOSED, found: self.composed });
+                    return Err(Error::Limit { what, limit: MOST_COMPOSED, found: self.composed });
                 }
                 pending.names.push(node.name.clone());
                 if weighted {

@@ -88,7 +88,7 @@ impl Layout {
             }
         }
         let Some((_, candidate)) = best else {
-            return Err(Error::Count { what: "terms of a segment", expected: 1, found: 0 });
+            return Err(Error::TooFew { what: "terms of a segment", least: 1, found: 0 });
         };
         candidate.into_layout(terms, output, deployment)
     }
@@ -140,7 +140,7 @@ impl Candidate {
         });
         let stacked: Vec<_> = stacked.collect::<Result<_, Error>>()?;
         let Some((time, down, reply)) = stacked.into_iter().min_by_key(|(time, ..)| *time) else {
-            return Err(Error::Count { what: "units of a ciphertext", expected: 1, found: 0 });
+            return Err(Error::TooFew { what: "units of a ciphertext", least: 1, found: 0 });
         };
         Ok(Self { ups, down, operations: multiply + reply, weight: weight.saturating_add(time) })
     }

@@ -28,9 +28,9 @@ impl Lowered {
         options.check()?;
         let graph = model.graph().clone();
         let affine = |index: usize, _: &gelu_layers::LinearConfig| {
-            let layer = model.layer(index).ok_or(Error::Count {
+            let layer = model.layer(index).ok_or(Error::TooFew {
                 what: "layers of a linear node",
-                expected: 1,
+                least: 1,
                 found: 0,
             })?;
             Ok(layer.affine())

@@ -100,7 +100,7 @@ impl Run {
     ) -> Result<(Self, Need), Error> {
         let images = flat(images, plan.graph().input())?;
         if images.is_empty() {
-            return Err(Error::Count { what: "images, at least one", expected: 1, found: 0 });
+            return Err(Error::TooFew { what: "images", least: 1, found: 0 });
         }
         let found = images.iter().filter(|x| !x.is_finite()).count();
         if found > 0 {
@@ -206,7 +206,7 @@ impl Run {
     pub fn finish(self) -> Result<Outcome, Error> {
         let rows = |value: ValueId| matrix(self.images, self.read(&[value])?[0].to_vec());
         let (logits, outputs) = (rows(self.plan.logits)?, rows(self.plan.output)?);
-        let integers = self.integers.ok_or(Error::Count { what: "segments run", expected: 1, found: 0 })?;
+        let integers = self.integers.ok_or(Error::TooFew { what: "segments run", least: 1, found: 0 })?;
         Ok(Outcome { integers, logits, outputs, saturations: self.saturations })
     }
 }
@@ -244,8 +244,7 @@ pub(crate) fn compute(
         (Op::Client(ClientOp::Function { function, output }), _) => {
             let (elements, expected) = (shapes[0].elements(), output.elements());
             let Some(own) = functions.0.get(function) else {
-                let what = "functions of the client's own by the name in the graph";
-                return Err(Error::Count { what, expected: 1, found: 0 });
+                return Err(Error::MissingFunction { name: function.clone() });
             };
             let mut out = Vec::with_capacity(inputs[0].len() / elements * expected);
             for image in inputs[0].chunks_exact(elements) {
@@ -324,7 +323,7 @@ pub(super) fn sums_in_the_clear(
             Some(sums) => sums.add(&product)?,
         });
     }
-    let sums = sums.ok_or(Error::Count { what: "terms of a segment", expected: 1, found: 0 })?;
+    let sums = sums.ok_or(Error::TooFew { what: "terms of a segment", least: 1, found: 0 })?;
     match segment.bias(bias)? {
         Some(bias) => sums.add(&bias),
         None => Ok(sums),

@@ -27,11 +27,11 @@ pub enum StateError {
         found: String,
     },
     /// The weights are not of this model.
-    #[error("checkpoint, weights: {0}")]
-    Weights(LoadError),
+    #[error("the weights of the checkpoint")]
+    Weights(#[source] LoadError),
     /// The velocity is not of this model.
-    #[error("checkpoint, velocity: {0}")]
-    Velocity(LoadError),
+    #[error("the velocity of the checkpoint")]
+    Velocity(#[source] LoadError),
 }
 
 /// The part of a state that is no tensor.

@@ -119,8 +119,7 @@ impl Trainer {
             return Err(TrainError::NoSoftmax { found: model.output_shape().clone() });
         }
         if model.has_client_functions() {
-            let what = "functions of the client's own, which cannot be trained";
-            return Err(gelu_tensor::Error::Count { what, expected: 0, found: 1 }.into());
+            return Err(gelu_tensor::Error::ClientFunction.into());
         }
         let velocity = parameters(&model).map(Parameters::zeros_like).collect();
         Ok(Self { model, config, velocity, epochs_done: 0 })

@@ -59,8 +59,8 @@ impl Residues {
     pub fn select(&self, indices: &[usize]) -> Result<Self, Error> {
         match indices.iter().max() {
             Some(&last) if last >= self.len() => {
-                let (expected, found) = (last.saturating_add(1), self.len());
-                Err(Error::Count { what: "residues, at least", expected, found })
+                let (least, found) = (last.saturating_add(1), self.len());
+                Err(Error::TooFew { what: "residues", least, found })
             }
             _ => Ok(self.gather(indices.iter().copied())),
         }

@@ -148,12 +148,12 @@ impl LinearMap {
                     let rows = matrix.1.iter().flat_map(|&list| &lists[list]);
                     let taps = |term: &Term| matrix.0[term.source as usize].1.len();
                     work = rows.clone().flatten().fold(work, |work, term| work.saturating_add(taps(term)));
-                    for (what, expected, found) in [
+                    for (what, limit, found) in [
                         ("weights of a chain of linear layers as one map", MOST_INDICES, weights),
                         ("products of two weights in a chain of linear layers", MOST_TERMS, work),
                     ] {
-                        if found > expected {
-                            return Err(Error::Count { what, expected, found });
+                        if found > limit {
+                            return Err(Error::Limit { what, limit, found });
                         }
                     }
                     let first = weights - size;

@@ -23,8 +23,7 @@ impl Filters {
             [("channels that divide into groups", channels), ("filters that divide into groups", self.count)]
         {
             if of == 0 || self.groups == 0 || !of.is_multiple_of(self.groups) {
-                let expected = of.max(1).checked_next_multiple_of(self.groups.max(1)).unwrap_or(usize::MAX);
-                return Err(Error::Count { what, expected, found: of });
+                return Err(Error::Multiple { what, of: self.groups.max(1), found: of });
             }
         }
         Ok(self)

@@ -154,7 +154,7 @@ impl LinearMap {
         ] {
             let found = largest.unwrap_or(0) as usize + 1;
             if found > limit {
-                return Err(Error::Count { what, expected: limit, found });
+                return Err(Error::Limit { what, limit, found });
             }
         }
         entries.sort_unstable();
@@ -320,6 +320,6 @@ fn check_size(what: &'static str, found: usize) -> Result<(), Error> {
     if (1..=MOST_INDICES).contains(&found) {
         Ok(())
     } else {
-        Err(Error::Count { what, expected: found.clamp(1, MOST_INDICES), found })
+        Err(Error::Range { what, least: 1, most: MOST_INDICES, found })
     }
 }

@@ -230,7 +230,7 @@ proptest! {
         prop_assert_eq!(map.bounds(&magnitudes, &limits).unwrap(), bounds);
         if entries.is_empty() {
             let refused = map.transposed().unwrap_err();
-            prop_assert!(matches!(refused, Error::Count { .. }), "{}", refused);
+            prop_assert!(matches!(refused, Error::Range { .. }), "{}", refused);
         } else {
             let transposed = map.transposed().unwrap();
             check_form(&transposed);
@@ -571,7 +571,7 @@ fn entries_outside_are_refused() {
         (MapEntry { weight: u32::MAX, ..good }, 4),
     ] {
         let refused = map(vec![good, bad, good]).unwrap_err();
-        assert!(matches!(refused, Error::Count { expected, .. } if expected == limit), "{refused}");
+        assert!(matches!(refused, Error::Limit { limit: most, .. } if most == limit), "{refused}");
     }
     let nothing = || Shape::from([0]);
     assert!(LinearMap::from_entries([nothing(), nothing()], 0, vec![]).is_err());
@@ -584,7 +584,7 @@ fn groups_that_do_not_divide_are_refused() {
     let windows = Window::new([1, 1]).over([6, 2, 2]).unwrap();
     let refused = |count: usize, groups: usize| {
         let error = LinearMap::convolution(&windows, Filters { count, groups }).unwrap_err();
-        assert!(matches!(error, Error::Count { .. }), "{error}");
+        assert!(matches!(error, Error::Multiple { .. } | Error::Range { .. }), "{error}");
         error.to_string()
     };
     assert!(refused(8, 4).starts_with("channels that divide into groups"));
@@ -604,7 +604,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
     let most = usize::MAX;
     let count = |result: Result<LinearMap, Error>| {
         let refused = result.unwrap_err();
-        assert!(matches!(refused, Error::Count { .. }), "{refused}");
+        assert!(matches!(refused, Error::Range { .. } | Error::Limit { .. }), "{refused}");
     };
     count(LinearMap::dense(&Shape::from([10]), most));
     count(LinearMap::dense(&Shape::from([most]), 1));

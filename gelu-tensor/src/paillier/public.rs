@@ -187,11 +187,7 @@ impl PublicKey {
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Residues, Error> {
         let width = self.ciphertext_bytes();
         if !bytes.len().is_multiple_of(width) {
-            return Err(Error::Count {
-                what: "bytes of whole ciphertexts",
-                expected: bytes.len().next_multiple_of(width),
-                found: bytes.len(),
-            });
+            return Err(Error::Multiple { what: "bytes of ciphertexts", of: width, found: bytes.len() });
         }
         let n = to_biguint(self.0.ring.modulus());
         let square = from_biguint(&(&n * &n), 2 * self.size().limbs());

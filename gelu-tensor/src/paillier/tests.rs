@@ -107,7 +107,7 @@ fn ciphertexts_from_outside_are_checked() {
         assert_eq!(public.decode(&bytes).unwrap_err(), Error::Ciphertext { index: 1, rule });
     }
     assert!(public.decode(&encode(&n * &n - 1u8)).is_ok());
-    assert!(matches!(public.decode(&good[1..]), Err(Error::Count { .. })));
+    assert!(matches!(public.decode(&good[1..]), Err(Error::Multiple { .. })));
 }
 
 #[test]

@@ -313,7 +313,7 @@ fn sizes_that_do_not_fit_are_refused() {
     let narrow = Packing { slot_bits: flood.slot_bits() - 1, ..packing };
     assert!(matches!(images(narrow, flood), Err(Error::Overflow { .. })));
     assert!(matches!(images(Packing { slot_bits: 2000, ..packing }, flood), Err(Error::Overflow { .. })));
-    assert!(matches!(images(Packing { batch: 0, ..packing }, flood), Err(Error::Count { .. })));
+    assert!(matches!(images(Packing { batch: 0, ..packing }, flood), Err(Error::TooFew { .. })));
     // Sizes that no check has let pass: refused as well, and nothing overflows on the way.
     for unchecked in [
         Flood { quotient: 0, ..flood },

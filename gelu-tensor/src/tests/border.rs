@@ -46,17 +46,17 @@ fn residues_of_other_keys_and_lengths_are_refused() {
     }
     for (index, found) in [(2, 2), (7, 2), (usize::MAX, 2)] {
         let refused = residues.select(&[0, index]).map(drop);
-        let (what, expected) = ("residues, at least", index.saturating_add(1));
-        assert_eq!(refused, Err(Error::Count { what, expected, found }));
+        let (what, least) = ("residues", index.saturating_add(1));
+        assert_eq!(refused, Err(Error::TooFew { what, least, found }));
     }
     assert!(matches!(FixedBase::new(key, &residues, 64), Err(Error::Count { .. })));
     let powers = FixedBase::new(key, &one, 64).unwrap();
-    assert!(matches!(powers.power(&[Exponent::new(vec![1, 0])]), Err(Error::Count { .. })));
+    assert!(matches!(powers.power(&[Exponent::new(vec![1, 0])]), Err(Error::Limit { .. })));
     let found = powers.power(&[Exponent::new(vec![3]), Exponent::new(vec![])]).unwrap();
     assert_eq!(hazmat::decrypt_numbers(&KEY, &found).unwrap(), [15u8, 0].map(Into::into));
     let n = key.modulus();
-    assert!(matches!(hazmat::exponent(key, &n), Err(Error::Count { .. })));
-    assert!(matches!(hazmat::encrypt_numbers(key, &[n], rng), Err(Error::Count { .. })));
+    assert!(matches!(hazmat::exponent(key, &n), Err(Error::Limit { .. })));
+    assert!(matches!(hazmat::encrypt_numbers(key, &[n], rng), Err(Error::Limit { .. })));
 }
 
 #[test]

@@ -41,7 +41,10 @@ fn tensors_in_chunks_are_the_same() {
 
     let part = layout.width();
     for unfit in [0, 1, part - 1, part + 1] {
-        assert!(matches!(EncTensorBuilder::new(public(), header.clone(), unfit), Err(Error::Count { .. })));
+        assert!(matches!(
+            EncTensorBuilder::new(public(), header.clone(), unfit),
+            Err(Error::Multiple { .. })
+        ));
     }
     let mut builder = EncTensorBuilder::new(public(), header.clone(), part).unwrap();
     let mut decryption = Decryption::new(public(), header.clone()).unwrap();
@@ -58,9 +61,9 @@ fn tensors_in_chunks_are_the_same() {
     }
     assert!(early > 0 && builder.is_empty());
     let over = builder.push(chunks.len() as u32, &chunks[0]).unwrap_err();
-    assert!(matches!(over, Error::Count { what: "ciphertexts of a tensor", .. }), "{over}");
+    assert!(matches!(over, Error::Limit { what: "ciphertexts of a tensor", .. }), "{over}");
     let over = decryption.push(chunks.len() as u32, &chunks[0], &KEY).unwrap_err();
-    assert!(matches!(over, Error::Count { what: "ciphertexts of a tensor", .. }), "{over}");
+    assert!(matches!(over, Error::Limit { what: "ciphertexts of a tensor", .. }), "{over}");
     assert_eq!(images, values.values());
     assert_eq!(decryption.ciphertexts(), header.ciphertexts());
     assert_eq!(decryption.finish().unwrap(), values);
@@ -131,7 +134,7 @@ fn chunks_of_no_or_too_many_ciphertexts_are_refused() {
     let width = public().ciphertext_bytes();
     assert!(EncChunk::decode(public(), &bytes[width..]).is_ok());
     for bad in [&bytes[..], &bytes[..width - 1], &bytes[..width + 1], &[]] {
-        assert!(matches!(EncChunk::decode(public(), bad), Err(Error::Count { .. })));
+        assert!(matches!(EncChunk::decode(public(), bad), Err(Error::Range { .. } | Error::Multiple { .. })));
     }
 }
 

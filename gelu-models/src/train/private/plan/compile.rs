@@ -59,7 +59,7 @@ impl Compiler<'_> {
             let found = map.input().elements().max(map.output().elements()).saturating_mul(*batch);
             if found > MOST_VALUES {
                 let what = "values of a tensor of a batch";
-                return Err(Error::Count { what, expected: MOST_VALUES, found });
+                return Err(Error::Limit { what, limit: MOST_VALUES, found });
             }
             self.check_gradient(&map, format.bound())?;
             let layer = self.span(term.nodes[0], &map, parameters);

@@ -157,9 +157,7 @@ impl Server {
         let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))?;
         let (expected, found) = (turn.again.0, turn.again.1 + ciphertexts.ciphertext_count());
         if chunk != expected || found > count {
-            let what = "chunks of an update that is sent again";
-            let (expected, found) = (expected as usize, chunk as usize);
-            return Err(gelu_tensor::Error::Count { what, expected, found }.into());
+            return Err(gelu_tensor::Error::Order { expected, found: chunk }.into());
         }
         turn.again = (chunk + 1, found);
         if found == count {
