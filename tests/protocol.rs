@@ -156,7 +156,7 @@ impl Remote {
         loop {
             match client.handle(self.receive(), &mut rng()).unwrap() {
                 Some(Event::Done(outcome)) => return Some(*outcome),
-                _ if client.batches_under_way() == 0 => return None,
+                _ if client.batches_in_flight() == 0 => return None,
                 _ => {}
             }
             self.send_all(client);
@@ -178,8 +178,13 @@ fn refused<T: std::fmt::Debug>(result: Result<T, SessionError>) -> RunError {
     RunError::Peer(result.unwrap_err())
 }
 
-fn count(what: &'static str, [expected, found]: [usize; 2]) -> RunError {
-    RunError::Peer(SessionError::Numbers { segment: 0, source: Error::Count { what, expected, found } })
+/// A tensor of the first segment is not what the plan says.
+fn bad_tensor(source: Error) -> RunError {
+    RunError::Peer(SessionError::Numbers { segment: 0, source })
+}
+
+fn order([expected, found]: [u32; 2]) -> RunError {
+    bad_tensor(Error::Order { expected, found })
 }
 
 fn at(message: &Message, edit: impl FnOnce(&mut Position)) -> Message {
@@ -277,13 +282,13 @@ fn the_server_refuses_chunks_out_of_order() {
     for index in [1, u32::MAX] {
         let skipped = |chunk: &Message| vec![encode(&with_index(chunk, index))];
         let error = server_on(skipped, AbortReason::BadTensor);
-        assert_eq!(error, count("index of the next chunk", [0, index as usize]));
+        assert_eq!(error, order([0, index]));
         let later = |chunk: &Message| {
             let ones = split(chunk);
             vec![encode(&ones[0]), encode(&with_index(&ones[1], index.wrapping_add(1)))]
         };
         let error = server_on(later, AbortReason::BadTensor);
-        assert_eq!(error, count("index of the next chunk", [1, index.wrapping_add(1) as usize]));
+        assert_eq!(error, order([1, index.wrapping_add(1)]));
     }
     let finish = |chunk: &Message| {
         let session = chunk.position().unwrap().session;
@@ -314,11 +319,11 @@ fn the_server_refuses_chunks_too_many() {
         vec![first.clone(), first]
     };
     let error = server_on(twice, AbortReason::BadTensor);
-    assert_eq!(error, count("index of the next chunk", [1, 0]));
+    assert_eq!(error, order([1, 0]));
 
     let over = |chunk: &Message| vec![encode(&split(chunk)[0]), encode(&with_index(chunk, 1))];
     let error = server_on(over, AbortReason::BadTensor);
-    assert_eq!(error, count("ciphertexts of a tensor", [5, 6]));
+    assert_eq!(error, bad_tensor(Error::Limit { what: "ciphertexts of a tensor", limit: 5, found: 6 }));
 
     let (remote, mut client) = Remote::open(1);
     let messages = said(&mut client);
@@ -381,18 +386,18 @@ fn the_server_refuses_terms_out_of_order() {
     }
 }
 
-/// Two batches may be under way, and no third.
+/// Two batches may be in flight, and no third.
 #[test]
 fn the_server_refuses_a_third_batch_under_way() {
     let (mut server, mut client) = opened(&chain(5), &KEY, 1);
     let rng = &mut rng();
     client.start(images(1).view()).unwrap();
     client.start(images(1).view()).unwrap();
-    assert!(!client.may_start());
+    assert!(!client.can_start());
     let messages = said(&mut client);
     assert_eq!(messages.len(), 2);
     messages.iter().for_each(|message| take(&mut server, message.clone()));
-    assert_eq!(server.batches_under_way(), 2);
+    assert_eq!(server.batches_in_flight(), 2);
     let third = at(&messages[1], |position| position.round = 2);
     let error = refused(server.handle(third, rng));
     unexpected(&error, &[Expected::Inputs], "inputs of segment 0 of batch 2");
@@ -701,7 +706,7 @@ fn the_client_refuses_what_is_no_sum() {
 
     let skipped = |_: &Message, sums: &Message| vec![encode(&with_index(sums, 1))];
     let error = client_on(skipped, AbortReason::BadTensor);
-    assert_eq!(error, count("index of the next chunk", [0, 1]));
+    assert_eq!(error, order([0, 1]));
 
     let other = |_: &Message, sums: &Message| vec![encode(&foreign(sums))];
     let error = client_on(other, AbortReason::BadTensor);

@@ -19,7 +19,7 @@ pub(crate) struct CalibrateArgs {
     calibrate: bool,
 }
 
-/// A calibration under way.
+/// A calibration in progress.
 pub(crate) struct Calibration {
     before: Limit,
 }

@@ -129,7 +129,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     println!("{}", canvas.draw(samples.images(), &captions));
     println!("{}", table_of(&report.steps));
     println!(
-        "{correct} of {count} right in {:.2} s ({:.1} ms an image, key of {} bits made in {seconds_key:.2} s)",
+        "{correct} of {count} correct in {:.2} s ({:.1} ms an image, key of {} bits made in {seconds_key:.2} s)",
         report.seconds,
         1e3 * report.seconds / count as f64,
         size.bits()

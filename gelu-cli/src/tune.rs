@@ -47,7 +47,7 @@ const LEAST_BITS: u32 = 3;
 pub(crate) struct Score {
     /// Part of the predictions that are the real network's.
     same: f64,
-    /// Part of the images read rightly.
+    /// Part of the images classified correctly.
     accuracy: f64,
     /// The same for the real network.
     accuracy_float: f64,

@@ -45,7 +45,7 @@ pub struct Disconnected;
 /// One end of a pipe between two threads.
 ///
 /// Sending never waits, so that two ends that both have much to send cannot block each other. What may lie in the pipe
-/// is bounded by the protocol: the tensors of [`BATCHES_UNDER_WAY`](gelu_models::infer::BATCHES_UNDER_WAY) batches.
+/// is bounded by the protocol: the tensors of [`MAX_IN_FLIGHT`](gelu_models::infer::MAX_IN_FLIGHT) batches.
 #[derive(Debug)]
 pub struct InProcess {
     outgoing: Sender<Vec<u8>>,

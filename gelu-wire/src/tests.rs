@@ -331,7 +331,7 @@ fn numbers_that_are_no_ciphertexts_are_refused() {
     }
     for missing in [1, width + 1, 4 * width] {
         let short = edited(Kind::Tensor, good, |_, payload| payload.truncate(payload.len() - missing));
-        assert!(matches!(error(&short), WireError::Content(Error::Count { .. })));
+        assert!(matches!(error(&short), WireError::Content(Error::Multiple { .. } | Error::Range { .. })));
     }
 }
 
@@ -347,14 +347,14 @@ fn chunks_have_a_bounded_number_of_ciphertexts() {
         })
     };
     assert_eq!(decode(&of(most)).unwrap().place().unwrap().ciphertexts, most);
-    let what = "ciphertexts of a chunk, at least 1 and at most";
-    let none = WireError::Content(Error::Count { what, expected: most, found: 0 });
-    assert_eq!(error(&of(0)), none);
+    let wrong =
+        |found| WireError::Content(Error::Range { what: "ciphertexts of a chunk", least: 1, most, found });
+    assert_eq!(error(&of(0)), wrong(0));
     let found = error(&of(most + 1));
     assert!(matches!(found, WireError::TooLarge { what: "payload", limit: CHUNK_BYTES, .. }), "{found}");
     let larger = Limits { payload: 1 << 20, ..Limits::default() };
     let found = decode_message(&of(most + 1), Some(public()), larger).unwrap_err();
-    assert_eq!(found, WireError::Content(Error::Count { what, expected: most, found: most + 1 }));
+    assert_eq!(found, wrong(most + 1));
 }
 
 #[test]

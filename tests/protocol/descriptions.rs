@@ -188,20 +188,17 @@ fn the_client_refuses_numbers_that_are_not_the_graphs() {
     assert_eq!(plan(&chain, without), description("format of value", [0, 0]));
 
     let weights = |edit: Edit| of(plan(&branched, edit));
-    for edit in [
-        (|d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(0)) as Edit,
-        |d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(1),
-        |d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(25),
-        |d| d["numbers"]["segments"][2]["weights"][1]["bits"] = json!(u32::MAX),
-    ] {
-        assert!(matches!(weights(edit), Error::Count { .. }), "{:?}", weights(edit));
-    }
     let scale: Edit = |d| d["numbers"]["segments"][2]["weights"][1]["scale_bits"] = json!(1);
     assert!(matches!(weights(scale), Error::Scale { .. }));
+    for edit in
+        [(|d| d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MAX)) as Edit, |d| {
+            d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MIN)
+        }]
+    {
+        assert!(matches!(weights(edit), Error::ScaleRange { .. }), "{:?}", weights(edit));
+    }
     for edit in [
-        (|d| d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MAX)) as Edit,
-        |d| d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MIN),
-        |d| d["numbers"]["segments"][0]["bias_exponent"] = json!(i32::MAX),
+        (|d| d["numbers"]["segments"][0]["bias_exponent"] = json!(i32::MAX)) as Edit,
         |d| d["numbers"]["segments"][0]["bias_exponent"] = json!(60),
         |d| d["numbers"]["formats"]["0"]["bound"] = json!(1u64 << 61),
     ] {
@@ -211,6 +208,10 @@ fn the_client_refuses_numbers_that_are_not_the_graphs() {
         (|d| d["numbers"]["formats"]["0"]["bound"] = json!(u64::MAX)) as Edit,
         |d| d["numbers"]["formats"]["0"]["scale_bits"] = json!(1000),
         |d| d["numbers"]["formats"]["0"]["scale_bits"] = json!(u64::MAX),
+        |d| d["numbers"]["segments"][1]["weights"][0]["bits"] = json!(0),
+        |d| d["numbers"]["segments"][1]["weights"][0]["bits"] = json!(1),
+        |d| d["numbers"]["segments"][1]["weights"][0]["bits"] = json!(25),
+        |d| d["numbers"]["segments"][1]["weights"][0]["bits"] = json!(u32::MAX),
         |d| d["numbers"]["segments"] = json!(7),
         |d| d["surprise"] = json!(1),
         |d| d["graph"] = json!(null),

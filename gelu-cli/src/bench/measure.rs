@@ -61,7 +61,7 @@ pub(crate) struct Operation {
 pub(crate) struct SessionFigures {
     /// From the hello to the end of the first batch.
     pub(crate) seconds_first: f64,
-    /// A later batch, in the mean: while it is under way, another one is too.
+    /// A later batch, in the mean: while it is in progress, another one is too.
     pub(crate) seconds_per_batch: f64,
     /// The client's part of a batch.
     pub(crate) seconds_client_one_thread: f64,
@@ -407,7 +407,7 @@ fn session(
     let local = LocalInference::shared(model, key, plan.batch());
     let images = images([(runs + 1) * plan.batch(), plan.graph().input().elements()]);
     let first = local.run(images.view().split_at(Axis(0), plan.batch()).0, &mut rand::rng(), |_| ())?.seconds;
-    // Two batches are under way at a time, so that single ones say little.
+    // Two batches are in flight at a time, so that single ones say little.
     let mut ends = vec![];
     local.run(images.view(), &mut rand::rng(), |_| ends.push(Instant::now()))?;
     let each = match (ends.first(), ends.last()) {

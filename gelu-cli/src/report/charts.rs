@@ -26,9 +26,9 @@ pub(crate) struct EpochPoint {
     pub(crate) train_loss: f64,
     /// Mean cross-entropy over the test images.
     pub(crate) test_loss: f64,
-    /// Part of the training images read rightly, from 0 to 1.
+    /// Part of the training images classified correctly, from 0 to 1.
     pub(crate) train_accuracy: f64,
-    /// Part of the test images read rightly, from 0 to 1.
+    /// Part of the test images classified correctly, from 0 to 1.
     pub(crate) test_accuracy: f64,
 }
 

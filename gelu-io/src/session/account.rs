@@ -148,7 +148,7 @@ impl Observer<Server> for Account {
                 let (Part::Inputs { segment, .. } | Part::Sums { segment }) = part else { return };
                 let name = plan.and_then(|plan| plan.segments().get(segment as usize));
                 let name = name.map_or("linear layer", |segment| segment.name());
-                let overlaps = is_later(work) || server.batches_under_way() > 1;
+                let overlaps = is_later(work) || server.batches_in_flight() > 1;
                 (Slot::Batch { round, step: segment }, name.to_owned(), overlaps)
             }
             // The client's farewell costs nothing.
@@ -172,7 +172,7 @@ impl Observer<Client> for Account {
                     Part::Sums { segment } => segment + 1,
                     _ => return,
                 };
-                let overlaps = is_later(work) || client.batches_under_way() > 1;
+                let overlaps = is_later(work) || client.batches_in_flight() > 1;
                 let name = plan.map_or(String::new(), |plan| client_step(plan, step as usize));
                 (Slot::Batch { round, step }, name, overlaps)
             }

@@ -75,7 +75,7 @@ impl<T: Transport> ClientSession<T> {
         let mut batches = batches.into_iter().peekable();
         loop {
             // A closed session says so when it is asked to start.
-            while (self.client().may_start() || self.client().is_closed())
+            while (self.client().can_start() || self.client().is_closed())
                 && let Some(images) = batches.next()
             {
                 let part = Part::Inputs { segment: 0, term: 0 };
@@ -83,7 +83,7 @@ impl<T: Transport> ClientSession<T> {
                 self.session.ask(Some(place), |client| client.start(images))?;
                 self.started = self.started.wrapping_add(1);
             }
-            if self.client().batches_under_way() == 0 {
+            if self.client().batches_in_flight() == 0 {
                 return Ok(());
             }
             match self.session.step(rng)? {

@@ -10,7 +10,7 @@ use gelu_tensor::{Decryption, Encryption, Error, FixedTensor};
 use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 
-use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
+use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Idle, Misuse, Part, Peer};
 use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, Run};
@@ -47,7 +47,7 @@ enum State {
 struct Running {
     session: SessionId,
     plan: Arc<Plan>,
-    /// The batches under way, oldest first: none overtakes another.
+    /// The batches in flight, oldest first: none overtakes another.
     batches: VecDeque<Batch>,
     next_round: u32,
     /// The batch whose tensors have been begun and not been sent to their end.
@@ -64,7 +64,7 @@ struct Batch {
     round: u32,
     run: Run,
     segment: usize,
-    /// What is to be sent, term by term; the first may be under way.
+    /// What is to be sent, term by term; the first may be in progress.
     inputs: VecDeque<Outgoing>,
     /// Ciphertexts sent of the last term, once those before were sent.
     sent: usize,
@@ -75,7 +75,7 @@ struct Batch {
 pub enum Event {
     /// The server has accepted: [`Client::start`] a batch.
     Ready,
-    /// The oldest batch under way is through; start another or [`Client::finish`].
+    /// The oldest batch in flight is through; start another or [`Client::finish`].
     Done(Box<Outcome>),
 }
 
@@ -108,14 +108,14 @@ impl Client {
         self.running().map(|running| &running.plan)
     }
 
-    /// Returns the number of batches under way.
-    pub fn batches_under_way(&self) -> usize {
+    /// Returns the number of batches in flight.
+    pub fn batches_in_flight(&self) -> usize {
         self.running().map_or(0, |running| running.batches.len())
     }
 
     /// Whether [`start`](Self::start) may be called now.
-    pub fn may_start(&self) -> bool {
-        self.running().is_some_and(|running| running.batches.len() < BATCHES_UNDER_WAY && !running.finishing)
+    pub fn can_start(&self) -> bool {
+        self.running().is_some_and(|running| running.batches.len() < MAX_IN_FLIGHT && !running.finishing)
     }
 
     /// Returns the key pair, whose public half decoding a message needs.
@@ -124,15 +124,15 @@ impl Client {
     }
 
     /// Quantizes a batch of images, `[images, elements]` or of the model's input shape, which [`next_message`](Peer::next_message) then encrypts and
-    /// sends. As many as [`BATCHES_UNDER_WAY`] can be under way.
+    /// sends. As many as [`MAX_IN_FLIGHT`] can be in flight.
     ///
     /// # Errors
     /// [`SessionError::Misuse`] when no batch may start now; [`SessionError::Images`] when the images are not as many as
     /// the session's batch, not of the model's input shape, or not finite. The session is closed then.
     pub fn start<D: Dimension>(&mut self, images: ArrayView<'_, f32, D>) -> Result<(), SessionError> {
-        let may_start = self.may_start();
+        let can_start = self.can_start();
         let mut running = self.take_running()?;
-        if !may_start {
+        if !can_start {
             return Err(Misuse::BatchesInFlight.into());
         }
         let (expected, found) = (self.batch as usize, images.shape().first().copied().unwrap_or(0));

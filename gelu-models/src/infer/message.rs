@@ -12,9 +12,9 @@ use crate::plan::Description;
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL_VERSION: u16 = 3;
 
-/// The most batches of one session that may be under way at a time: while the server works on one, the client encrypts
+/// The most batches of one session that may be in flight at a time: while the server works on one, the client encrypts
 /// the next.
-pub const BATCHES_UNDER_WAY: usize = 2;
+pub const MAX_IN_FLIGHT: usize = 2;
 
 /// A random name that the server gives a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

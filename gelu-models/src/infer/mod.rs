@@ -13,7 +13,7 @@
 //! Either side takes what comes (`handle`) and says what it has to say (`next_message`), one message and a bounded unit
 //! of computation at a time, so that one computes what the other has not asked for yet: the client encrypts a chunk
 //! while the server checks the one before, and a batch while the server works on another. At most
-//! [`BATCHES_UNDER_WAY`] batches are; the chunks of a tensor follow each other without anything between, and the server
+//! [`MAX_IN_FLIGHT`] batches are; the chunks of a tensor follow each other without anything between, and the server
 //! answers in the order in which tensors came.
 //!
 //! Every message consumes the state it starts from, so that one that comes twice, early or late ends the session.
@@ -25,7 +25,7 @@ mod server;
 mod tests;
 
 pub use client::{Client, Event};
-pub use message::{BATCHES_UNDER_WAY, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
+pub use message::{MAX_IN_FLIGHT, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
 pub use server::{Server, ServerModel};
 
 use crate::peer::{AbortReason, Blame, Expected, Misuse, PeerError};

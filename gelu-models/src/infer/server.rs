@@ -9,7 +9,7 @@ use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use gelu_tensor::{Backend, EncTensorBuilder, Operations};
 use rand::CryptoRng;
 
-use super::{BATCHES_UNDER_WAY, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
+use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::Model;
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
@@ -79,10 +79,10 @@ struct Computing {
     unprepared: bool,
 }
 
-/// The batches under way, oldest first.
+/// The batches in flight, oldest first.
 #[derive(Debug)]
 struct Batches {
-    under_way: VecDeque<Batch>,
+    in_flight: VecDeque<Batch>,
     next_round: u32,
 }
 
@@ -125,9 +125,9 @@ impl Server {
         self.computing().map(|computing| &computing.program)
     }
 
-    /// Returns the number of batches under way.
-    pub fn batches_under_way(&self) -> usize {
-        self.computing().map_or(0, |computing| computing.batches.under_way.len())
+    /// Returns the number of batches in flight.
+    pub fn batches_in_flight(&self) -> usize {
+        self.computing().map_or(0, |computing| computing.batches.in_flight.len())
     }
 
     fn computing(&self) -> Option<&Computing> {
@@ -168,7 +168,7 @@ impl Peer for Server {
                     program,
                     session,
                     outgoing: VecDeque::from([Message::Accept { session, description }]),
-                    batches: Batches { under_way: VecDeque::new(), next_round: 0 },
+                    batches: Batches { in_flight: VecDeque::new(), next_round: 0 },
                     jobs: VecDeque::new(),
                     unprepared: true,
                 }));
@@ -233,7 +233,7 @@ impl Peer for Server {
 impl Computing {
     /// Whether the client may end the session now, and does.
     fn is_end(&self, message: &Message) -> bool {
-        let done = self.outgoing.is_empty() && self.batches.under_way.is_empty();
+        let done = self.outgoing.is_empty() && self.batches.in_flight.is_empty();
         matches!(message, Message::Finish { session } if done && *session == self.session)
     }
 
@@ -286,14 +286,14 @@ impl Computing {
 impl Batches {
     /// Whether the inputs of a segment may come now; then it is noted that they do.
     fn begin(&mut self, round: u32, segment: u32) -> bool {
-        if let Some(batch) = self.under_way.iter_mut().find(|batch| batch.round == round) {
+        if let Some(batch) = self.in_flight.iter_mut().find(|batch| batch.round == round) {
             return !mem::replace(&mut batch.begun, true) && batch.segment == segment;
         }
-        let free = self.under_way.len() < BATCHES_UNDER_WAY;
+        let free = self.in_flight.len() < MAX_IN_FLIGHT;
         let allowed = free && round == self.next_round && segment == 0;
         if allowed {
             self.next_round = round.wrapping_add(1);
-            self.under_way.push_back(Batch { round, segment, begun: true });
+            self.in_flight.push_back(Batch { round, segment, begun: true });
         }
         allowed
     }
@@ -301,9 +301,9 @@ impl Batches {
     /// Notes that the sums of a segment were sent.
     fn end(&mut self, round: u32, segment: u32, segments: usize) {
         if segment as usize + 1 == segments {
-            self.under_way.retain(|batch| batch.round != round);
+            self.in_flight.retain(|batch| batch.round != round);
         }
-        for batch in self.under_way.iter_mut().filter(|batch| batch.round == round) {
+        for batch in self.in_flight.iter_mut().filter(|batch| batch.round == round) {
             (batch.segment, batch.begun) = (segment + 1, false);
         }
     }

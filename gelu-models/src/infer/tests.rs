@@ -362,7 +362,7 @@ fn nothing_may_start_before_the_server_has_accepted() {
                 said_last(&mut client);
                 assert!(client.next_message(&mut rng()).unwrap().is_none(), "one hello is enough");
             }
-            assert!(!client.may_start() && client.plan().is_none());
+            assert!(!client.can_start() && client.plan().is_none());
             client
         };
         let mut early = client();
@@ -452,10 +452,10 @@ fn two_batches_are_under_way() {
     let (mut server, mut client) = opened(small(), 2);
     let batches = [images(2), Array2::from_elem((2, 4), 0.25)];
     for images in &batches {
-        assert!(client.may_start());
+        assert!(client.can_start());
         client.start(images.view()).unwrap();
     }
-    assert!(!client.may_start());
+    assert!(!client.can_start());
     let mut rounds = vec![];
     while let Some(up) = client.next_message(rng).unwrap() {
         rounds.push(up.position().unwrap().round);
@@ -465,10 +465,10 @@ fn two_batches_are_under_way() {
     let first = server.next_message(rng).unwrap().unwrap();
     assert_eq!(first.to_string(), "chunk 0 of the sums of segment 0 of batch 0");
     client.handle(first, rng).unwrap();
-    assert!(client.batches_under_way() == 2 && server.batches_under_way() == 2);
+    assert!(client.batches_in_flight() == 2 && server.batches_in_flight() == 2);
     let outcomes = converse(&mut server, &mut client);
     assert_eq!(outcomes, batches.map(|images| clear(&small(), &images)));
-    assert!(client.batches_under_way() == 0 && server.batches_under_way() == 0);
+    assert!(client.batches_in_flight() == 0 && server.batches_in_flight() == 0);
     // As many as one likes, one after another.
     for round in 2..5 {
         client.start(images(2).view()).unwrap();
@@ -480,7 +480,7 @@ fn two_batches_are_under_way() {
         assert_eq!(converse(&mut server, &mut client).len(), 1);
     }
     client.finish().unwrap();
-    assert!(!client.may_start());
+    assert!(!client.can_start());
     assert_eq!(said_last(&mut client).to_string(), "Finish");
 }
 
@@ -751,7 +751,7 @@ fn a_server_refuses_too_many_ciphertexts_and_those_under_another_key() {
 /// A refusal of a client: whatever went wrong, the session is over.
 fn refused_by_client(client: &mut Client, message: Message) -> SessionError {
     let error = client.handle(message.clone(), &mut rng()).unwrap_err();
-    assert!(client.is_closed() && client.plan().is_none() && !client.may_start());
+    assert!(client.is_closed() && client.plan().is_none() && !client.can_start());
     assert_eq!(client.handle(message, &mut rng()).unwrap_err(), SessionError::Closed);
     assert_eq!(client.next_message(&mut rng()).unwrap_err(), SessionError::Closed);
     assert_eq!(client.start(images(1).view()).unwrap_err(), SessionError::Closed);
@@ -948,7 +948,7 @@ fn terms_of_a_segment_go_up_one_after_another() {
     client.next_message(&mut rng()).unwrap().unwrap();
     let error = refused_by_client(&mut client, down[0].clone());
     assert!(matches!(&error, SessionError::Unexpected { expected: Expected::SumsOfInputs, .. }), "{error}");
-    // With a second batch under way, its terms wait for theirs.
+    // With a second batch in flight, its terms wait for theirs.
     let (mut server, mut client) = opened(branched(), 1);
     let batches = [images(1), Array2::from_elem((1, 4), -0.5)];
     batches.iter().for_each(|images| client.start(images.view()).unwrap());
@@ -1021,7 +1021,7 @@ fn what_was_closed_stays_closed() {
     assert_eq!(refused_by(&mut server, sums.clone()), SessionError::Closed);
     assert_eq!(refused_by_client(&mut client, sums), SessionError::Closed);
     assert_eq!(server.operations(), crate::peer::Counted::default());
-    assert_eq!((server.batches_under_way(), client.batches_under_way()), (0, 0));
+    assert_eq!((server.batches_in_flight(), client.batches_in_flight()), (0, 0));
 }
 
 #[test]
@@ -1063,7 +1063,7 @@ fn a_borrowed_peer_is_the_peer() {
     }
     let (mut server, mut client) = (serve(small()), Client::new(Arc::clone(&KEY), 1));
     open(&mut server, &mut client);
-    assert!(server.is_closed() && client.may_start());
+    assert!(server.is_closed() && client.can_start());
 }
 
 /// Factors that a pool made serve as well as one's own, but only those of the same key.

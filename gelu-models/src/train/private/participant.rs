@@ -381,7 +381,7 @@ impl Participant {
         }
         let limit = (UpdateLayout::STEP_BOUND - 1) as f64;
         let Some((grant, done, totals)) = &mut self.state.turn else {
-            return Err(PrivateError::Bug("no turn is under way"));
+            return Err(PrivateError::Bug("no turn is in progress"));
         };
         let scale = f64::from(self.plan.numbers().weight_bits as i32 - grant.rate_scale as i32).exp2();
         let Some((steps, clamped)) =

@@ -42,7 +42,7 @@ impl Samples for Dataset {
     }
 }
 
-/// Every so-manieth input of a data set: what one of several clients holds.
+/// Every n-th sample of a data set: the shard of one client.
 #[derive(Clone, Debug)]
 pub struct Shard {
     data: Arc<Dataset>,

@@ -19,7 +19,7 @@ pub(super) struct Tables<'a, const N: usize> {
     pub(super) negative_inverse: u64,
 }
 
-/// A reduction under way: on the first N diagonals quotient digits are found, on the others limbs come out.
+/// A reduction in progress: on the first N diagonals quotient digits are found, on the others limbs come out.
 ///
 /// The digits of a diagonal are a chain of dependent instructions. So that the next diagonal need not wait for it,
 /// only what the digits add to their own five columns is computed in the chain; what they add further up comes last

@@ -49,7 +49,7 @@ struct ClientTurn {
 
 /// What comes next.
 enum State {
-    /// Nothing: no turn is under way.
+    /// Nothing: no turn is in progress.
     Idle,
     /// The server's grant.
     Granting,
@@ -145,7 +145,7 @@ impl Client {
         self.member.as_ref().map_or(&[], |member| &member.masks)
     }
 
-    /// Returns the sums of the client's steps in the turn that is under way.
+    /// Returns the sums of the client's steps in the turn that is in progress.
     pub fn totals(&self) -> Option<&[i64]> {
         let (_, _, totals) = self.member.as_ref()?.participant.state().turn.as_ref()?;
         Some(totals)
@@ -176,7 +176,7 @@ impl Client {
         Ok(())
     }
 
-    /// Gives up the turn that is under way; nothing of it remains but the place in the data.
+    /// Gives up the turn that is in progress; nothing of it remains but the place in the data.
     pub fn abandon(&mut self) {
         self.state = State::Idle;
         self.outgoing.clear();
@@ -219,12 +219,12 @@ impl Peer for Client {
         Idle::Nothing
     }
 
-    /// Gives up the turn that is under way.
+    /// Gives up the turn that is in progress.
     fn close(&mut self) {
         self.abandon();
     }
 
-    /// Whether no turn is under way.
+    /// Whether no turn is in progress.
     fn is_closed(&self) -> bool {
         matches!(self.state, State::Idle)
     }

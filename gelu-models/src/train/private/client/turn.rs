@@ -105,11 +105,11 @@ impl Client {
     }
 
     pub(super) fn member_mut(&mut self) -> Result<&mut Member, PrivateError> {
-        self.member.as_mut().ok_or(PrivateError::Bug("no turn is under way"))
+        self.member.as_mut().ok_or(PrivateError::Bug("no turn is in progress"))
     }
 
     fn position(&mut self, part: Part) -> Result<Position, PrivateError> {
-        let turn = self.member_mut()?.turn.as_ref().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = self.member_mut()?.turn.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         Ok(Position { turn: turn.number, iteration: turn.iteration, part })
     }
 
@@ -211,13 +211,13 @@ impl Client {
     /// Takes a tensor as what is to be encrypted and sent.
     fn encrypt(&mut self, part: Part, values: Vec<i64>) -> Result<(), PrivateError> {
         let position = self.position(part)?;
-        let member = self.member.as_ref().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let member = self.member.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let header = member.plan.header(part)?;
         let format = header.layout.contents().format().ok_or(PrivateError::Bug("integers go up"))?;
         let own_key = part != Part::Total;
         let server = member.turn.as_ref().map(|turn| &turn.server);
         let key = if own_key { Some(self.key.public_key()) } else { server };
-        let key = key.ok_or(PrivateError::Bug("no turn is under way"))?;
+        let key = key.ok_or(PrivateError::Bug("no turn is in progress"))?;
         let values = FixedTensor::new(header.shape, format, values)?;
         let tensor = Box::new(Outgoing::new(Encryption::new(values, &header.layout, key)?));
         self.outgoing.push_back(Planned::Tensor { position, tensor, own_key });
@@ -231,7 +231,7 @@ impl Client {
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Planned>, PrivateError> {
         let Member { plan, masks, turn, .. } = self.member_mut()?;
-        let turn = turn.as_ref().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = turn.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let (chunks, fresh) = turn.rate.mask(steps, rng)?;
         let ring = plan.numbers().ring;
         let add = |(mask, fresh): (&mut u64, &u64)| *mask = ring.wrap(mask.wrapping_add(*fresh));

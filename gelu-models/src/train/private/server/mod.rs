@@ -78,7 +78,7 @@ pub struct ServerState {
 }
 
 impl ServerState {
-    /// The client whose turn was under way, if one was.
+    /// The client whose turn was in progress, if one was.
     pub fn client(&self) -> Option<u32> {
         self.turn.as_ref().map(|turn| turn.client)
     }
@@ -137,12 +137,12 @@ impl Server {
     /// What [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
     /// [`Event::Ready`](super::Event::Ready), or between turns.
     pub fn state(&self) -> ServerState {
-        let under_way = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
-        let turn = under_way.filter(|turn| turn.done > 0).cloned();
+        let in_flight = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
+        let turn = in_flight.filter(|turn| turn.done > 0).cloned();
         ServerState { coordinator: self.coordinator.state().clone(), turn }
     }
 
-    /// The parameters at the beginning of the turn that is under way, or after the last one, and what clients have
+    /// The parameters at the beginning of the turn that is in progress, or after the last one, and what clients have
     /// seen.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
@@ -162,7 +162,7 @@ impl Server {
         masks.len() == state.masked.len() && sums.eq(self.coordinator.after(state.rate, totals))
     }
 
-    /// Iterations done so far, those of a turn that is under way included.
+    /// Iterations done so far, those of a turn that is in progress included.
     pub fn iterations_done(&self) -> u64 {
         let turn = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
         self.coordinator.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
@@ -198,13 +198,13 @@ impl Server {
         &self.key
     }
 
-    /// Gives up the turn that is under way, because its client has vanished: the weights are those with which it began,
+    /// Gives up the turn that is in progress, because its client has vanished: the weights are those with which it began,
     /// and only the ledger remembers what the client has seen.
     pub fn abandon(&mut self) {
         self.outgoing.clear();
         let turn = self.turn.take().map(|turn| turn.state).or(self.interrupted.take());
         if let Some(turn) = turn {
-            // The iteration that was under way may have been seen as well.
+            // The iteration that was in progress may have been seen as well.
             self.coordinator.note(turn.client, turn.done + 1);
         }
     }
@@ -240,7 +240,7 @@ impl Peer for Server {
         Idle::Nothing
     }
 
-    /// Gives up the turn that is under way, if there is one.
+    /// Gives up the turn that is in progress, if there is one.
     fn close(&mut self) {
         self.outgoing.clear();
         if self.turn.is_some() {
@@ -248,7 +248,7 @@ impl Peer for Server {
         }
     }
 
-    /// Whether no turn is under way, and all has been said about the last.
+    /// Whether no turn is in progress, and all has been said about the last.
     fn is_closed(&self) -> bool {
         self.turn.is_none() && self.outgoing.is_empty()
     }

@@ -74,7 +74,7 @@ impl Server {
     /// Takes a chunk of the tensor that is due.
     fn tensor(&mut self, position: Position, chunk: u32, ciphertexts: &EncChunk) -> Result<(), PrivateError> {
         let (plan, key) = (self.plan.clone(), self.key.clone());
-        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let own = Position { turn: turn.state.grant.turn, iteration: turn.state.done, ..position };
         if position.part == Part::Update && Some(position.iteration) == turn.state.done.checked_sub(1) {
             let again = Position { iteration: position.iteration, ..own };
@@ -127,7 +127,7 @@ impl Server {
     /// Takes the steps of an iteration.
     fn update(&mut self, steps: Decryption) -> Result<(), PrivateError> {
         let (plan, ring) = (self.plan.clone(), self.plan.numbers().ring);
-        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is in progress"))?;
         if turn.state.done + 1 >= turn.state.grant.iterations {
             let position =
                 Position { turn: turn.state.grant.turn, iteration: turn.state.done, part: Part::Total };
@@ -154,7 +154,7 @@ impl Server {
         ciphertexts: &EncChunk,
     ) -> Result<(), PrivateError> {
         let count = self.plan.update_layout().ciphertexts(self.key.public_key().size())?;
-        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let (expected, found) = (turn.again.0, turn.again.1 + ciphertexts.ciphertext_count());
         if chunk != expected || found > count {
             return Err(gelu_tensor::Error::Order { expected, found: chunk }.into());
@@ -170,7 +170,7 @@ impl Server {
     /// Ends the turn with the sum of its steps (Algorithm 5).
     fn end(&mut self, totals: Decryption) -> Result<(), PrivateError> {
         let totals = totals.finish()?;
-        let turn = self.turn.as_ref().ok_or(PrivateError::Bug("no turn is under way"))?;
+        let turn = self.turn.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let (client, number) = (turn.state.client, turn.state.grant.turn);
         let iterations = (turn.state.done + 1, turn.state.rate);
         self.coordinator.finish(client, iterations, &totals.values()[..self.plan.parameters()])?;
