@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::Args;
 use gelu_io::{
     Error,
-    data::{DataDir, Encoding, LabelledImages, Split, Table},
+    data::{DataDir, Encoding, LabelledImages, Place, Split, Table},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -75,7 +75,7 @@ pub(crate) fn run(args: DataArgs) -> anyhow::Result<()> {
         let places: Vec<_> = data
             .places()
             .iter()
-            .map(|place| serde_json::json!({ "folder": place.path, "named_by": place.origin }))
+            .map(|place| serde_json::json!({ "folder": place.path, "named_by": named_by(place) }))
             .collect();
         println!("{:#}", serde_json::json!({ "places": places, "data_sets": found }));
     } else {
@@ -121,7 +121,7 @@ fn inspect(folder: &Path) -> Vec<Found> {
 fn as_text(data: &DataDir, found: &[Found]) -> String {
     let mut text = String::from("Data sets are looked for in\n");
     for place in data.places() {
-        text.push_str(&format!("  {} ({})\n", place.path.display(), place.origin));
+        text.push_str(&format!("  {} ({})\n", place.path.display(), named_by(place)));
     }
     if data.places().is_empty() {
         text.push_str("  no folder at all: name one with --data or GELU_DATA\n");
@@ -185,4 +185,9 @@ fn download(data: &DataDir) -> anyhow::Result<()> {
     bar.finish_and_clear();
     eprintln!("MNIST is in {}", folder?.display());
     Ok(())
+}
+
+/// Who named a folder, in terms of this command.
+fn named_by(place: &Place) -> &'static str {
+    if place.origin == Place::CALLER { "--data" } else { place.origin }
 }

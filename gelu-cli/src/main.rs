@@ -1,5 +1,6 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+mod advice;
 mod attack;
 mod bench;
 mod calibrate;
@@ -72,6 +73,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Some(advice) = advice::advice(&error) {
+                eprintln!("help: {advice}");
+            }
             ExitCode::FAILURE
         }
     }

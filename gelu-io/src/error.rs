@@ -7,7 +7,7 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", .path.display())]
+    #[error("{}: cannot {action}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum Error {
     },
     /// A data set is in none of the places where it is looked for.
     #[error(
-        "{what}: expected {}, found none of them; {advice}",
+        "{what}: expected {}, found none of them",
         .looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
     )]
     DataNotFound {
@@ -114,8 +114,6 @@ pub enum Error {
         what: &'static str,
         /// The files that would have done, in order of preference.
         looked: Vec<PathBuf>,
-        /// What to do.
-        advice: &'static str,
     },
 }
 

@@ -62,6 +62,6 @@ pub enum WireError {
         found: String,
     },
     /// A key or a tensor that breaks a rule.
-    #[error("{0}")]
+    #[error(transparent)]
     Content(#[from] gelu_tensor::Error),
 }

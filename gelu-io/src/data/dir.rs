@@ -39,8 +39,13 @@ impl Split {
 pub struct Place {
     /// The folder; data sets are in `mnist/` and `uci/` below it.
     pub path: PathBuf,
-    /// Who named it, for people: `--data`, `GELU_DATA` or `per-user folder`.
+    /// Who named it, for people: `the caller`, `GELU_DATA` or `per-user folder`.
     pub origin: &'static str,
+}
+
+impl Place {
+    /// The origin of a folder that the caller named.
+    pub const CALLER: &'static str = "the caller";
 }
 
 /// Where data sets are looked for, in order.
@@ -50,7 +55,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// The folder `explicit` (an option `--data`) and no other; without it the folder in `GELU_DATA`, then the
+    /// The folder `explicit` and no other; without it the folder in `GELU_DATA`, then the
     /// per-user folder (`$XDG_DATA_HOME/gelu-net`, by default `~/.local/share/gelu-net`).
     pub fn locate(explicit: Option<PathBuf>) -> Self {
         Self::with_environment(explicit, |name| std::env::var_os(name))
@@ -58,7 +63,7 @@ impl DataDir {
 
     fn with_environment(explicit: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         if let Some(path) = explicit {
-            return Self { places: vec![Place { path, origin: "--data" }] };
+            return Self { places: vec![Place { path, origin: Place::CALLER }] };
         }
         let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         // The XDG specification tells programs to ignore relative paths.
@@ -81,7 +86,7 @@ impl DataDir {
     /// [`Error::DataNotFound`].
     pub fn mnist_file(&self, name: &str) -> Result<PathBuf, Error> {
         let folder = Path::new("mnist");
-        self.find("MNIST", &[folder.join(format!("{name}.gz")), folder.join(name)], MNIST_ADVICE)
+        self.find("MNIST", &[folder.join(format!("{name}.gz")), folder.join(name)])
     }
 
     /// One half of MNIST: images of 28x28, labels from 0 to 9.
@@ -133,20 +138,16 @@ impl DataDir {
     }
 
     fn uci(&self, what: &'static str, file: &str, format: &TableFormat) -> Result<Table, Error> {
-        read_table(&self.find(what, &[Path::new("uci").join(file)], UCI_ADVICE)?, format)
+        read_table(&self.find(what, &[Path::new("uci").join(file)])?, format)
     }
 
     /// The first of `names` that is a file, folder by folder.
-    fn find(&self, what: &'static str, names: &[PathBuf], advice: &'static str) -> Result<PathBuf, Error> {
+    fn find(&self, what: &'static str, names: &[PathBuf]) -> Result<PathBuf, Error> {
         let looked: Vec<PathBuf> =
             self.places.iter().flat_map(|place| names.iter().map(|name| place.path.join(name))).collect();
         match looked.iter().find(|path| path.is_file()) {
             Some(path) => Ok(path.clone()),
-            None => Err(Error::DataNotFound { what, looked, advice }),
+            None => Err(Error::DataNotFound { what, looked }),
         }
     }
 }
-
-const MNIST_ADVICE: &str =
-    "name the folder above `mnist` with --data or GELU_DATA, or run `gelu data --download` to fetch it";
-const UCI_ADVICE: &str = "fetch the table from the UCI Machine Learning Repository, and name the folder above `uci` with --data or GELU_DATA";

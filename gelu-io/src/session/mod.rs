@@ -28,8 +28,8 @@ pub enum RunError<E: std::error::Error = SessionError> {
     #[error(transparent)]
     Peer(E),
     /// A message could not be decoded.
-    #[error("a message could not be decoded: {0}")]
-    Wire(WireError),
+    #[error("a message could not be decoded")]
+    Wire(#[source] WireError),
     /// The other side is gone.
     #[error(transparent)]
     Disconnected(#[from] Disconnected),

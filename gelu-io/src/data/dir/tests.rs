@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn an_explicit_folder_is_the_only_one() {
     let places = DataDir::with_environment(Some("here".into()), |_| Some("/elsewhere".into()));
-    assert_eq!(places.places(), [Place { path: "here".into(), origin: "--data" }]);
+    assert_eq!(places.places(), [Place { path: "here".into(), origin: "the caller" }]);
 }
 
 #[test]
@@ -26,13 +26,12 @@ fn then_the_variable_then_the_per_user_folder() {
 }
 
 #[test]
-fn missing_data_says_where_it_was_looked_for_and_what_to_do() {
+fn missing_data_says_where_it_was_looked_for() {
     let error = DataDir::locate(Some("nowhere".into())).mnist(Split::Test).unwrap_err();
     assert_eq!(
         error.to_string().replace('\\', "/"),
         "MNIST: expected nowhere/mnist/t10k-images-idx3-ubyte.gz or nowhere/mnist/t10k-images-idx3-ubyte, found \
-         none of them; name the folder above `mnist` with --data or GELU_DATA, or run `gelu data --download` to \
-         fetch it"
+         none of them"
     );
     let error = DataDir { places: Vec::new() }.iris().unwrap_err();
     assert!(error.to_string().contains("Iris"), "{error}");
