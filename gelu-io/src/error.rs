@@ -27,7 +27,7 @@ pub enum Error {
         found: u64,
     },
     /// A file goes on after the length its header declares.
-    #[error("{}: expected {expected} bytes, found more behind them", .path.display())]
+    #[error("{}: expected {expected} bytes, found more after them", .path.display())]
     Trailing {
         /// The file.
         path: PathBuf,

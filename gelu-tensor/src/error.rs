@@ -221,7 +221,7 @@ pub enum Error {
         found: String,
     },
     /// A tensor encrypted under another key.
-    #[error("ciphertexts under key {expected} expected, found some under key {found}")]
+    #[error("expected ciphertexts under key {expected}, found some under key {found}")]
     ForeignKey {
         /// The first bytes of the expected key's fingerprint, in hexadecimal.
         expected: String,

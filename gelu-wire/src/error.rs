@@ -51,10 +51,10 @@ pub enum WireError {
         problem: String,
     },
     /// Ciphertexts before a key has been agreed on.
-    #[error("ciphertexts came before a key was agreed on")]
+    #[error("ciphertexts arrived before a key was agreed on")]
     NoKey,
     /// Ciphertexts under another key.
-    #[error("ciphertexts under key {expected} expected, found some under key {found}")]
+    #[error("expected ciphertexts under key {expected}, found some under key {found}")]
     ForeignKey {
         /// The fingerprint of the session's key.
         expected: String,
