@@ -1,3 +1,5 @@
+//! How integers stand for reals, and what is public of integer weights: the facts from which slots and overflows follow.
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, LinearMap};
@@ -9,6 +11,17 @@ pub const MAX_BOUND: u64 = 1 << 61;
 /// value.
 ///
 /// Both are public facts that travel through the graph, so that an overflow is refused when a plan is made.
+///
+/// ```
+/// use gelu_tensor::{Format, WeightRange};
+///
+/// let pixels = Format::new(255, 8)?; // round(256 x), for x from 0 to 1
+/// let weights = WeightRange::signed(8, 7)?; // round(128 w), for w from -1 to below 1
+/// let sums = pixels.weighted_sum(weights, 25)?; // of a 5x5 kernel
+/// assert_eq!((sums.scale_bits(), sums.bound()), (15, 255 * 128 * 25));
+/// assert_eq!(sums.slot_bits(), 21);
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "RawFormat", into = "RawFormat")]
 pub struct Format {

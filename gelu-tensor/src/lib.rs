@@ -30,7 +30,7 @@
 //!
 //! // What the server has: two outputs, each a weighted sum of three inputs.
 //! let map = Arc::new(LinearMap::dense(images.shape(), 2)?);
-//! let range = WeightRange::signed(4, 0);
+//! let range = WeightRange::signed(4, 0)?;
 //! let weights = IntWeights::new(range, vec![1, 1, 1, 7, 0, -8])?;
 //!
 //! // A slot of a ciphertext is an image, and as wide as the sums need it.

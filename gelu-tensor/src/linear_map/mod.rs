@@ -40,6 +40,20 @@ pub struct MapEntry {
 /// outputs.
 ///
 /// No two rows give the same output; an output that no row gives is zero.
+///
+/// ```
+/// use gelu_tensor::{Filters, LinearMap, Window};
+///
+/// // Two 3x3 filters over an image of one channel and 5x5 pixels: one block with a column for each of 3x3 positions.
+/// let windows = Window::new([3, 3]).over([1, 5, 5])?;
+/// let map = LinearMap::convolution(&windows, Filters { count: 2, groups: 1 })?;
+/// assert_eq!((map.blocks().len(), map.columns(), map.weights()), (1, Some(9), 18));
+/// let sums = map.apply(&[1.0; 18], &[2.0; 25])?;
+/// assert_eq!(sums, [18.0; 18]);
+/// // The way back from errors of the output to errors of the input has the same weights.
+/// assert_eq!(map.transposed()?.output().dims(), [1, 5, 5]);
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearMap {
     input: Shape,
