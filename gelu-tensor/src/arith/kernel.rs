@@ -19,7 +19,7 @@ pub(super) trait Instructions {
 /// A backend with the constants of one modulus n. [`Ring`](super::Ring) calls it once for each batch.
 ///
 /// A residue has [`width`](Self::width) limbs in the backend's own form and stands for `(a + b n) / R mod n^2`. The R of a
-/// modulus is the square of that of a modulus with half as many bits. What has a body here is in terms of what has none; a
+/// modulus is no larger than the square of that of a modulus with half as many bits, and no smaller than that. What has a body here is in terms of what has none; a
 /// backend overrides it where it can do better.
 pub(super) trait Kernel: Send + Sync {
     /// Arithmetic on digits, which all backends share.
