@@ -101,6 +101,13 @@ pub(super) trait Kernel: Send + Sync {
         None
     }
 
+    /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R
+    /// (docs/arithmetic.md, section 2).
+    fn most_factored_rows(&self) -> usize {
+        let spare = self.radix_bits() - 64 * self.portable().modulus().len();
+        1 << spare.saturating_sub(1).min(31)
+    }
+
     /// Multiplies `x[i]` with entry `digit(row, i)` of each row, round by round, reading all entries.
     fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
         let mut factors = Zeroizing::new(vec![0; x.len()]);

@@ -44,22 +44,25 @@ fn write(mxcsr: u32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Runs something with other control bits.
+    pub(in super::super) fn with_control(bits: u32, run: impl FnOnce()) {
+        assert_eq!(read() & CONTROL, DEFAULT);
+        write(DEFAULT | bits);
+        run();
+        let after = read();
+        write(DEFAULT);
+        assert_eq!(after & CONTROL, DEFAULT | bits);
+    }
 
     #[test]
     fn what_was_found_is_put_back() {
-        assert_eq!(read() & CONTROL, DEFAULT);
         // Downwards, flush to zero.
-        let other = DEFAULT | 1 << 13 | 1 << 15;
-        write(other);
-        let inside = {
+        with_control(1 << 13 | 1 << 15, || {
             let _nearest = Nearest::new();
-            read()
-        };
-        let after = read();
-        write(DEFAULT);
-        assert_eq!(inside & CONTROL, DEFAULT);
-        assert_eq!(after & CONTROL, other);
+            assert_eq!(read() & CONTROL, DEFAULT);
+        });
     }
 }

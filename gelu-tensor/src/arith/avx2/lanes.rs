@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 /// Residues in a vector.
 pub(super) const LANES: usize = 4;
 
-/// `out[k]` takes limb k of each row, for as many limbs as `out` has: an even number.
+/// `out[k]` takes limb k of each row, for as many limbs as `out` has, but for the last of an odd number.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 pub(super) fn load<'a>(out: &mut [__m256d], row: impl Fn(usize) -> &'a [u64]) {
@@ -44,10 +44,31 @@ pub(super) fn store(rows: &mut [u64], width: usize, vectors: &[__m256d]) {
     }
 }
 
-/// The same number in all lanes, for each limb.
+/// The same with a digit for each row, which may have an odd number of limbs.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn broadcast(limbs: &[i64]) -> Vec<__m256d> {
-    limbs.iter().map(|&limb| _mm256_set1_pd(limb as f64)).collect()
+#[inline]
+pub(super) fn load_digit<'a>(out: &mut [__m256d], row: impl Fn(usize) -> &'a [u64]) {
+    load(out, &row);
+    if out.len() % 2 == 1 {
+        let [a, b, c, d]: [f64; LANES] =
+            core::array::from_fn(|lane| f64::from_bits(row(lane)[out.len() - 1]));
+        out[out.len() - 1] = _mm256_set_pd(d, c, b, a);
+    }
+}
+
+/// Limb k of one residue or digit in all lanes of `out[k]`.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) fn broadcast(out: &mut [__m256d], limbs: &[u64]) {
+    for (out, &limb) in out.iter_mut().zip(limbs) {
+        *out = _mm256_set1_pd(f64::from_bits(limb));
+    }
+}
+
+/// A limb in all lanes.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn in_all_lanes(limb: i64) -> __m256d {
+    _mm256_set1_pd(limb as f64)
 }
 
 #[cfg(test)]

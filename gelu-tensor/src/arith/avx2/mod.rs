@@ -6,26 +6,33 @@
 //!
 //! This folder and `ifma` are the only places in the project with `unsafe` code. Here it calls functions compiled for
 //! AVX2 and FMA, after [`Avx2::detect`] has found both; it loads and stores vectors from slices whose lengths it has
-//! checked; and it reads and sets the processor's rounding mode.
+//! checked; it calls functions in assembly on arrays whose types say how long they are; and it reads and sets the processor's
+//! rounding mode. (A test also reads vectors as arrays of their limbs.)
 
+mod assembly;
+mod comb;
+mod crt;
 mod digits;
 mod environment;
 mod kernels;
 mod lanes;
-mod product;
-mod sums;
+#[cfg(test)]
+mod tests;
 
 use core::arch::x86_64::__m256d;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use self::assembly::Modulus;
+use self::comb::SELECTED_TOGETHER;
+use self::crt::{Rows, combine_rows, project_rows};
 use self::digits::{Constants, to_signed, to_wide};
 use self::environment::Nearest;
 use self::kernels::Inverse;
-use self::product::Modulus;
 use super::kernel::{Instructions, Kernel};
-use super::operands::Factors;
+use super::operands::{Factors, Selection};
 use super::portable;
+use super::power::Exponent;
 
 /// Proof that this processor has AVX2 and FMA, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]
@@ -76,20 +83,15 @@ pub(super) struct Context {
     avx2: Avx2,
     portable: portable::Context,
     tiles: usize,
-    signed: Zeroizing<Vec<i64>>,
-    n: Vec<__m256d>,
-    k: Vec<__m256d>,
-    minus_k: Vec<__m256d>,
-    p: Vec<__m256d>,
+    /// n in signed limbs.
+    n: Zeroizing<Vec<i64>>,
+    /// What [`Modulus`] has, one after another.
+    constants: Zeroizing<Vec<__m256d>>,
     inverse: f64,
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.n.zeroize();
-        self.k.zeroize();
-        self.minus_k.zeroize();
-        self.p.zeroize();
         self.inverse.zeroize();
     }
 }
@@ -99,12 +101,13 @@ impl Context {
         // Five bits more than n has, in whole tiles: 14, 21, 35, 42, 63 or 84 limbs.
         let tiles = (64 * n.len() + 5).div_ceil(LIMB_BITS * TILE);
         let Constants { n: signed, k, p } = Constants::new(n, tiles * TILE);
-        let minus_k: Zeroizing<Vec<i64>> = Zeroizing::new(k.iter().map(|limb| -limb).collect());
+        let limbs = signed.iter().chain(p.iter()).copied().chain(k.iter().copied());
+        let limbs = limbs.chain(k.iter().map(|limb| -limb));
         // SAFETY: a safe function but for its target features, which the token proves.
-        let [n_lanes, k, minus_k, p] =
-            [&signed, &k, &minus_k, &p].map(|limbs| unsafe { lanes::broadcast(limbs) });
+        let constants = limbs.map(|limb| unsafe { lanes::in_all_lanes(limb) }).collect();
         let inverse = reciprocal(signed[top_limb(n.len())]);
-        Self { avx2, portable: portable::Context::new(n), tiles, signed, n: n_lanes, k, minus_k, p, inverse }
+        let portable = portable::Context::new(n);
+        Self { avx2, portable, tiles, n: signed, constants: Zeroizing::new(constants), inverse }
     }
 
     /// Limbs of one digit.
@@ -112,13 +115,11 @@ impl Context {
         self.tiles * TILE
     }
 
-    fn modulus<const N: usize>(&self) -> Modulus<'_, N> {
-        Modulus {
-            n: &self.n.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
-            k: &self.k.as_chunks::<TILE>().0[0],
-            minus_k: &self.minus_k.as_chunks::<TILE>().0[0],
-            p: &self.p.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
-        }
+    fn modulus<const N: usize>(&self) -> &Modulus<N> {
+        let constants: &[__m256d] = &self.constants[..size_of::<Modulus<N>>() / size_of::<__m256d>()];
+        // SAFETY: a modulus is vectors alone, as many as the slice has (slicing panics otherwise), in an order that its type
+        // fixes (repr(C)).
+        unsafe { &*constants.as_ptr().cast::<Modulus<N>>() }
     }
 
     fn inverse(&self) -> Inverse {
@@ -169,7 +170,7 @@ impl Kernel for Context {
     }
 
     fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
-        let n = (self.signed.as_slice(), self.portable.modulus());
+        let n = (self.n.as_slice(), self.portable.modulus());
         let mut digits = Zeroizing::new(vec![0; 2 * n.1.len()]);
         let (a, b) = digits.split_at_mut(n.1.len());
         let mut limbs = Zeroizing::new(residue.iter().map(|&bits| from_bits(bits)).collect::<Vec<i64>>());
@@ -198,17 +199,84 @@ impl Kernel for Context {
         for_tiles!(self, add(x, y, true));
     }
 
+    fn reduce(&self, x: &mut [u64]) {
+        for_tiles!(self, reduce(x));
+    }
+
     fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
-        let limbs = self.portable.modulus().len();
-        let mut factors = Zeroizing::new(Vec::with_capacity(x.len()));
-        let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
-        digits[0] = 1;
-        for m in m.chunks_exact(limbs) {
-            digits[limbs..].copy_from_slice(m);
-            factors.extend_from_slice(&self.encode_digits(&digits));
+        let mut signed = Zeroizing::new(Vec::with_capacity(x.len() / 2));
+        for m in m.chunks_exact(self.portable.modulus().len()) {
+            signed.extend(to_signed(m, self.limbs()).iter().map(|&limb| to_bits(limb)));
         }
-        self.mul(&mut factors, Factors::One(r));
-        self.mul(x, Factors::Each(&factors));
+        for_tiles!(self, mul_one_plus(x, &signed, r));
+    }
+
+    fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+        for_tiles!(self, power(x, exponent, one));
+    }
+
+    /// Limb by limb the limbs of all entries, so that permutations select one for each lane.
+    fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
+        let (width, entries) = (self.width(), table.len() / self.width());
+        let mut arranged = Zeroizing::new(vec![0; table.len()]);
+        for (entry, residue) in table.chunks_exact(width).enumerate() {
+            for (k, &limb) in residue.iter().enumerate() {
+                arranged[k * entries + entry] = limb;
+            }
+        }
+        arranged
+    }
+
+    /// As [`Ifma`](super::ifma) has them: pairs (a, s) with `a + b n = a (1 + n s / R)`.
+    fn factored(&self, residues: &[u64], inverses: &[u64]) -> Option<Zeroizing<Vec<u64>>> {
+        let (width, limbs) = (self.width(), self.limbs());
+        let mut factored = Zeroizing::new(vec![0; residues.len()]);
+        for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
+            factored[..limbs].copy_from_slice(&residue[limbs..]);
+        }
+        self.mul(&mut factored, Factors::Each(inverses));
+        for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
+            factored.copy_within(..limbs, limbs);
+            factored[..limbs].copy_from_slice(&residue[..limbs]);
+        }
+        Some(factored)
+    }
+
+    /// Any number: their sum is reduced on the way.
+    fn most_factored_rows(&self) -> usize {
+        usize::MAX
+    }
+
+    fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
+        for_tiles!(self, mul_selected(x, selection));
+    }
+
+    fn cut_bits(&self) -> usize {
+        self.radix_bits()
+    }
+
+    fn project(&self, (whole, residues): (&dyn Kernel, &[u64]), factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
+        let whole = Rows { limbs: residues, width: whole.width() };
+        let mut out = Zeroizing::new(vec![0; whole.count() * self.width()]);
+        match self.tiles {
+            2 => project::<2>(self, &mut out, whole, factors),
+            3 => project::<3>(self, &mut out, whole, factors),
+            5 => project::<5>(self, &mut out, whole, factors),
+            _ => project::<6>(self, &mut out, whole, factors),
+        }
+        out
+    }
+
+    fn combine(&self, parts: [(&dyn Kernel, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
+        let parts = parts.map(|(part, limbs)| Rows { limbs, width: part.width() });
+        let mut out = Zeroizing::new(vec![0; parts[0].count() * self.width()]);
+        match self.tiles {
+            3 => combine::<3, 2>(self, &mut out, parts, factors),
+            6 => combine::<6, 3>(self, &mut out, parts, factors),
+            9 => combine::<9, 5>(self, &mut out, parts, factors),
+            _ => combine::<12, 6>(self, &mut out, parts, factors),
+        }
+        out
     }
 }
 
@@ -241,7 +309,7 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
     };
     let _nearest = Nearest::new();
     // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::mul_rows(&modulus, x, steps, factor, width) };
+    unsafe { kernels::mul_rows(modulus, x, steps, factor, width) };
 }
 
 fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
@@ -249,7 +317,7 @@ fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
     let (modulus, width) = (context.modulus::<N>(), context.width());
     let _nearest = Nearest::new();
     // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::square_rows(&modulus, x, times, width) };
+    unsafe { kernels::square_rows(modulus, x, times, width) };
 }
 
 fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64], subtract: bool) {
@@ -257,5 +325,63 @@ fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64], subtract: bo
     let (modulus, width) = (context.modulus::<N>(), context.width());
     let _nearest = Nearest::new();
     // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::add_rows((&modulus, context.inverse()), x, y, subtract, width) };
+    unsafe { kernels::add_rows((modulus, context.inverse()), x, y, subtract, width) };
+}
+
+fn reduce<const N: usize>(context: &Context, x: &mut [u64]) {
+    let _: Avx2 = context.avx2;
+    let (modulus, width) = (context.modulus::<N>(), context.width());
+    let _nearest = Nearest::new();
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { kernels::reduce_rows(modulus, x, width) };
+}
+
+fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], r: &[u64]) {
+    let _: Avx2 = context.avx2;
+    let (modulus, width) = (context.modulus::<N>(), context.width());
+    let _nearest = Nearest::new();
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { kernels::mul_one_plus_rows((modulus, context.inverse()), x, m, r, width) };
+}
+
+fn power<const N: usize>(context: &Context, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+    let _: Avx2 = context.avx2;
+    let (modulus, width) = (context.modulus::<N>(), context.width());
+    let digits: Zeroizing<Vec<u64>> = Zeroizing::new(exponent.digits_from_top(POWER_WINDOW).collect());
+    let _nearest = Nearest::new();
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { kernels::power_rows(modulus, x, &digits, one, width) };
+}
+
+fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Selection<'_>) {
+    let _: Avx2 = context.avx2;
+    let (modulus, width) = (context.modulus::<N>(), context.width());
+    let _nearest = Nearest::new();
+    for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
+        let digit = |row: usize, residue: usize| (selection.digit)(row, part * SELECTED_TOGETHER + residue);
+        let selection = Selection { digit: &digit, ..selection };
+        // SAFETY: a safe function but for its target features, which the context's token proves.
+        unsafe { comb::mul_selected((modulus, context.inverse()), x, selection, width) };
+    }
+}
+
+fn project<const N: usize>(context: &Context, out: &mut [u64], whole: Rows<'_>, factors: [&[u64]; 4]) {
+    let _: Avx2 = context.avx2;
+    let (modulus, width) = (context.modulus::<N>(), context.width());
+    let _nearest = Nearest::new();
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { project_rows((modulus, context.inverse()), out, width, whole, factors) };
+}
+
+fn combine<const N: usize, const M: usize>(
+    context: &Context,
+    out: &mut [u64],
+    parts: [Rows<'_>; 2],
+    factors: [&[u64]; 4],
+) {
+    let _: Avx2 = context.avx2;
+    let (modulus, width) = (context.modulus::<N>(), context.width());
+    let _nearest = Nearest::new();
+    // SAFETY: a safe function but for its target features, which the context's token proves.
+    unsafe { combine_rows::<N, M>(modulus, out, width, parts, factors) };
 }
