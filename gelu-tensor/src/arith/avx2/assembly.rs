@@ -298,3 +298,20 @@ functions! {
     combine_9: "gelu_combine 9, 5";
     combine_12: "gelu_combine 12, 6";
 }
+
+/// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone; how many
+/// multiply-adds: two for each product of four limbs.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn multiply_add_chains() -> usize {
+    const TURNS: usize = 50_000;
+    // SAFETY: the function touches no memory, and the processor has AVX2 and FMA, as this function's target features say.
+    unsafe { chains(TURNS, 0.75) };
+    2 * TURNS * TILE
+}
+
+/// # Safety
+/// The processor must have AVX2 and FMA.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn chains(turns: usize, limb: f64) {
+    naked_asm!(include_str!("tile.s"), "gelu_chains", "ret");
+}

@@ -1,7 +1,6 @@
 //! Batches of residues, four at a time.
 
 use core::arch::x86_64::*;
-use core::hint::black_box;
 
 use zeroize::Zeroizing;
 
@@ -239,22 +238,4 @@ pub(super) fn vectors<const N: usize>(lanes: &mut Lanes<N>) -> &mut [__m256d] {
 #[inline]
 pub(super) fn zero_lanes<const N: usize>() -> Lanes<N> {
     [[[_mm256_setzero_pd(); TILE]; N]; 2]
-}
-
-/// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone; how many
-/// multiply-adds: two for each product of four limbs.
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn multiply_add_chains() -> usize {
-    const TURNS: usize = 50_000;
-    let [x, y] = [0.75, 0.5].map(|limb| _mm256_set1_pd(black_box(limb)));
-    let mut sums = [[_mm256_setzero_pd(); 2]; 6];
-    for _ in 0..TURNS {
-        for [high, low] in &mut sums {
-            let sum = _mm256_fmadd_pd(x, y, *high);
-            *low = _mm256_add_pd(*low, _mm256_fmadd_pd(x, y, _mm256_sub_pd(*high, sum)));
-            *high = sum;
-        }
-    }
-    black_box(sums);
-    2 * TURNS * sums.len()
 }

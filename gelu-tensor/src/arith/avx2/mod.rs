@@ -52,7 +52,7 @@ impl Instructions for Avx2 {
 
     fn multiply_chains(&self) -> usize {
         // SAFETY: a safe function but for its target features, which the token proves.
-        unsafe { kernels::multiply_add_chains() }
+        unsafe { assembly::multiply_add_chains() }
     }
 }
 

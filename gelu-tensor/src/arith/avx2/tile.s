@@ -161,6 +161,34 @@
     vmovapd [rax + 32 * \s], ymm15
 .endm
 
+# A product of limbs as in a column, without memory: how fast products can be at most.
+.macro gelu_chain s, low
+    vmovapd ymm15, ymm\s
+    vfmadd231pd ymm\s, ymm14, ymm14
+    vsubpd ymm15, ymm15, ymm\s
+    vfmadd231pd ymm15, ymm14, ymm14
+    vaddpd ymm\low, ymm\low, ymm15
+.endm
+
+# Seven at a time, as often as rdi says, with a number in xmm0.
+.macro gelu_chains
+    vbroadcastsd ymm14, xmm0
+    gelu_each gelu_zero
+2:
+    gelu_each gelu_chain
+    gelu_each gelu_chain
+    gelu_each gelu_chain
+    gelu_each gelu_chain
+    sub rdi, 4
+    ja 2b
+    vzeroupper
+.endm
+
+.macro gelu_zero s, low
+    vxorpd xmm\s, xmm\s, xmm\s
+    vxorpd xmm\low, xmm\low, xmm\low
+.endm
+
 # The columns as limbs to rax, with the carry at rcx, and the constants for as many takings as there were at r11.
 .macro gelu_settle
     vmovdqa ymm14, [rcx]
