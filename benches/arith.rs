@@ -1,4 +1,4 @@
-//! One product and one squaring mod n^2, against num-bigint in the same run.
+//! One product and one squaring mod n^2 on every backend of the machine, against num-bigint in the same run.
 //!
 //! `cargo bench --bench arith`; times are for a batch of 64, so that the throughput is what counts.
 
@@ -8,15 +8,12 @@
     reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
 )]
 
-#[path = "../tests/common/backend.rs"]
-mod backend;
-
 use std::hint::black_box;
 use std::time::Duration;
 
-use backend::backend;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
+use gelu_net::tensor::Backend;
 use gelu_net::tensor::hazmat::{self, Residues};
 use gelu_net::tensor::paillier::Randomizer;
 use num_bigint::BigUint;
@@ -38,19 +35,23 @@ fn arithmetic(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     for size in [KeyBits::Bits1024, KeyBits::Bits2048, KeyBits::Bits3072] {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let key = SecretKey::generate(size, &mut rng).unwrap().on(backend()).unwrap();
+        let mut key = SecretKey::generate(size, &mut rng).unwrap();
+        let bits = size.bits();
+        for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+            key = key.on(backend).unwrap();
+            let public = key.public_key();
+            let [mut x, y] = [(); 2].map(|()| key.randomizers(&mut rng, BATCH));
+            group.bench_function(BenchmarkId::new(format!("product/{backend}"), bits), |b| {
+                b.iter(|| hazmat::multiply(public, black_box(&mut x), &y));
+            });
+            group.bench_function(BenchmarkId::new(format!("square/{backend}"), bits), |b| {
+                b.iter(|| hazmat::square(public, black_box(&mut x), 1));
+            });
+        }
         let public = key.public_key();
-        let [mut x, y] = [(); 2].map(|()| key.randomizers(&mut rng, BATCH));
-        let [big_x, big_y] = [&x, &y].map(|residues| numbers(public, residues));
+        let [big_x, big_y] = [(); 2].map(|()| numbers(public, &key.randomizers(&mut rng, BATCH)));
         let n = BigUint::from_bytes_le(&public.n_le_bytes());
         let square = &n * &n;
-        let bits = size.bits();
-        group.bench_function(BenchmarkId::new(format!("product/{}", public.backend()), bits), |b| {
-            b.iter(|| hazmat::multiply(public, black_box(&mut x), &y));
-        });
-        group.bench_function(BenchmarkId::new(format!("square/{}", public.backend()), bits), |b| {
-            b.iter(|| hazmat::square(public, black_box(&mut x), 1));
-        });
         group.bench_function(BenchmarkId::new("product/num-bigint", bits), |b| {
             b.iter(|| {
                 for (x, y) in big_x.iter().zip(&big_y) {

@@ -124,7 +124,9 @@ pub enum Error {
         odd: bool,
     },
     /// A backend that does not exist, that this machine does not have, or that is another one than a key's.
-    #[error("backend: expected portable or, where the machine and the key have it, ifma, found `{wanted}`")]
+    #[error(
+        "backend: expected portable or, where the machine and the key have them, avx2 or ifma, found `{wanted}`"
+    )]
     Backend {
         /// Its name.
         wanted: String,

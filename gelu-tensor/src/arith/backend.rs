@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::ifma::Ifma;
 use super::kernel::{Instructions, Kernel};
 use super::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, ifma::Ifma};
 use crate::Error;
 
 /// Who does the arithmetic. All give the same results.
@@ -14,6 +15,8 @@ use crate::Error;
 pub enum Backend {
     /// 64-bit limbs and 128-bit products, on any machine.
     Portable,
+    /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
+    Avx2,
     /// AVX-512 IFMA: eight residues at a time in limbs of 52 bits, on x86-64 processors that have it.
     Ifma,
 }
@@ -31,7 +34,7 @@ pub const MAX_LANES: usize = {
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 2] = [Self::Portable, Self::Ifma];
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Ifma];
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
@@ -49,6 +52,7 @@ impl Backend {
     pub const fn lanes(self) -> usize {
         match self {
             Self::Portable => 1,
+            Self::Avx2 => 4,
             Self::Ifma => 8,
         }
     }
@@ -57,6 +61,7 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Avx2 => "avx2",
             Self::Ifma => "ifma",
         }
     }
@@ -69,10 +74,12 @@ impl Backend {
     }
 
     /// Returns the multiplications of one product mod n^2, for n of `bits` bits: 5 L^2 of limbs of 64 bits, or 10 L^2
-    /// multiply-adds of limbs of 52 bits (20 for every 1,024 bits of n) for eight products.
+    /// multiply-adds, for four products of limbs of 49 bits (21 for every 1,024 bits of n), or for eight of limbs of 52
+    /// bits (20 for every 1,024 bits).
     pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
             Self::Portable => 5.0 * (bits as f64 / 64.0).powi(2),
+            Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / 4.0,
             Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / 8.0,
         }
     }
@@ -80,7 +87,12 @@ impl Backend {
     fn instructions(self) -> Option<Box<dyn Instructions>> {
         match self {
             Self::Portable => Some(Box::new(Portable)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2::detect().map(|avx2| Box::new(avx2) as _),
+            #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Ifma => None,
         }
     }
 

@@ -31,9 +31,10 @@ impl Crt {
         whole.sub_assign(&mut second_idempotent, first_idempotent);
         let mut idempotents = whole.empty(4);
         for (part, idempotent) in parts.into_iter().zip([first_idempotent, &second_idempotent]) {
-            // R mod n^2 is the square of R mod p^2: half the limbs.
+            // R of n over R of p, which is R of p where that is half as long.
             let mut factor = idempotent.clone();
-            whole.mul_assign(&mut factor, &whole.power_of_two(part.kernel().radix_bits()));
+            let excess = whole.kernel().radix_bits() - part.kernel().radix_bits();
+            whole.mul_assign(&mut factor, &whole.power_of_two(excess));
             idempotents.append(&factor);
             let mut prime = part.modulus().to_vec();
             prime.resize(whole.limbs(), 0);
@@ -42,8 +43,10 @@ impl Crt {
         }
         let projection = |part: &Ring| {
             let kernel = part.kernel();
-            let mut factors = part.ones(1);
-            factors.append(&part.power_of_two(kernel.cut_bits()));
+            // The square of p's R over n's R, which is 1 where p's R is half as long.
+            let excess = 2 * kernel.radix_bits() - whole.kernel().radix_bits();
+            let mut factors = part.power_of_two(excess);
+            factors.append(&part.power_of_two(excess + kernel.cut_bits()));
             let mut multiples = factors.clone();
             let modulus = part.lift(whole.modulus(), 1);
             part.mul_assign(&mut multiples, &modulus.gather([0, 0]));

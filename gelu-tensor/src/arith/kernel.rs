@@ -19,7 +19,7 @@ pub(super) trait Instructions {
 /// A backend with the constants of one modulus n. [`Ring`](super::Ring) calls it once for each batch.
 ///
 /// A residue has [`width`](Self::width) limbs in the backend's own form and stands for `(a + b n) / R mod n^2`. The R of a
-/// modulus is the square of that of a modulus with half as many bits. What has a body here is in terms of what has none; a
+/// modulus is no larger than the square of that of a modulus with half as many bits, and no smaller than that. What has a body here is in terms of what has none; a
 /// backend overrides it where it can do better.
 pub(super) trait Kernel: Send + Sync {
     /// Arithmetic on digits, which all backends share.
@@ -99,6 +99,13 @@ pub(super) trait Kernel: Send + Sync {
     /// Residues in a form that makes products with them cheaper, given their inverses; `None` where there is none.
     fn factored(&self, _residues: &[u64], _inverses: &[u64]) -> Option<Zeroizing<Vec<u64>>> {
         None
+    }
+
+    /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R
+    /// (docs/arithmetic.md, section 2).
+    fn most_factored_rows(&self) -> usize {
+        let spare = self.radix_bits() - 64 * self.portable().modulus().len();
+        1 << spare.saturating_sub(1).min(31)
     }
 
     /// Multiplies `x[i]` with entry `digit(row, i)` of each row, round by round, reading all entries.

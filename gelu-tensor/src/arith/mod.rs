@@ -4,22 +4,15 @@
 //! Products keep that form, so a ciphertext is converted only when it is decoded and encoded. Everything is constant-time in the values of the
 //! residues unless its name says `_vartime`.
 
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // see its documentation
+mod avx2;
 mod backend;
 mod comb;
 mod crt;
 #[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)] // the one place for it: see its documentation
+#[allow(unsafe_code)] // see its documentation
 mod ifma;
-#[cfg(not(target_arch = "x86_64"))]
-mod ifma {
-    pub(super) enum Ifma {}
-
-    impl Ifma {
-        pub(super) fn detect() -> Option<super::portable::Portable> {
-            None
-        }
-    }
-}
 mod inverse;
 mod kernel;
 pub(crate) mod limbs;

@@ -221,11 +221,9 @@ impl Ring {
         self.0.kernel.factored(residues.limbs(), inverses.limbs()).map(|limbs| self.residues_of(&limbs))
     }
 
-    /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R
-    /// (docs/arithmetic.md, section 2).
+    /// The most rows in factored form that may be multiplied up.
     pub(super) fn most_factored_rows(&self) -> usize {
-        let spare = self.0.kernel.radix_bits() - 64 * self.limbs();
-        1 << spare.saturating_sub(1).min(31)
+        self.0.kernel.most_factored_rows()
     }
 
     /// Multiplies `x[i]` with entry `digit(row, i)` of each of the rows, which are arranged for selection and may be
