@@ -152,7 +152,7 @@ fn the_demo_shows_digits_and_table_in_the_terminal() {
     let shown = String::from_utf8(output.stdout).unwrap();
     expect(
         &shown,
-        &["conv1+pool1", "fc3", "ciphertext", "plaintext", "products", "of 10 right", "digits.png"],
+        &["conv1+pool1", "fc3", "ciphertext", "plaintext", "products", "of 10 correct", "digits.png"],
     );
     expect(&String::from_utf8(output.stderr).unwrap(), &["keys of 1024 bits are for tests"]);
 }

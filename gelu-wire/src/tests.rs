@@ -276,7 +276,8 @@ fn absurd_descriptions_are_refused_or_are_others() {
             }
         }
     }
-    assert!(refused > 50, "{refused} of {count}");
+    // Others are refused as they are decoded.
+    assert!(refused > 30, "{refused} of {count}");
 }
 
 /// So do those of positions: neither side takes a tensor of another place.

@@ -177,7 +177,7 @@ fn resnet20_has_a_segment_for_each_layer() {
     );
     let again = Plan::new(plan.description().clone(), plan.key()).unwrap();
     assert_same(&again, &plan);
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -510,7 +510,7 @@ fn chains_that_are_too_large_are_refused_by_name() {
         matches!(&found, PlanError::Numbers { name, source: Error::Limit { .. } } if name == "wide"),
         "{found}"
     );
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 /// A sum of a sum of a sum, each of two, would be of millions of terms.
@@ -529,7 +529,7 @@ fn sums_of_sums_do_not_grow_without_end() {
     let expected = model.logits(array![[0.5, 0.25]].view()).unwrap();
     let close = |(a, b): (&f64, &f32)| (a / f64::from(*b) - 1.0).abs() < 0.05;
     assert!(outcome.logits.iter().zip(&expected).all(close), "{:?} {expected:?}", outcome.logits);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 /// Everything about two plans that anybody can see or that a run depends on.
@@ -939,7 +939,7 @@ fn no_number_of_a_description_can_make_a_plan_panic() {
         let description: Description = serde_json::from_value(value).ok()?;
         let start = Instant::now();
         let plan = Plan::new(description, KeyBits::Bits1024.into());
-        assert!(start.elapsed() < Duration::from_secs(20), "{path} {extreme}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "{path} {extreme}: {:?}", start.elapsed());
         plan.ok().map(|plan| check_plan(&plan))
     };
     let made = cases.into_iter().filter_map(made).count();

