@@ -120,6 +120,32 @@ fn integers_of_four_runs_are_reduced() {
     }
 }
 
+/// Vectors that are not full do what full ones do, and touch nothing beyond.
+#[test]
+fn batches_of_all_lengths_are_parts_of_longer_ones() {
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    for (n, ring) in rings(MODULUS_BITS.map(|bits| random_modulus(&mut rng, bits))) {
+        let x: Vec<BigUint> = (0..2).flat_map(|_| values(&mut rng, &n)).take(17).collect();
+        let y: Vec<BigUint> = x.iter().rev().cloned().collect();
+        let m: Vec<u64> = y.iter().flat_map(|y| from_biguint(&(y % &n), ring.limbs())).collect();
+        let exponent = Exponent::new(vec![0xFEDC_BA98_7654_3210]);
+        let work = |count: usize| {
+            let mut out = lift(&ring, &x[..count]);
+            let y = lift(&ring, &y[..count]);
+            ring.add_assign(&mut out, &y);
+            ring.mul_assign(&mut out, &y);
+            ring.sub_assign(&mut out, &y);
+            ring.square_assign(&mut out, 2);
+            ring.mul_assign_one_plus(&mut out, &m[..count * ring.limbs()]);
+            lower(&ring, &ring.power(&out, &exponent))
+        };
+        let all = work(17);
+        for count in 0..17 {
+            assert_eq!(work(count), all[..count], "{count} residues, {}", ring.backend());
+        }
+    }
+}
+
 /// Factors of every size with their top two bits set, the smallest and the largest that are coprime, and random ones:
 /// what is computed mod the squares of both holds mod the square of their product.
 #[test]

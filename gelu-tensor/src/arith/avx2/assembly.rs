@@ -231,6 +231,8 @@ routines! {
 /// Functions that go through all windows of a sum.
 macro_rules! functions {
     ($($name:ident: $text:literal;)*) => { $(
+        /// # Safety
+        /// The processor must have AVX2 and FMA, the pointers what [`Sums`] says of the function, aligned as vectors are.
         #[unsafe(naked)]
         unsafe extern "sysv64" fn $name(
             work: *mut __m256d,

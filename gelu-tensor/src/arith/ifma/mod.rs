@@ -10,7 +10,7 @@
 //! The limbs of V are stored redundantly, each at least 2^52 - 1, so that `V - m` needs no borrow. A 64-bit
 //! accumulator takes `6 L <= 480` halves of limb products, each below 2^52, without a carry in between.
 //!
-//! This folder is the only place in the project with `unsafe` code. It does two things: it calls functions compiled
+//! This folder and `avx2` are the only places in the project with `unsafe` code. This one does two things: it calls functions compiled
 //! for AVX-512 IFMA, after [`Ifma::detect`] has found it, and it loads and stores vectors from slices whose lengths it
 //! has checked. The functions called are safe in every other respect: wrong lengths make them panic or give wrong
 //! numbers, and never touch other memory. (A test also reads vectors as arrays of their limbs.)
