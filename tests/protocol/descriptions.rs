@@ -95,7 +95,11 @@ fn the_client_refuses_a_graph_that_does_not_hold_together() {
         (&chain, |graph| graph["input"] = json!([0]), "model input"),
         (&chain, |graph| graph["input"] = json!([5, 5]), "model input"),
         (&chain, |graph| graph["input"] = json!([u64::MAX]), "elements of values in all nodes"),
-        (&chain, |graph| graph["nodes"][0]["op"]["linear"]["dense"]["out_features"] = json!(0), "expected at least 1"),
+        (
+            &chain,
+            |graph| graph["nodes"][0]["op"]["linear"]["dense"]["out_features"] = json!(0),
+            "expected at least 1",
+        ),
         (
             &chain,
             |graph| graph["nodes"][0]["op"]["linear"]["dense"]["out_features"] = json!(1u64 << 40),
