@@ -221,7 +221,7 @@ fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::err
 /// The files that declare errors, with how many attributes each has that are not of these lists.
 const SOURCES: [&str; 13] = [
     include_str!("../gelu-tensor/src/error.rs"),
-    include_str!("../gelu-models/src/graph.rs"),
+    include_str!("../gelu-models/src/graph/error.rs"),
     include_str!("../gelu-models/src/plan/error.rs"),
     include_str!("../gelu-models/src/infer/mod.rs"),
     include_str!("../gelu-models/src/peer/error.rs"),

@@ -12,6 +12,7 @@ mod ledger;
 mod message;
 mod paper;
 mod participant;
+mod pass;
 mod plan;
 mod samples;
 mod server;

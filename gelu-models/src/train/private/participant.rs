@@ -5,13 +5,13 @@ use std::sync::Arc;
 use gelu_layers::cross_entropy;
 use gelu_tensor::UpdateLayout;
 use ndarray::Array2;
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
+use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::coordinator::MOST_RATE;
+use super::pass::{Pass, round_stochastically};
 use super::{Grant, PrivateError, Samples, TrainPlan};
-use crate::ValueId;
 use crate::plan::{Functions, Step, compute, gradients_of};
 
 /// What determines a client's part of a run, besides its data.
@@ -81,45 +81,6 @@ struct Iteration {
     pass: Pass,
     rng: ChaCha8Rng,
     gradient: Vec<f64>,
-}
-
-/// One batch on its way, there and back.
-#[derive(Default)]
-struct Pass {
-    labels: Vec<usize>,
-    /// The values of the graph that are known.
-    values: Vec<Option<Zeroizing<Vec<f64>>>>,
-    /// What went up for each segment.
-    inputs: Vec<Vec<Zeroizing<Vec<i64>>>>,
-    /// Errors of the values that are known.
-    errors: Vec<Option<Zeroizing<Vec<f64>>>>,
-    /// The next step forward, or one more than the next one back.
-    at: usize,
-    /// The terms of the present segment that errors are yet to go back through, and these errors as integers.
-    terms: Vec<usize>,
-    quantized: Zeroizing<Vec<i64>>,
-}
-
-impl Pass {
-    fn read(&self, values: &[ValueId]) -> Result<Vec<&[f64]>, PrivateError> {
-        let read = |value: &ValueId| self.values[value.index()].as_ref().map(|value| &value[..]);
-        let read = |value| read(value).ok_or(PrivateError::Bug("a value is read before it is known"));
-        values.iter().map(read).collect()
-    }
-
-    /// Adds to the errors of a value.
-    fn add_errors(&mut self, value: ValueId, errors: Vec<f64>) {
-        match &mut self.errors[value.index()] {
-            Some(sum) => sum.iter_mut().zip(&errors).for_each(|(sum, error)| *sum += error),
-            none => *none = Some(Zeroizing::new(errors)),
-        }
-    }
-
-    /// The errors of a value, zeros if nothing that the loss depends on has read it.
-    fn take_errors(&mut self, value: ValueId) -> Zeroizing<Vec<f64>> {
-        let elements = self.values[value.index()].as_ref().map_or(0, |value| value.len());
-        self.errors[value.index()].take().unwrap_or_else(|| Zeroizing::new(vec![0.0; elements]))
-    }
 }
 
 impl Participant {
@@ -414,21 +375,4 @@ fn has_room(plan: &TrainPlan, grant: &Grant, totals: &[i64]) -> bool {
         let largest = segment.largest(&magnitudes, plan.numbers());
         largest.is_ok_and(|growth| growth.iter().zip(room).all(|(growth, room)| growth < room))
     })
-}
-
-/// Rounds up or down at random, so that the mean is the number itself; clamps to `limit` and counts. `None` where a
-/// number is not finite.
-fn round_stochastically(
-    reals: impl Iterator<Item = f64>,
-    limit: f64,
-    rng: &mut ChaCha8Rng,
-) -> Option<(Vec<i64>, u64)> {
-    let mut clamped = 0;
-    let round = |x: f64| {
-        let rounded = (x + rng.random::<f64>()).floor();
-        clamped += u64::from(rounded.abs() > limit);
-        rounded.is_finite().then(|| rounded.clamp(-limit, limit) as i64)
-    };
-    let values: Option<Vec<i64>> = reals.map(round).collect();
-    Some((values?, clamped))
 }
