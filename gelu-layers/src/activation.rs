@@ -8,6 +8,14 @@ use serde::{Deserialize, Serialize};
 mod tests;
 
 /// A function of one number, applied to every element. It is computed in the clear, by the owner of the data.
+///
+/// ```
+/// use gelu_layers::Activation;
+///
+/// let relu: Activation = "relu".parse()?;
+/// assert_eq!((relu.apply(-1.5), relu.derivative(2.0)), (0.0, 1.0));
+/// # Ok::<(), gelu_layers::UnknownActivation>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Activation {

@@ -14,6 +14,18 @@ mod tests;
 /// A step between two linear layers, which the owner of the data computes in the clear.
 ///
 /// Values are batches of images one after another, each in row-major order (channel first).
+///
+/// ```
+/// use gelu_layers::ClientOp;
+/// use gelu_tensor::{Shape, Window};
+///
+/// let pool = ClientOp::MaxPool2d(Window::new([2, 2]).with_stride([2, 2]));
+/// let image = Shape::from([1, 2, 4]);
+/// assert_eq!(pool.output_shape(&[&image])?, Shape::from([1, 1, 2]));
+/// let pooled = pool.forward(&[&image], &[&[1.0, 5.0, 2.0, 0.0, 3.0, -1.0, 7.0, 4.0]])?;
+/// assert_eq!(pooled, [5.0, 7.0]);
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ClientOp {

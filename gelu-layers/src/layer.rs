@@ -70,6 +70,19 @@ pub struct Gradients {
 /// server runs.
 ///
 /// Batches are `[images, elements]`, elements row-major and channel first.
+///
+/// ```
+/// use gelu_layers::{Conv2dConfig, LinearConfig, LinearLayer, Mode};
+/// use gelu_tensor::Shape;
+/// use ndarray::Array2;
+///
+/// let config = LinearConfig::Conv2d(Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]));
+/// let mut conv = LinearLayer::new(config, &Shape::from([1, 4, 4]))?;
+/// conv.parameters_mut().bias[1] = 0.5; // weights are zero so far
+/// let output = conv.forward(Array2::ones((1, 16)).view(), Mode::Inference)?; // [images, 2 * 4 * 4]
+/// assert_eq!((output[[0, 0]], output[[0, 31]]), (0.0, 0.5));
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LinearLayer {
     config: LinearConfig,

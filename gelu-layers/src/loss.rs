@@ -16,7 +16,15 @@ pub struct CrossEntropy {
     pub correct: usize,
 }
 
-/// Cross-entropy between the softmax of `logits` (`[images, classes]`) and the labels, one an image.
+/// Cross-entropy between the softmax of `logits` (`[images, classes]`) and the labels, one for each image.
+///
+/// ```
+/// use ndarray::array;
+///
+/// let two = gelu_layers::cross_entropy(array![[0.0, 0.0], [3.0, -3.0]].view(), &[1, 0])?;
+/// assert!((two.loss - 0.6956).abs() < 1e-3); // ln 2 and ln(1 + e^-6)
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Count`] when there is not one label for each sample; [`Error::Limit`] when a label is no class.

@@ -14,6 +14,14 @@ use crate::inputs::flat;
 
 /// Largest magnitudes seen while a model ran on calibration data, by the name of the node that made the values (`input`
 /// for the model's input): what a fixed-point plan needs to place the binary point. As JSON it travels with the weights.
+///
+/// ```
+/// use gelu_models::Ranges;
+///
+/// let mut ranges: Ranges = [("input", 1.0), ("relu1", 3.5)].into_iter().collect();
+/// ranges.widen(2.0);
+/// assert_eq!(ranges.get("relu1"), Some(7.0));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ranges(BTreeMap<String, f32>);

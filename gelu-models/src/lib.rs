@@ -1,5 +1,14 @@
 //! Graphs and conversations: the model builder, training in the clear, plans and private sessions without I/O.
 //!
+//! | to | take |
+//! |---|---|
+//! | build a network | [`ModelBuilder`], or one of the [`zoo`] |
+//! | give it weights and ranges | [`Model::load`], [`Model::calibrate`] |
+//! | know what it costs on ciphertexts, and run it on the same integers in the clear | [`Model::compile`], [`plan`] |
+//! | run it privately, one side or both | [`infer::Client`], [`infer::Server`] |
+//! | train it in the clear, or privately | [`train`], [`train::private`] |
+//! | carry messages between the sides | [`peer::Peer`] |
+//!
 //! ```
 //! use gelu_layers::Conv2dConfig;
 //! use gelu_models::ModelBuilder;

@@ -13,6 +13,27 @@ use crate::{Graph, GraphError, Node, Op, Ranges, ValueId};
 
 /// A network with its weights, made by a [`ModelBuilder`](crate::ModelBuilder) or of a [`Graph`].
 ///
+/// ```
+/// use gelu_layers::Initializer;
+/// use gelu_models::zoo;
+/// use gelu_models::plan::PlanOptions;
+/// use ndarray::Array4;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let mut model = zoo::lenet5()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1)); // or `load` trained weights
+/// let images = Array4::from_elem((2, 1, 28, 28), 0.5_f32);
+/// model.calibrate(images.view())?;
+/// let floats = model.logits(images.view())?;
+///
+/// // What a server would run on ciphertexts gives nearly the same, in fixed point.
+/// let program = model.compile(&PlanOptions { batch: 2, ..PlanOptions::default() })?;
+/// assert_eq!(program.plan().segments().len(), 5);
+/// let integers = program.run_clear(images.view())?;
+/// assert!((integers.logits[[0, 0]] - f64::from(floats[[0, 0]])).abs() < 0.05);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Its methods stand where they belong: loading in `load.rs`, ranges in `calibrate.rs`, input normalization in
 /// `normalize.rs`, plans in `plan/program.rs`.
 #[derive(Clone, Debug)]

@@ -7,6 +7,16 @@ use gelu_tensor::Shape;
 /// Named tensors of a trained model, with PyTorch's names (`conv1.weight`, `fc1.bias`), shapes and layout.
 ///
 /// Reading and writing files is gelu-io's part.
+///
+/// ```
+/// use gelu_models::{WeightTensor, Weights};
+///
+/// let mut weights = Weights::default();
+/// let bias = WeightTensor::new([2].into(), vec![0.5, -0.5])?;
+/// weights.tensors.insert("fc1.bias".to_owned(), bias);
+/// assert!(WeightTensor::new([3].into(), vec![0.5, -0.5]).is_err());
+/// # Ok::<(), gelu_tensor::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
     /// Tensors by name.
