@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use common::networks::randomize;
-use common::{KEY, key, key_of, options};
+use common::{KEY, backend, key, key_of, options};
 use gelu_net::io::session::{ClientSession, RunError, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::models::infer::{Client, Event, Message, Server};
@@ -62,6 +62,11 @@ fn branched() -> Arc<ServerModel> {
     Arc::new(ServerModel::new(model, options()))
 }
 
+/// The server's side, on the backend of these tests.
+fn serving(model: &Arc<ServerModel>) -> Server {
+    Server::new(Arc::clone(model)).on(backend())
+}
+
 fn images(count: usize) -> Array2<f32> {
     Array2::from_shape_fn((count, 5), |(i, j)| (i * 5 + j) as f32 / 20.0)
 }
@@ -91,7 +96,7 @@ fn take(server: &mut Server, message: Message) {
 /// Both sides after the server has accepted; no batch was started.
 fn opened(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: u32) -> (Server, Client) {
     let rng = &mut rng();
-    let (mut server, mut client) = (Server::new(Arc::clone(model)), Client::new(Arc::clone(key), batch));
+    let (mut server, mut client) = (serving(model), Client::new(Arc::clone(key), batch));
     server.handle(client.next_message(rng).unwrap().unwrap(), rng).unwrap();
     let event = client.handle(server.next_message(rng).unwrap().unwrap(), rng).unwrap();
     assert!(matches!(event, Some(Event::Ready)));
@@ -113,7 +118,7 @@ impl Remote {
     fn seeded(seed: u64) -> Self {
         let (end, theirs) = InProcess::pair();
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let server = thread::spawn(move || serve(&theirs, Server::new(chain(5)), &mut rng).1);
+        let server = thread::spawn(move || serve(&theirs, serving(&chain(5)), &mut rng).1);
         Self { end, server }
     }
 
@@ -616,7 +621,7 @@ fn client_on(tamper: impl FnOnce(&Message, &Message) -> Vec<Vec<u8>> + Send, tol
     thread::scope(|scope| {
         let serving = scope.spawn(move || {
             let rng = &mut rng();
-            let mut server = Server::new(chain(5));
+            let mut server = serving(&chain(5));
             let receive = |server: &Server| {
                 decode_message(&server_end.receive().unwrap(), server.key(), Limits::default()).unwrap()
             };
@@ -754,7 +759,7 @@ fn the_client_refuses_random_factors_outside_its_keys_group() {
 /// All that is said in a session of two batches, by the client and by the server, in chunks of one ciphertext.
 fn recorded() -> [Vec<Message>; 2] {
     let rng = &mut rng();
-    let (mut server, mut client) = (Server::new(branched()), client(1));
+    let (mut server, mut client) = (serving(&branched()), client(1));
     let [mut up, mut down] = [vec![], vec![]];
     let mut done = 0;
     while done < 2 {
@@ -815,7 +820,7 @@ proptest! {
     fn a_server_takes_no_session_but_an_honest_one(edits in edits()) {
         let messages = &RECORDED[0];
         let rng = &mut rng();
-        let mut server = Server::new(branched());
+        let mut server = serving(&branched());
         let (mut taken, mut failed) = (vec![], false);
         for at in disturbed(messages.len(), &edits) {
             let message = messages[at].clone();

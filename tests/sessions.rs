@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{KEY, digits, key, options, shipped};
+use common::{KEY, backend, digits, key, options, shipped};
 use gelu_net::io::session::{ClientSession, RunError, serve};
 use gelu_net::io::transport::InProcess;
 use gelu_net::models::infer::SessionError;
@@ -31,7 +31,7 @@ fn small_sessions_finish_beside_a_large_one() {
     let batches = thread::scope(|scope| {
         scope.spawn(|| {
             let theirs = theirs;
-            serve(&theirs, Server::new(Arc::clone(&served)), &mut rand::rng()).1.unwrap();
+            serve(&theirs, Server::new(Arc::clone(&served)).on(backend()), &mut rand::rng()).1.unwrap();
         });
         let large = scope.spawn(|| {
             let (end, begun) = (end, begun);

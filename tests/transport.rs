@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::networks::{inputs, small_resnet};
-use common::{KEY, digits, options, shipped};
+use common::{KEY, backend, digits, options, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::models::infer::Position;
@@ -221,7 +221,7 @@ fn no_ciphertext_is_sent_twice() {
 /// come back too.
 fn exchange(server: &Arc<ServerModel>, images: &Array2<f32>, given: Option<&EncTensor>) -> [EncTensor; 2] {
     let rng = &mut rand::rng();
-    let mut server = Server::new(Arc::clone(server));
+    let mut server = Server::new(Arc::clone(server)).on(backend());
     let mut client = Client::new(Arc::clone(&KEY), 1);
     server.handle(client.next_message(rng).unwrap().unwrap(), rng).unwrap();
     client.handle(server.next_message(rng).unwrap().unwrap(), rng).unwrap();

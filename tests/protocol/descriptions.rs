@@ -36,7 +36,7 @@ fn rich() -> Arc<ServerModel> {
 
 /// A server's consent as bytes.
 fn accept(model: &Arc<ServerModel>) -> Vec<u8> {
-    let mut server = Server::new(Arc::clone(model));
+    let mut server = serving(model);
     take(&mut server, hello(1));
     encode(&server.next_message(&mut rng()).unwrap().unwrap())
 }
