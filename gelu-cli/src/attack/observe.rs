@@ -19,7 +19,7 @@ pub(crate) struct ObservedUpdate {
 /// update that comes of it. The turn is given up then.
 ///
 /// # Errors
-/// [`PrivateError`]; [`PrivateError::State`] when the turn ends without an update.
+/// [`PrivateError`]; [`PrivateError::Unexpected`] when the turn ends without an update.
 pub(crate) fn observe(
     server: &mut Server,
     client: &mut Client,

@@ -111,7 +111,7 @@ impl PaperTrainer {
     /// One turn of the client whose turn it is.
     ///
     /// # Errors
-    /// [`PrivateError`]; [`PrivateError::State`] when masked weights and masks do not add up to the weights, which would
+    /// [`PrivateError`]; [`PrivateError::Bug`] when masked weights and masks do not add up to the weights, which would
     /// be a bug.
     pub fn turn(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
         let (grant, rate) = self.coordinator.grant()?;
