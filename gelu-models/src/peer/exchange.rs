@@ -111,13 +111,17 @@ pub(crate) fn sum_of_products<'a>(
     products: impl Iterator<Item = TensorProduct<'a>>,
     shape: &Shape,
 ) -> Result<EncTensor, Error> {
-    let mut sum: Option<EncTensor> = None;
-    for TensorProduct { input, map, weights, product } in products {
-        let term = input.apply(map, &weights, product)?.reshape(shape.clone())?;
-        sum = Some(match sum {
-            None => term,
-            Some(sum) => sum.add(&term)?,
-        });
-    }
-    sum.ok_or(Error::TooFew { what: "terms of a segment", least: 1, found: 0 })
+    let terms = products.map(|TensorProduct { input, map, weights, product }| {
+        input.apply(map, &weights, product)?.reshape(shape.clone())
+    });
+    sum_of_terms(terms, EncTensor::add)
+}
+
+/// The sum of the terms of a segment, on ciphertexts or in the clear, computed one after another.
+pub(crate) fn sum_of_terms<T>(
+    mut terms: impl Iterator<Item = Result<T, Error>>,
+    add: impl Fn(&T, &T) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let first = terms.next().ok_or(Error::TooFew { what: "terms of a segment", least: 1, found: 0 })?;
+    terms.try_fold(first?, |sum, term| add(&sum, &term?))
 }

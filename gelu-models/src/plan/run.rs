@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::{ClientStep, Plan, Segment, Step, Term};
 use crate::inputs::flat;
 use crate::model::matrix;
+use crate::peer::exchange::sum_of_terms;
 use crate::{Graph, Op, ValueId};
 
 /// A function of the client's own: from the elements of one image's value to those of what a
@@ -315,15 +316,11 @@ pub(super) fn sums_in_the_clear(
     (weights, bias): (&[gelu_tensor::IntWeights], &[f64]),
     inputs: &[FixedTensor],
 ) -> Result<FixedTensor, Error> {
-    let mut sums: Option<FixedTensor> = None;
-    for ((term, weights), input) in segment.terms().iter().zip(weights).zip(inputs) {
-        let product = input.apply(term.map(), weights)?.reshape(segment.shape().clone())?;
-        sums = Some(match sums {
-            None => product,
-            Some(sums) => sums.add(&product)?,
+    let terms =
+        segment.terms().iter().zip(weights).zip(inputs).map(|((term, weights), input)| {
+            input.apply(term.map(), weights)?.reshape(segment.shape().clone())
         });
-    }
-    let sums = sums.ok_or(Error::TooFew { what: "terms of a segment", least: 1, found: 0 })?;
+    let sums = sum_of_terms(terms, FixedTensor::add)?;
     match segment.bias(bias)? {
         Some(bias) => sums.add(&bias),
         None => Ok(sums),
