@@ -14,7 +14,7 @@ use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
 use gelu_net::models::plan::PlanError;
 use gelu_net::models::train::private::{PrivateError, ResumeFault};
 use gelu_net::models::train::{DatasetError, StateError, TrainError};
-use gelu_net::models::{FoldError, GraphError, LoadError, LoadProblem};
+use gelu_net::models::{FoldError, GraphError, LoadError, LoadProblem, Normalization};
 use gelu_net::tensor::paillier::KeyBits;
 use gelu_net::tensor::{Error as TensorError, Shape};
 use gelu_net::wire::{Kind, WireError};
@@ -150,6 +150,12 @@ fn load() -> LoadError {
         LoadProblem::Unused { name: text("fc9.bias"), found: [10].into() },
         LoadProblem::Shape { name: text("fc1.weight"), expected: [10, 4].into(), found: [4, 10].into() },
         LoadProblem::NotFinite { name: text("fc2.weight"), found: 1, elements: 40 },
+        LoadProblem::Metadata {
+            key: "gelu.classes",
+            expected: "names of classes",
+            found: text("12 class names for 10 outputs"),
+        },
+        LoadProblem::Graph,
     ];
     LoadError { problems }
 }
@@ -163,6 +169,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(FoldError::Mean { channel: 0, found: f32::NAN }),
         Box::new(FoldError::Std { channel: 0, found: 0.0 }),
         Box::new(FoldError::Padding { name: text("conv1"), found: [[1, 1], [1, 1]] }),
+        Box::new(FoldError::Twice { found: Normalization { mean: vec![0.1307], std: vec![0.3081] } }),
         Box::new(FoldError::NoWeights { found: text("relu") }),
         Box::new(StateError::NoState { found: text("none") }),
         Box::new(StateError::Weights(load())),

@@ -6,7 +6,7 @@ use gelu_layers::{LinearLayer, Parameters};
 use gelu_tensor::Shape;
 use serde::de::DeserializeOwned;
 
-use crate::{Model, Ranges, WeightTensor, Weights};
+use crate::{Graph, Model, ModelInfo, Ranges, WeightTensor, Weights};
 
 /// One tensor that does not fit the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +48,13 @@ pub enum LoadProblem {
     Metadata {
         /// Their key.
         key: &'static str,
+        /// What they should hold.
+        expected: &'static str,
         /// What is wrong.
         found: String,
     },
+    /// The weights come with the graph of another network.
+    Graph,
 }
 
 impl fmt::Display for LoadProblem {
@@ -64,20 +68,22 @@ impl fmt::Display for LoadProblem {
             Self::NotFinite { name, found, elements } => {
                 write!(f, "{name}: expected finite numbers, found {found} of {elements} that are not")
             }
-            Self::Metadata { key, found } => {
-                write!(
-                    f,
-                    "metadata {key}: expected a JSON object of numbers by the names of nodes, found {found}"
-                )
+            Self::Metadata { key, expected, found } => {
+                write!(f, "metadata {key}: expected {expected}, found {found}")
             }
+            Self::Graph => write!(
+                f,
+                "metadata {GRAPH}: expected the graph of this network, found another; make the model from the weights \
+                 alone"
+            ),
         }
     }
 }
 
-/// Every tensor that does not fit the model. The model was not changed.
+/// All that does not fit the model. The model was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct LoadError {
-    /// The tensors, by name; never empty.
+    /// What does not fit; never empty.
     pub problems: Vec<LoadProblem>,
 }
 
@@ -116,18 +122,52 @@ impl fmt::Display for LoadReport {
 }
 
 impl Model {
-    /// Sets all parameters from `weights`, and calibrated ranges and tuned bits where its metadata have some. Every tensor
-    /// must have its place, its shape and finite values, and every parameter its tensor.
+    /// Returns the model of a file that holds one: graph, weights, ranges, tuned bits and [`ModelInfo`].
     ///
     /// # Errors
-    /// [`LoadError`] with all tensors that do not fit; the model is then unchanged.
+    /// [`LoadError`] with all that is missing or does not fit.
+    pub fn from_weights(weights: &Weights) -> Result<Self, LoadError> {
+        let graph: Graph = match metadata(weights, GRAPH, "the graph of a network") {
+            Ok(Some(graph)) => graph,
+            Ok(None) => {
+                let (expected, found) = ("the graph of a network", "none".to_owned());
+                return Err(LoadError {
+                    problems: vec![LoadProblem::Metadata { key: GRAPH, expected, found }],
+                });
+            }
+            Err(problem) => return Err(LoadError { problems: vec![problem] }),
+        };
+        let mut model = Self::new(graph).map_err(|error| {
+            let (expected, found) = ("the graph of a network", error.to_string());
+            LoadError { problems: vec![LoadProblem::Metadata { key: GRAPH, expected, found }] }
+        })?;
+        model.load(weights)?;
+        Ok(model)
+    }
+
+    /// Sets all parameters from `weights`, and ranges, tuned bits and [`ModelInfo`] where its metadata have some. Every
+    /// tensor must have its place, its shape and finite values, every parameter its tensor, and a graph in the metadata
+    /// must be the model's.
+    ///
+    /// # Errors
+    /// [`LoadError`] with all that does not fit; the model is then unchanged.
     pub fn load(&mut self, weights: &Weights) -> Result<LoadReport, LoadError> {
         let (report, mut problems) = self.compare(weights);
         let missing = report.missing.iter().cloned();
         problems.extend(missing.map(|(name, expected)| LoadProblem::Missing { name, expected }));
         let unused = report.unused.iter().cloned();
         problems.extend(unused.map(|(name, found)| LoadProblem::Unused { name, found }));
-        self.apply(weights, report, problems)
+        match metadata::<Graph>(weights, GRAPH, "the graph of a network") {
+            Ok(Some(graph)) if graph != **self.graph() => problems.push(LoadProblem::Graph),
+            Ok(_) => {}
+            Err(problem) => problems.push(problem),
+        }
+        let info = self.info_of(weights).map_err(|problem| problems.push(problem));
+        let report = self.apply(weights, report, problems)?;
+        if let Ok(info) = info {
+            *self.info_mut() = info;
+        }
+        Ok(report)
     }
 
     /// Sets the parameters that `weights` has tensors for and keeps the others, for instance to train on from another
@@ -174,14 +214,9 @@ impl Model {
         report: LoadReport,
         mut problems: Vec<LoadProblem>,
     ) -> Result<LoadReport, LoadError> {
-        let (ranges, layer_bits) =
-            match (metadata(weights, Ranges::METADATA_KEY), metadata(weights, LAYER_BITS)) {
-                (Ok(ranges), Ok(layer_bits)) => (ranges, layer_bits),
-                (ranges, layer_bits) => {
-                    problems.extend(ranges.err().into_iter().chain(layer_bits.err()));
-                    (None, None)
-                }
-            };
+        let mut noted = |problem| problems.push(problem);
+        let ranges = metadata(weights, Ranges::METADATA_KEY, NUMBERS).map_err(&mut noted).ok().flatten();
+        let layer_bits = metadata(weights, LAYER_BITS, NUMBERS).map_err(&mut noted).ok().flatten();
         if !problems.is_empty() {
             return Err(LoadError { problems });
         }
@@ -201,8 +236,30 @@ impl Model {
         Ok(report)
     }
 
-    /// Returns all parameters under PyTorch's names (`conv1.weight`, `bn1.running_mean`), and as metadata the ranges and
-    /// bits that [`load`](Self::load) takes.
+    /// What the metadata of a file say, and for the rest what the model knows.
+    fn info_of(&self, weights: &Weights) -> Result<ModelInfo, LoadProblem> {
+        let mut info = self.info().clone();
+        if let Some(preprocessing) = metadata(weights, PREPROCESSING, "the preparation of inputs")? {
+            info.preprocessing = Some(preprocessing);
+        }
+        if let Some(classes) = metadata(weights, CLASSES, "names of classes")? {
+            info.classes = classes;
+        }
+        let structured = [GRAPH, PREPROCESSING, CLASSES, LAYER_BITS, Ranges::METADATA_KEY];
+        let text = weights.metadata.iter().filter(|(key, _)| !structured.contains(&key.as_str()));
+        info.provenance.extend(text.map(|(key, value)| (key.clone(), value.clone())));
+        let outputs = self.graph().shape(self.graph().logits()).elements();
+        match info.fault(self.input_shape(), outputs) {
+            Some(found) => {
+                let expected = "what fits the network";
+                Err(LoadProblem::Metadata { key: PREPROCESSING, expected, found })
+            }
+            None => Ok(info),
+        }
+    }
+
+    /// Returns all parameters under PyTorch's names (`conv1.weight`, `bn1.running_mean`), and as metadata the graph and all
+    /// that [`from_weights`](Self::from_weights) takes besides.
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::default();
         for (name, layer) in self.layers() {
@@ -213,7 +270,8 @@ impl Model {
                 weights.tensors.extend(tensor.ok().map(|tensor| (name, tensor)));
             }
         }
-        // Maps of text to numbers, which JSON can always hold.
+        weights.metadata.clone_from(&self.info().provenance);
+        // All of it is plain data, which JSON can always hold.
         let mut keep = |key: &str, json: serde_json::Result<String>| {
             weights.metadata.extend(json.ok().map(|json| (key.to_owned(), json)));
         };
@@ -222,6 +280,13 @@ impl Model {
         }
         if !self.layer_bits().is_empty() {
             keep(LAYER_BITS, serde_json::to_string(self.layer_bits()));
+        }
+        keep(GRAPH, serde_json::to_string(&**self.graph()));
+        if let Some(preprocessing) = &self.info().preprocessing {
+            keep(PREPROCESSING, serde_json::to_string(preprocessing));
+        }
+        if !self.info().classes.is_empty() {
+            keep(CLASSES, serde_json::to_string(&self.info().classes));
         }
         weights
     }
@@ -245,12 +310,20 @@ impl Model {
     }
 }
 
-/// The key of [`Weights::metadata`] under which tuned bits travel.
+/// The key of [`Weights::metadata`] under which the graph travels.
+pub(crate) const GRAPH: &str = "gelu.graph";
+const PREPROCESSING: &str = "gelu.preprocessing";
+const CLASSES: &str = "gelu.classes";
 const LAYER_BITS: &str = crate::plan::PlanOptions::LAYER_BITS_KEY;
+const NUMBERS: &str = "a JSON object of numbers by the names of nodes";
 
-fn metadata<T: DeserializeOwned>(weights: &Weights, key: &'static str) -> Result<Option<T>, LoadProblem> {
+fn metadata<T: DeserializeOwned>(
+    weights: &Weights,
+    key: &'static str,
+    expected: &'static str,
+) -> Result<Option<T>, LoadProblem> {
     let json = weights.metadata.get(key).map(|json| serde_json::from_str(json));
-    json.transpose().map_err(|error| LoadProblem::Metadata { key, found: error.to_string() })
+    json.transpose().map_err(|error| LoadProblem::Metadata { key, expected, found: error.to_string() })
 }
 
 /// One of a layer's tensors.

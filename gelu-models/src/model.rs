@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView, Dimension};
 use rand::Rng;
 
 use crate::inputs::flat;
-use crate::{Graph, GraphError, Node, Op, Ranges, ValueId};
+use crate::{Graph, GraphError, ModelInfo, Node, Op, Ranges, ValueId};
 
 /// A network with its weights, made by a [`ModelBuilder`](crate::ModelBuilder) or of a [`Graph`].
 ///
@@ -43,6 +43,7 @@ pub struct Model {
     layers: Vec<Option<LinearLayer>>,
     ranges: Option<Ranges>,
     layer_bits: BTreeMap<String, u32>,
+    info: ModelInfo,
 }
 
 impl Model {
@@ -61,7 +62,8 @@ impl Model {
             })
         };
         let layers = graph.nodes().iter().map(layer).collect::<Result<_, _>>()?;
-        Ok(Self { layers, graph: Arc::new(graph), ranges: None, layer_bits: BTreeMap::new() })
+        let (layer_bits, info) = (BTreeMap::new(), ModelInfo::default());
+        Ok(Self { layers, graph: Arc::new(graph), ranges: None, layer_bits, info })
     }
 
     /// Returns the network without its weights.
@@ -124,6 +126,16 @@ impl Model {
     /// Sets the weight bits of single layers.
     pub fn set_layer_bits(&mut self, layer_bits: BTreeMap<String, u32>) {
         self.layer_bits = layer_bits;
+    }
+
+    /// Returns how inputs are prepared, what the classes are called and where the model comes from.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Returns the same, to be changed in place.
+    pub fn info_mut(&mut self) -> &mut ModelInfo {
+        &mut self.info
     }
 
     /// Sets all parameters to initial values, with randomness from `rng`.

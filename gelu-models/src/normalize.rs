@@ -1,11 +1,13 @@
 //! Making a model's input normalization part of its first layer.
 
 use gelu_layers::LinearConfig;
+use serde::{Deserialize, Serialize};
 
-use crate::{Model, Op, ValueId};
+use crate::{Model, Op, PixelFormat, Preprocessing, ValueId};
 
 /// What a model was trained to expect of its input: `(x - mean) / std`, channel by channel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Normalization {
     /// One mean for each channel of the input (for each feature of a vector), or one for all.
     pub mean: Vec<f32>,
@@ -54,12 +56,41 @@ pub enum FoldError {
         /// Rows and columns of padding.
         found: [[usize; 2]; 2],
     },
+    /// The model has a normalization already.
+    #[error(
+        "expected a model without a normalization, found one that has mean {:?} and standard deviation {:?} already",
+        found.mean, found.std
+    )]
+    Twice {
+        /// The normalization that it has.
+        found: Normalization,
+    },
     /// There is a nonlinear node, or nothing at all, before the first layer with weights.
     #[error("expected a layer with weights first, found {found}")]
     NoWeights {
         /// The node found instead.
         found: String,
     },
+}
+
+impl Normalization {
+    /// Returns mean and standard deviation of each of so many channels.
+    ///
+    /// # Errors
+    /// [`FoldError::Channels`], [`FoldError::Mean`] and [`FoldError::Std`].
+    pub fn per_channel(&self, channels: usize) -> Result<Vec<[f32; 2]>, FoldError> {
+        let mean = per_channel("means", &self.mean, channels)?;
+        let std = per_channel("standard deviations", &self.std, channels)?;
+        for channel in 0..channels {
+            if !mean[channel].is_finite() {
+                return Err(FoldError::Mean { channel, found: mean[channel] });
+            }
+            if !(std[channel].is_finite() && std[channel] > 0.0) {
+                return Err(FoldError::Std { channel, found: std[channel] });
+            }
+        }
+        Ok(mean.into_iter().zip(std).map(|(mean, std)| [mean, std]).collect())
+    }
 }
 
 impl Model {
@@ -70,18 +101,14 @@ impl Model {
     /// See [`FoldError`]; the model is then unchanged.
     pub fn fold_normalization(&mut self, normalization: &Normalization) -> Result<(), FoldError> {
         let channels = self.input_shape().dims()[0];
-        let mean = per_channel("means", &normalization.mean, channels)?;
-        let std = per_channel("standard deviations", &normalization.std, channels)?;
-        for channel in 0..channels {
-            if !mean[channel].is_finite() {
-                return Err(FoldError::Mean { channel, found: mean[channel] });
-            }
-            if !(std[channel].is_finite() && std[channel] > 0.0) {
-                return Err(FoldError::Std { channel, found: std[channel] });
-            }
+        if let Some(Preprocessing::Pixels(pixels)) = &self.info().preprocessing
+            && let Some(found) = pixels.folded.as_ref().or(pixels.normalization.as_ref())
+        {
+            return Err(FoldError::Twice { found: found.clone() });
         }
-        let centerd = mean.iter().all(|&mean| mean == 0.0);
-        let first = self.first_weighted(centerd)?;
+        let channel_numbers = normalization.per_channel(channels)?;
+        let centered = channel_numbers.iter().all(|&[mean, _]| mean == 0.0);
+        let first = self.first_weighted(centered)?;
         let Some((_, layer)) = self.layers_mut().nth(first) else { return Ok(()) };
         let groups = match layer.config() {
             LinearConfig::Conv2d(config) => config.groups,
@@ -90,7 +117,7 @@ impl Model {
         let rows = layer.weight_shape().map_or(1, |shape| shape.dims()[0]);
         let parameters = layer.parameters_mut();
         let columns = parameters.weight.len() / rows;
-        if parameters.bias.is_empty() && !centerd {
+        if parameters.bias.is_empty() && !centered {
             let found = "one without biases, which would have to take up the mean".to_owned();
             return Err(FoldError::NoWeights { found });
         }
@@ -101,12 +128,22 @@ impl Model {
             let mut shift = 0.0;
             for (tap, weight) in weights.iter_mut().enumerate() {
                 let channel = first + tap / taps;
-                let scaled = f64::from(*weight) / f64::from(std[channel]);
-                shift += scaled * f64::from(mean[channel]);
+                let [mean, std] = channel_numbers[channel].map(f64::from);
+                let scaled = f64::from(*weight) / std;
+                shift += scaled * mean;
                 *weight = scaled as f32;
             }
             if let Some(bias) = parameters.bias.get_mut(row) {
                 *bias = (f64::from(*bias) - shift) as f32;
+            }
+        }
+        let info = self.info_mut();
+        match &mut info.preprocessing {
+            Some(Preprocessing::Pixels(pixels)) => pixels.folded = Some(normalization.clone()),
+            Some(Preprocessing::Raw | Preprocessing::Columns(_)) => {}
+            unknown => {
+                let folded = Some(normalization.clone());
+                *unknown = Some(Preprocessing::Pixels(PixelFormat { folded, ..PixelFormat::default() }));
             }
         }
         Ok(())
@@ -114,7 +151,7 @@ impl Model {
 
     /// The place among the linear layers of the first one with weights, if normalization commutes with all that comes
     /// before.
-    fn first_weighted(&self, centerd: bool) -> Result<usize, FoldError> {
+    fn first_weighted(&self, centered: bool) -> Result<usize, FoldError> {
         let mut value = ValueId::INPUT;
         let mut place = 0;
         loop {
@@ -129,7 +166,7 @@ impl Model {
             };
             let windows = config.windows(self.graph().shape(value)).ok().flatten();
             let padding = windows.map_or([[0, 0]; 2], |windows| windows.window().padding);
-            if padding != [[0, 0]; 2] && !centerd {
+            if padding != [[0, 0]; 2] && !centered {
                 return Err(FoldError::Padding { name: node.name.clone(), found: padding });
             }
             match config {

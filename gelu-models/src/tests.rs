@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::*;
 
 mod graph;
+mod info;
 mod model;
 mod zoo;
 

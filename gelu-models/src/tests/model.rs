@@ -145,7 +145,7 @@ fn batch_norms_ranges_and_bits_travel_with_the_weights() {
             "fc.weight 2x16",
         ]
     );
-    assert_eq!(weights.metadata.keys().collect::<Vec<_>>(), ["gelu.layer_bits", "gelu.ranges"]);
+    assert_eq!(weights.metadata.keys().collect::<Vec<_>>(), ["gelu.graph", "gelu.layer_bits", "gelu.ranges"]);
     assert_eq!(weights.metadata["gelu.layer_bits"], r#"{"conv":7,"fc":5}"#);
     let mut to = norms().build().unwrap();
     let report = to.load(&weights).unwrap();
@@ -157,9 +157,9 @@ fn batch_norms_ranges_and_bits_travel_with_the_weights() {
     assert_eq!(statistics(&to), statistics(&from));
     let images = images(&to, 3, 1);
     assert_eq!(to.logits(images.view()).unwrap(), from.logits(images.view()).unwrap());
-    // Without any, there is nothing to keep.
+    // Without any, there is nothing to keep but the graph.
     let plain = initialized(norms()).weights();
-    assert!(plain.metadata.is_empty());
+    assert_eq!(plain.metadata.keys().collect::<Vec<_>>(), ["gelu.graph"]);
     assert_eq!(from.parameter_count(), 16 + 8 + 34);
 }
 
