@@ -14,7 +14,7 @@ use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
 use gelu_net::models::plan::PlanError;
 use gelu_net::models::train::private::{PrivateError, ResumeFault};
 use gelu_net::models::train::{DatasetError, StateError, TrainError};
-use gelu_net::models::{FoldError, GraphError, LoadError, LoadProblem, Normalization};
+use gelu_net::models::{AdaptError, FoldError, GraphError, LoadError, LoadProblem, Normalization};
 use gelu_net::tensor::paillier::KeyBits;
 use gelu_net::tensor::{Error as TensorError, Shape};
 use gelu_net::wire::{Kind, WireError};
@@ -200,6 +200,14 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(Io::Trailing { path: path(), expected: 100 }),
         Box::new(Io::TooLarge { path: path(), what: "bytes", limit: 100, found: 101 }),
         Box::new(Io::Format { path: path(), expected: text("a safetensors header"), found: text("HTML") }),
+        Box::new(Io::Kind {
+            path: path(),
+            expected: "a safetensors file",
+            found: gelu_net::io::weights::FileKind::Pickle,
+        }),
+        Box::new(Io::Underflow { path: path(), tensor: text("fc1.bias"), largest: 1e-30 }),
+        Box::new(AdaptError::NoSuchName { from: text("features.0") }),
+        Box::new(AdaptError::Taken { from: text("features.0"), to: text("conv1.bias") }),
         Box::new(Io::Dtype { path: path(), tensor: text("fc1.bias"), expected: "F32", found: text("I64") }),
         Box::new(Io::Value {
             path: path(),
@@ -226,8 +234,9 @@ fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::err
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     include_str!("../gelu-tensor/src/error.rs"),
+    include_str!("../gelu-models/src/adapt.rs"),
     include_str!("../gelu-models/src/graph/error.rs"),
     include_str!("../gelu-models/src/plan/error.rs"),
     include_str!("../gelu-models/src/infer/mod.rs"),

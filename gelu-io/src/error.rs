@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use crate::weights::FileKind;
+
 /// What can go wrong with files and data sets.
 ///
 /// Every variant names the file, what was expected and what was found.
@@ -55,6 +57,30 @@ pub enum Error {
         expected: String,
         /// What is there.
         found: String,
+    },
+    /// A file is of another kind altogether.
+    #[error("{}: expected {expected}, found {found}: {}", .path.display(), .found.advice())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// What should be there.
+        expected: &'static str,
+        /// What it is.
+        found: FileKind,
+    },
+    /// A tensor's numbers are too small for the type in which they are to be written.
+    #[error(
+        "{}: tensor `{tensor}`: expected numbers that the file's type can hold, found some up to {largest:e}, of which it \
+         would keep next to nothing",
+        .path.display()
+    )]
+    Underflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The largest magnitude of its elements.
+        largest: f32,
     },
     /// A tensor has an element type that gelu-net does not read.
     #[error("{}: tensor `{tensor}`: expected elements of type {expected}, found {found}", .path.display())]

@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapt;
 mod builder;
 mod calibrate;
 mod graph;
@@ -42,6 +43,7 @@ pub mod train;
 mod weights;
 pub mod zoo;
 
+pub use adapt::{AdaptError, Adaptation};
 pub use builder::ModelBuilder;
 pub use calibrate::Ranges;
 pub use graph::{Graph, GraphError, Node, Op, ValueId};
