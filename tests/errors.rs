@@ -14,6 +14,7 @@ use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
 use gelu_net::models::plan::PlanError;
 use gelu_net::models::train::private::{PrivateError, ResumeFault};
 use gelu_net::models::train::{DatasetError, StateError, TrainError};
+use gelu_net::models::zoo::{Network, UnknownPooling, ZooError};
 use gelu_net::models::{AdaptError, FoldError, GraphError, LoadError, LoadProblem, Normalization};
 use gelu_net::tensor::paillier::KeyBits;
 use gelu_net::tensor::{Error as TensorError, Shape};
@@ -206,6 +207,10 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
             found: gelu_net::io::weights::FileKind::Pickle,
         }),
         Box::new(Io::Underflow { path: path(), tensor: text("fc1.bias"), largest: 1e-30 }),
+        Box::new(ZooError::Unknown { found: text("lenet6") }),
+        Box::new(ZooError::NoChoice { network: Network::Mlp(vec![12]), what: "pooling", found: text("max") }),
+        Box::new(ZooError::Graph(GraphError::Empty)),
+        Box::new(UnknownPooling { found: text("sum") }),
         Box::new(AdaptError::NoSuchName { from: text("features.0") }),
         Box::new(AdaptError::Taken { from: text("features.0"), to: text("conv1.bias") }),
         Box::new(Io::Dtype { path: path(), tensor: text("fc1.bias"), expected: "F32", found: text("I64") }),
@@ -234,9 +239,11 @@ fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::err
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 16] = [
     include_str!("../gelu-tensor/src/error.rs"),
     include_str!("../gelu-models/src/adapt.rs"),
+    include_str!("../gelu-models/src/zoo/mod.rs"),
+    include_str!("../gelu-models/src/zoo/name.rs"),
     include_str!("../gelu-models/src/graph/error.rs"),
     include_str!("../gelu-models/src/plan/error.rs"),
     include_str!("../gelu-models/src/infer/mod.rs"),

@@ -1,7 +1,7 @@
 //! `gelu demo`
 
 use std::io::{IsTerminal, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -9,7 +9,6 @@ use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::write_atomic;
 use gelu_io::session::{Role, Seen, StepRecord};
-use gelu_io::weights::parse_safetensors;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
 use gelu_net::LocalInference;
@@ -18,11 +17,9 @@ use serde_json::json;
 
 use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
-use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key, with_weights};
+use crate::model::built_in_lenet5;
+use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key};
 use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
-
-/// LeNet-5, trained by this project on MNIST with `gelu train`.
-const WEIGHTS: &[u8] = include_bytes!("../../models/lenet5.safetensors");
 
 /// See it work: sample digits, classified by LeNet-5 on ciphertexts. Needs nothing.
 #[derive(Debug, Args)]
@@ -57,8 +54,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let KeyParameters { size, key_type } =
         KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     warn_of_short_key(size);
-    let weights = parse_safetensors(WEIGHTS, Path::new("the built-in weights"))?;
-    let model = with_weights("lenet5", &weights, None)?;
+    let model = built_in_lenet5()?;
     let samples = sample_digits(SampleOptions { seed: args.seed, per_digit: args.per_digit as usize });
     let count = samples.len();
 

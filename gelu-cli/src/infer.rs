@@ -8,7 +8,6 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::data::{DataDir, Images, LabelledImages, Split};
 use gelu_io::digits::SIDE;
-use gelu_models::Normalization;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
 use gelu_net::{LocalInference, LocalReport};
@@ -20,7 +19,8 @@ use serde_json::{Value, json};
 
 use crate::calibrate::{CalibrateArgs, Calibrated};
 use crate::images::{Invert, read_digit};
-use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
+use crate::model::{Loaded, ModelArgs};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
 use crate::report::TextTable;
 
 /// Classify images on ciphertexts, with client and server both on this machine.
@@ -28,20 +28,19 @@ use crate::report::TextTable;
 #[command(after_help = "\
 Examples:
   Ten MNIST test images through LeNet-5, from the folder that holds mnist/*-ubyte.gz:
-    gelu infer --model lenet5 --weights models/lenet5.safetensors --dataset mnist --data DIR --count 10
+    gelu infer --dataset mnist --data DIR --count 10
 
   Pictures of digits, of any size and color:
-    gelu infer --model conv1 --weights models/conv1.safetensors --images a.png b.jpg
+    gelu infer --model conv1 --images a.png b.jpg
 
   A full batch at once, as JSON:
-    gelu infer --model lenet5 --weights models/lenet5.safetensors --dataset mnist --count 60 --batch 60 --json")]
+    gelu infer --dataset mnist --count 60 --batch 60 --json
+
+  A network of one's own, as `gelu train --out` and `gelu import` write it:
+    gelu infer --model trained.safetensors --dataset mnist")]
 pub(crate) struct InferArgs {
-    /// The network: conv1, lenet5, dense12 or dense300.
-    #[arg(long)]
-    model: String,
-    /// Its weights, with PyTorch's names.
-    #[arg(long, value_name = "FILE.safetensors")]
-    weights: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The images of a data set (its test part).
     #[arg(long, value_enum, conflicts_with = "images", required_unless_present = "images")]
     dataset: Option<InferDataset>,
@@ -69,9 +68,6 @@ pub(crate) struct InferArgs {
     /// A secret key file of `gelu keygen` instead of a new key.
     #[arg(long, value_name = "FILE.key", conflicts_with = "key_bits")]
     key: Option<PathBuf>,
-    /// The weights were trained on (pixel - MEAN) / STD with pixels from 0 to 1.
-    #[arg(long, value_name = "MEAN,STD", value_parser = crate::weights::parse_normalization, allow_hyphen_values = true)]
-    normalize: Option<Normalization>,
     /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
     /// would: encrypting then costs it little. LeNet-5 takes 660 for an image. They take 1 MB for 1,500 (key of 2048
     /// bits), and more are made in the background when fewer than half are left.
@@ -116,7 +112,7 @@ impl From<InvertName> for Invert {
 }
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
-    let model = load_model(&args.model, &args.weights, args.normalize.as_ref())?;
+    let Loaded { model, name, .. } = args.model.load()?;
     let (images, labels) = read_images(args)?;
     let inputs = pixels(&images)?;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
@@ -151,7 +147,8 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     );
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
     let scores = Scores::new(&report, labels.as_deref(), &fixed.predictions(), &float);
-    let engine = Engine { size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
+    let engine =
+        Engine { model: name, size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
     if args.json {
         println!("{}", to_json(args, &report, &scores, labels.as_deref(), &engine));
     } else {
@@ -223,6 +220,7 @@ impl Scores {
 }
 
 struct Engine {
+    model: String,
     size: KeyBits,
     key_type: &'static str,
     backend: &'static str,
@@ -247,7 +245,7 @@ fn to_json(
 ) -> Value {
     let count = report.predictions.len();
     let mut object = json!({
-        "model": args.model,
+        "model": engine.model,
         "count": count,
         "correct": scores.correct,
         "accuracy": scores.correct.map(|correct| correct as f64 / count as f64),
@@ -335,7 +333,7 @@ fn to_text(
         100.0 * scores.agree_fixed,
         100.0 * scores.agree_float
     );
-    let Engine { size, key_type, backend, pool, calibrated } = engine;
+    let Engine { size, key_type, backend, pool, calibrated, .. } = engine;
     text += &format!("key             {} bits, {key_type}, {backend} arithmetic\n", size.bits());
     text += &format!(
         "time            {:.3} s, {:.1} ms an image (server {:.3} s, client {:.3} s)\n",

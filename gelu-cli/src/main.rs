@@ -12,6 +12,7 @@ mod images;
 mod infer;
 mod keygen;
 mod limit;
+mod model;
 mod model_args;
 mod plan;
 mod report;

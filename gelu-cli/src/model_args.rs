@@ -1,22 +1,16 @@
-//! Options that several commands share: which network, which weights, which numbers.
+//! Options that several commands share: which numbers, which key, which backend.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::read_limited;
-use gelu_io::weights::WeightsFile;
+use gelu_models::Model;
 use gelu_models::plan::PlanOptions;
-use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use gelu_wire::decode_secret_key;
-use ndarray::Array2;
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-
-use crate::datasets;
 
 /// Weight bits by layer.
 pub(crate) type LayerBits = BTreeMap<String, u32>;
@@ -115,54 +109,6 @@ pub(crate) fn warn_of_short_key(size: KeyBits) {
             "note: keys of 1024 bits are for tests and comparison only; use 2048 bits or more for real data"
         );
     }
-}
-
-/// A network by name, with the weights of a file. The ranges and bits are the file's own.
-pub(crate) fn load_model(
-    name: &str,
-    weights: &Path,
-    normalization: Option<&Normalization>,
-) -> anyhow::Result<Model> {
-    with_weights(name, &Weights::read(weights)?, normalization)
-        .with_context(|| format!("weights in {}", weights.display()))
-}
-
-/// A network by name with `weights`. Without calibrated ranges in the file, they are measured on sample inputs
-/// ([`estimate_ranges`]).
-pub(crate) fn with_weights(
-    name: &str,
-    weights: &Weights,
-    normalization: Option<&Normalization>,
-) -> anyhow::Result<Model> {
-    let mut model = zoo::by_name(name)?;
-    model.load(weights)?;
-    if let Some(normalization) = normalization {
-        model.fold_normalization(normalization)?;
-    }
-    if model.ranges().is_none() {
-        estimate_ranges(&mut model)?;
-    }
-    Ok(model)
-}
-
-/// Measures the ranges of a network's values on inputs that this program makes up, and doubles them: on the digits that
-/// it draws, where the network takes such, else on uniform noise.
-pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
-    let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
-    let digits = datasets::from_images(&digits)?;
-    let elements = model.input_shape().elements();
-    let mut ranges = match digits.inputs().ncols() == elements {
-        true => model.measure_ranges(digits.inputs())?,
-        false => {
-            let mut rng = ChaCha8Rng::seed_from_u64(0);
-            let noise = Array2::from_shape_fn((16, elements), |_| rng.random_range(0.0..1.0f32));
-            model.measure_ranges(noise.view())?
-        }
-    };
-    ranges.widen(2.0);
-    ranges.set(Ranges::INPUT, 1.0);
-    model.set_ranges(Some(ranges));
-    Ok(())
 }
 
 /// Reads a secret key file.

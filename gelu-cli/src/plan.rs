@@ -1,22 +1,17 @@
 //! `gelu plan`
 
-use std::path::PathBuf;
-
+use anyhow::ensure;
 use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::weights::{Dtype, WeightsFile};
-use gelu_layers::Initializer;
+use gelu_models::Model;
 use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
-use gelu_models::zoo;
-use gelu_models::{Model, Weights};
 use gelu_tensor::paillier::KeyBits;
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::{Value, json};
 
 use crate::infer::pixels;
-use crate::model_args::{
-    KeySize, KeyTypeName, LayerBits, Numbers, estimate_ranges, load_model, warn_of_short_key,
-};
+use crate::model::{Loaded, ModelArgs};
+use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, warn_of_short_key};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
 
@@ -24,19 +19,16 @@ use crate::tune::{TuneArgs, Tuned, tune};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  gelu plan --model lenet5 --key-bits 2048
-  gelu plan --model lenet5 --key-bits 2048 --batch 60 --weights models/lenet5.safetensors
-  gelu plan --model lenet5 --key-bits 2048 --weights models/lenet5.safetensors --tune
+  gelu plan --key-bits 2048
+  gelu plan --model resnet20 --key-bits 2048 --batch 16
+  gelu plan --model trained.safetensors --key-bits 2048 --tune --save tuned.safetensors
 
 The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for
-their scales, and to state how far the logits can be from the real network's.")]
+their scales, and to state how far the logits can be from the real network's; a network by name that has none of its own
+gets random (seeded) ones.")]
 pub(crate) struct PlanArgs {
-    /// The network: conv1, lenet5, dense12, dense300 or resnet20.
-    #[arg(long, default_value = "lenet5")]
-    model: String,
-    /// Weights; without them, scales are those of a network with random (seeded) ones.
-    #[arg(long, value_name = "FILE.safetensors")]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Bits of the client's key.
     #[arg(long, value_enum, default_value = "3072")]
     key_bits: KeySize,
@@ -58,16 +50,12 @@ pub(crate) struct PlanArgs {
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let key = KeyBits::from(args.key_bits);
     warn_of_short_key(key);
-    let mut model = match &args.weights {
-        Some(path) => load_model(&args.model, path, None)?,
-        None => {
-            let mut model = zoo::by_name(&args.model)?;
-            model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
-            estimate_ranges(&mut model)?;
-            model
-        }
-    };
+    let Loaded { mut model, name, is_trained } = args.model.load_or_initialize()?;
     if args.tune.tune {
+        ensure!(
+            is_trained,
+            "--tune: expected trained weights beside --model {name}: --weights FILE.safetensors"
+        );
         // It starts anew.
         model.set_layer_bits(LayerBits::new());
     }
@@ -81,24 +69,22 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     if let Some(tuned) = &tuned {
         let layer_bits: LayerBits = tuned.layer_bits.iter().cloned().collect();
         options.layer_bits = Some(layer_bits.clone());
-        if let Some((from, to)) = args.weights.as_ref().zip(args.tune.save.as_ref()) {
-            let mut weights = Weights::read(from)?;
-            let json = serde_json::to_string(&layer_bits)?;
-            weights.metadata.insert(PlanOptions::LAYER_BITS_KEY.to_owned(), json);
-            weights.write(to, Dtype::F32)?;
+        if let Some(path) = &args.tune.save {
+            model.set_layer_bits(layer_bits);
+            model.weights().write(path, Dtype::F32)?;
         }
     }
     let program = model.compile(&options)?;
-    let error = args.weights.as_ref().map(|_| LogitError::measure(&model, &program)).transpose()?;
+    let error = is_trained.then(|| LogitError::measure(&model, &program)).transpose()?;
     if args.json {
-        let mut object = to_json(&program, &args.model, error.as_ref());
+        let mut object = to_json(&program, &name, error.as_ref());
         if let Some(tuned) = &tuned {
             object["tuned"] = serde_json::to_value(tuned)?;
         }
         println!("{object}");
     } else {
         print!("{}", tuned.as_ref().map_or(String::new(), Tuned::text));
-        print!("{}", to_text(program.plan(), &args.model, error.as_ref()));
+        print!("{}", to_text(program.plan(), &name, error.as_ref()));
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) struct TuneArgs {
     /// Find the fewest weight bits of each layer at which MNIST's training images are read as by the real network, but
     /// for 3 in 10,000 (or as many as without tuning), and accuracy stays within 0.05 points. Reports how the test
     /// images fare.
-    #[arg(long, requires = "weights")]
+    #[arg(long)]
     pub(crate) tune: bool,
     /// Write the weights (F32) with the bits that were found, which commands then take by themselves.
     #[arg(long, requires = "tune", value_name = "FILE.safetensors")]

@@ -1,19 +1,18 @@
 //! `gelu weights`
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use gelu_io::{
     data::DataDir,
     weights::{Dtype, Listing, WeightsFile, list_safetensors},
 };
-use gelu_models::plan::PlanOptions;
-use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
+use gelu_models::train::{Dataset, evaluate};
+use gelu_models::{Model, Ranges, Weights};
 use serde::Serialize;
 
 use crate::datasets::{self, DatasetName};
+use crate::model::{Loaded, NetworkArgs, ensure_ranges};
 use crate::report::TextTable;
 
 /// Look into weight files, check them against a model, convert them.
@@ -58,15 +57,11 @@ pub(crate) struct Inspect {
 pub(crate) struct Import {
     /// The weight file to read: F32, F64, F16 or BF16.
     file: PathBuf,
-    /// The network: conv1, lenet5, dense12, dense300 or resnet20.
-    #[arg(long)]
-    model: String,
-    /// The weight file to write: F32.
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// The model file to write: F32.
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// Make the normalization (x - MEAN) / STD of the input part of the first layer.
-    #[arg(long, value_name = "MEAN,STD", value_parser = parse_normalization, allow_hyphen_values = true)]
-    normalize: Option<Normalization>,
     /// Measure the ranges of the activations on the training part of this data set, and the accuracy on the rest.
     #[arg(long, value_enum, value_name = "DATASET")]
     calibrate: Option<DatasetName>,
@@ -161,39 +156,28 @@ fn print_table(listing: &Listing) {
 }
 
 fn import(args: &Import) -> anyhow::Result<()> {
-    let mut model = zoo::by_name(&args.model)?;
-    let source = Weights::read(&args.file)?;
-    let report = model.load(&source).with_context(|| args.file.display().to_string())?;
-    if let Some(normalization) = &args.normalize {
-        model.fold_normalization(normalization)?;
-    }
-    if args.normalize.is_some() {
-        // Measured on the other scale of the input.
-        model.set_ranges(None);
-        model.set_layer_bits(BTreeMap::new());
-    }
+    let Loaded { mut model, name, .. } = args.network.read(Some(&args.file))?;
     let measured =
         args.calibrate.map(|dataset| measure(&mut model, dataset, args.data.clone())).transpose()?;
-    let mut weights = model.weights();
-    for (key, value) in source.metadata {
-        if key != Ranges::METADATA_KEY && key != PlanOptions::LAYER_BITS_KEY {
-            weights.metadata.insert(key, value);
-        }
+    if measured.is_none() {
+        ensure_ranges(&mut model)?;
     }
+    let provenance = &mut model.info_mut().provenance;
     if let Some(accuracy) = &measured {
-        weights.metadata.insert("gelu.test_accuracy".to_owned(), accuracy.to_string());
+        provenance.insert("gelu.test_accuracy".to_owned(), accuracy.to_string());
     }
-    weights.metadata.insert("gelu.model".to_owned(), args.model.clone());
+    provenance.insert("gelu.model".to_owned(), name.clone());
+    let weights = model.weights();
     weights.write(&args.out, Dtype::F32)?;
 
     let test_accuracy = measured;
     if args.json {
         let ranges = measured.and(model.ranges().cloned());
         let parameters = model.parameter_count();
-        let imported = Imported { out: &args.out, model: &args.model, parameters, ranges, test_accuracy };
+        let imported = Imported { out: &args.out, model: &name, parameters, ranges, test_accuracy };
         println!("{}", serde_json::to_string(&imported)?);
     } else {
-        println!("{report}");
+        println!("{}", tensors_of(&weights));
         if let Some(accuracy) = test_accuracy {
             println!("test accuracy {:.2} %", 100.0 * accuracy);
         }
@@ -202,11 +186,38 @@ fn import(args: &Import) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The tensors of a model, as a table.
+fn tensors_of(weights: &Weights) -> TextTable {
+    let mut table = TextTable::new(["tensor", "shape"]);
+    for (name, tensor) in &weights.tensors {
+        table.row([name.clone(), tensor.shape().to_string()]);
+    }
+    table
+}
+
 /// Calibrates on the training part of a data set, and returns the accuracy over the test part.
 fn measure(model: &mut Model, dataset: DatasetName, folder: Option<PathBuf>) -> anyhow::Result<f64> {
     let [train, test] = datasets::load(dataset, &DataDir::locate(folder), 0)?;
     model.calibrate(train.inputs())?;
-    Ok(evaluate(model, &test)?.accuracy)
+    let accuracy = evaluate(model, &test)?.accuracy;
+    warn_of_chance(accuracy, &test);
+    Ok(accuracy)
+}
+
+/// Says on standard error when a network does hardly better than one that always says the same.
+fn warn_of_chance(accuracy: f64, test: &Dataset) {
+    let mut counts = vec![0usize; test.classes()];
+    test.labels().iter().for_each(|&label| counts[label] += 1);
+    let chance = counts.into_iter().max().unwrap_or(0) as f64 / test.len().max(1) as f64;
+    if accuracy < chance + 0.25 * (1.0 - chance) {
+        eprintln!(
+            "warning: {:.1} % of the test inputs are classified correctly, and always saying the same would give {:.1} %: \
+             the weights were probably trained with another activation (--activation), pooling (--pooling), \
+             normalization (--normalize) or order of layers (--map)",
+            100.0 * accuracy,
+            100.0 * chance
+        );
+    }
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
@@ -218,13 +229,4 @@ fn export(args: &Export) -> anyhow::Result<()> {
         println!("wrote {}", args.out.display());
     }
     Ok(())
-}
-
-pub(crate) fn parse_normalization(text: &str) -> anyhow::Result<Normalization> {
-    let numbers = text
-        .split_once(',')
-        .and_then(|(mean, std)| Some((mean.trim().parse::<f32>().ok()?, std.trim().parse::<f32>().ok()?)));
-    let (mean, std) =
-        numbers.ok_or_else(|| anyhow!("expected two numbers MEAN,STD (for instance 0.1307,0.3081)"))?;
-    Ok(Normalization { mean: vec![mean], std: vec![std] })
 }

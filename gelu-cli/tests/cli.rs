@@ -171,14 +171,15 @@ fn the_plan_adds_up() {
     }
     assert_eq!(plan["bytes_up"].as_u64().unwrap(), plan["ciphertexts_up"].as_u64().unwrap() * 512);
     assert!(plan["logit_error_bound"].as_f64().unwrap() > 0.0);
-    assert!(json(&["plan", "--model", "conv1", "--json"])["logit_error_bound"].is_null());
+    assert!(json(&["plan", "--model", "dense12", "--json"])["logit_error_bound"].is_null());
+    assert!(json(&["plan", "--model", "conv1", "--json"])["logit_error_bound"].is_number());
 
     let output = gelu(&["plan", "--model", "conv1", "--key-bits", "2048"]).output().unwrap();
     expect(&String::from_utf8(output.stdout).unwrap(), &["conv1", "im2col", "subsets of", "all", "relu"]);
     let refused = ["plan", "--model", "lenet5", "--weight-bits", "25", "--json"];
     expect(&failure(&refused, 1), &["weight bits", "expected 2 to 24", "found 25"]);
     expect(&failure(&["plan", "--layer-bits", "fc9=8"], 1), &["fc9", "no linear layer of that name"]);
-    expect(&failure(&["plan", "--model", "lenet6"], 1), &["lenet6", "expected one of conv1, lenet5"]);
+    expect(&failure(&["plan", "--model", "lenet6"], 1), &["lenet6", "expected conv1, lenet5, mlp:WIDTHS"]);
 }
 
 #[test]
@@ -321,8 +322,8 @@ fn bad_weights_are_named() {
     nan[whole.len() - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(folder.path("nan.safetensors"), &nan).unwrap();
     expect(&infer(&folder.text("nan.safetensors")), &["weight", "expected", "finite", "found"]);
-    let missing = changed(&folder, |weights| drop(weights.tensors.remove("conv1.bias")));
-    expect(&infer(&missing), &["conv1.bias", "expected 5", "found no such tensor"]);
+    let missing = changed(&folder, |weights| drop(weights.tensors.remove("conv1.weight")));
+    expect(&infer(&missing), &["conv1.weight", "expected 5x1x5x5", "found no such tensor"]);
     let other = weights_file("lenet5");
     expect(&infer(text(&other)), &["fc3.weight", "expected", "found"]);
 }
@@ -413,8 +414,8 @@ fn wrong_usage_is_exit_code_2() {
 #[test]
 fn tuning_says_what_it_needs() {
     let weights = weights_file("conv1");
+    expect(&failure(&["plan", "--model", "dense12", "--tune"], 1), &["dense12", "--weights"]);
     let tune = ["plan", "--model", "conv1", "--tune"];
-    expect(&failure(&tune, 2), &["--weights"]);
     let folder = Folder::new();
     let (weights, data) = (weights.to_str().unwrap(), folder.path("none"));
     let message =

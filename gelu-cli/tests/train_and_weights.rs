@@ -15,19 +15,17 @@ use gelu_models::Ranges;
 
 use common::{data, fail, project, succeed, weights_file};
 
-const TRAIN: [&str; 13] = [
+const TRAIN: [&str; 11] = [
     "train",
     "--clear",
     "--model",
-    "mlp",
+    "mlp:6,5",
     "--dataset",
     "iris",
     "--epochs",
     "40",
     "--batch-size",
     "8",
-    "--hidden",
-    "6,5",
     "--json",
 ];
 
@@ -84,8 +82,11 @@ fn an_interrupted_run_taken_up_again_gives_the_same_weights() {
 #[test]
 fn wrong_usage_says_what_to_do() {
     let data = data();
-    assert!(fail(&["train", "--model", "mlp", "--fixed"], data.path(), 2).contains("--clear"));
-    assert!(fail(&["train", "--clear", "--model", "lenet6"], data.path(), 2).contains("lenet5"));
+    assert!(fail(&["train", "--model", "mlp:12", "--fixed"], data.path(), 2).contains("--clear"));
+    assert!(
+        fail(&["train", "--clear", "--model", "lenet6", "--dataset", "iris"], data.path(), 1)
+            .contains("lenet5")
+    );
     assert!(fail(&[&TRAIN[..], &["--resume"]].concat(), data.path(), 2).contains("--checkpoint-dir"));
     let mismatch = ["train", "--clear", "--model", "lenet5", "--dataset", "iris"];
     assert!(fail(&mismatch, data.path(), 1).contains("--model mlp"));
@@ -104,9 +105,17 @@ fn shipped_weights_can_be_inspected_exported_and_imported() {
         assert!(succeed(&["weights", "inspect", &shipped], folder.path()).contains("conv1.weight"));
         succeed(&["weights", "export", &shipped, "--out", half, "--dtype", "f16"], folder.path());
         let import = ["weights", "import", half, "--model", model, "--out", back, "--normalize", "0.5,0.5"];
-        assert!(succeed(&import, folder.path()).contains("applied"));
+        assert!(succeed(&import, folder.path()).contains("conv1.weight"));
         let listing = succeed(&["weights", "inspect", back], folder.path());
-        assert!(listing.contains("F32") && !listing.contains("gelu.ranges"), "{listing}");
+        // Ranges of the other scale are not kept.
+        let ranges =
+            |text: &str| text.lines().find(|line| line.starts_with("gelu.ranges")).map(str::to_owned);
+        let before = ranges(&succeed(&["weights", "inspect", &shipped], folder.path()));
+        assert!(listing.contains("F32") && ranges(&listing).is_some(), "{listing}");
+        assert_ne!(ranges(&listing), before);
+        assert!(listing.contains(r#""folded":{"mean":[0.5],"std":[0.5]}"#), "{listing}");
+        let twice = ["weights", "import", back, "--model", model, "--out", half, "--normalize", "0.5,0.5"];
+        assert!(fail(&twice, folder.path(), 1).contains("normalization"));
     }
     let wrong = ["weights", "import", half, "--model", "lenet5", "--out", back];
     let message = fail(&wrong, folder.path(), 1);

@@ -39,7 +39,7 @@ pub(crate) fn weights_file(name: &str) -> PathBuf {
 
 /// A network with its shipped weights, and the ranges and tuned bits that came with them.
 pub(crate) fn shipped(name: &str) -> Model {
-    let mut model = zoo::by_name(name).unwrap();
+    let mut model = name.parse::<zoo::Network>().unwrap().build(&zoo::Setting::default()).unwrap();
     model.load(&Weights::read(weights_file(name)).unwrap()).unwrap();
     assert!(model.ranges().is_some() && !model.layer_bits().is_empty());
     model

@@ -3,11 +3,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use gelu_layers::Initializer;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Plan, PlanOptions};
-use gelu_models::zoo;
 use gelu_net::LocalInference;
 use gelu_tensor::hazmat::{self, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
@@ -18,14 +16,14 @@ use gelu_tensor::{
 use gelu_wire::{Limits, decode_message, encode_message};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
 use crate::limit::Limit;
-use crate::model_args::{estimate_ranges, new_key, warn_of_short_key};
+use crate::model::Loaded;
+use crate::model_args::{new_key, warn_of_short_key};
 use crate::threads;
 
 /// The size of keys that limits are quoted for.
@@ -110,10 +108,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result<Report> {
     warn_of_short_key(parameters.size);
     let (batch, runs) = (args.batch as usize, args.runs as usize);
-    let mut model = zoo::by_name(&args.model)?;
-    // No time depends on them.
-    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
-    estimate_ranges(&mut model)?;
+    let Loaded { model, name, .. } = args.model.load_or_initialize()?;
     let options = args.numbers.options(&model)?;
     let program = model.compile(&PlanOptions {
         key: parameters.size,
@@ -157,7 +152,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
         layer.share_of_limit *= 1e-9 * mean(bits) / layer.seconds_one_thread;
     }
     Ok(Report {
-        model: args.model.clone(),
+        model: name,
         key_bits: bits,
         key_type: parameters.key_type,
         backend: backend.name().to_owned(),

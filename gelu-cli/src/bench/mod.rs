@@ -15,6 +15,7 @@ use gelu_tensor::paillier::{KeyParameters, KeyType};
 use serde::{Deserialize, Serialize};
 
 use self::measure::{LayerFigures, Operation, SessionFigures};
+use crate::model::ModelArgs;
 use crate::model_args::{KeySize, KeyTypeName, Numbers};
 use crate::report::{Bar, TextTable, bar_chart_svg};
 
@@ -44,9 +45,8 @@ that two runs on a machine whose speed drifts, or on two machines, can be compar
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     other: Option<Other>,
-    /// The network: conv1, lenet5, dense12, dense300 or resnet20.
-    #[arg(long, default_value = "lenet5")]
-    model: String,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Bits of the client's key, which is made anew.
     #[arg(long, value_enum, default_value = "2048")]
     key_bits: KeySize,

@@ -1,5 +1,6 @@
 //! `gelu bench train`
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,13 +11,14 @@ use gelu_models::train::private::{
     Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, Server, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
-use gelu_models::zoo;
+use gelu_models::zoo::Setting;
 use gelu_tensor::paillier::KeyParameters;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::limit::Limit;
+use crate::model::{Choices, untrained};
 use crate::model_args::{KeySize, KeyTypeName, new_key};
 use crate::train::private::shares;
 
@@ -29,9 +31,11 @@ Examples:
   gelu bench train
   gelu bench train --model dense300 --key-type djn --iterations 5 --json")]
 pub(crate) struct TrainingArgs {
-    /// The network: conv1, lenet5, dense12 or dense300.
-    #[arg(long, default_value = "lenet5")]
-    model: String,
+    /// The network: a model file, or lenet5, conv1, mlp:WIDTHS, resnet20 and the like; its weights do not matter.
+    #[arg(long, value_name = "FILE|NAME", default_value = "lenet5")]
+    model: PathBuf,
+    #[command(flatten)]
+    choices: Choices,
     /// Bits of both sides' keys, which are made anew.
     #[arg(long, value_enum, default_value = "2048")]
     key_bits: KeySize,
@@ -51,7 +55,7 @@ pub(crate) struct TrainingArgs {
 
 pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let mut model = zoo::by_name(&args.model)?;
+    let mut model = untrained(&args.model, &args.choices, Setting::default())?;
     model.initialize(Initializer::KaimingUniform, &mut rng);
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let (batch, size) = (args.batch as usize, parameters.size);
@@ -101,7 +105,7 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     let percent = |seconds: f64| 100.0 * seconds / all.max(1e-9);
     if args.json {
         let object = json!({
-            "model": args.model,
+            "model": args.model.to_string_lossy(),
             "key_bits": size.bits(),
             "key_type": parameters.key_type,
             "batch": args.batch,
@@ -124,7 +128,7 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     }
     println!(
         "{}, {} key of {} bits, {} iterations of {} images: {:.1} images/s, {:.1} ms an image (limit_ns {:.0})\n",
-        args.model,
+        args.model.display(),
         parameters.key_type.name(),
         size.bits(),
         args.iterations,

@@ -1,6 +1,5 @@
 //! `gelu train`
 
-mod model_name;
 pub(crate) mod private;
 
 use std::{
@@ -17,20 +16,20 @@ use gelu_io::{
     files::write_atomic,
     weights::{Dtype, WeightsFile},
 };
-use gelu_layers::{Activation, Initializer};
+use gelu_layers::Initializer;
 use gelu_models::{
-    Model, Ranges, Weights,
+    Model, Weights,
     train::{
         Augmentation, Dataset, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate,
     },
-    zoo,
+    zoo::{Network, Setting},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-use self::model_name::ModelName;
 use crate::datasets::{self, DatasetName};
+use crate::model::{Choices, network_of, untrained};
 use crate::report::{EpochPoint, training_curves_svg};
 
 /// Train a model on a data set: privately, by clients that keep their data; or in the clear.
@@ -65,9 +64,15 @@ pub(crate) struct Args {
     /// With --clear: on the integers of private training, which gives the same weights as without --clear.
     #[arg(long, requires = "clear")]
     fixed: bool,
-    /// The network: lenet5, conv1, or mlp:WIDTHS with the widths of hidden layers (mlp:12, mlp:300,100).
-    #[arg(long)]
-    model: ModelName,
+    /// The network: lenet5, conv1, mlp:WIDTHS with the widths of its hidden layers (mlp:12, mlp:300,100), resnet20 (or
+    /// another depth of 6 n + 2; resnet8:8 has 8 channels at first), or a model file, for its network.
+    #[arg(long, value_name = "FILE|NAME")]
+    model: PathBuf,
+    #[command(flatten)]
+    choices: Choices,
+    /// Start from the weights of this file, as far as they fit, instead of random ones.
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// The data.
     #[arg(long, value_enum, default_value = "mnist")]
     dataset: DatasetName,
@@ -75,15 +80,9 @@ pub(crate) struct Args {
     /// per-user data folder].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Widths of the hidden layers of `--model mlp`.
-    #[arg(long, value_delimiter = ',', default_value = "12", value_name = "WIDTHS")]
-    hidden: Vec<usize>,
     /// Train on so many inputs of the data set only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// The mlp's activation: relu, sigmoid, tanh, square, sigmoid-taylor3, sigmoid-taylor5.
-    #[arg(long, default_value = "relu")]
-    activation: Activation,
     /// Passes over the data.
     #[arg(long, default_value_t = 10)]
     epochs: u32,
@@ -131,12 +130,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Widths of the hidden layers, of an mlp.
-    fn hidden(&self) -> &[usize] {
-        match &self.model {
-            ModelName::Mlp(Some(widths)) => widths,
-            _ => &self.hidden,
-        }
+    /// The network's name, or the file's.
+    fn name(&self) -> String {
+        network_of(&self.model)
+            .map_or_else(|| self.model.display().to_string(), |network| network.to_string())
     }
 
     fn config(&self) -> TrainConfig {
@@ -212,7 +209,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("wrote {}", path.display());
     }
     let report = Report {
-        model: args.model.name().to_owned(),
+        model: args.name(),
         dataset: name_of(args.dataset),
         config: trainer.config(),
         parameters: trainer.model().parameter_count(),
@@ -235,7 +232,7 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
     let mut model = model(args, train)?;
     let config = args.config();
     let Some(folder) = args.checkpoint_dir.as_deref().filter(|_| args.resume) else {
-        model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+        initialize(args, &mut model)?;
         return Ok((Trainer::new(model, config)?, Vec::new()));
     };
     let path = checkpoint(folder);
@@ -255,24 +252,53 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
 }
 
 fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
-    let model = match &args.model {
-        ModelName::Lenet5 => zoo::lenet5()?,
-        ModelName::Conv1 => zoo::conv1()?,
-        ModelName::Mlp(_) => zoo::mlp(&zoo::MlpConfig {
-            inputs: train.shape().elements(),
-            hidden: args.hidden().to_vec(),
-            classes: train.classes(),
-            activation: args.activation,
-        })?,
-    };
+    let is_mlp = matches!(network_of(&args.model), Some(Network::Mlp(_)));
+    let takes_it = is_mlp || train.shape().dims().len() == 3;
+    // A network of images says itself what is wrong with a table.
+    let input = takes_it.then(|| train.shape().clone());
+    let setting = Setting { input, classes: Some(train.classes()), ..Setting::default() };
+    let model = untrained(&args.model, &args.choices, setting)?;
     let (expected, found) = (model.input_shape(), train.shape());
     ensure!(
         expected.elements() == found.elements(),
         "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp:WIDTHS",
-        args.model.name(),
+        args.name(),
+        name_of(args.dataset),
+    );
+    let (expected, found) = (model.output_shape().elements(), train.classes());
+    ensure!(
+        expected == found,
+        "--model {} has {expected} classes, --dataset {} has {found}",
+        args.name(),
         name_of(args.dataset),
     );
     Ok(model)
+}
+
+/// Random first weights, or those of `--init`.
+fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+    let Some(path) = &args.init else { return Ok(()) };
+    let mut weights = Weights::read(path)?;
+    for adaptation in weights.adapt(model, &[])? {
+        eprintln!("note: {}: {adaptation}", path.display());
+    }
+    let report = model.load_partial(&weights).with_context(|| path.display().to_string())?;
+    ensure!(
+        !report.applied.is_empty(),
+        "--init {}: expected tensors of the network, found none",
+        path.display()
+    );
+    for (name, shape) in &report.missing {
+        eprintln!("note: {}: no `{name}` of {shape}, which starts at random", path.display());
+    }
+    for (name, _) in &report.unused {
+        eprintln!("note: {}: `{name}` has no place in the network", path.display());
+    }
+    // What was measured and tuned for other weights.
+    model.set_ranges(None);
+    model.set_layer_bits([].into());
+    Ok(())
 }
 
 /// Trains one epoch, tests, and says so on standard error.
@@ -333,28 +359,30 @@ fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -
 }
 
 fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
-    let mut weights = model.weights();
-    let ranges = model.measure_ranges(train.inputs())?;
-    let metadata = [
-        (Ranges::METADATA_KEY, serde_json::to_string(&ranges)?),
-        ("gelu.model", args.model.name().to_owned()),
+    let mut model = model.clone();
+    model.calibrate(train.inputs())?;
+    let provenance = [
+        ("gelu.model", args.name()),
         ("gelu.dataset", name_of(args.dataset)),
         ("gelu.command", command(args)),
         ("gelu.test_accuracy", test.accuracy.to_string()),
     ];
-    weights.metadata.extend(metadata.map(|(key, value)| (key.to_owned(), value)));
-    Ok(weights)
+    model.info_mut().provenance = provenance.map(|(key, value)| (key.to_owned(), value)).into();
+    Ok(model.weights())
 }
 
 /// The command that gives the same weights again, without the names of files. Private training and its clear
 /// counterpart have the same.
 fn command(args: &Args) -> String {
     let clear = if args.clear && !args.fixed { " --clear" } else { "" };
-    let mut text = format!("gelu train{clear} --model {}", args.model.name());
+    let mut text = format!("gelu train{clear} --model {}", args.name());
     // Writing to a String cannot fail.
-    if matches!(args.model, ModelName::Mlp(_)) {
-        let hidden: Vec<_> = args.hidden().iter().map(usize::to_string).collect();
-        let _ = write!(text, ":{} --activation {}", hidden.join(","), args.activation);
+    let Choices { activation, pooling } = args.choices;
+    if let Some(activation) = activation {
+        let _ = write!(text, " --activation {activation}");
+    }
+    if let Some(pooling) = pooling {
+        let _ = write!(text, " --pooling {pooling}");
     }
     let config = args.config();
     let _ = write!(

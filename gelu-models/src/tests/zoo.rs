@@ -1,7 +1,7 @@
 use gelu_tensor::Error;
 
 use super::*;
-use crate::zoo::{ResnetConfig, resnet};
+use crate::zoo::{Network, Pooling, ResnetConfig, Setting, ZooError, resnet};
 
 #[test]
 fn shapes_of_the_zoo() {
@@ -28,12 +28,67 @@ fn shapes_of_the_zoo() {
         shapes(crate::zoo::conv1().unwrap()),
         ["conv1.bias 5", "conv1.weight 5x1x5x5", "fc1.bias 10", "fc1.weight 10x180"]
     );
-    for name in crate::zoo::NAMES {
-        let model = crate::zoo::by_name(name).unwrap();
+}
+
+#[test]
+fn names_of_the_zoo_make_networks_and_say_what_they_leave_open() {
+    let build = |name: &str, setting: &Setting| name.parse::<Network>().unwrap().build(setting);
+    for name in ["conv1", "lenet5", "dense12", "dense300", "mlp:7,5", "resnet20", "resnet8:4"] {
+        let model = build(name, &Setting::default()).unwrap();
         assert_eq!(model.output_shape().dims(), [10]);
         assert!(model.ends_in_softmax());
+        let network: Network = name.parse().unwrap();
+        assert_eq!(network.to_string().parse::<Network>().unwrap(), network);
+        let five = Setting { classes: Some(5), ..Setting::default() };
+        assert_eq!(build(name, &five).unwrap().output_shape().dims(), [5]);
     }
-    assert_eq!(crate::zoo::by_name("lenet6").unwrap_err().found, "lenet6");
+    for name in [
+        "lenet6",
+        "mlp",
+        "mlp:",
+        "mlp:0",
+        "mlp:3,",
+        "resnet",
+        "resnet9",
+        "resnet2",
+        "resnet8:0",
+        "conv1:2",
+        "",
+    ] {
+        assert!(
+            matches!(name.parse::<Network>(), Err(ZooError::Unknown { found }) if found == name),
+            "{name}"
+        );
+    }
+    let tanh = Setting { activation: Some(Activation::Tanh), ..Setting::default() };
+    let max = Setting { pooling: Some(Pooling::Max), ..Setting::default() };
+    let ops = |model: Model| model.graph().nodes().iter().map(|node| node.op.to_string()).collect::<Vec<_>>();
+    assert!(ops(build("lenet5", &tanh).unwrap()).contains(&"tanh".to_owned()));
+    assert!(!ops(build("lenet5", &tanh).unwrap()).contains(&"relu".to_owned()));
+    assert!(!ops(build("conv1", &max).unwrap()).contains(&"avg-pool2d".to_owned()));
+    for (name, setting) in [("mlp:3", &max), ("resnet8", &max), ("resnet8", &tanh)] {
+        assert!(matches!(build(name, setting), Err(ZooError::NoChoice { .. })), "{name}");
+    }
+    let flat = Setting { input: Some([4].into()), ..Setting::default() };
+    assert!(matches!(build("lenet5", &flat), Err(ZooError::Graph(_))));
+}
+
+#[test]
+fn shapes_of_trained_weights_complete_a_setting() {
+    let given = Setting { input: Some([6].into()), classes: Some(4), ..Setting::default() };
+    let network: Network = "mlp:5".parse().unwrap();
+    let mut found = Setting::default();
+    network.complete(&mut found, &network.build(&given).unwrap().weights());
+    assert_eq!(found, given);
+    let network: Network = "resnet8:2".parse().unwrap();
+    let given = Setting { input: Some([1, 32, 32].into()), classes: Some(3), ..Setting::default() };
+    let mut found = Setting::default();
+    network.complete(&mut found, &network.build(&given).unwrap().weights());
+    assert_eq!(found, given);
+    // Nothing to tell, nothing told.
+    let mut found = Setting::default();
+    network.complete(&mut found, &Weights::default());
+    assert_eq!(found, Setting::default());
 }
 
 /// Layers with weights on the longest way through a network; batch norms are no layers of their own here.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use gelu_io::session::TrainingAccount;
-use gelu_layers::Initializer;
 use gelu_models::Model;
 use gelu_models::train::private::{
     Augmented, CoordinatorState, DMax, FixedPoint, LayerLeakage, Leakage, Samples, Shard, Statistics,
@@ -20,7 +19,6 @@ use gelu_models::train::{Augmentation, Dataset};
 use gelu_net::{TrainingOptions, TrainingSetup};
 use gelu_tensor::RingBits;
 use gelu_tensor::paillier::KeyParameters;
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
 use self::progress::Point;
@@ -131,7 +129,7 @@ impl Setting {
     fn new(args: &Args) -> anyhow::Result<Self> {
         let [train, test] = args.data()?;
         let mut model = super::model(args, &train)?;
-        model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+        super::initialize(args, &mut model)?;
         let key =
             KeyParameters { size: args.private.key_bits.into(), key_type: args.private.key_type.into() };
         let clients = args.private.clients as usize;

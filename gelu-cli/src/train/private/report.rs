@@ -29,7 +29,7 @@ pub(super) fn finish(
     let account = done.account.clone().unwrap_or_default();
     let key_bits = done.account.is_some().then(|| usize::from(KeyBits::from(args.private.key_bits)));
     let mut object = json!({
-        "model": args.model.name(),
+        "model": args.name(),
         "dataset": name_of(args.dataset),
         "clients": args.private.clients,
         "epochs": args.epochs,
@@ -140,7 +140,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
         "# {} on {}, trained {}\n\n```\n{}\n```\n\n{} iterations of {} images in {} turns, {seconds:.1} s, {:.1} images/s. \
          Accuracy {:.2} % on the {} test images, {:.2} % on the {} training images. {} numbers were clamped to their \
          range.\n\n![curves](curves.svg)\n",
-        args.model.name(),
+        args.name(),
         name_of(args.dataset),
         if done.account.is_some() {
             let size = KeyBits::from(args.private.key_bits).bits();

@@ -13,26 +13,73 @@
 //!   would collapse into one, so that ReLU stands after each, and `fc3` gives the ten logits.
 //! - **Input** is one channel of 28x28 pixels scaled to 0..1.
 
+mod name;
+
+use std::fmt;
+use std::str::FromStr;
+
 use gelu_layers::{Activation, Conv2dConfig};
 use gelu_tensor::Shape;
 
+pub use self::name::{Network, Setting, ZooError};
 use crate::{GraphError, Model, ModelBuilder};
 
-/// Names that [`by_name`] knows.
-pub const NAMES: [&str; 5] = ["conv1", "lenet5", "dense12", "dense300", "resnet20"];
+/// How a network makes images smaller. Read from and printed as `mean` and `max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// By the mean of each window, which is linear: the server computes it.
+    #[default]
+    Mean,
+    /// By the maximum of each window, which the client computes.
+    Max,
+}
+
+impl fmt::Display for Pooling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mean => "mean",
+            Self::Max => "max",
+        })
+    }
+}
+
+/// A text that is no [`Pooling`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pooling: expected `mean` or `max`, found `{found}`")]
+pub struct UnknownPooling {
+    /// The text that was given.
+    pub found: String,
+}
+
+impl FromStr for Pooling {
+    type Err = UnknownPooling;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPooling> {
+        match text {
+            "mean" => Ok(Self::Mean),
+            "max" => Ok(Self::Max),
+            _ => Err(UnknownPooling { found: text.to_owned() }),
+        }
+    }
+}
 
 /// Conv(5x5, stride 2, 5 filters), ReLU, mean pooling, ReLU, Dense(10), softmax over 28x28 images.
 ///
 /// # Errors
 /// Never fails for this network; the signature follows [`ModelBuilder::build`].
 pub fn conv1() -> Result<Model, GraphError> {
-    ModelBuilder::new([1, 28, 28])
+    conv1_with(&Setting::default())
+}
+
+fn conv1_with(setting: &Setting) -> Result<Model, GraphError> {
+    let activation = setting.activation.unwrap_or(Activation::Relu);
+    let builder = ModelBuilder::new(setting.input.clone().unwrap_or_else(|| Shape::from([1, 28, 28])))
         .conv2d("conv1", Conv2dConfig::new(5, [5, 5]).with_stride([2, 2]))
-        .relu()
-        .avg_pool2d("pool1", [2, 2])
-        .relu()
+        .activation(activation);
+    pooled(builder, "pool1", setting)
+        .activation(activation)
         .flatten()
-        .dense("fc1", 10)
+        .dense("fc1", setting.classes.unwrap_or(10))
         .softmax()
         .build()
 }
@@ -43,21 +90,34 @@ pub fn conv1() -> Result<Model, GraphError> {
 /// # Errors
 /// Never fails for this network; the signature follows [`ModelBuilder::build`].
 pub fn lenet5() -> Result<Model, GraphError> {
-    ModelBuilder::new([1, 28, 28])
-        .conv2d("conv1", Conv2dConfig::new(6, [5, 5]))
-        .avg_pool2d("pool1", [2, 2])
-        .relu()
-        .conv2d("conv2", Conv2dConfig::new(16, [5, 5]))
-        .avg_pool2d("pool2", [2, 2])
-        .relu()
+    lenet5_with(&Setting::default())
+}
+
+fn lenet5_with(setting: &Setting) -> Result<Model, GraphError> {
+    let activation = setting.activation.unwrap_or(Activation::Relu);
+    let builder = ModelBuilder::new(setting.input.clone().unwrap_or_else(|| Shape::from([1, 28, 28])))
+        .conv2d("conv1", Conv2dConfig::new(6, [5, 5]));
+    let builder = pooled(builder, "pool1", setting)
+        .activation(activation)
+        .conv2d("conv2", Conv2dConfig::new(16, [5, 5]));
+    pooled(builder, "pool2", setting)
+        .activation(activation)
         .flatten()
         .dense("fc1", 120)
-        .relu()
+        .activation(activation)
         .dense("fc2", 84)
-        .relu()
-        .dense("fc3", 10)
+        .activation(activation)
+        .dense("fc3", setting.classes.unwrap_or(10))
         .softmax()
         .build()
+}
+
+/// Windows of 2x2 side by side.
+fn pooled(builder: ModelBuilder, name: &str, setting: &Setting) -> ModelBuilder {
+    match setting.pooling.unwrap_or_default() {
+        Pooling::Mean => builder.avg_pool2d(name, [2, 2]),
+        Pooling::Max => builder.max_pool2d([2, 2]),
+    }
 }
 
 /// What [`mlp`] builds: dense layers `fc1`, `fc2`, ... with one activation between them, and softmax at the end.
@@ -83,14 +143,6 @@ pub fn mlp(config: &MlpConfig) -> Result<Model, GraphError> {
         builder = builder.dense(&format!("fc{}", i + 1), width).activation(config.activation);
     }
     builder.dense(&format!("fc{}", config.hidden.len() + 1), config.classes).softmax().build()
-}
-
-/// Why [`by_name`] gave no model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown model `{found}`: expected one of {}", NAMES.join(", "))]
-pub struct UnknownModel {
-    /// The name that was given.
-    pub found: String,
 }
 
 /// What [`resnet`] builds.
@@ -166,24 +218,4 @@ pub fn resnet(config: &ResnetConfig) -> Result<Model, GraphError> {
         }
     }
     builder.global_avg_pool2d().flatten().dense("fc", *classes).softmax().build()
-}
-
-/// Returns one of the networks by its name (see [`NAMES`]). `resnet20` has ten classes and takes images of 3x32x32, the
-/// others take 28x28; `dense12` and `dense300` are [`mlp`]s with ReLU.
-///
-/// # Errors
-/// [`UnknownModel`] for any other name.
-pub fn by_name(name: &str) -> Result<Model, UnknownModel> {
-    let dense = |width| {
-        mlp(&MlpConfig { inputs: 784, hidden: vec![width], classes: 10, activation: Activation::Relu })
-    };
-    match name {
-        "conv1" => conv1(),
-        "lenet5" => lenet5(),
-        "dense12" => dense(12),
-        "dense300" => dense(300),
-        "resnet20" => resnet20(10),
-        _ => return Err(UnknownModel { found: name.to_owned() }),
-    }
-    .map_err(|_| UnknownModel { found: name.to_owned() })
 }
