@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ranges = model.ranges().cloned().ok_or("the weights have no ranges")?;
     ranges.set("relu1", ranges.get("relu2").ok_or("no range of `relu2`")?);
     model.set_ranges(Some(ranges));
-    let mut server = Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())));
+    let mut server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
 
     // The client: a key, one drawn digit, pixels from 0 to 1, and its function, which sees the decrypted weighted sums of
     // an image and gives what goes on.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use common::networks::{network, randomize, small_resnet};
-use common::{digits, key_of, options, shipped};
+use common::{deployment, digits, key_of, quantization, shipped};
 use gelu_net::io::session::Role;
 use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
@@ -57,13 +57,13 @@ fn a_plan_states_what_a_server_does() {
     let (mut stacked, mut cut, mut ragged) = ([false; 2], false, false);
     let networks = [(convolution(), vec![1, 24]), (small_resnet(), vec![1, 3]), (wide(), vec![100, 101])];
     for (model, batches) in networks {
-        let server = ServerModel::new(model, options());
+        let server = ServerModel::new(model, quantization());
         for key in KEYS.iter() {
             let public = key.public_key();
             // The large batches once for each type is enough.
             let batches = batches.iter().filter(|&&batch| batch < 100 || public.size() == KeyBits::Bits1024);
             for &batch in batches {
-                let program = server.program(public.parameters(), batch).unwrap();
+                let program = server.program(&deployment(key, batch)).unwrap();
                 let mut whole = Operations::default();
                 for (index, segment) in program.plan().segments().iter().enumerate() {
                     let mut all = Operations::default();
@@ -113,7 +113,7 @@ fn check_report(
     [batch, batches, rest]: [usize; 3],
 ) {
     assert_eq!(images.nrows(), batch * batches + rest);
-    let plan = |batch| server.program(key.public_key().parameters(), batch).unwrap().plan().clone();
+    let plan = |batch| server.program(&deployment(key, batch)).unwrap().plan().clone();
     let full = plan(batch);
     let ragged = (rest > 0).then(|| plan(rest));
     let report = LocalInference::shared(server.clone(), Arc::clone(key), batch)
@@ -170,7 +170,7 @@ proptest! {
         // Large keys hold more images than these.
         let batches = if key.public_key().size() == KeyBits::Bits1024 { batches } else { 1 };
         let (model, images) = network.calibrated(batch * batches + rest);
-        check_report(Arc::new(ServerModel::new(model, options())), key, &images, [batch, batches, rest]);
+        check_report(Arc::new(ServerModel::new(model, quantization())), key, &images, [batch, batches, rest]);
     }
 }
 
@@ -178,7 +178,7 @@ proptest! {
 fn sessions_of_shipped_networks_take_the_products_that_plans_state() {
     let images = digits(5, 7);
     for name in ["conv1", "lenet5"] {
-        let server = Arc::new(ServerModel::new(shipped(name), PlanOptions::default()));
+        let server = Arc::new(ServerModel::new(shipped(name), Quantization::default()));
         for key in &KEYS[..4] {
             check_report(server.clone(), key, &images, [3, 2, 1]);
         }
@@ -188,10 +188,10 @@ fn sessions_of_shipped_networks_take_the_products_that_plans_state() {
 /// Two batches that the server works on in parts.
 #[test]
 fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
-    let server = Arc::new(ServerModel::new(wide(), options()));
+    let server = Arc::new(ServerModel::new(wide(), quantization()));
     let images = Array2::from_shape_fn((301, 160), |(i, j)| ((i * 7 + j * 13) % 32) as f32 / 32.0);
     for key in &KEYS[..2] {
-        let plan = server.program(key.public_key().parameters(), 100).unwrap().plan().clone();
+        let plan = server.program(&deployment(key, 100)).unwrap().plan().clone();
         assert!(plan.segments()[0].layout().parts[0].times > 1);
         check_report(server.clone(), key, &images, [100, 3, 1]);
     }
@@ -200,9 +200,9 @@ fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
 /// Parts share no ciphertext, and together they are the batch.
 #[test]
 fn parts_cover_a_batch() {
-    let server = ServerModel::new(wide(), options());
+    let server = ServerModel::new(wide(), quantization());
     for batch in [1, 2, 37, 38, 39, 100, 101, 400, 1024] {
-        let program = server.program(KeyBits::Bits1024, batch).unwrap();
+        let program = server.program(&deployment(&KEYS[0], batch)).unwrap();
         for segment in program.plan().segments() {
             let parts = segment.layout().images();
             let (images, ciphertexts) =

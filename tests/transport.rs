@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::networks::{inputs, small_resnet};
-use common::{KEY, backend, digits, options, shipped};
+use common::{KEY, backend, deployment, digits, quantization, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::models::infer::Position;
@@ -34,7 +34,7 @@ struct Tapped {
 fn tapped(model: Model, batches: &[ArrayView2<'_, f32>]) -> Tapped {
     let (client_end, tap_up) = InProcess::pair();
     let (tap_down, server_end) = InProcess::pair();
-    let server = Server::new(Arc::new(ServerModel::new(model, options())));
+    let server = Server::new(Arc::new(ServerModel::new(model, quantization())));
     thread::scope(|scope| {
         let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()).1);
         let tapping = scope.spawn(move || {
@@ -123,7 +123,7 @@ fn neither_primes_nor_pixels_nor_weights_cross() {
             .collect();
         weights.iter().for_each(|weights| private.extend(telling_runs(weights, 16)));
         // Nor do the integers that they become, in whatever width.
-        let program = model.compile(&options()).unwrap();
+        let program = model.compile(&quantization(), &deployment(&KEY, 1)).unwrap();
         let integers = (0..program.plan().segments().len()).flat_map(|segment| program.weights(segment));
         let integers: Vec<[Vec<u8>; 2]> = integers
             .map(|weights| {
@@ -247,8 +247,8 @@ fn exchange(server: &Arc<ServerModel>, images: &Array2<f32>, given: Option<&EncT
 fn every_reply_is_randomized_afresh() {
     for (model, images) in networks() {
         let image = images.slice_axis(ndarray::Axis(0), (..1).into()).to_owned();
-        let server = Arc::new(ServerModel::new(model, options()));
-        let program = server.program(KeyBits::Bits1024, 1).unwrap();
+        let server = Arc::new(ServerModel::new(model, quantization()));
+        let program = server.program(&deployment(&KEY, 1)).unwrap();
         let [activations, first] = exchange(&server, &image, None);
         let [_, second] = exchange(&server, &image, Some(&activations));
         let part = &program.plan().segments()[0].layout().parts[0];

@@ -10,7 +10,7 @@ use gelu_io::data::{DataDir, Images, LabelledImages, Split};
 use gelu_io::digits::SIDE;
 use gelu_models::Normalization;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::PlanOptions;
+use gelu_models::plan::Deployment;
 use gelu_net::{LocalInference, LocalReport};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -124,12 +124,13 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().backend();
     let batch = (args.batch as usize).min(images.count());
-    let options = args.numbers.options(&model)?;
-    let program = model.compile(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
+    let quantization = args.numbers.quantization(&model);
+    let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes() };
+    let program = model.compile(&quantization, &deployment)?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
-    let mut local = LocalInference::new(ServerModel::new(model, options), key, batch);
+    let mut local = LocalInference::new(ServerModel::new(model, quantization), key, batch);
     let start = Instant::now();
     if args.pool > 0 {
         local = local.with_pool(args.pool as usize, &mut rand::rng());

@@ -6,16 +6,16 @@ use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_layers::Initializer;
-use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
+use gelu_models::plan::{Deployment, Plan, Program, Quantization, Segment};
 use gelu_models::zoo;
 use gelu_models::{Model, Weights};
-use gelu_tensor::paillier::KeyBits;
+use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::{Value, json};
 
 use crate::infer::pixels;
 use crate::model_args::{
-    KeySize, KeyTypeName, LayerBits, Numbers, estimate_ranges, load_model, warn_of_short_key,
+    KeySize, KeyTypeName, LayerBits, Numbers, backend, estimate_ranges, load_model, warn_of_short_key,
 };
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
@@ -71,24 +71,21 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         // It starts anew.
         model.set_layer_bits(LayerBits::new());
     }
-    let mut options = PlanOptions {
-        key,
-        key_type: args.key_type.into(),
-        batch: args.batch,
-        ..args.numbers.options(&model)?
-    };
-    let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
+    let parameters = KeyParameters { size: key, key_type: args.key_type.into() };
+    let deployment = Deployment { key: parameters, batch: args.batch, lanes: backend()?.lanes() };
+    let mut quantization = args.numbers.quantization(&model);
+    let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &quantization, &deployment)).transpose()?;
     if let Some(tuned) = &tuned {
         let layer_bits: LayerBits = tuned.layer_bits.iter().cloned().collect();
-        options.layer_bits = Some(layer_bits.clone());
+        quantization.layer_bits = Some(layer_bits.clone());
         if let Some((from, to)) = args.weights.as_ref().zip(args.tune.save.as_ref()) {
             let mut weights = Weights::read(from)?;
             let json = serde_json::to_string(&layer_bits)?;
-            weights.metadata.insert(PlanOptions::LAYER_BITS_KEY.to_owned(), json);
+            weights.metadata.insert(Quantization::LAYER_BITS_KEY.to_owned(), json);
             weights.write(to, Dtype::F32)?;
         }
     }
-    let program = model.compile(&options)?;
+    let program = model.compile(&quantization, &deployment)?;
     let error = args.weights.as_ref().map(|_| LogitError::measure(&model, &program)).transpose()?;
     if args.json {
         let mut object = to_json(&program, &args.model, error.as_ref());

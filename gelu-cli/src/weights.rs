@@ -9,7 +9,7 @@ use gelu_io::{
     data::DataDir,
     weights::{Dtype, Listing, WeightsFile, list_safetensors},
 };
-use gelu_models::plan::PlanOptions;
+use gelu_models::plan::Quantization;
 use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
 use serde::Serialize;
 
@@ -176,7 +176,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
         args.calibrate.map(|dataset| measure(&mut model, dataset, args.data.clone())).transpose()?;
     let mut weights = model.weights();
     for (key, value) in source.metadata {
-        if key != Ranges::METADATA_KEY && key != PlanOptions::LAYER_BITS_KEY {
+        if key != Ranges::METADATA_KEY && key != Quantization::LAYER_BITS_KEY {
             weights.metadata.insert(key, value);
         }
     }

@@ -246,7 +246,7 @@ impl Model {
 }
 
 /// The key of [`Weights::metadata`] under which tuned bits travel.
-const LAYER_BITS: &str = crate::plan::PlanOptions::LAYER_BITS_KEY;
+const LAYER_BITS: &str = crate::plan::Quantization::LAYER_BITS_KEY;
 
 fn metadata<T: DeserializeOwned>(weights: &Weights, key: &'static str) -> Result<Option<T>, LoadProblem> {
     let json = weights.metadata.get(key).map(|json| serde_json::from_str(json));

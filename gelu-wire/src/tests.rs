@@ -4,7 +4,7 @@ use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
 use gelu_models::infer::{Client, Event, Message, Server, ServerModel, SessionError};
 use gelu_models::peer::{AbortReason, Conversation};
-use gelu_models::plan::PlanOptions;
+use gelu_models::plan::Quantization;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, SecretKey};
 use gelu_tensor::{CHUNK_BYTES, EncChunk, Error};
 use ndarray::Array2;
@@ -26,7 +26,7 @@ static MODEL: LazyLock<Arc<ServerModel>> = LazyLock::new(|| {
     let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
     model.initialize(Initializer::KaimingUniform, &mut rng());
     model.calibrate(images().view()).unwrap();
-    Arc::new(ServerModel::new(model, PlanOptions::default()))
+    Arc::new(ServerModel::new(model, Quantization::default()))
 });
 
 /// Every message of one session, and how one is given up, as bytes.

@@ -31,7 +31,7 @@ fn rich() -> Arc<ServerModel> {
     randomize(&mut model, 5);
     let images = random_images(&model, 8, 5);
     calibrate(&mut model, &images);
-    Arc::new(ServerModel::new(model, options()))
+    Arc::new(ServerModel::new(model, quantization()))
 }
 
 /// A server's consent as bytes.

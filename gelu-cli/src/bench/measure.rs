@@ -6,7 +6,7 @@ use anyhow::Context;
 use gelu_layers::Initializer;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
-use gelu_models::plan::{Plan, PlanOptions};
+use gelu_models::plan::{Deployment, Plan};
 use gelu_models::zoo;
 use gelu_net::LocalInference;
 use gelu_tensor::hazmat::{self, Residues};
@@ -114,13 +114,9 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     // No time depends on them.
     model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(0));
     estimate_ranges(&mut model)?;
-    let options = args.numbers.options(&model)?;
-    let program = model.compile(&PlanOptions {
-        key: parameters.size,
-        key_type: parameters.key_type,
-        batch,
-        ..options.clone()
-    })?;
+    let quantization = args.numbers.quantization(&model);
+    let deployment = Deployment { key: parameters, batch, lanes: crate::model_args::backend()?.lanes() };
+    let program = model.compile(&quantization, &deployment)?;
     let threads = match args.threads {
         Some(threads) => threads as usize,
         None => rayon::current_num_threads(),
@@ -134,7 +130,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     let before = Limit::measure(backend);
     bar.inc(1);
 
-    let (key, model) = (Arc::new(key), Arc::new(ServerModel::new(model, options)));
+    let (key, model) = (Arc::new(key), Arc::new(ServerModel::new(model, quantization)));
     bar.set_message("layers");
     let (mut layers, [client_one, client_all]) = layers((&model, &key), program.plan(), &pools, runs, &bar)?;
     bar.set_message("operations");

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
-use gelu_tensor::paillier::{KeyParameters, PublicKey};
+use gelu_tensor::paillier::PublicKey;
 use gelu_tensor::{Backend, EncTensorBuilder, Operations};
 use rand::CryptoRng;
 
@@ -13,22 +13,22 @@ use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, Se
 use crate::Model;
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
-use crate::plan::{Lowered, PlanError, PlanOptions, Program};
+use crate::plan::{Deployment, Lowered, PlanError, Program, Quantization};
 
-/// A model that a server offers: the network, and how it is to be planned for any client.
+/// A model that a server offers to clients of any key and batch: the network, and how its numbers are rounded.
 #[derive(Debug)]
 pub struct ServerModel {
     model: Model,
-    options: PlanOptions,
+    quantization: Quantization,
     max_batch: usize,
     /// What is the same for all clients.
     lowered: OnceLock<Result<Arc<Lowered>, PlanError>>,
 }
 
 impl ServerModel {
-    /// Returns the model with options of which key and batch are each client's own choice.
-    pub fn new(model: Model, options: PlanOptions) -> Self {
-        Self { model, options, max_batch: 1024, lowered: OnceLock::new() }
+    /// Returns the model, to be rounded as given when the first client comes.
+    pub fn new(model: Model, quantization: Quantization) -> Self {
+        Self { model, quantization, max_batch: 1024, lowered: OnceLock::new() }
     }
 
     /// Returns the network.
@@ -36,17 +36,17 @@ impl ServerModel {
         &self.model
     }
 
-    /// Returns the program for a client's key and batch.
+    /// Returns the program for a client's key and batch on a machine of so many lanes.
     ///
     /// # Errors
     /// [`PlanError`] when the batch is zero or too large, or the numbers do not fit the key.
-    pub fn program(&self, key: impl Into<KeyParameters>, batch: usize) -> Result<Program, PlanError> {
-        if batch > self.max_batch {
-            let found = batch.to_string();
+    pub fn program(&self, deployment: &Deployment) -> Result<Program, PlanError> {
+        if deployment.batch > self.max_batch {
+            let found = deployment.batch.to_string();
             return Err(PlanError::Option { what: "batch", expected: "at most 1024 images", found });
         }
-        let lower = || Lowered::new(&self.model, &self.options).map(Arc::new);
-        self.lowered.get_or_init(lower).as_ref().map_err(PlanError::clone)?.program(key.into(), batch)
+        let lower = || Lowered::new(&self.model, &self.quantization).map(Arc::new);
+        self.lowered.get_or_init(lower).as_ref().map_err(PlanError::clone)?.program(deployment)
     }
 }
 
@@ -110,7 +110,8 @@ impl Server {
         Self { model, backend: Backend::detect(), state: State::Listening }
     }
 
-    /// Returns the session with its arithmetic done by another backend than the [fastest](Backend::detect).
+    /// Returns the session with its arithmetic done, and its plan made, for another backend than the
+    /// [fastest](Backend::detect).
     pub fn on(self, backend: Backend) -> Self {
         Self { backend, ..self }
     }
@@ -158,8 +159,9 @@ impl Peer for Server {
                 }
                 let in_first = |source| SessionError::Numbers { segment: 0, source };
                 let key = key.on(self.backend).map_err(in_first)?;
-                let program =
-                    self.model.program(key.parameters(), batch as usize).map_err(SessionError::Refused)?;
+                let lanes = self.backend.lanes();
+                let deployment = Deployment { key: key.parameters(), batch: batch as usize, lanes };
+                let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);
                 rng.fill_bytes(&mut session.0);
                 let description = Box::new(program.plan().description().clone());

@@ -8,7 +8,7 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
 use crate::peer::{Blame, Conversation, Expected, Idle, Misuse, Part, Peer, PeerError};
-use crate::plan::{Outcome, PlanError, PlanOptions, Program};
+use crate::plan::{Deployment, Outcome, PlanError, Program, Quantization};
 use crate::tests::{calibrated, random_model, secret_key};
 use crate::{Model, ModelBuilder};
 
@@ -51,11 +51,12 @@ fn wide_images(count: usize) -> Array2<f32> {
 }
 
 fn serve(model: Model) -> Server {
-    Server::new(Arc::new(ServerModel::new(model, PlanOptions::default()))).on(KEY.public_key().backend())
+    Server::new(Arc::new(ServerModel::new(model, Quantization::default()))).on(KEY.public_key().backend())
 }
 
 fn program(model: &Model, batch: usize) -> Program {
-    model.compile(&PlanOptions { key: KeyBits::Bits1024, batch, ..PlanOptions::default() }).unwrap()
+    let deployment = Deployment { key: KeyBits::Bits1024.into(), batch, ..Deployment::default() };
+    model.compile(&Quantization::default(), &deployment).unwrap()
 }
 
 fn clear(model: &Model, images: &Array2<f32>) -> Outcome {

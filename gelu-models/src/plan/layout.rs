@@ -9,16 +9,7 @@ use gelu_tensor::{
     SlotLayout,
 };
 
-/// What a layout is chosen for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deployment {
-    /// The client's key.
-    pub(crate) key: KeyParameters,
-    /// Residues that the server works on at a time.
-    pub(crate) lanes: usize,
-    /// Images that go through together.
-    pub(crate) batch: usize,
-}
+use super::Deployment;
 
 /// A map of one encrypted value.
 pub(crate) struct MapOf<'a> {

@@ -7,12 +7,13 @@
 //! plan states, in the parts that it states, and the counts agree exactly.
 
 mod cut;
+mod deployment;
 mod error;
 mod error_bound;
 mod layout;
 mod numbers;
-mod options;
 mod program;
+mod quantization;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -28,13 +29,14 @@ use gelu_tensor::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
+pub use deployment::Deployment;
 pub use error::PlanError;
-pub(crate) use layout::{Deployment, MapOf, header};
 pub use layout::{Layout, Part};
+pub(crate) use layout::{MapOf, header};
 pub use numbers::{Numbers, SegmentNumbers};
-pub use options::PlanOptions;
 pub(crate) use program::Lowered;
 pub use program::Program;
+pub use quantization::Quantization;
 pub use run::{ClientFunction, Functions, Need, Outcome, Run};
 pub(crate) use run::{compute, gradients_of, sum};
 
@@ -109,13 +111,12 @@ impl Plan {
     /// The plan of a graph that was cut already.
     fn assemble(cut: &Cut, description: Description, key: KeyParameters) -> Result<Self, PlanError> {
         let Description { graph, numbers, batch, lanes } = &description;
-        let options = PlanOptions { batch: *batch, lanes: *lanes, ..PlanOptions::default() };
-        options.check()?;
+        let deployment = Deployment { key, batch: *batch, lanes: *lanes };
+        deployment.check()?;
         let (expected, found) = (cut.segments.len(), numbers.segments.len());
         if expected != found {
             return Err(PlanError::Description { what: "numbers of segments", expected, found });
         }
-        let deployment = Deployment { key, lanes: *lanes, batch: *batch };
         let segments = cut.segments.iter().zip(&numbers.segments);
         let segments = segments
             .map(|(segment, own)| Segment::new(segment, (own, numbers), graph, deployment))

@@ -2,30 +2,28 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::paillier::KeyParameters;
 use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights};
 use ndarray::{ArrayView, Dimension};
 
 use super::cut::{Cut, Fusion};
 use super::numbers::{IntegerSegment, Numbers, choose};
 use super::run::sums_in_the_clear;
-use super::{Description, Functions, Need, Outcome, Part, Plan, PlanError, PlanOptions, Run};
+use super::{Deployment, Description, Functions, Need, Outcome, Part, Plan, PlanError, Quantization, Run};
 use crate::peer::exchange::{TensorProduct, sum_of_products};
 use crate::{Graph, Model};
 
-/// A model that was cut and rounded: all of a program that does not depend on key and batch.
+/// A model that was cut and rounded: all of a program that does not depend on its deployment.
 #[derive(Debug)]
 pub(crate) struct Lowered {
     pub(super) cut: Cut,
     graph: Arc<Graph>,
     numbers: Numbers,
     segments: Vec<IntegerSegment>,
-    lanes: usize,
 }
 
 impl Lowered {
-    pub(crate) fn new(model: &Model, options: &PlanOptions) -> Result<Self, PlanError> {
-        options.check()?;
+    pub(crate) fn new(model: &Model, quantization: &Quantization) -> Result<Self, PlanError> {
+        quantization.check()?;
         let graph = model.graph().clone();
         let affine = |index: usize, _: &gelu_layers::LinearConfig| {
             let layer = model.layer(index).ok_or(Error::TooFew {
@@ -36,14 +34,15 @@ impl Lowered {
             Ok(layer.affine())
         };
         let cut = Cut::new(&graph, Fusion::Chains, affine)?;
-        let (numbers, segments) = choose(model, &cut, options)?;
-        Ok(Self { cut, graph, numbers, segments, lanes: options.lanes })
+        let (numbers, segments) = choose(model, &cut, quantization)?;
+        Ok(Self { cut, graph, numbers, segments })
     }
 
-    /// The program for a key and a batch.
-    pub(crate) fn program(self: &Arc<Self>, key: KeyParameters, batch: usize) -> Result<Program, PlanError> {
+    /// The program for a deployment.
+    pub(crate) fn program(self: &Arc<Self>, deployment: &Deployment) -> Result<Program, PlanError> {
         let (graph, numbers) = (self.graph.clone(), self.numbers.clone());
-        let description = Description { graph, numbers, batch, lanes: self.lanes };
+        let &Deployment { key, batch, lanes } = deployment;
+        let description = Description { graph, numbers, batch, lanes };
         let plan = Arc::new(Plan::assemble(&self.cut, description, key)?);
         Ok(Program { plan, lowered: self.clone() })
     }
@@ -57,13 +56,16 @@ pub struct Program {
 }
 
 impl Model {
-    /// Returns how to run the model on ciphertexts.
+    /// Returns how to run the model on ciphertexts: rounded to integers, and laid out for a deployment.
     ///
     /// # Errors
-    /// [`PlanError`] when the options are out of range, the model was not calibrated, or the numbers do not fit the key.
-    pub fn compile(&self, options: &PlanOptions) -> Result<Program, PlanError> {
-        let key = KeyParameters { size: options.key, key_type: options.key_type };
-        Arc::new(Lowered::new(self, options)?).program(key, options.batch)
+    /// [`PlanError`] when an option is out of range, the model was not calibrated, or the numbers do not fit the key.
+    pub fn compile(
+        &self,
+        quantization: &Quantization,
+        deployment: &Deployment,
+    ) -> Result<Program, PlanError> {
+        Arc::new(Lowered::new(self, quantization)?).program(deployment)
     }
 }
 

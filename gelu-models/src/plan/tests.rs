@@ -29,16 +29,16 @@ fn lenet5() -> Model {
     ranged(zoo::lenet5().unwrap(), 4.0)
 }
 
-fn options(key: KeyBits, batch: usize) -> PlanOptions {
-    PlanOptions { key, batch, lanes: 1, ..PlanOptions::default() }
+fn deployment(key: KeyBits, batch: usize) -> Deployment {
+    Deployment { key: key.into(), batch, lanes: 1 }
 }
 
 fn plan(model: &Model) -> Arc<Plan> {
-    model.compile(&options(KeyBits::Bits2048, 1)).unwrap().plan().clone()
+    model.compile(&Quantization::default(), &deployment(KeyBits::Bits2048, 1)).unwrap().plan().clone()
 }
 
-fn error(model: &Model, options: PlanOptions) -> PlanError {
-    model.compile(&options).unwrap_err()
+fn error(model: &Model, quantization: Quantization) -> PlanError {
+    model.compile(&quantization, &deployment(KeyBits::Bits2048, 1)).unwrap_err()
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
@@ -194,12 +194,12 @@ fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
     assert!(segments[2].ciphertexts_down() < 5);
     assert_eq!(segments[2].ciphertexts_up(), 256);
     // On vectors, eight ciphertexts are stacked in the time of one, each with fewer squarings.
-    let lanes = PlanOptions { lanes: 8, ..options(KeyBits::Bits2048, 1) };
-    let program = lenet5().compile(&lanes).unwrap();
+    let lanes = Deployment { lanes: 8, ..deployment(KeyBits::Bits2048, 1) };
+    let program = lenet5().compile(&Quantization::default(), &lanes).unwrap();
     let fc1 = &program.plan().segments()[2];
     assert_eq!((fc1.ciphertexts_down(), fc1.layout().down.stacked()), (8, 15));
 
-    let program = lenet5().compile(&options(KeyBits::Bits2048, 50)).unwrap();
+    let program = lenet5().compile(&Quantization::default(), &deployment(KeyBits::Bits2048, 50)).unwrap();
     let fc1 = &program.plan().segments()[2];
     let up = &fc1.layout().ups[0];
     assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 50));
@@ -238,7 +238,9 @@ fn a_fused_chain_is_the_composition_of_its_layers() {
         image().residual_with(|a| a.conv2d("a", conv).flatten(), |b| b.flatten().dense("b", 72)),
     ] {
         let model = initialized(builder);
-        let fused = model.compile(&PlanOptions { weight_bits: 24, ..PlanOptions::default() }).unwrap();
+        let fused = model
+            .compile(&Quantization { weight_bits: 24, ..Quantization::default() }, &Deployment::default())
+            .unwrap();
         assert_eq!(fused.plan().segments().len(), 1);
         // Multiples of 2^-8, which quantization leaves as they are.
         let images = images(&model, 4, 1).map(|x| (x * 255.0).round() / 256.0);
@@ -252,12 +254,17 @@ fn a_fused_chain_is_the_composition_of_its_layers() {
 fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let model = lenet5();
     let compile = |layer_bits: Option<BTreeMap<String, u32>>| {
-        model.compile(&PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) }).unwrap()
+        model
+            .compile(
+                &Quantization { layer_bits, ..Quantization::default() },
+                &deployment(KeyBits::Bits2048, 1),
+            )
+            .unwrap()
     };
     let wide = compile(None);
     let bits = BTreeMap::from([("fc1".to_owned(), 8), ("conv2".to_owned(), 6)]);
     let narrow = compile(Some(bits.clone()));
-    let default = PlanOptions::default().weight_bits;
+    let default = Quantization::default().weight_bits;
     for (index, bits) in [(0, default), (1, 6), (2, 8), (3, default)] {
         let (wide, narrow) = (&wide.plan().segments()[index], &narrow.plan().segments()[index]);
         assert_eq!(narrow.terms()[0].weights().bits(), bits);
@@ -271,16 +278,18 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let mut tuned = model.clone();
     tuned.set_layer_bits(bits);
     let of = |layer_bits: Option<BTreeMap<String, u32>>| {
-        let options = PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) };
-        tuned.compile(&options).unwrap().plan().segments()[1].terms()[0].weights().bits()
+        let bits = Quantization { layer_bits, ..Quantization::default() };
+        tuned.compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap().plan().segments()[1].terms()[0]
+            .weights()
+            .bits()
     };
     assert_eq!(of(None), 6);
     assert_eq!(of(Some(BTreeMap::new())), default);
     assert_eq!(of(Some(BTreeMap::from([("conv2".to_owned(), 12)]))), 12);
     // Of a chain's layers the one that was given most counts; each term of a sum has its own.
     let bits = [("b", 5), ("bn", 7), ("c", 6)].map(|(name, bits)| (name.to_owned(), bits));
-    let options = PlanOptions { layer_bits: Some(bits.into()), ..options(KeyBits::Bits2048, 1) };
-    let program = calibrated(residual(4)).compile(&options).unwrap();
+    let bits = Quantization { layer_bits: Some(bits.into()), ..Quantization::default() };
+    let program = calibrated(residual(4)).compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap();
     let found: Vec<u32> =
         program.plan().segments()[2].terms().iter().map(|term| term.weights().bits()).collect();
     assert_eq!(found, [7, 6]);
@@ -291,7 +300,9 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
 #[test]
 fn dead_activations_have_a_plan() {
     for range in [0.0, f32::MIN_POSITIVE, 1e-9, 1e-3] {
-        let program = ranged(zoo::lenet5().unwrap(), range).compile(&PlanOptions::default()).unwrap();
+        let program = ranged(zoo::lenet5().unwrap(), range)
+            .compile(&Quantization::default(), &Deployment::default())
+            .unwrap();
         assert_eq!(program.plan().segments().len(), 5);
         for segment in &program.plan().segments()[1..] {
             let values = segment.terms()[0].values();
@@ -302,14 +313,14 @@ fn dead_activations_have_a_plan() {
 
 #[test]
 fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
-    let missing = |model: &Model| match error(model, PlanOptions::default()) {
+    let missing = |model: &Model| match error(model, Quantization::default()) {
         PlanError::NoRange { node } => node,
         other => panic!("{other}"),
     };
     let mut model = zoo::lenet5().unwrap();
     fill(&mut model, 5);
     assert_eq!(missing(&model), "relu1");
-    let message = error(&model, PlanOptions::default()).to_string();
+    let message = error(&model, Quantization::default()).to_string();
     assert!(message.contains("`relu1`") && message.contains("calibrate"), "{message}");
     let without = |name: &str| {
         let mut model = lenet5();
@@ -321,11 +332,16 @@ fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
     assert_eq!(missing(&without("relu3")), "relu3");
     // What is not encrypted needs none: neither what the server has, nor the last value.
     for unused in ["conv1", "pool1", "fc3", "softmax1", "flatten1", "input"] {
-        assert!(without(unused).compile(&PlanOptions::default()).is_ok(), "{unused}");
+        assert!(
+            without(unused).compile(&Quantization::default(), &Deployment::default()).is_ok(),
+            "{unused}"
+        );
     }
     // Options come before the model.
     let ranges = Some(model_ranges(&lenet5()));
-    assert!(model.compile(&PlanOptions { ranges, ..PlanOptions::default() }).is_ok());
+    assert!(
+        model.compile(&Quantization { ranges, ..Quantization::default() }, &Deployment::default()).is_ok()
+    );
     // Bounded activations need none.
     let bounded = [
         Activation::Sigmoid,
@@ -337,7 +353,7 @@ fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
     for activation in bounded {
         let model =
             initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).flatten().dense("b", 2));
-        let program = model.compile(&PlanOptions::default()).unwrap();
+        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
         let values = program.plan().segments()[1].terms()[0].values();
         assert_eq!(values.real(values.bound() as i64), activation.bound().unwrap(), "{activation}");
     }
@@ -357,7 +373,12 @@ fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
             initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).dense("b", 2));
         let name = model.graph().nodes()[1].name.clone();
         model.set_ranges(Some([(Ranges::INPUT.to_owned(), 1.0), (name, range)].into_iter().collect()));
-        let program = model.compile(&PlanOptions { range_margin: margin, ..PlanOptions::default() }).unwrap();
+        let program = model
+            .compile(
+                &Quantization { range_margin: margin, ..Quantization::default() },
+                &Deployment::default(),
+            )
+            .unwrap();
         let values = program.plan().segments()[1].terms()[0].values();
         values.real(values.bound() as i64)
     };
@@ -371,37 +392,53 @@ fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
 #[test]
 fn options_out_of_range_are_named() {
     let model = lenet5();
-    let base = || options(KeyBits::Bits2048, 1);
     let ranges = |name: &str, range: f32| {
         let mut ranges = model_ranges(&lenet5());
         ranges.set(name, range);
         Some(ranges)
     };
     let bits = |bits: u32| Some(BTreeMap::from([("fc1".to_owned(), bits)]));
-    for (options, name, value) in [
-        (PlanOptions { weight_bits: 1, ..base() }, "weight bits", "1"),
-        (PlanOptions { weight_bits: 25, ..base() }, "weight bits", "25"),
-        (PlanOptions { layer_bits: bits(0), ..base() }, "weight bits", "0"),
-        (PlanOptions { layer_bits: bits(u32::MAX), ..base() }, "weight bits", "4294967295"),
-        (PlanOptions { activation_bits: 25, ..base() }, "activation bits", "25"),
-        (PlanOptions { input_bits: 1, ..base() }, "input bits", "1"),
-        (PlanOptions { batch: 0, ..base() }, "batch", "0"),
-        (PlanOptions { batch: (1 << 20) + 1, ..base() }, "batch", "1048577"),
-        (PlanOptions { batch: usize::MAX, ..base() }, "batch", "18446744073709551615"),
-        (PlanOptions { lanes: 0, ..base() }, "lanes", "0"),
-        (PlanOptions { lanes: 65, ..base() }, "lanes", "65"),
-        (PlanOptions { range_margin: f64::NAN, ..base() }, "range margin", "NaN"),
-        (PlanOptions { range_margin: 0.0, ..base() }, "range margin", "0"),
-        (PlanOptions { range_margin: f64::INFINITY, ..base() }, "range margin", "inf"),
-        (PlanOptions { ranges: ranges("relu2", f32::NAN), ..base() }, "calibrated range", "NaN for `relu2`"),
-        (PlanOptions { ranges: ranges("input", -1.0), ..base() }, "calibrated range", "-1 for `input`"),
+    for (quantization, name, value) in [
+        (Quantization { weight_bits: 1, ..Quantization::default() }, "weight bits", "1"),
+        (Quantization { weight_bits: 25, ..Quantization::default() }, "weight bits", "25"),
+        (Quantization { layer_bits: bits(0), ..Quantization::default() }, "weight bits", "0"),
+        (Quantization { layer_bits: bits(u32::MAX), ..Quantization::default() }, "weight bits", "4294967295"),
+        (Quantization { activation_bits: 25, ..Quantization::default() }, "activation bits", "25"),
+        (Quantization { input_bits: 1, ..Quantization::default() }, "input bits", "1"),
+        (Quantization { range_margin: f64::NAN, ..Quantization::default() }, "range margin", "NaN"),
+        (Quantization { range_margin: 0.0, ..Quantization::default() }, "range margin", "0"),
+        (Quantization { range_margin: f64::INFINITY, ..Quantization::default() }, "range margin", "inf"),
         (
-            PlanOptions { ranges: ranges("conv1", f32::INFINITY), ..base() },
+            Quantization { ranges: ranges("relu2", f32::NAN), ..Quantization::default() },
+            "calibrated range",
+            "NaN for `relu2`",
+        ),
+        (
+            Quantization { ranges: ranges("input", -1.0), ..Quantization::default() },
+            "calibrated range",
+            "-1 for `input`",
+        ),
+        (
+            Quantization { ranges: ranges("conv1", f32::INFINITY), ..Quantization::default() },
             "calibrated range",
             "inf for `conv1`",
         ),
     ] {
-        let error = error(&model, options);
+        let error = error(&model, quantization);
+        assert!(
+            matches!(&error, PlanError::Option { what, found, .. } if *what == name && found == value),
+            "{error}"
+        );
+    }
+    let base = || deployment(KeyBits::Bits2048, 1);
+    for (deployment, name, value) in [
+        (Deployment { batch: 0, ..base() }, "batch", "0"),
+        (Deployment { batch: (1 << 20) + 1, ..base() }, "batch", "1048577"),
+        (Deployment { batch: usize::MAX, ..base() }, "batch", "18446744073709551615"),
+        (Deployment { lanes: 0, ..base() }, "lanes", "0"),
+        (Deployment { lanes: 65, ..base() }, "lanes", "65"),
+    ] {
+        let error = model.compile(&Quantization::default(), &deployment).unwrap_err();
         assert!(
             matches!(&error, PlanError::Option { what, found, .. } if *what == name && found == value),
             "{error}"
@@ -409,11 +446,11 @@ fn options_out_of_range_are_named() {
     }
     let unknown = PlanError::UnknownLayer { name: "fc4".to_owned() };
     let layer_bits = Some(BTreeMap::from([("fc4".to_owned(), 8)]));
-    assert_eq!(error(&model, PlanOptions { layer_bits, ..base() }), unknown);
+    assert_eq!(error(&model, Quantization { layer_bits, ..Quantization::default() }), unknown);
     // Only linear nodes have weights.
     let layer_bits = Some(BTreeMap::from([("relu1".to_owned(), 8)]));
     assert_eq!(
-        error(&model, PlanOptions { layer_bits, ..base() }),
+        error(&model, Quantization { layer_bits, ..Quantization::default() }),
         PlanError::UnknownLayer { name: "relu1".to_owned() }
     );
 }
@@ -424,20 +461,20 @@ fn bits_of_a_model_that_are_out_of_range_are_named() {
     for bits in [0, 1, 25, 1 << 30, 1 << 31, u32::MAX] {
         let mut model = lenet5();
         model.set_layer_bits(BTreeMap::from([("fc1".to_owned(), bits)]));
-        let error = error(&model, options(KeyBits::Bits2048, 1));
+        let error = error(&model, Quantization::default());
         let found = bits.to_string();
         assert_eq!(error, PlanError::Option { what: "weight bits", expected: "2 to 24", found });
     }
     let mut model = lenet5();
     model.set_layer_bits(BTreeMap::from([("fc9".to_owned(), 8)]));
     let unknown = PlanError::UnknownLayer { name: "fc9".to_owned() };
-    assert_eq!(error(&model, PlanOptions::default()), unknown);
+    assert_eq!(error(&model, Quantization::default()), unknown);
 }
 
 #[test]
 fn a_model_without_anything_for_the_server_has_no_plan() {
     let nothing = initialized(ModelBuilder::new([1, 4, 4]).avg_pool2d("p", [2, 2]).flatten().relu());
-    assert_eq!(error(&nothing, PlanOptions::default()), PlanError::Empty);
+    assert_eq!(error(&nothing, Quantization::default()), PlanError::Empty);
     let description = Description {
         graph: nothing.graph().clone(),
         numbers: Numbers { formats: BTreeMap::new(), segments: vec![] },
@@ -462,29 +499,33 @@ fn numbers_that_fit_no_integer_are_refused() {
         builder = builder.dense(&format!("fc{i}"), 30).square();
     }
     let model = ranged(builder.dense("last", 2).build().unwrap(), 1e30);
-    assert!(model.compile(&PlanOptions::default()).is_ok(), "large reals have a coarse scale");
+    assert!(
+        model.compile(&Quantization::default(), &Deployment::default()).is_ok(),
+        "large reals have a coarse scale"
+    );
     // Large biases beside a fine scale do not fit.
     let mut model = initialized(ModelBuilder::new([4]).dense("fc1", 2));
     with_tensor(&mut model, "fc1.bias", 1e20);
-    let found = error(&model, PlanOptions::default());
+    let found = error(&model, Quantization::default());
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::Overflow { .. } } if name == "fc1"),
         "{found}"
     );
     // As many bits as there are, of everything, and sums of many: more than an integer has.
-    let wide = PlanOptions { weight_bits: 24, activation_bits: 24, input_bits: 24, ..PlanOptions::default() };
+    let wide =
+        Quantization { weight_bits: 24, activation_bits: 24, input_bits: 24, ..Quantization::default() };
     let largest = |inputs: usize| {
         let mut model = initialized(ModelBuilder::new([inputs]).dense("fc1", 2));
         with_tensor(&mut model, "fc1.weight", 1.0);
         model
     };
-    assert!(largest(1 << 13).compile(&wide).is_ok(), "24 + 23 + 13 bits, and biases");
+    assert!(largest(1 << 13).compile(&wide, &Deployment::default()).is_ok(), "24 + 23 + 13 bits, and biases");
     let model = largest(1 << 14);
     assert!(matches!(error(&model, wide), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
     // Weights that are none.
     let mut model = initialized(ModelBuilder::new([2, 2, 2]).conv2d("conv", same(2)).batch_norm2d("norm"));
     model.layers_mut().find_map(|(_, layer)| layer.statistics_mut()).unwrap().variance[1] = -1.0;
-    let found = error(&model, PlanOptions::default());
+    let found = error(&model, Quantization::default());
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::NotFinite { .. } } if name == "conv+norm"),
         "{found}"
@@ -523,7 +564,7 @@ fn sums_of_sums_do_not_grow_without_end() {
     let mut model = Model::new(Arc::unwrap_or_clone(graph)).unwrap();
     fill(&mut model, 1);
     model.calibrate(array![[1.0, -1.0]].view()).unwrap();
-    let program = model.compile(&PlanOptions::default()).unwrap();
+    let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
     assert!(program.plan().segments().iter().all(|segment| segment.terms().len() <= 64));
     let outcome = program.run_clear(array![[0.5, 0.25]].view()).unwrap();
     let expected = model.logits(array![[0.5, 0.25]].view()).unwrap();
@@ -589,7 +630,8 @@ proptest! {
     fn a_plan_follows_from_its_description(seed: u64, batch in 1usize..40, lanes in 1usize..9, large: bool) {
         let model = random_model(seed);
         let key = if large { KeyBits::Bits3072 } else { KeyBits::Bits1024 };
-        let program = model.compile(&PlanOptions { key, batch, lanes, ..PlanOptions::default() }).unwrap();
+        let deployment = Deployment { key: key.into(), batch, lanes };
+        let program = model.compile(&Quantization::default(), &deployment).unwrap();
         let plan = program.plan();
         check_plan(plan);
         let text = serde_json::to_string(plan.description()).unwrap();
@@ -610,9 +652,9 @@ proptest! {
         seed: u64, weight_bits in 4u32..14, activation_bits in 4u32..14, input_bits in 4u32..12,
     ) {
         let model = random_model(seed);
-        let bits = PlanOptions { weight_bits, activation_bits, input_bits, ..PlanOptions::default() };
+        let bits = Quantization { weight_bits, activation_bits, input_bits, ..Quantization::default() };
         // Room enough that no activation leaves its range for having been rounded.
-        let program = model.compile(&PlanOptions { range_margin: 4.0, ..bits }).unwrap();
+        let program = model.compile(&Quantization { range_margin: 4.0, ..bits }, &Deployment::default()).unwrap();
         let images = images(&model, 5, seed ^ 2);
         let outcome = program.run_clear(images.view()).unwrap();
         let bound = program.error_bound().unwrap();
@@ -643,8 +685,8 @@ fn the_bound_counts_what_multiplies_an_error() {
     with_tensor(&mut model, "fc.bias", 0.0);
     model.calibrate(array![[8.0, 8.0]].view()).unwrap();
     let coarse =
-        PlanOptions { weight_bits: 3, activation_bits: 16, input_bits: 16, ..PlanOptions::default() };
-    let program = model.compile(&coarse).unwrap();
+        Quantization { weight_bits: 3, activation_bits: 16, input_bits: 16, ..Quantization::default() };
+    let program = model.compile(&coarse, &Deployment::default()).unwrap();
     let images = array![[8.0, 8.0], [0.9, -0.3], [7.0, 1.0], [1.0, 1.0]];
     let outcome = program.run_clear(images.view()).unwrap();
     assert_eq!(outcome.saturations, 0);
@@ -663,7 +705,7 @@ fn nothing_is_known_of_a_function_of_the_clients_own() {
         let builder = ModelBuilder::new([2]).dense("a", 2).client_function("own", [2]).relu().dense("b", 2);
         let mut model = ranged(builder.build().unwrap(), 1.0);
         with_tensor(&mut model, "b.weight", weight);
-        let program = model.compile(&PlanOptions::default()).unwrap();
+        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
         assert_eq!(program.error_bound().unwrap(), f64::INFINITY, "{weight}");
     }
 }
@@ -671,8 +713,11 @@ fn nothing_is_known_of_a_function_of_the_clients_own() {
 #[test]
 fn the_first_of_equal_logits_is_predicted() {
     let model = calibrated(ModelBuilder::new([2]).dense("a", 3));
-    let mut outcome =
-        model.compile(&PlanOptions::default()).unwrap().run_clear(array![[1.0, 0.5]].view()).unwrap();
+    let mut outcome = model
+        .compile(&Quantization::default(), &Deployment::default())
+        .unwrap()
+        .run_clear(array![[1.0, 0.5]].view())
+        .unwrap();
     outcome.logits = array![[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [f64::NEG_INFINITY, -1.0, -2.0]];
     assert_eq!(outcome.predictions(), [1, 0, 1]);
 }
@@ -680,7 +725,7 @@ fn the_first_of_equal_logits_is_predicted() {
 #[test]
 fn images_that_are_none_are_refused() {
     let model = lenet5();
-    let program = model.compile(&PlanOptions::default()).unwrap();
+    let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
     for columns in [783, 785, 0] {
         let error = program.run_clear(Array2::zeros((1, columns)).view()).unwrap_err();
         assert!(matches!(&error, Error::Shape { found, .. } if found.dims() == [columns]), "{error}");
@@ -703,15 +748,16 @@ fn values_beyond_the_declared_range_are_clamped_and_counted() {
         with_tensor(&mut model, name, value);
     }
     model.set_ranges(Some([("input", 1.0), ("relu1", 1.0)].into_iter().collect()));
-    let options = PlanOptions { range_margin: 1.0, ..PlanOptions::default() };
-    let program = model.compile(&options).unwrap();
+    let options = Quantization { range_margin: 1.0, ..Quantization::default() };
+    let program = model.compile(&options, &Deployment::default()).unwrap();
     let images = array![[0.5, -1.0, 1.0], [1.01, -7.0, f32::MAX]];
     let outcome = program.run_clear(images.view()).unwrap();
     // Three inputs of the second image, and all three activations of both, which are twice what was declared.
     assert_eq!(outcome.saturations, 3 + 6);
     assert!(outcome.logits.iter().all(|logit| (logit - 3.0).abs() < 0.02), "{:?}", outcome.logits);
     // Where there is room, nothing is clamped.
-    let roomy = model.compile(&PlanOptions { range_margin: 2.0, ..options }).unwrap();
+    let roomy =
+        model.compile(&Quantization { range_margin: 2.0, ..options }, &Deployment::default()).unwrap();
     let outcome = roomy.run_clear(images.view()).unwrap();
     assert_eq!(outcome.saturations, 3);
     assert!(outcome.logits.iter().all(|logit| (logit - 6.0).abs() < 0.04), "{:?}", outcome.logits);
@@ -730,7 +776,7 @@ fn activations_before_the_end_count_for_the_prediction() {
         weights.tensors.insert("fc1.weight".to_owned(), tensor);
         model.load(&weights).unwrap();
         let images = Array2::from_shape_fn((5, 4), |(i, j)| (i + 2 * j) as f32 / 10.0);
-        let program = model.compile(&PlanOptions::default()).unwrap();
+        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
         let outcome = program.run_clear(images.view()).unwrap();
         let float = model.logits(images.view()).unwrap();
         let error =
@@ -759,7 +805,9 @@ fn functions(name: &str, own: impl Fn(&[f64]) -> Vec<f64> + Send + Sync + 'stati
 fn functions_of_the_clients_own_run_image_by_image() {
     let builder = ModelBuilder::new([3]).dense("a", 4).client_function("fold", [2]).dense("b", 2);
     let model = ranged(builder.build().unwrap(), 4.0);
-    let program = model.compile(&PlanOptions { activation_bits: 16, ..PlanOptions::default() }).unwrap();
+    let program = model
+        .compile(&Quantization { activation_bits: 16, ..Quantization::default() }, &Deployment::default())
+        .unwrap();
     assert_eq!(program.plan().client_steps(Some(0)), ["fold"]);
     let images = array![[0.5, -0.25, 1.0], [0.0, 0.75, -1.0]];
     let fold = |x: &[f64]| vec![x[0] * x[1], (x[2] - x[3]).abs()];
@@ -799,7 +847,7 @@ fn functions_of_the_clients_own_run_image_by_image() {
 #[test]
 fn a_run_takes_what_it_asked_for() {
     let model = calibrated(residual(4));
-    let program = model.compile(&options(KeyBits::Bits1024, 2)).unwrap();
+    let program = model.compile(&Quantization::default(), &deployment(KeyBits::Bits1024, 2)).unwrap();
     let images = images(&model, 2, 1);
     let start = || Run::start(program.plan().clone(), Functions::default(), images.view()).unwrap();
     let (run, _) = start();
@@ -832,7 +880,8 @@ fn a_run_takes_what_it_asked_for() {
 /// A plan for a client of every kind of node, small enough that thousands are made in seconds.
 fn described() -> Description {
     let model = ranged(all_kinds().build().unwrap(), 4.0);
-    let plan = model.compile(&options(KeyBits::Bits1024, 2)).unwrap().plan().clone();
+    let plan =
+        model.compile(&Quantization::default(), &deployment(KeyBits::Bits1024, 2)).unwrap().plan().clone();
     assert_eq!(
         names(&plan),
         ["stem+norm", "a", "b+c", "gate", "fc"],
@@ -959,9 +1008,10 @@ fn a_plan_is_for_a_key() {
         }
     }
     let model = ranged(all_kinds().build().unwrap(), 4.0);
-    let subgroup = PlanOptions { key_type: KeyType::Subgroup, ..options(KeyBits::Bits1024, 2) };
     let key = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
-    assert_same(model.compile(&subgroup).unwrap().plan(), &Plan::new(description, key).unwrap());
+    let subgroup = Deployment { key, ..deployment(KeyBits::Bits1024, 2) };
+    let program = model.compile(&Quantization::default(), &subgroup).unwrap();
+    assert_same(program.plan(), &Plan::new(description, key).unwrap());
 }
 
 #[test]
