@@ -37,16 +37,16 @@ fn segments(c: &mut Criterion) {
     for name in ["conv1", "lenet5"] {
         let program = shipped(name).compile(&quantization(), &deployment(&key, 1)).unwrap();
         for (index, segment) in program.plan().segments().iter().enumerate() {
-            let terms = segment.terms().iter().zip(&segment.layout().ups);
+            let terms = segment.terms.iter().zip(&segment.layout.ups);
             let inputs: Vec<EncTensor> = terms
                 .map(|(term, up)| {
-                    let values = random(rng, term.map().input(), 1, term.format());
+                    let values = random(rng, term.map.input(), 1, term.format);
                     values.encrypt(up, &key, rng).unwrap()
                 })
                 .collect();
-            let part = &segment.layout().parts[0];
+            let part = &segment.layout.parts[0];
             // Product, bias and repacking; re-randomization is in the bench `paillier`.
-            group.bench_function(format!("{name}/{}", segment.name()), |b| {
+            group.bench_function(format!("{name}/{}", segment.name), |b| {
                 b.iter(|| program.sums(index, part, &inputs).unwrap());
             });
         }
@@ -62,9 +62,9 @@ fn layouts(c: &mut Criterion) {
     let deployment = deployment(&key, 1);
     let program = shipped("conv1").compile(&quantization(), &deployment).unwrap();
     let (segment, weights) = (&program.plan().segments()[0], &program.weights(0)[0]);
-    let term = &segment.terms()[0];
-    let contents = Contents::Integers(term.format());
-    let slot_bits = segment.format().slot_bits();
+    let term = &segment.terms[0];
+    let contents = Contents::Integers(term.format);
+    let slot_bits = segment.format.slot_bits();
     let full = KEY.slot_capacity_bits() / slot_bits;
     let public = (ProductWeights::Integers(weights.range()), deployment.lanes);
     for (name, batch, patches) in [
@@ -75,14 +75,14 @@ fn layouts(c: &mut Criterion) {
     ] {
         let packing = Packing { batch, slot_bits, key: KEY };
         let layout = match patches {
-            true => SlotLayout::patches(term.map(), packing, contents).unwrap(),
+            true => SlotLayout::patches(&term.map, packing, contents).unwrap(),
             false => SlotLayout::images(packing, contents).unwrap(),
         };
-        let values = random(rng, term.map().input(), batch, term.format());
+        let values = random(rng, term.map.input(), batch, term.format);
         let encrypted = values.encrypt(&layout, &key, rng).unwrap();
-        let product = Product::cheapest(term.map(), &layout, batch, public).unwrap();
+        let product = Product::cheapest(&term.map, &layout, batch, public).unwrap();
         group.bench_function(format!("conv1/{name}"), |b| {
-            b.iter(|| encrypted.apply(term.map(), &MapWeights::Integers(weights), &product).unwrap());
+            b.iter(|| encrypted.apply(&term.map, &MapWeights::Integers(weights), &product).unwrap());
         });
     }
     group.finish();

@@ -22,7 +22,7 @@ use gelu_net::prelude::*;
 fn full_batch(model: &Model) -> usize {
     let deployment = Deployment { key: KeyBits::Bits2048.into(), lanes: backend().lanes(), batch: 1 };
     let program = model.compile(&quantization(), &deployment).unwrap();
-    let widest = program.plan().segments().iter().map(|segment| segment.format().slot_bits()).max().unwrap();
+    let widest = program.plan().segments().iter().map(|segment| segment.format.slot_bits()).max().unwrap();
     KeyBits::Bits2048.slot_capacity_bits() / widest
 }
 

@@ -62,11 +62,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (at, segment) in programs[0].plan().segments().iter().enumerate() {
         println!(
             "{:<34} {:<44} {:>5} {:>8} {:>8} {:>8}",
-            segment.name(),
+            segment.name,
             programs[0].plan().client_steps(Some(at)).join(", "),
             segment.ciphertexts_up(),
             segment.ciphertexts_down(),
-            segment.operations().total(),
+            segment.layout.operations.total(),
             counted[at]
         );
     }

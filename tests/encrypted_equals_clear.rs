@@ -91,10 +91,10 @@ fn a_residual_network_under_keys_of_2048_bits_of_both_types() {
         let report = encrypted(model.clone(), &quantization(), &key, (3, images.view()));
         let error = check_bound(&model, &quantization(), &report, &images);
         assert!(error < 0.1, "what is left of the worst case: {error}");
-        let names: Vec<_> = report.plan.segments().iter().map(|segment| segment.name()).collect();
+        let names: Vec<_> = report.plan.segments().iter().map(|segment| &segment.name).collect();
         assert_eq!(names[2], "a2+a2_norm", "the identity is added by the client");
         assert_eq!(names[4], "b2+b2_norm+b_shortcut+b_shortcut_norm", "a projection by the server");
-        assert_eq!(report.plan.segments()[4].terms().len(), 2);
+        assert_eq!(report.plan.segments()[4].terms.len(), 2);
     }
 }
 
@@ -402,8 +402,8 @@ fn check_network(
     let report = encrypted(model.clone(), quantization, key, (batch, images.view()));
     check_bound(&model, quantization, &report, &images);
     for segment in report.plan.segments() {
-        let repeated = matches!(segment.layout().down.arrangement(), Arrangement::Patches(_));
-        assert!(!repeated, "{} comes down as im2col", segment.name());
+        let repeated = matches!(segment.layout.down.arrangement(), Arrangement::Patches(_));
+        assert!(!repeated, "{} comes down as im2col", segment.name);
     }
 }
 
@@ -418,20 +418,20 @@ fn networks_at_random_have_nodes_and_segments_of_all_kinds() {
         let kinds = plan.graph().nodes().iter().map(|node| node.op.to_string());
         seen.extend(kinds.map(|kind| kind.split([' ', ':']).next().unwrap_or_default().to_owned()));
         for segment in plan.segments() {
-            let terms = segment.terms();
-            let layout = segment.layout();
+            let terms = &segment.terms;
+            let layout = &segment.layout;
             let repeated = matches!(layout.ups[0].arrangement(), Arrangement::Patches(_));
-            let blocks = terms.iter().any(|term| term.map().blocks().len() > 1);
-            let same_source = terms.iter().skip(1).any(|term| term.source() == terms[0].source());
+            let blocks = terms.iter().any(|term| term.map.blocks().len() > 1);
+            let same_source = terms.iter().skip(1).any(|term| term.source == terms[0].source);
             for (is, what) in [
                 (terms.len() == 2, "two terms"),
                 (terms.len() > 2, "several terms"),
                 (terms.len() > 1 && same_source, "terms of one value"),
                 (terms.len() > 1 && repeated, "terms by im2col"),
-                (terms.iter().any(|term| term.sums().is_some()), "sums in place of a mean"),
+                (terms.iter().any(|term| term.sums.is_some()), "sums in place of a mean"),
                 (blocks && repeated, "blocks by im2col"),
                 (blocks && !repeated, "blocks one by one"),
-                (terms.iter().any(|term| term.map().columns().is_none()), "blocks that differ"),
+                (terms.iter().any(|term| term.map.columns().is_none()), "blocks that differ"),
                 (layout.down.stacked() > 1, "stacked sums"),
             ] {
                 if is {

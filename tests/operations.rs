@@ -67,13 +67,13 @@ fn a_plan_states_what_a_server_does() {
                 let mut whole = Operations::default();
                 for (index, segment) in program.plan().segments().iter().enumerate() {
                     let mut all = Operations::default();
-                    for part in segment.layout().images() {
-                        let terms = segment.terms().iter().zip(&segment.layout().ups);
+                    for part in segment.layout.images() {
+                        let terms = segment.terms.iter().zip(&segment.layout.ups);
                         let inputs: Vec<EncTensor> = terms
                             .map(|(term, up)| {
-                                let shape = term.map().input().clone();
+                                let shape = term.map.input().clone();
                                 let zeros = vec![0; part.images * shape.elements()];
-                                let zeros = FixedTensor::new(shape, term.format(), zeros).unwrap();
+                                let zeros = FixedTensor::new(shape, term.format, zeros).unwrap();
                                 zeros.encrypt(up, &**key, rng).unwrap()
                             })
                             .collect();
@@ -83,14 +83,14 @@ fn a_plan_states_what_a_server_does() {
                         let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();
                         assert_eq!(sums.rerandomize_with(fresh, rng).ciphertext_count(), part.ciphertexts);
                         let counted = public.operations() - before;
-                        assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name());
+                        assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name);
                         all = all + counted;
                     }
-                    assert_eq!(all, segment.operations(), "{} of {batch}, {public:?}", segment.name());
+                    assert_eq!(all, segment.layout.operations, "{} of {batch}, {public:?}", segment.name);
                     whole = whole + all;
-                    stacked[usize::from(segment.layout().down.stacked() > 1)] = true;
-                    cut |= segment.layout().parts[0].times > 1;
-                    ragged |= segment.layout().parts.len() > 1;
+                    stacked[usize::from(segment.layout.down.stacked() > 1)] = true;
+                    cut |= segment.layout.parts[0].times > 1;
+                    ragged |= segment.layout.parts.len() > 1;
                 }
                 assert_eq!(whole, program.plan().operations());
             }
@@ -138,11 +138,11 @@ fn check_report(
     for (index, segment) in full.segments().iter().enumerate() {
         let stated = |plan: &Plan| {
             let segment = &plan.segments()[index];
-            (segment.operations().total(), segment.ciphertexts_down())
+            (segment.layout.operations.total(), segment.ciphertexts_down())
         };
         let mut stated_all = vec![stated(&full); batches];
         stated_all.extend(ragged.as_ref().map(|plan| stated(plan)));
-        assert_eq!(seen[segment.name()], stated_all, "{}", segment.name());
+        assert_eq!(seen[&segment.name], stated_all, "{}", segment.name);
     }
     // The client encrypts and decrypts as many as the plan says.
     let plans = || std::iter::repeat_n(&full, batches).chain(&ragged);
@@ -192,7 +192,7 @@ fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
     let images = Array2::from_shape_fn((301, 160), |(i, j)| ((i * 7 + j * 13) % 32) as f32 / 32.0);
     for key in &KEYS[..2] {
         let plan = server.program(&deployment(key, 100)).unwrap().plan().clone();
-        assert!(plan.segments()[0].layout().parts[0].times > 1);
+        assert!(plan.segments()[0].layout.parts[0].times > 1);
         check_report(server.clone(), key, &images, [100, 3, 1]);
     }
 }
@@ -204,7 +204,7 @@ fn parts_cover_a_batch() {
     for batch in [1, 2, 37, 38, 39, 100, 101, 400, 1024] {
         let program = server.program(&deployment(&KEYS[0], batch)).unwrap();
         for segment in program.plan().segments() {
-            let parts = segment.layout().images();
+            let parts = segment.layout.images();
             let (images, ciphertexts) =
                 parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.ciphertexts));
             assert_eq!((images, ciphertexts), (batch, segment.ciphertexts_down()), "{batch}");

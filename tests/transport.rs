@@ -138,7 +138,7 @@ fn neither_primes_nor_pixels_nor_weights_cross() {
         assert!(private.len() > 40, "the test looks for something: {}", private.len());
         let begun =
             decoded(&tapped.up).iter().filter(|m| matches!(m, Message::Tensor { index: 0, .. })).count();
-        let terms = program.plan().segments().iter().map(|segment| segment.terms().len());
+        let terms = program.plan().segments().iter().map(|segment| segment.terms.len());
         assert_eq!(begun, terms.sum::<usize>());
         for message in tapped.up.iter().chain(&tapped.down) {
             for secret in secrets.iter().map(Vec::as_slice).chain(private.iter().copied()) {
@@ -199,7 +199,7 @@ fn the_client_gets_the_plans_sums_and_nothing_else() {
                 ciphertext_bytes += ciphertexts.encode().len();
                 count += 1;
             }
-            assert_eq!(sums.finish().unwrap().values().len(), segment.shape().elements());
+            assert_eq!(sums.finish().unwrap().values().len(), segment.shape.elements());
         }
         assert!(messages.next().is_none());
         assert!(bytes - ciphertext_bytes < 300 * count, "nothing but positions besides");
@@ -251,7 +251,7 @@ fn every_reply_is_randomized_afresh() {
         let program = server.program(&deployment(&KEY, 1)).unwrap();
         let [activations, first] = exchange(&server, &image, None);
         let [_, second] = exchange(&server, &image, Some(&activations));
-        let part = &program.plan().segments()[0].layout().parts[0];
+        let part = &program.plan().segments()[0].layout.parts[0];
         let bare = program.sums(0, part, std::slice::from_ref(&activations)).unwrap();
         assert_eq!(first.decrypt(&KEY).unwrap(), bare.decrypt(&KEY).unwrap());
         assert_eq!(first.decrypt(&KEY).unwrap(), second.decrypt(&KEY).unwrap());

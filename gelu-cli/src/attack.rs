@@ -129,15 +129,15 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
     let (segment, ring) = (&plan.segments()[0], plan.numbers().ring);
     // What a client sends and, once it has taken its masks off, knows: integers of private training.
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed ^ 1);
-    let term = segment.terms().first().context("a dense layer has weights")?;
-    let bound = term.format().bound() as i64;
+    let term = segment.terms.first().context("a dense layer has weights")?;
+    let bound = term.format.bound() as i64;
     let vectors: Vec<i64> = (0..(inputs + 1) * inputs).map(|_| rng.random_range(-bound..=bound)).collect();
     let sums: Vec<i64> = segment
         .sums(&parameters, &[&vectors[..]])?
         .into_iter()
         .map(|sum| ring.signed(ring.wrap(sum)))
         .collect();
-    let truth: Vec<Vec<i64>> = parameters[term.layer().weights.clone()]
+    let truth: Vec<Vec<i64>> = parameters[term.layer.weights.clone()]
         .chunks_exact(inputs)
         .zip(segment.bias(&parameters))
         .map(|(row, bias)| row.iter().copied().chain([bias]).map(|x| ring.signed(ring.wrap(x))).collect())

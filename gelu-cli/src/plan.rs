@@ -134,12 +134,12 @@ fn totals(plan: &Plan) -> (usize, usize) {
 
 /// The largest weight bits of a segment's terms.
 fn weight_bits(segment: &Segment) -> u32 {
-    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
+    segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
 }
 
 /// How the first part of a batch is multiplied, term by term.
 fn strategies(segment: &Segment) -> Vec<String> {
-    let parts = segment.layout().parts.first();
+    let parts = segment.layout.parts.first();
     parts.map_or(vec![], |part| part.products.iter().map(ToString::to_string).collect())
 }
 
@@ -148,16 +148,16 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
     let segments: Vec<Value> = (0..)
         .zip(plan.segments())
         .map(|(index, segment)| {
-            let (up, down, layout) = (segment.ciphertexts_up(), segment.ciphertexts_down(), segment.layout());
+            let (up, down, layout) = (segment.ciphertexts_up(), segment.ciphertexts_down(), &segment.layout);
             let terms: Vec<Value> = segment
-                .terms()
+                .terms
                 .iter()
                 .zip(&layout.ups)
                 .map(|(term, up)| {
                     json!({
-                        "of": plan.graph().name(term.source()), "input": term.map().input(),
-                        "sums": term.sums().is_some(), "weight_bits": term.weights().bits(),
-                        "format": term.format(), "layout": up.to_string(),
+                        "of": plan.graph().name(term.source), "input": term.map.input(),
+                        "sums": term.sums.is_some(), "weight_bits": term.weights.bits(),
+                        "format": term.format, "layout": up.to_string(),
                     })
                 })
                 .collect();
@@ -173,13 +173,13 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
                 })
                 .collect();
             json!({
-                "name": segment.name(), "terms": terms, "output": segment.shape(),
+                "name": segment.name, "terms": terms, "output": segment.shape,
                 "weight_bits": weight_bits(segment), "slot_bits": layout.down.slot_bits(),
                 "layout_down": layout.down.to_string(), "parts": parts,
-                "strategies": strategies(segment), "output_format": segment.format(),
+                "strategies": strategies(segment), "output_format": segment.format,
                 "ciphertexts_up": up, "ciphertexts_down": down,
                 "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
-                "products": segment.operations().products, "squarings": segment.operations().squarings,
+                "products": segment.layout.operations.products, "squarings": segment.layout.operations.squarings,
                 "then": plan.client_steps(Some(index)),
             })
         })
@@ -210,18 +210,18 @@ fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
     let kilobytes = |ciphertexts| format!("{:.1}", bytes(plan, ciphertexts) as f64 / 1000.0);
     for (index, segment) in plan.segments().iter().enumerate() {
         let (up, down) = (segment.ciphertexts_up(), segment.ciphertexts_down());
-        let inputs: Vec<String> = segment.terms().iter().map(|term| term.map().input().to_string()).collect();
+        let inputs: Vec<String> = segment.terms.iter().map(|term| term.map.input().to_string()).collect();
         table.row([
-            segment.name().to_owned(),
-            format!("{} -> {}", inputs.join(" + "), segment.shape()),
-            segment.layout().ups.first().map_or(String::new(), ToString::to_string),
+            segment.name.clone(),
+            format!("{} -> {}", inputs.join(" + "), segment.shape),
+            segment.layout.ups.first().map_or(String::new(), ToString::to_string),
             format!("{} bits", weight_bits(segment)),
             strategies(segment).join(", "),
             up.to_string(),
             down.to_string(),
             kilobytes(up),
             kilobytes(down),
-            segment.operations().total().to_string(),
+            segment.layout.operations.total().to_string(),
             plan.client_steps(Some(index)).join(", "),
         ]);
     }

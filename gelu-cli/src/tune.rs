@@ -107,7 +107,7 @@ impl Images {
 
 /// The weight bits of a segment.
 fn bits_of(segment: &Segment) -> u32 {
-    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
+    segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
 }
 
 /// Takes bits from one layer after the other, the costliest first, as long as the network stays good.
@@ -129,7 +129,7 @@ pub(crate) fn tune(
     );
     let least_same = from.same.min(LEAST_SAME_KNOWN);
     let mut segments: Vec<_> = start.plan().segments().iter().collect();
-    segments.sort_by_key(|segment| std::cmp::Reverse(segment.operations().total()));
+    segments.sort_by_key(|segment| std::cmp::Reverse(segment.layout.operations.total()));
     let bar = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         ProgressBar::new_spinner()
     } else {
@@ -138,7 +138,7 @@ pub(crate) fn tune(
     let mut quantization = quantization.clone();
     for segment in segments {
         // A chain of layers has the bits of its first one.
-        let Some(layer) = segment.name().split('+').next() else { continue };
+        let Some(layer) = segment.name.split('+').next() else { continue };
         for bits in (LEAST_BITS..bits_of(segment)).rev() {
             bar.set_message(format!("{layer} with {bits} bits"));
             bar.tick();
@@ -154,7 +154,7 @@ pub(crate) fn tune(
     let program = model.compile(&quantization, deployment)?;
     let segments = program.plan().segments().iter();
     let layer_bits =
-        segments.filter_map(|segment| Some((segment.name().split('+').next()?.to_owned(), bits_of(segment))));
+        segments.filter_map(|segment| Some((segment.name.split('+').next()?.to_owned(), bits_of(segment))));
     let test = Images::new(model, &folder.mnist(Split::Test)?, args.images.min(10_000))?;
     Ok(Tuned {
         layer_bits: layer_bits.collect(),

@@ -260,7 +260,7 @@ fn no_number_of_a_description_can_make_the_client_panic() {
             };
             let plan = client.plan().unwrap().clone();
             for segment in plan.segments() {
-                assert!(segment.ciphertexts_up() <= segment.terms().len() << 22, "{path}: {extreme}");
+                assert!(segment.ciphertexts_up() <= segment.terms.len() << 22, "{path}: {extreme}");
                 assert!(segment.ciphertexts_down() <= 1 << 22, "{path}: {extreme}");
             }
             client.start(Array2::zeros((1, plan.graph().input().elements())).view()).unwrap();

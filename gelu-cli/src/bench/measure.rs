@@ -290,9 +290,9 @@ fn layers(
     let [one, all] = times;
     let figures = plan.segments().iter().zip(last).zip(one.into_iter().zip(all));
     let figures = figures.map(|((segment, step), (one, all))| LayerFigures {
-        name: segment.name().to_owned(),
+        name: segment.name.clone(),
         product_by: segment
-            .layout()
+            .layout
             .parts
             .first()
             .and_then(|part| part.products.first())

@@ -336,7 +336,7 @@ impl Running {
             self.sending = Some(batch.round);
             self.awaited.push_back((batch.round, batch.segment));
         }
-        let terms = self.plan.segments()[batch.segment].terms().len();
+        let terms = self.plan.segments()[batch.segment].terms.len();
         let (segment, term) = (batch.segment as u32, (terms - batch.inputs.len()) as u32);
         let inputs = batch.inputs.front_mut()?;
         let (index, ciphertexts) = inputs.next(randomizer, rng)?;
@@ -359,7 +359,7 @@ impl Batch {
     /// Takes what a run needs sums of as what is to be sent next.
     fn encrypt(&mut self, need: Need, plan: &Plan, key: &SecretKey) -> Result<(), SessionError> {
         let Need::Sums { segment, inputs } = need else { return Ok(()) };
-        let layouts = &plan.segments()[segment].layout().ups;
+        let layouts = &plan.segments()[segment].layout.ups;
         let encrypt = |(values, layout)| Encryption::new(values, layout, key.public_key()).map(Outgoing::new);
         let inputs = inputs.into_iter().zip(layouts).map(encrypt).collect::<Result<_, _>>();
         self.inputs = inputs.map_err(|source| SessionError::Numbers { segment: segment as u32, source })?;

@@ -212,7 +212,7 @@ impl Peer for Server {
             return Idle::Nothing;
         }
         let key = computing.key.clone();
-        let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout().parts);
+        let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout.parts);
         let replies: Vec<_> = parts.map(|part| (part.ciphertexts, part.hidden_bits)).collect();
         Idle::Background(Box::new(move || {
             let made = replies.iter().map(|&(count, bits)| key.prepare_rerandomization(count, bits));
@@ -251,7 +251,7 @@ impl Computing {
             if session != self.session || term != 0 || !self.batches.begin(round, segment) {
                 return Err(unexpected());
             }
-            let terms = self.program.plan().segments()[segment as usize].terms().len();
+            let terms = self.program.plan().segments()[segment as usize].terms.len();
             self.jobs.push_back(Job { round, segment: segment as usize, inputs: Incoming::new(terms) });
         }
         let Some(job) = self.jobs.back_mut() else { return Err(unexpected()) };
@@ -261,7 +261,7 @@ impl Computing {
         }
         let planned = &self.program.plan().segments()[job.segment];
         let begin = || {
-            let images = planned.layout().parts.first().map_or(1, |part| part.images);
+            let images = planned.layout.parts.first().map_or(1, |part| part.images);
             EncTensorBuilder::new(&self.key, planned.up_header(term as usize), images)
         };
         job.inputs.push((index, &ciphertexts), begin).map_err(in_segment)
@@ -322,7 +322,7 @@ impl Job {
     ) -> Result<Vec<Message>, SessionError> {
         let Some((at, images)) = self.inputs.next_part() else { return Ok(vec![]) };
         let segment = &program.plan().segments()[self.segment];
-        let Some(part) = segment.layout().images().nth(at) else { return Ok(vec![]) };
+        let Some(part) = segment.layout.images().nth(at) else { return Ok(vec![]) };
         let exponents = key.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
         // Stacking leaves cores idle, which make the random factors meanwhile.
         let (sums, fresh) = rayon::join(|| program.sums(self.segment, part, &images), || exponents.powers());

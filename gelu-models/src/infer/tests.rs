@@ -143,7 +143,7 @@ fn a_session_gives_what_the_clear_run_gives() {
     assert_eq!(outcomes, [clear(&small(), &images)]);
     assert!(outcomes[0].outputs.outer_iter().all(|row| (row.sum() - 1.0).abs() < 1e-12), "probabilities");
     assert_eq!(outcomes[0].saturations, 0);
-    assert_eq!(server.program().unwrap().plan().segments()[1].name(), "fc2");
+    assert_eq!(server.program().unwrap().plan().segments()[1].name, "fc2");
     assert_eq!(server.key(), Some(KEY.public_key()));
     client.finish().unwrap();
     let end = said_last(&mut client);
@@ -549,7 +549,7 @@ fn a_small_session_does_not_wait_for_a_large_batch() {
         rest += 1;
     }
     assert!(rest > 0, "the large batch went on after {} turns", turns.len());
-    let all = large_client.plan().unwrap().segments()[0].operations().total();
+    let all = large_client.plan().unwrap().segments()[0].layout.operations.total();
     let longest = turns.iter().max().unwrap();
     assert!(so_far < all && *longest < all / 4, "{so_far} of {all}, at most {longest} in a unit");
 }

@@ -71,26 +71,41 @@ pub struct Plan {
 
 /// A sum of linear maps that the server computes in one go, and where its tensors lie.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Segment {
-    name: String,
-    output: ValueId,
-    shape: Shape,
-    terms: Vec<Term>,
+    /// The names of the layers in it, joined by `+`; flattening is not among them.
+    pub name: String,
+    /// The value that the client has after it.
+    pub output: ValueId,
+    /// The shape of one output image.
+    pub shape: Shape,
+    /// The linear maps that are added up.
+    pub terms: Vec<Term>,
     bias_exponent: Option<i32>,
-    format: Format,
+    /// The scale and bound of the sums that come down.
+    pub format: Format,
     batch: usize,
-    layout: Layout,
+    /// Where the tensors lie, and how they are multiplied.
+    pub layout: Layout,
 }
 
 /// A linear map of one value that the client encrypts.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Term {
-    source: ValueId,
-    sums: Option<Arc<LinearMap>>,
-    map: Arc<LinearMap>,
-    weights: WeightRange,
-    values: Format,
-    format: Format,
+    /// The value that the client encrypts.
+    pub source: ValueId,
+    /// The sums of the value's elements that the client encrypts in its place, if it does: what is left of a mean after
+    /// the layer.
+    pub sums: Option<Arc<LinearMap>>,
+    /// The map of what is encrypted.
+    pub map: Arc<LinearMap>,
+    /// What is public of the integer weights.
+    pub weights: WeightRange,
+    /// The scale and bound of the value as integers.
+    pub values: Format,
+    /// The scale and bound of what is encrypted.
+    pub format: Format,
 }
 
 impl Plan {
@@ -175,7 +190,7 @@ impl Plan {
 
     /// Returns the operations mod n^2 of the server for one batch.
     pub fn operations(&self) -> Operations {
-        self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.operations())
+        self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.layout.operations)
     }
 
     pub(crate) fn steps(&self) -> &[Step] {
@@ -240,41 +255,6 @@ impl Segment {
         Ok(Self { name, output, shape, terms, bias_exponent, format, batch: deployment.batch, layout })
     }
 
-    /// Returns the names of the layers in it, joined by `+`; flattening is not among them.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the value that the client has after it.
-    pub fn output(&self) -> ValueId {
-        self.output
-    }
-
-    /// Returns the shape of one output image.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// Returns the linear maps that are added up.
-    pub fn terms(&self) -> &[Term] {
-        &self.terms
-    }
-
-    /// Returns the scale and bound of the sums that come down.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Returns where the tensors lie, and how they are multiplied.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    /// Returns the operations mod n^2 of the server for the whole batch.
-    pub fn operations(&self) -> Operations {
-        self.layout.operations
-    }
-
     /// Returns the header of the tensor that goes up for a term.
     pub fn up_header(&self, term: usize) -> EncTensorHeader {
         header(&self.layout.ups[term], self.terms[term].map.input(), self.batch)
@@ -316,39 +296,6 @@ impl Segment {
         let scale = f64::from(format.scale_bits()).exp2();
         let values = reals.iter().map(|bias| (bias * scale).round() as i64).collect();
         FixedTensor::new(self.shape.clone(), format, values).map(Some)
-    }
-}
-
-impl Term {
-    /// Returns the value that the client encrypts.
-    pub fn source(&self) -> ValueId {
-        self.source
-    }
-
-    /// Returns the sums of the value's elements that the client encrypts in its place, if it does: what is left of a mean
-    /// after the layer.
-    pub fn sums(&self) -> Option<&LinearMap> {
-        self.sums.as_deref()
-    }
-
-    /// Returns the map of what is encrypted.
-    pub fn map(&self) -> &Arc<LinearMap> {
-        &self.map
-    }
-
-    /// Returns what is public of the integer weights.
-    pub fn weights(&self) -> WeightRange {
-        self.weights
-    }
-
-    /// Returns the scale and bound of the value as integers.
-    pub fn values(&self) -> Format {
-        self.values
-    }
-
-    /// Returns the scale and bound of what is encrypted.
-    pub fn format(&self) -> Format {
-        self.format
     }
 }
 

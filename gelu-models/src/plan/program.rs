@@ -120,18 +120,18 @@ impl Program {
     pub fn sums(&self, segment: usize, part: &Part, inputs: &[EncTensor]) -> Result<EncTensor, Error> {
         let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
         let segment = &self.plan.segments()[segment];
-        let terms = segment.terms().iter().zip(weights).zip(&part.products).zip(inputs);
+        let terms = segment.terms.iter().zip(weights).zip(&part.products).zip(inputs);
         let products = terms.map(|(((term, weights), product), input)| TensorProduct {
             input,
-            map: term.map(),
+            map: &term.map,
             weights: MapWeights::Integers(weights),
             product,
         });
-        let sums = sum_of_products(products, segment.shape())?;
+        let sums = sum_of_products(products, &segment.shape)?;
         let sums = match segment.bias(bias)? {
             Some(bias) => sums.add_plain(&bias)?,
             None => sums,
         };
-        sums.repack(segment.layout().down.stacked())
+        sums.repack(segment.layout.down.stacked())
     }
 }

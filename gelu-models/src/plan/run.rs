@@ -125,11 +125,11 @@ impl Run {
             return Err(Error::Count { what: "sums that are needed", expected: 0, found: 1 });
         };
         let segment = &plan.segments()[*index];
-        let (expected, found) = (self.images * segment.shape().elements(), sums.values().len());
+        let (expected, found) = (self.images * segment.shape.elements(), sums.values().len());
         if expected != found {
             return Err(Error::Count { what: "sums of a batch", expected, found });
         }
-        self.values[segment.output().index()] = Some(Zeroizing::new(sums.reals()));
+        self.values[segment.output.index()] = Some(Zeroizing::new(sums.reals()));
         self.integers = Some(sums);
         self.release();
         self.proceed()
@@ -141,7 +141,7 @@ impl Run {
         while let Some(step) = plan.steps().get(self.at) {
             match step {
                 Step::Segment(segment) => {
-                    let terms = plan.segments()[*segment].terms().iter();
+                    let terms = plan.segments()[*segment].terms.iter();
                     let inputs = terms.map(|term| self.quantize(term)).collect::<Result<_, _>>()?;
                     return Ok(Need::Sums { segment: *segment, inputs });
                 }
@@ -183,12 +183,12 @@ impl Run {
     /// only a function of the client's own can make, counts too and becomes zero).
     fn quantize(&mut self, term: &Term) -> Result<FixedTensor, Error> {
         let (values, clamped) = {
-            let value = self.read(&[term.source()])?[0];
-            round(value, term.values())
+            let value = self.read(&[term.source])?[0];
+            round(value, term.values)
         };
         self.saturations += clamped;
-        let (shape, format) = (term.map().input().clone(), term.format());
-        let values = match term.sums() {
+        let (shape, format) = (term.map.input().clone(), term.format);
+        let values = match term.sums.as_deref() {
             None => values,
             Some(sums) => sum(sums, &values)?,
         };
@@ -316,10 +316,12 @@ pub(super) fn sums_in_the_clear(
     (weights, bias): (&[gelu_tensor::IntWeights], &[f64]),
     inputs: &[FixedTensor],
 ) -> Result<FixedTensor, Error> {
-    let terms =
-        segment.terms().iter().zip(weights).zip(inputs).map(|((term, weights), input)| {
-            input.apply(term.map(), weights)?.reshape(segment.shape().clone())
-        });
+    let terms = segment
+        .terms
+        .iter()
+        .zip(weights)
+        .zip(inputs)
+        .map(|((term, weights), input)| input.apply(&term.map, weights)?.reshape(segment.shape.clone()));
     let sums = sum_of_terms(terms, FixedTensor::add)?;
     match segment.bias(bias)? {
         Some(bias) => sums.add(&bias),

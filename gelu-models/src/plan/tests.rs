@@ -42,13 +42,13 @@ fn error(model: &Model, quantization: Quantization) -> PlanError {
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
-    plan.segments().iter().map(Segment::name).collect()
+    plan.segments().iter().map(|segment| segment.name.as_str()).collect()
 }
 
 /// Names of the values that go up for each segment.
 fn sources(plan: &Plan) -> Vec<Vec<&str>> {
-    let name = |term: &Term| plan.graph().name(term.source());
-    plan.segments().iter().map(|segment| segment.terms().iter().map(name).collect()).collect()
+    let name = |term: &Term| plan.graph().name(term.source);
+    plan.segments().iter().map(|segment| segment.terms.iter().map(name).collect()).collect()
 }
 
 #[test]
@@ -59,22 +59,23 @@ fn lenet5_is_cut_at_its_activations() {
     assert_eq!(plan.client_steps(None), [""; 0]);
     assert!((0..4).all(|segment| plan.client_steps(Some(segment)) == ["relu"]));
     assert_eq!(plan.client_steps(Some(4)), ["softmax"]);
-    let shapes: Vec<String> = plan.segments().iter().map(|segment| segment.shape().to_string()).collect();
+    let shapes: Vec<String> = plan.segments().iter().map(|segment| segment.shape.to_string()).collect();
     assert_eq!(shapes, ["6x12x12", "16x4x4", "120", "84", "10"]);
     // Means after a convolution are sums before it, so that it keeps its weights and has a quarter of its positions.
     for (segment, weights, positions) in [(0, 6 * 25, 144), (1, 16 * 6 * 25, 16)] {
-        let term = &plan.segments()[segment].terms()[0];
-        assert_eq!((term.map().weights(), term.map().columns()), (weights, Some(positions)));
-        let sums = term.sums().unwrap();
+        let term = &plan.segments()[segment].terms[0];
+        assert_eq!((term.map.weights(), term.map.columns()), (weights, Some(positions)));
+        let sums = term.sums.as_deref().unwrap();
         assert_eq!((sums.weights(), sums.most_terms()), (1, 4));
-        assert_eq!(term.format().bound(), 4 * term.values().bound());
+        assert_eq!(term.format.bound(), 4 * term.values.bound());
     }
     for segment in &plan.segments()[2..] {
-        assert!(segment.terms()[0].sums().is_none());
-        assert_eq!(segment.terms()[0].format(), segment.terms()[0].values());
+        assert!(segment.terms[0].sums.is_none());
+        assert_eq!(segment.terms[0].format, segment.terms[0].values);
     }
-    assert!(plan.segments().iter().all(|segment| segment.operations().total() > 0));
-    let all = plan.segments().iter().fold(Operations::default(), |sum, segment| sum + segment.operations());
+    assert!(plan.segments().iter().all(|segment| segment.layout.operations.total() > 0));
+    let all =
+        plan.segments().iter().fold(Operations::default(), |sum, segment| sum + segment.layout.operations);
     assert_eq!(plan.operations(), all);
 }
 
@@ -128,14 +129,14 @@ fn a_shortcut_adds_no_segment() {
     let sum = &projection.segments()[2];
     // The terms have one scale, so that their sums can be added, and their bounds add up.
     let scales: Vec<i32> =
-        sum.terms().iter().map(|term| term.format().scale_bits() + term.weights().scale_bits()).collect();
-    assert_eq!(scales, [sum.format().scale_bits(); 2]);
+        sum.terms.iter().map(|term| term.format.scale_bits() + term.weights.scale_bits()).collect();
+    assert_eq!(scales, [sum.format.scale_bits(); 2]);
     let bounds: u64 = sum
-        .terms()
+        .terms
         .iter()
-        .map(|term| term.format().weighted_sum(term.weights(), term.map().most_terms()).unwrap().bound())
+        .map(|term| term.format.weighted_sum(term.weights, term.map.most_terms()).unwrap().bound())
         .sum();
-    assert!(sum.format().bound() > bounds, "with the bias");
+    assert!(sum.format.bound() > bounds, "with the bias");
     assert_eq!(sum.ciphertexts_up(), sum.up_header(0).ciphertexts() + sum.up_header(1).ciphertexts());
 }
 
@@ -152,7 +153,7 @@ fn a_batch_norm_is_part_of_its_convolution() {
         for (model, name) in [(after, "conv+norm"), (before, "norm+conv")] {
             let plan = plan(&model);
             assert_eq!(names(&plan), [name, "fc"]);
-            let map = plan.segments()[0].terms()[0].map();
+            let map = &plan.segments()[0].terms[0].map;
             assert_eq!((map.weights(), map.blocks().len()), (4 * 2 / groups * 9, groups));
         }
     }
@@ -168,11 +169,11 @@ fn resnet20_has_a_segment_for_each_layer() {
     let model = ranged(zoo::resnet20(10).unwrap(), 4.0);
     let plan = plan(&model);
     assert_eq!(plan.segments().len(), 20);
-    let terms: Vec<usize> = plan.segments().iter().map(|segment| segment.terms().len()).collect();
+    let terms: Vec<usize> = plan.segments().iter().map(|segment| segment.terms.len()).collect();
     let two: Vec<usize> = (0..20).filter(|&segment| terms[segment] == 2).collect();
     assert_eq!(two, [8, 14], "the two projections");
     assert_eq!(
-        plan.segments()[8].name(),
+        plan.segments()[8].name,
         "layer2.0.conv2+layer2.0.bn2+layer2.0.shortcut.0+layer2.0.shortcut.1"
     );
     let again = Plan::new(plan.description().clone(), plan.key()).unwrap();
@@ -184,10 +185,10 @@ fn resnet20_has_a_segment_for_each_layer() {
 fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
     let plan = plan(&lenet5());
     let segments = plan.segments();
-    assert!(matches!(segments[0].layout().ups[0].arrangement(), Arrangement::Patches(_)));
-    assert!(matches!(segments[0].layout().down.arrangement(), Arrangement::Positions(_)));
+    assert!(matches!(segments[0].layout.ups[0].arrangement(), Arrangement::Patches(_)));
+    assert!(matches!(segments[0].layout.down.arrangement(), Arrangement::Positions(_)));
     for segment in &segments[2..] {
-        let up = &segment.layout().ups[0];
+        let up = &segment.layout.ups[0];
         assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 1));
     }
     // Many sums come back in few ciphertexts.
@@ -197,11 +198,11 @@ fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
     let lanes = Deployment { lanes: 8, ..deployment(KeyBits::Bits2048, 1) };
     let program = lenet5().compile(&Quantization::default(), &lanes).unwrap();
     let fc1 = &program.plan().segments()[2];
-    assert_eq!((fc1.ciphertexts_down(), fc1.layout().down.stacked()), (8, 15));
+    assert_eq!((fc1.ciphertexts_down(), fc1.layout.down.stacked()), (8, 15));
 
     let program = lenet5().compile(&Quantization::default(), &deployment(KeyBits::Bits2048, 50)).unwrap();
     let fc1 = &program.plan().segments()[2];
-    let up = &fc1.layout().ups[0];
+    let up = &fc1.layout.ups[0];
     assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 50));
     assert_eq!(fc1.ciphertexts_up(), 256);
 }
@@ -267,10 +268,10 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let default = Quantization::default().weight_bits;
     for (index, bits) in [(0, default), (1, 6), (2, 8), (3, default)] {
         let (wide, narrow) = (&wide.plan().segments()[index], &narrow.plan().segments()[index]);
-        assert_eq!(narrow.terms()[0].weights().bits(), bits);
-        let slots = |segment: &Segment| segment.layout().ups[0].slot_bits();
+        assert_eq!(narrow.terms[0].weights.bits(), bits);
+        let slots = |segment: &Segment| segment.layout.ups[0].slot_bits();
         assert_eq!(slots(narrow), slots(wide) - (default - bits) as usize);
-        assert_eq!(narrow.operations().total() < wide.operations().total(), bits < default);
+        assert_eq!(narrow.layout.operations.total() < wide.layout.operations.total(), bits < default);
     }
     assert!(narrow.error_bound().unwrap() > wide.error_bound().unwrap());
 
@@ -279,8 +280,8 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     tuned.set_layer_bits(bits);
     let of = |layer_bits: Option<BTreeMap<String, u32>>| {
         let bits = Quantization { layer_bits, ..Quantization::default() };
-        tuned.compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap().plan().segments()[1].terms()[0]
-            .weights()
+        tuned.compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap().plan().segments()[1].terms[0]
+            .weights
             .bits()
     };
     assert_eq!(of(None), 6);
@@ -290,8 +291,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let bits = [("b", 5), ("bn", 7), ("c", 6)].map(|(name, bits)| (name.to_owned(), bits));
     let bits = Quantization { layer_bits: Some(bits.into()), ..Quantization::default() };
     let program = calibrated(residual(4)).compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap();
-    let found: Vec<u32> =
-        program.plan().segments()[2].terms().iter().map(|term| term.weights().bits()).collect();
+    let found: Vec<u32> = program.plan().segments()[2].terms.iter().map(|term| term.weights.bits()).collect();
     assert_eq!(found, [7, 6]);
     assert!(program.weights(2).iter().zip([7, 6]).all(|(weights, bits)| weights.range().bits() == bits));
 }
@@ -305,7 +305,7 @@ fn dead_activations_have_a_plan() {
             .unwrap();
         assert_eq!(program.plan().segments().len(), 5);
         for segment in &program.plan().segments()[1..] {
-            let values = segment.terms()[0].values();
+            let values = segment.terms[0].values;
             assert!(values.scale_bits() <= 26 && values.bound() > 0, "range {range}: {values:?}");
         }
     }
@@ -354,7 +354,7 @@ fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
         let model =
             initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).flatten().dense("b", 2));
         let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
-        let values = program.plan().segments()[1].terms()[0].values();
+        let values = program.plan().segments()[1].terms[0].values;
         assert_eq!(values.real(values.bound() as i64), activation.bound().unwrap(), "{activation}");
     }
     let model = initialized(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
@@ -379,7 +379,7 @@ fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
                 &Deployment::default(),
             )
             .unwrap();
-        let values = program.plan().segments()[1].terms()[0].values();
+        let values = program.plan().segments()[1].terms[0].values;
         values.real(values.bound() as i64)
     };
     assert_eq!(largest(Activation::Relu, 4.0, 1.25), 5.0);
@@ -565,7 +565,7 @@ fn sums_of_sums_do_not_grow_without_end() {
     fill(&mut model, 1);
     model.calibrate(array![[1.0, -1.0]].view()).unwrap();
     let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
-    assert!(program.plan().segments().iter().all(|segment| segment.terms().len() <= 64));
+    assert!(program.plan().segments().iter().all(|segment| segment.terms.len() <= 64));
     let outcome = program.run_clear(array![[0.5, 0.25]].view()).unwrap();
     let expected = model.logits(array![[0.5, 0.25]].view()).unwrap();
     let close = |(a, b): (&f64, &f32)| (a / f64::from(*b) - 1.0).abs() < 0.05;
@@ -580,13 +580,13 @@ fn assert_same(a: &Plan, b: &Plan) {
     assert_eq!((a.output, a.logits, &a.last_uses), (b.output, b.logits, &b.last_uses));
     assert_eq!(a.segments().len(), b.segments().len());
     for (a, b) in a.segments().iter().zip(b.segments()) {
-        assert_eq!((a.name(), a.output(), a.shape()), (b.name(), b.output(), b.shape()));
-        assert_eq!((a.format(), a.bias_exponent, a.batch), (b.format(), b.bias_exponent, b.batch));
-        assert_eq!(a.layout(), b.layout());
-        assert_eq!(a.terms().len(), b.terms().len());
-        for (a, b) in a.terms().iter().zip(b.terms()) {
-            assert_eq!((a.source(), a.sums(), a.map()), (b.source(), b.sums(), b.map()));
-            assert_eq!((a.weights(), a.values(), a.format()), (b.weights(), b.values(), b.format()));
+        assert_eq!((&a.name, a.output, &a.shape), (&b.name, b.output, &b.shape));
+        assert_eq!((a.format, a.bias_exponent, a.batch), (b.format, b.bias_exponent, b.batch));
+        assert_eq!(a.layout, b.layout);
+        assert_eq!(a.terms.len(), b.terms.len());
+        for (a, b) in a.terms.iter().zip(&b.terms) {
+            assert_eq!((a.source, a.sums.as_deref(), &a.map), (b.source, b.sums.as_deref(), &b.map));
+            assert_eq!((a.weights, a.values, a.format), (b.weights, b.values, b.format));
         }
     }
 }
@@ -595,27 +595,27 @@ fn assert_same(a: &Plan, b: &Plan) {
 fn check_plan(plan: &Plan) {
     let limit = 1 << 22;
     for segment in plan.segments() {
-        let layout = segment.layout();
-        assert_eq!(layout.ups.len(), segment.terms().len());
+        let layout = &segment.layout;
+        assert_eq!(layout.ups.len(), segment.terms.len());
         assert!((1..=limit).contains(&segment.ciphertexts_down()));
         assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.batch());
         assert_eq!(layout.images().map(|part| part.ciphertexts).sum::<usize>(), segment.ciphertexts_down());
         let all = layout.images().fold(Operations::default(), |sum, part| sum + part.operations);
         assert_eq!(all, layout.operations);
-        assert!(layout.images().all(|part| part.products.len() == segment.terms().len()));
+        assert!(layout.images().all(|part| part.products.len() == segment.terms.len()));
         let down = layout.down.slot_bits();
-        assert!(segment.format().slot_bits() <= down);
+        assert!(segment.format.slot_bits() <= down);
         assert!(!matches!(layout.down.arrangement(), Arrangement::Patches(_)), "comes down as im2col");
-        for (term, up) in segment.terms().iter().zip(&layout.ups) {
-            assert!(term.format().slot_bits() <= up.slot_bits() && up.slot_bits() == down);
-            assert!(term.values().bound() <= term.format().bound());
-            assert_eq!(term.map().output().elements(), segment.shape().elements());
+        for (term, up) in segment.terms.iter().zip(&layout.ups) {
+            assert!(term.format.slot_bits() <= up.slot_bits() && up.slot_bits() == down);
+            assert!(term.values.bound() <= term.format.bound());
+            assert_eq!(term.map.output().elements(), segment.shape.elements());
         }
-        for term in 0..segment.terms().len() {
+        for term in 0..segment.terms.len() {
             assert!((1..=limit).contains(&segment.up_header(term).ciphertexts()));
         }
         assert_eq!(segment.sums_after(0), 0);
-        let last = segment.up_header(segment.terms().len() - 1).ciphertexts();
+        let last = segment.up_header(segment.terms.len() - 1).ciphertexts();
         assert_eq!(segment.sums_after(last), segment.ciphertexts_down());
     }
     let steps = plan.steps().iter().filter(|step| matches!(step, Step::Segment(_))).count();
@@ -639,9 +639,9 @@ proptest! {
         prop_assert_eq!(&description, plan.description());
         assert_same(&Plan::new(description, key.into()).unwrap(), plan);
         for (segment, weights) in plan.segments().iter().enumerate().map(|(at, s)| (s, program.weights(at))) {
-            let declared = segment.terms().iter().zip(weights);
-            prop_assert!(declared.clone().all(|(term, weights)| term.weights() == weights.range()));
-            prop_assert!(declared.clone().all(|(term, weights)| term.map().weights() == weights.values().len()));
+            let declared = segment.terms.iter().zip(weights);
+            prop_assert!(declared.clone().all(|(term, weights)| term.weights == weights.range()));
+            prop_assert!(declared.clone().all(|(term, weights)| term.map.weights() == weights.values().len()));
         }
         prop_assert!(program.weights(plan.segments().len()).is_empty());
     }
@@ -837,7 +837,7 @@ fn functions_of_the_clients_own_run_image_by_image() {
     let wild = |_: &[f64]| vec![f64::NAN, f64::NEG_INFINITY];
     let outcome = program.run_clear_with(functions("fold", wild), images.view()).unwrap();
     assert_eq!(outcome.saturations, 4);
-    let values = program.plan().segments()[1].terms()[0].values();
+    let values = program.plan().segments()[1].terms[0].values;
     let expected = affine(2, &[0.0, -values.real(values.bound() as i64)]);
     assert!(outcome.logits.iter().zip(expected.iter().cycle()).all(|(f, e)| (f - e).abs() < 0.05));
     assert_eq!(format!("{:?}", functions("fold", fold)), r#"{"fold"}"#);
@@ -857,15 +857,12 @@ fn a_run_takes_what_it_asked_for() {
     while let Need::Sums { segment, inputs } = need {
         let segment_plan = &program.plan().segments()[segment];
         asked.push((segment, inputs.len()));
-        for (input, term) in inputs.iter().zip(segment_plan.terms()) {
-            assert_eq!(
-                (input.shape(), input.format(), input.batch()),
-                (term.map().input(), term.format(), 2)
-            );
+        for (input, term) in inputs.iter().zip(&segment_plan.terms) {
+            assert_eq!((input.shape(), input.format(), input.batch()), (term.map.input(), term.format, 2));
         }
         let zeros = |images: usize| {
-            let values = vec![0; images * segment_plan.shape().elements()];
-            FixedTensor::new(segment_plan.shape().clone(), segment_plan.format(), values).unwrap()
+            let values = vec![0; images * segment_plan.shape.elements()];
+            FixedTensor::new(segment_plan.shape.clone(), segment_plan.format, values).unwrap()
         };
         assert!(matches!(run.take(zeros(1)), Err(Error::Count { .. })), "of one image");
         need = run.take(zeros(2)).unwrap();
@@ -923,7 +920,7 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     numbers(&|of| of.weights[1] = scaled(of.weights[1].scale_bits() + 1), 2, "scale: expected");
     // No statement about rows makes a bound larger than the bits do.
     let sums =
-        |of: &Description| Plan::new(of.clone(), KeyBits::Bits1024.into()).unwrap().segments()[1].format();
+        |of: &Description| Plan::new(of.clone(), KeyBits::Bits1024.into()).unwrap().segments()[1].format;
     let mut stated = described();
     stated.numbers.segments[1].weights[0] = scaled(7);
     let all = sums(&stated);
@@ -1033,9 +1030,9 @@ fn joins_are_computed_where_their_values_are() {
         nodes.extend([node("relu", relu(), &[last]), node("fc", dense(2), &[last + 1])]);
         let graph = graph([2], nodes, ValueId::of_node(last + 1)).unwrap();
         let plan = plan(&ranged(Model::new(Arc::unwrap_or_clone(graph)).unwrap(), 4.0));
-        let names: Vec<String> = plan.segments().iter().map(|segment| segment.name().to_owned()).collect();
+        let names: Vec<String> = plan.segments().iter().map(|segment| segment.name.to_owned()).collect();
         let steps = plan.client_steps(Some(names.len() - 2));
-        (names.join(" "), steps.join(" "), plan.segments()[0].terms().len())
+        (names.join(" "), steps.join(" "), plan.segments()[0].terms.len())
     };
     let a = || node("a", dense(2), &[0]);
     let b = || node("b", dense(2), &[0]);

@@ -61,7 +61,7 @@ fn weights_are_extracted_just_past_the_strict_bound_and_not_just_below_it() {
     let Extraction::Solved { rows } = extract([INPUTS, 10], &vectors, &sums).unwrap() else {
         unreachable!("as many equations as unknowns")
     };
-    let layer = segment.terms()[0].layer();
+    let layer = &segment.terms[0].layer;
     let weights = parameters[layer.weights.clone()].chunks_exact(INPUTS).zip(segment.bias(&parameters));
     for (row, (weights, bias)) in rows.iter().zip(weights) {
         let truth: Vec<i64> = weights.iter().chain([&bias]).map(|&x| ring.signed(x)).collect();

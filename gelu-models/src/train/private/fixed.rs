@@ -108,7 +108,7 @@ impl FixedTrainer {
                     participant.sums(index, &self.plan.segments()[index].sums(&parameters, &values)?)?
                 }
                 Need::Products(place, errors) => {
-                    let term = &self.plan.segments()[place[0]].terms()[place[1]];
+                    let term = &self.plan.segments()[place[0]].terms[place[1]];
                     participant.products(place, &term.products(&parameters, &errors)?)?
                 }
                 Need::Update(_) => {

@@ -69,13 +69,13 @@ impl LayerLeakage {
     /// What an iteration of a plan shows, layer by layer.
     pub fn of(plan: &TrainPlan) -> Vec<Self> {
         let batch = plan.batch() as u64;
-        let layers = plan.segments().iter().flat_map(|segment| segment.terms()).map(|term| {
-            let (layer, map) = (term.layer(), term.map());
+        let layers = plan.segments().iter().flat_map(|segment| &segment.terms).map(|term| {
+            let (layer, map) = (&term.layer, &term.map);
             // Of a convolution [filters, channels / groups, height, width]; a dense layer's inputs are its channels.
             let own = layer.shape.dims().get(1).copied().unwrap_or(1).max(1);
             // Input channels of all groups, each weighed by the filters of its own.
             let channels = own * map.blocks().len();
-            let elements = if term.back().is_some() { map.input().elements().div_ceil(channels) } else { 0 };
+            let elements = if term.back.is_some() { map.input().elements().div_ceil(channels) } else { 0 };
             let positions = map.output().elements() / layer.rows;
             let biases = layer.biases.len().div_ceil(layer.rows) as u64;
             Self {

@@ -57,17 +57,16 @@ impl PaperTrainer {
     ) -> Result<Self, PrivateError> {
         if let Some(segment) = plan.segments().iter().find(|segment| dense(segment).is_none()) {
             let rule = "the paper's mode trains dense layers only";
-            return Err(PrivateError::Model { rule, found: segment.name().to_owned() });
+            return Err(PrivateError::Model { rule, found: segment.name.to_owned() });
         }
         let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
         let (mut participants, mut keys) = (vec![], vec![]);
         // The largest sum of a scalar below N times inputs or errors, and a bias, is N times this.
         let most = plan.segments().iter().map(|segment| {
-            let terms =
-                segment.terms().iter().map(|term| term.map().most_terms() as u64 * term.format().bound());
+            let terms = segment.terms.iter().map(|term| term.map.most_terms() as u64 * term.format.bound());
             let sum = terms.sum::<u64>() + segment.bias_factor();
-            let back = segment.terms().iter().filter_map(|term| term.back());
-            let products = back.map(|back| (back.map().most_terms() as u64) << plan.numbers().error_bits);
+            let back = segment.terms.iter().filter_map(|term| term.back.as_ref());
+            let products = back.map(|back| (back.map.most_terms() as u64) << plan.numbers().error_bits);
             products.fold(sum, u64::max)
         });
         let needed = server.public_key().modulus() * most.max().unwrap_or(1) * 2u8;
@@ -294,8 +293,8 @@ fn mask(
 
 /// A dense layer's place among the parameters.
 fn dense(segment: &TrainSegment) -> Option<&LayerSpan> {
-    match segment.terms() {
-        [only] => Some(only.layer()).filter(|layer| layer.shape.dims().len() == 2),
+    match &segment.terms[..] {
+        [only] => Some(&only.layer).filter(|layer| layer.shape.dims().len() == 2),
         _ => None,
     }
 }

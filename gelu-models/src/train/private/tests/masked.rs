@@ -127,8 +127,8 @@ fn the_server_does_as_many_operations_as_the_plan_states() {
             }
         }
         let segments = run.plan.segments().iter();
-        let backs = segments.clone().flat_map(|segment| segment.terms()).filter_map(|term| term.back());
-        let layouts = segments.map(|segment| segment.layout()).chain(backs.map(|back| back.layout()));
+        let backs = segments.clone().flat_map(|segment| &segment.terms).filter_map(|term| term.back.as_ref());
+        let layouts = segments.map(|segment| &segment.layout).chain(backs.map(|back| &back.layout));
         let planned = layouts.fold(Operations::default(), |sum, layout| sum + layout.operations);
         assert_eq!(found, Some(planned), "{name}");
     }
