@@ -24,7 +24,7 @@ use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::tensor::{Contents, EncChunk, Error, Packing};
 use gelu_net::tensor::{FixedTensor, Format, Shape, SlotLayout};
-use gelu_net::wire::{Limits, WireError, decode_message, encode_message};
+use gelu_net::wire::{WireError, decode_message, encode_message};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -127,7 +127,7 @@ impl Remote {
     }
 
     fn receive(&self) -> Message {
-        decode_message(&self.end.receive().unwrap(), Some(KEY.public_key()), Limits::default()).unwrap()
+        decode_message(&self.end.receive().unwrap(), Some(KEY.public_key())).unwrap()
     }
 
     /// The server has told us `reason` and failed; it takes nothing more.
@@ -622,9 +622,8 @@ fn client_on(tamper: impl FnOnce(&Message, &Message) -> Vec<Vec<u8>> + Send, tol
         let serving = scope.spawn(move || {
             let rng = &mut rng();
             let mut server = serving(&chain(5));
-            let receive = |server: &Server| {
-                decode_message(&server_end.receive().unwrap(), server.key(), Limits::default()).unwrap()
-            };
+            let receive =
+                |server: &Server| decode_message(&server_end.receive().unwrap(), server.key()).unwrap();
             let hello = receive(&server);
             server.handle(hello, rng).unwrap();
             server_end.send(encode(&server.next_message(rng).unwrap().unwrap())).unwrap();

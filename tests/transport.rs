@@ -21,7 +21,7 @@ use gelu_net::prelude::*;
 use gelu_net::tensor::EncTensor;
 use gelu_net::tensor::paillier::SecretKeyBytes;
 use gelu_net::tensor::{Decryption, EncTensorBuilder};
-use gelu_net::wire::{Limits, decode_message};
+use gelu_net::wire::decode_message;
 use ndarray::{Array2, ArrayView2};
 
 /// All messages of a session of one batch each, as bytes: up, down.
@@ -66,7 +66,7 @@ fn tapped(model: Model, batches: &[ArrayView2<'_, f32>]) -> Tapped {
 }
 
 fn decoded(messages: &[Vec<u8>]) -> Vec<Message> {
-    let decode = |bytes| decode_message(bytes, Some(KEY.public_key()), Limits::default()).unwrap();
+    let decode = |bytes| decode_message(bytes, Some(KEY.public_key())).unwrap();
     messages.iter().map(|bytes| decode(bytes)).collect()
 }
 

@@ -115,11 +115,6 @@ impl Encryption {
         self.done
     }
 
-    /// Returns the number of ciphertexts that there will be.
-    pub fn ciphertext_count(&self) -> usize {
-        self.count
-    }
-
     /// Whether all have been made.
     pub fn is_complete(&self) -> bool {
         self.done == self.count

@@ -3,7 +3,6 @@
 mod apply;
 
 use rand::CryptoRng;
-use zeroize::Zeroizing;
 
 use crate::arith::Residues;
 use crate::chunk::{self, Decryption, EncChunk};
@@ -141,7 +140,7 @@ impl EncTensor {
     }
 
     /// Returns the number of images.
-    pub fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.header.batch
     }
 
@@ -169,7 +168,8 @@ impl EncTensor {
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt).
-    pub fn decrypt_residues(&self, key: &SecretKey) -> Result<Zeroizing<Vec<u64>>, Error> {
+    #[cfg(test)]
+    pub(crate) fn decrypt_residues(&self, key: &SecretKey) -> Result<zeroize::Zeroizing<Vec<u64>>, Error> {
         self.decryption(key)?.finish_residues()
     }
 

@@ -158,7 +158,7 @@ impl From<WeightRange> for RawWeightRange {
 
 impl WeightRange {
     /// The most bits a weight may have.
-    pub const MAX_BITS: u32 = 24;
+    pub(crate) const MAX_BITS: u32 = 24;
 
     /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights with so many fractional bits.
     ///
@@ -172,7 +172,8 @@ impl WeightRange {
     ///
     /// # Errors
     /// [`Error::Range`] when the bits are not 1 to [`MAX_BITS`](Self::MAX_BITS).
-    pub fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
+    #[cfg(test)]
+    pub(crate) fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: false, scale_bits, row_sum: None }.check()
     }
 
@@ -194,11 +195,6 @@ impl WeightRange {
     /// Returns the number of bits of a weight, with its sign if it has one.
     pub fn bits(self) -> u32 {
         self.bits
-    }
-
-    /// Returns whether weights may be negative.
-    pub fn is_signed(self) -> bool {
-        self.signed
     }
 
     /// Returns the number of fractional bits.

@@ -135,7 +135,7 @@ impl Product {
     }
 
     /// Returns the strategy of each block.
-    pub fn strategies(&self) -> &[Strategy] {
+    pub(crate) fn strategies(&self) -> &[Strategy] {
         &self.strategies
     }
 

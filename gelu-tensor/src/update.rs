@@ -27,7 +27,7 @@ impl UpdateLayout {
     /// A step's absolute value is below this.
     pub const STEP_BOUND: i64 = 1 << 23;
     /// The most bits that a rate may have.
-    pub const RATE_BITS: u32 = 8;
+    pub(crate) const RATE_BITS: u32 = 8;
     /// The most bits of the random multiples, each of which is drawn at once.
     const MOST_FLOOD_BITS: u32 = 64;
     /// Bits of a step, offset so that it is not negative.

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 mod training;
 
-use super::frame::build;
+use super::frame::{Limits, build};
+use super::message::decode_within;
 use super::*;
 
 const PREFIX: usize = 18;
@@ -89,7 +90,7 @@ fn message(kind: Kind) -> &'static [u8] {
 }
 
 fn decode(bytes: &[u8]) -> Result<Message, WireError> {
-    decode_message(bytes, Some(public()), Limits::default())
+    decode_message(bytes, Some(public()))
 }
 
 fn error(bytes: &[u8]) -> WireError {
@@ -183,7 +184,7 @@ fn oversize_lengths_are_refused() {
     }
     let within = Limits { header: 1 << 10, payload: 383 };
     let expected = WireError::TooLarge { what: "payload", limit: 383, found: 384 };
-    assert_eq!(decode_message(hello, Some(public()), within).unwrap_err(), expected);
+    assert_eq!(decode_within(hello, Some(public()), within).unwrap_err(), expected);
     let file = patched(&secret_file(), 10, &(1u64 << 15).to_le_bytes());
     assert!(matches!(decode_secret_key(&file), Err(WireError::TooLarge { what: "payload", .. })));
 }
@@ -354,7 +355,7 @@ fn chunks_have_a_bounded_number_of_ciphertexts() {
     let found = error(&of(most + 1));
     assert!(matches!(found, WireError::TooLarge { what: "payload", limit: CHUNK_BYTES, .. }), "{found}");
     let larger = Limits { payload: 1 << 20, ..Limits::default() };
-    let found = decode_message(&of(most + 1), Some(public()), larger).unwrap_err();
+    let found = decode_within(&of(most + 1), Some(public()), larger).unwrap_err();
     assert_eq!(found, wrong(most + 1));
 }
 
@@ -362,10 +363,10 @@ fn chunks_have_a_bounded_number_of_ciphertexts() {
 fn ciphertexts_under_another_key_are_refused() {
     for (kind, bytes) in MESSAGES.iter().filter(|(kind, _)| *kind == Kind::Tensor) {
         let other = key(6);
-        let found = decode_message(bytes, Some(other.public_key()), Limits::default()).unwrap_err();
+        let found = decode_message(bytes, Some(other.public_key())).unwrap_err();
         let [expected, theirs] = [other.public_key(), public()].map(PublicKey::fingerprint_hex);
         assert_eq!(found, WireError::ForeignKey { expected, found: theirs });
-        assert_eq!(decode_message(bytes, None, Limits::default()).unwrap_err(), WireError::NoKey, "{kind}");
+        assert_eq!(decode_message(bytes, None).unwrap_err(), WireError::NoKey, "{kind}");
     }
 }
 

@@ -56,7 +56,7 @@ fn client_with(accept: &[u8], edit: impl FnOnce(&mut Value)) -> Result<Client, R
     let mut bytes = accept[..18].to_vec();
     bytes[6..10].copy_from_slice(&(header.len() as u32).to_le_bytes());
     bytes.extend(header);
-    let message = decode_message(&bytes, None, Limits::default()).map_err(Refusal::Undecodable)?;
+    let message = decode_message(&bytes, None).map_err(Refusal::Undecodable)?;
     let mut client = client(1);
     client.next_message(&mut rng()).unwrap();
     let event = client.handle(message, &mut rng());

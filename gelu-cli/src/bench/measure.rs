@@ -15,7 +15,7 @@ use gelu_tensor::{
     Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
     Product, ProductWeights, Shape, SlotLayout, WeightRange,
 };
-use gelu_wire::{Limits, decode_message, encode_message};
+use gelu_wire::{decode_message, encode_message};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -218,7 +218,7 @@ impl Sides {
         let mut down = vec![];
         for bytes in up.drain(..) {
             step.bytes_up += bytes.len();
-            self.server.handle(decode_message(&bytes, self.server.key(), Limits::default())?, rng)?;
+            self.server.handle(decode_message(&bytes, self.server.key())?, rng)?;
         }
         while let Some(message) = self.server.next_message(rng)? {
             down.push(encode_message(&message)?);
@@ -232,7 +232,7 @@ impl Sides {
     /// The client's next messages; none after the last step of a batch.
     fn answer(&mut self, down: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
         for bytes in down {
-            let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
+            let message = decode_message(bytes, Some(self.client.key().public_key()))?;
             self.client.handle(message, &mut rand::rng())?;
         }
         let mut up = vec![];

@@ -27,12 +27,12 @@ impl ValueId {
     }
 
     /// Returns the place of the node that makes the value; `None` for the input.
-    pub fn node(self) -> Option<usize> {
+    pub(crate) fn node(self) -> Option<usize> {
         (self.0 as usize).checked_sub(1)
     }
 
     /// Returns the place of the value among all of a graph: 0 for the input.
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -285,7 +285,7 @@ impl Graph {
     }
 
     /// Whether the output is that of a softmax, that is, probabilities of classes.
-    pub fn ends_in_softmax(&self) -> bool {
+    pub(crate) fn ends_in_softmax(&self) -> bool {
         matches!(self.op(self.output), Some(Op::Client(ClientOp::Softmax)))
     }
 

@@ -37,8 +37,8 @@ pub use numbers::{Numbers, SegmentNumbers};
 pub(crate) use program::Lowered;
 pub use program::Program;
 pub use quantization::Quantization;
-pub use run::{ClientFunction, Functions, Need, Outcome, Run};
-pub(crate) use run::{compute, gradients_of, sum};
+pub use run::{ClientFunction, Functions, Outcome};
+pub(crate) use run::{Need, Run, compute, gradients_of, sum};
 
 use crate::{Graph, ValueId};
 

@@ -38,7 +38,7 @@ impl fmt::Debug for Functions {
 
 /// What a run needs next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Need {
+pub(crate) enum Need {
     /// The sums of a segment of these inputs, one for each of its terms.
     Sums {
         /// Which segment of the plan.
@@ -55,7 +55,7 @@ pub enum Need {
 /// It says what it needs of the server and takes it, whoever provides it: the encrypted session, or the clear
 /// computation on integers. Both share it, so that they cannot differ. This is the mode in which the client computes what
 /// lies between two segments in the clear; another could compute it on shares of both parties behind the same questions.
-pub struct Run {
+pub(crate) struct Run {
     plan: Arc<Plan>,
     functions: Functions,
     images: usize,
@@ -94,7 +94,7 @@ impl Run {
     /// # Errors
     /// [`Error::Count`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
     /// [`Error::NotFinite`] when an element is NaN or infinite.
-    pub fn start<D: Dimension>(
+    pub(crate) fn start<D: Dimension>(
         plan: Arc<Plan>,
         functions: Functions,
         images: ArrayView<'_, f32, D>,
@@ -119,7 +119,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Count`] when another segment was needed or the sums are not of all images.
-    pub fn take(&mut self, sums: FixedTensor) -> Result<Need, Error> {
+    pub(crate) fn take(&mut self, sums: FixedTensor) -> Result<Need, Error> {
         let plan = self.plan.clone();
         let Some(Step::Segment(index)) = plan.steps().get(self.at) else {
             return Err(Error::Count { what: "sums that are needed", expected: 0, found: 1 });
@@ -195,16 +195,11 @@ impl Run {
         FixedTensor::new(shape, format, values)
     }
 
-    /// Returns how many inputs and activations have been clamped so far.
-    pub fn saturations(&self) -> u64 {
-        self.saturations
-    }
-
     /// Returns what came out, once nothing is needed any more.
     ///
     /// # Errors
     /// [`Error::Count`] before that.
-    pub fn finish(self) -> Result<Outcome, Error> {
+    pub(crate) fn finish(self) -> Result<Outcome, Error> {
         let rows = |value: ValueId| matrix(self.images, self.read(&[value])?[0].to_vec());
         let (logits, outputs) = (rows(self.plan.logits)?, rows(self.plan.output)?);
         let integers = self.integers.ok_or(Error::TooFew { what: "segments run", least: 1, found: 0 })?;

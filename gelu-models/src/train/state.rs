@@ -45,7 +45,7 @@ const VELOCITY: &str = "velocity/";
 
 impl TrainState {
     /// The key of [`Weights::metadata`] that makes a file of weights a checkpoint.
-    pub const METADATA_KEY: &str = "gelu.training";
+    pub(crate) const METADATA_KEY: &str = "gelu.training";
 
     /// The state as one set of tensors, to be kept in a file: the velocity's names begin with `velocity/`.
     pub fn to_weights(&self) -> Weights {

@@ -155,7 +155,7 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`Error::Count`] when an entry lies outside, or there are none, or more than 2^26.
-    pub fn from_entries(
+    pub(crate) fn from_entries(
         shapes: [Shape; 2],
         weights: usize,
         mut entries: Vec<MapEntry>,

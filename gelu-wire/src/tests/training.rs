@@ -16,7 +16,8 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 use serde_json::{Value, json};
 
 use super::{edited, paths};
-use crate::{Kind, Limits, TrainingKeys, WireError, decode_training, encode_training};
+use crate::training::{TrainingKeys, decode_training, encode_training};
+use crate::{Kind, WireError};
 
 static KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     [1, 2].map(|seed| {
@@ -30,7 +31,7 @@ fn keys() -> TrainingKeys<'static> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Message, WireError> {
-    decode_training(bytes, keys(), Limits::default())
+    decode_training(bytes, keys())
 }
 
 /// Every message of one turn of two iterations, as bytes.
@@ -86,9 +87,9 @@ fn ciphertexts_of_training_need_the_key_of_their_part() {
     for bytes in MESSAGES.iter() {
         let message = decode(bytes).unwrap();
         if message.part().is_some() {
-            let found = decode_training(bytes, swapped, Limits::default());
+            let found = decode_training(bytes, swapped);
             assert!(matches!(found, Err(WireError::ForeignKey { .. })));
-            let found = decode_training(bytes, TrainingKeys::default(), Limits::default());
+            let found = decode_training(bytes, TrainingKeys::default());
             assert!(matches!(found, Err(WireError::NoKey)));
         }
     }

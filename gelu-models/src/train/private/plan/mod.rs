@@ -124,7 +124,7 @@ impl TrainPlan {
     }
 
     /// Returns the number of classes.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.description.graph.shape(self.description.graph.output()).elements()
     }
 

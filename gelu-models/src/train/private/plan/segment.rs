@@ -83,7 +83,7 @@ pub struct LayerSpan {
 
 impl LayerSpan {
     /// Returns the number of weights of one row.
-    pub fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         self.weights.len() / self.rows
     }
 
@@ -109,7 +109,7 @@ impl TrainSegment {
     }
 
     /// What biases are multiplied with at the scale of sums, where no mean covers padding.
-    pub fn bias_factor(&self) -> u64 {
+    pub(crate) fn bias_factor(&self) -> u64 {
         self.divisor << self.scale
     }
 
@@ -155,7 +155,7 @@ impl TrainSegment {
     ///
     /// # Errors
     /// When the parameters are not as many as the plan has.
-    pub fn largest(&self, magnitudes: &[u64], numbers: &FixedPoint) -> Result<[u64; 2], Error> {
+    pub(crate) fn largest(&self, magnitudes: &[u64], numbers: &FixedPoint) -> Result<[u64; 2], Error> {
         let mut sums = vec![0u64; self.shape.elements()];
         let mut product = 0;
         for term in &self.terms {
@@ -221,7 +221,7 @@ impl TrainTerm {
     ///
     /// # Errors
     /// When the errors are no whole batches.
-    pub fn products(&self, parameters: &[u64], errors: &[i64]) -> Result<Vec<u64>, Error> {
+    pub(crate) fn products(&self, parameters: &[u64], errors: &[i64]) -> Result<Vec<u64>, Error> {
         let weights = &parameters[self.layer.weights.clone()];
         self.back.as_ref().map_or(Ok(vec![]), |back| back.map.apply_wrapping(weights, errors))
     }

@@ -77,9 +77,10 @@ pub struct ServerState {
     turn: Option<TurnState>,
 }
 
+#[cfg(test)]
 impl ServerState {
     /// The client whose turn was in progress, if one was.
-    pub fn client(&self) -> Option<u32> {
+    pub(crate) fn client(&self) -> Option<u32> {
         self.turn.as_ref().map(|turn| turn.client)
     }
 }
@@ -149,7 +150,8 @@ impl Server {
     }
 
     /// The masked parameters, in a turn.
-    pub fn masked(&self) -> Option<&[u64]> {
+    #[cfg(test)]
+    pub(crate) fn masked(&self) -> Option<&[u64]> {
         self.turn.as_ref().map(|turn| &turn.state.masked[..])
     }
 
