@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let packing = Packing { batch: 1, slot_bits, key: key.public_key().size() };
     let layout = SlotLayout::patches(&map, packing, Contents::Integers(image.format()))?;
     let encrypted = image.encrypt(&layout, &key, rng)?;
-    println!("client sends   {} ciphertexts: {layout}", encrypted.ciphertext_count());
+    println!("client sends   {} ciphertexts: {layout}", encrypted.header().ciphertexts());
 
     // The server multiplies in the cheapest way, moves both channels next to each other into as few ciphertexts as they
     // fit, and re-randomizes, so that the randomness of the reply says nothing about the kernels either.
@@ -49,11 +49,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let products = product.operations().total();
     println!(
         "server has     {} ciphertexts of sums, by {product}: {products} products",
-        sums.ciphertext_count()
+        sums.header().ciphertexts()
     );
-    let stacked = sums.layout().most_stacked(key.public_key().size());
+    let stacked = sums.header().layout.most_stacked(key.public_key().size());
     let reply = sums.repack(stacked)?.rerandomize(rng);
-    println!("server replies {} ciphertexts: {}", reply.ciphertext_count(), reply.layout());
+    println!("server replies {} ciphertexts: {}", reply.header().ciphertexts(), reply.header().layout);
 
     // The client decrypts. The integers are those of the convolution in the clear.
     let edges = reply.decrypt(&key)?;

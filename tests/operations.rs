@@ -81,7 +81,10 @@ fn a_plan_states_what_a_server_does() {
                         let before = public.operations();
                         let sums = program.sums(index, part, &inputs).unwrap();
                         let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();
-                        assert_eq!(sums.rerandomize_with(fresh, rng).ciphertext_count(), part.ciphertexts);
+                        assert_eq!(
+                            sums.rerandomize_with(fresh, rng).header().ciphertexts(),
+                            part.ciphertexts
+                        );
                         let counted = public.operations() - before;
                         assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name);
                         all = all + counted;

@@ -126,7 +126,7 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
         activation: Activation::Relu,
     })?;
     let (plan, parameters) = plan_of(&mut model, args.seed)?;
-    let (segment, ring) = (&plan.segments()[0], plan.numbers().ring);
+    let (segment, ring) = (&plan.segments()[0], plan.description().numbers.ring);
     // What a client sends and, once it has taken its masks off, knows: integers of private training.
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed ^ 1);
     let term = segment.terms.first().context("a dense layer has weights")?;
@@ -229,7 +229,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
         let update = observe(&mut server, &mut client, &mut rng)?;
         let truth: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
         let steps: Vec<f64> = update.steps.iter().map(|&step| step as f64).collect();
-        let ring: RingBits = plan.numbers().ring;
+        let ring: RingBits = plan.description().numbers.ring;
         let received: Vec<f64> = update.received.iter().map(|&x| ring.signed(x) as f64).collect();
         let [open, masked] = [
             guess(&model, hidden, args.activation, &plan, &steps)?,

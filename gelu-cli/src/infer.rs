@@ -257,7 +257,7 @@ fn to_json(
         "key_bits": engine.size.bits(),
         "key_type": engine.key_type,
         "backend": engine.backend,
-        "batch": report.plan.batch(),
+        "batch": report.plan.description().batch,
         "threads": rayon::current_num_threads(),
         "seconds_total": report.seconds,
         "seconds_per_image": report.seconds / count as f64,

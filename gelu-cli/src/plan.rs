@@ -186,7 +186,7 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
         .collect();
     let ((up, down), operations) = (totals(plan), plan.operations());
     json!({
-        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.batch(), "segments": segments,
+        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.description().batch, "segments": segments,
         "ciphertexts_up": up, "ciphertexts_down": down, "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
         "products": operations.products, "squarings": operations.squarings, "logit_error_bound": error.map(|error| error.bound),
         "logit_error_observed": error.map(|error| error.observed),
@@ -239,8 +239,11 @@ fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
         operations.total().to_string(),
         String::new(),
     ]);
-    let mut text =
-        format!("{model}, key of {} bits, batch of {}\n\n{table}\n", plan.key().size.bits(), plan.batch());
+    let mut text = format!(
+        "{model}, key of {} bits, batch of {}\n\n{table}\n",
+        plan.key().size.bits(),
+        plan.description().batch
+    );
     text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomization\n";
     if let Some(LogitError { bound, observed, digits }) = error {
         text += &format!(

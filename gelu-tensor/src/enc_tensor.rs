@@ -135,7 +135,7 @@ impl EncTensor {
     }
 
     /// Returns the shape of one image.
-    pub fn shape(&self) -> &Shape {
+    pub(crate) fn shape(&self) -> &Shape {
         &self.header.shape
     }
 
@@ -145,13 +145,8 @@ impl EncTensor {
     }
 
     /// Returns where the values lie, and what they are.
-    pub fn layout(&self) -> &SlotLayout {
+    pub(crate) fn layout(&self) -> &SlotLayout {
         &self.header.layout
-    }
-
-    /// Returns the number of ciphertexts.
-    pub fn ciphertext_count(&self) -> usize {
-        self.ciphertexts.len()
     }
 
     /// Decrypts and unpacks integers.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, LinearMap};
 
 /// The largest bound a tensor may have: sums of such values still fit an `i64`.
-pub const MAX_BOUND: u64 = 1 << 61;
+pub(crate) const MAX_BOUND: u64 = 1 << 61;
 
 /// How integers stand for reals: x is `round(x 2^scale_bits)`, and no integer is larger than `bound` in absolute
 /// value.
@@ -57,7 +57,7 @@ impl Format {
     /// Integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when the bound is above [`MAX_BOUND`]; [`Error::ScaleRange`] when the scale is beyond 256 bits.
+    /// [`Error::Overflow`] when the bound is above 2^61; [`Error::ScaleRange`] when the scale is beyond 256 bits.
     pub fn new(bound: u64, scale_bits: i32) -> Result<Self, Error> {
         if scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
             return Err(Error::ScaleRange { limit: Self::MAX_SCALE_BITS, found: scale_bits });

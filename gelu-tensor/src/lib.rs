@@ -77,7 +77,7 @@ pub use chunk::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Encryption}
 pub use enc_tensor::{EncTensor, EncTensorHeader};
 pub use error::Error;
 pub use fixed_tensor::FixedTensor;
-pub use format::{Format, IntWeights, MAX_BOUND, WeightRange};
+pub use format::{Format, IntWeights, WeightRange};
 pub use layout::{Arrangement, Contents, Packing, SlotLayout};
 pub use linear_map::{Block, Filters, LinearMap, MapEntry};
 pub use matmul::Strategy;

@@ -104,10 +104,10 @@ fn finish(rng: &mut ChaCha20Rng, clear: &FixedTensor, encrypted: EncTensor) {
     let (clear, encrypted) = (clear.add(&bias).unwrap(), encrypted.add_plain(&bias).unwrap());
     let most = encrypted.layout().most_stacked(public().size());
     let stacked = rng.random_range(1..=most);
-    let (count, layout) = (encrypted.ciphertext_count(), encrypted.layout().clone());
+    let (count, layout) = (encrypted.header().ciphertexts(), encrypted.layout().clone());
     let repacked = encrypted.repack(stacked).unwrap();
     assert_eq!(repacked.layout(), &layout.with_stacked(stacked, public().size()).unwrap());
-    assert_eq!(repacked.ciphertext_count(), count.div_ceil(stacked));
+    assert_eq!(repacked.header().ciphertexts(), count.div_ceil(stacked));
     let before = repacked.encode_ciphertexts();
     let fresh = repacked.rerandomize(rng);
     let width = public().ciphertext_bytes();
@@ -175,7 +175,7 @@ impl Trial {
         for layout in layouts(&map, batch, slot_bits) {
             let randomizer: &dyn Randomizer = if rng.random_bool(0.5) { public() } else { &*KEY };
             let encrypted = input.encrypt(&layout, randomizer, rng).unwrap();
-            assert_eq!(encrypted.ciphertext_count(), layout.ciphertexts(batch, map.input()));
+            assert_eq!(encrypted.header().ciphertexts(), layout.ciphertexts(batch, map.input()));
             finish(rng, &clear, apply(&encrypted, &map, &weights, self.lanes).unwrap());
         }
     }
@@ -413,13 +413,16 @@ fn overflow_is_refused_before_any_work() {
     let wide = SlotLayout::images(Packing { key: KeyBits::Bits2048, ..packing(64, 16) }, anything()).unwrap();
     assert!(matches!(input.encrypt(&wide, &*KEY, &mut rng), Err(Error::Overflow { .. })));
     assert!(matches!(Encryption::new(input.clone(), &wide, public()), Err(Error::Overflow { .. })));
-    let huge = FixedTensor::new(Shape::from([1]), Format::new(MAX_BOUND, 0).unwrap(), vec![1]).unwrap();
+    let huge = FixedTensor::new(Shape::from([1]), Format::new(crate::format::MAX_BOUND, 0).unwrap(), vec![1])
+        .unwrap();
     let doubling = IntWeights::new(WeightRange::signed(3, 0).unwrap(), vec![2]).unwrap();
     assert!(matches!(huge.apply(&dense(1, 1), &doubling), Err(Error::Overflow { .. })));
     let narrow = huge.encrypt(&images(1, 63), &*KEY, &mut rng).unwrap();
     assert!(matches!(narrow.add(&narrow), Err(Error::Overflow { .. })));
     assert!(matches!(narrow.add_plain(&huge), Err(Error::Overflow { .. })));
-    let halves = FixedTensor::new(Shape::from([1]), Format::new(MAX_BOUND / 2, 0).unwrap(), vec![1]).unwrap();
+    let halves =
+        FixedTensor::new(Shape::from([1]), Format::new(crate::format::MAX_BOUND / 2, 0).unwrap(), vec![1])
+            .unwrap();
     let narrow = halves.encrypt(&images(1, 62), &*KEY, &mut rng).unwrap();
     let full = Error::Overflow { needed_bits: 63, available_bits: 62 };
     assert_eq!(narrow.add(&narrow).unwrap_err(), full);
@@ -610,7 +613,7 @@ fn factors_that_are_too_short_are_not_used() {
         (product(RingBits::ALL[2], &mut rng), true),
         (product(RingBits::ALL[3], &mut rng), false),
     ] {
-        let count = tensor.ciphertext_count();
+        let count = tensor.header().ciphertexts();
         assert!(count > 32);
         let hidden = public().parameters().encryption_exponent();
         let factors = public().hiding_exponents(&mut rng, count, hidden).powers();
@@ -636,9 +639,9 @@ fn exponents_grow_by_all_taps_of_patches() {
     // Weights add 4 bits, 36 taps 6 and stacking 55, together one more than short factors hide; 16 taps would add 5.
     let encrypted = input.encrypt(&patches(&map, 1, 54), &*KEY, rng).unwrap();
     let tensor = apply(&encrypted, &map, &weights, 1).unwrap().repack(2).unwrap();
-    assert!(tensor.ciphertext_count() > 32);
+    assert!(tensor.header().ciphertexts() > 32);
     let hidden = public().parameters().encryption_exponent();
-    let factors = public().hiding_exponents(rng, tensor.ciphertext_count(), hidden).powers();
+    let factors = public().hiding_exponents(rng, tensor.header().ciphertexts(), hidden).powers();
     let seeded = || ChaCha20Rng::seed_from_u64(14);
     let found = tensor.clone().rerandomize_with(factors, &mut seeded()).encode_ciphertexts();
     assert_eq!(found, tensor.rerandomize(&mut seeded()).encode_ciphertexts());
@@ -735,10 +738,10 @@ fn values_beyond_64_bits_are_refused() {
 
 #[test]
 fn formats_are_checked() {
-    assert!(Format::new(MAX_BOUND + 1, 0).is_err());
+    assert!(Format::new(crate::format::MAX_BOUND + 1, 0).is_err());
     assert!(Format::new(1, 1000).is_err());
     // Numbers of a peer's plan: neither the scale nor the bound may overflow on the way to being refused.
-    let largest = Format::new(MAX_BOUND, 256).unwrap();
+    let largest = Format::new(crate::format::MAX_BOUND, 256).unwrap();
     for (scale_bits, terms) in [(i32::MAX, 1), (i32::MIN, 1), (0, usize::MAX)] {
         let weights = WeightRange::signed(24, scale_bits).unwrap();
         assert!(matches!(largest.weighted_sum(weights, terms), Err(Error::Overflow { .. })));

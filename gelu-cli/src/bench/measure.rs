@@ -269,8 +269,8 @@ fn layers(
     runs: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Vec<LayerFigures>, [f64; 2])> {
-    let images = images([plan.batch(), plan.graph().input().elements()]);
-    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.batch()));
+    let images = images([plan.description().batch, plan.graph().input().elements()]);
+    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.description().batch));
     let mut sides = [open(&pools.0[0])?, open(&pools.0[1])?];
     let mut times = [0, 1].map(|_| vec![vec![]; plan.segments().len()]);
     let mut clients = [vec![], vec![]];
@@ -365,7 +365,8 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
         let lanes = public.backend().lanes();
-        let product = Product::cheapest(&map, tensor.layout(), 1, (ProductWeights::Integers(range), lanes))?;
+        let product =
+            Product::cheapest(&map, &tensor.header().layout, 1, (ProductWeights::Integers(range), lanes))?;
         let times = pools.seconds(runs, || {
             Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)
         })?;
@@ -400,9 +401,11 @@ fn session(
     plan: &Plan,
     runs: usize,
 ) -> anyhow::Result<(f64, f64)> {
-    let local = LocalInference::shared(model, key, plan.batch());
-    let images = images([(runs + 1) * plan.batch(), plan.graph().input().elements()]);
-    let first = local.run(images.view().split_at(Axis(0), plan.batch()).0, &mut rand::rng(), |_| ())?.seconds;
+    let local = LocalInference::shared(model, key, plan.description().batch);
+    let images = images([(runs + 1) * plan.description().batch, plan.graph().input().elements()]);
+    let first = local
+        .run(images.view().split_at(Axis(0), plan.description().batch).0, &mut rand::rng(), |_| ())?
+        .seconds;
     // Two batches are in flight at a time, so that single ones say little.
     let mut ends = vec![];
     local.run(images.view(), &mut rand::rng(), |_| ends.push(Instant::now()))?;

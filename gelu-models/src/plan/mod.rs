@@ -166,11 +166,6 @@ impl Plan {
         self.key
     }
 
-    /// Returns the number of images that go through together.
-    pub fn batch(&self) -> usize {
-        self.description.batch
-    }
-
     /// Returns the segments, in the order in which they run; at least one.
     pub fn segments(&self) -> &[Segment] {
         &self.segments

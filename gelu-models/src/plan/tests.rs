@@ -576,7 +576,7 @@ fn sums_of_sums_do_not_grow_without_end() {
 /// Everything about two plans that anybody can see or that a run depends on.
 fn assert_same(a: &Plan, b: &Plan) {
     assert_eq!(a.description(), b.description());
-    assert_eq!((a.key(), a.batch(), a.steps()), (b.key(), b.batch(), b.steps()));
+    assert_eq!((a.key(), a.description().batch, a.steps()), (b.key(), b.description().batch, b.steps()));
     assert_eq!((a.output, a.logits, &a.last_uses), (b.output, b.logits, &b.last_uses));
     assert_eq!(a.segments().len(), b.segments().len());
     for (a, b) in a.segments().iter().zip(b.segments()) {
@@ -598,7 +598,7 @@ fn check_plan(plan: &Plan) {
         let layout = &segment.layout;
         assert_eq!(layout.ups.len(), segment.terms.len());
         assert!((1..=limit).contains(&segment.ciphertexts_down()));
-        assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.batch());
+        assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.description().batch);
         assert_eq!(layout.images().map(|part| part.ciphertexts).sum::<usize>(), segment.ciphertexts_down());
         let all = layout.images().fold(Operations::default(), |sum, part| sum + part.operations);
         assert_eq!(all, layout.operations);

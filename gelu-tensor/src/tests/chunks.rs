@@ -184,7 +184,7 @@ proptest! {
         let layout = layout.with_stacked(stacked, public().size()).unwrap();
         let encrypted = input.encrypt(&layout, &*KEY, rng).unwrap();
         let units = batch.div_ceil(layout.width()) * elements;
-        prop_assert_eq!(encrypted.ciphertext_count(), units.div_ceil(stacked));
+        prop_assert_eq!(encrypted.header().ciphertexts(), units.div_ceil(stacked));
         prop_assert_eq!(layout.images_apart(), layout.width() * stacked);
         let mut builder =
             EncTensorBuilder::new(public(), encrypted.header().clone(), layout.images_apart()).unwrap();

@@ -50,7 +50,7 @@ fn weights_are_extracted_just_past_the_strict_bound_and_not_just_below_it() {
     let leakage = &LayerLeakage::of(&plan)[0];
     let strict = leakage.strict_iterations() as usize;
     assert_eq!((strict, leakage.forward_unknowns), (INPUTS, INPUTS as u64 + 1));
-    let (segment, ring) = (&plan.segments()[0], plan.numbers().ring);
+    let (segment, ring) = (&plan.segments()[0], plan.description().numbers.ring);
     let mut rng = ChaCha20Rng::seed_from_u64(5);
     let vectors: Vec<i64> = (0..(strict + 1) * INPUTS).map(|_| rng.random_range(-256..=256)).collect();
     // What the client has once its masks are off: tests of the protocol show that it is this, bit for bit.

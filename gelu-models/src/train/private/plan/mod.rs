@@ -109,12 +109,12 @@ impl TrainPlan {
     }
 
     /// Returns the numbers.
-    pub fn numbers(&self) -> &FixedPoint {
+    pub(crate) fn numbers(&self) -> &FixedPoint {
         &self.description.numbers
     }
 
     /// Returns the number of inputs to one update.
-    pub fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.description.batch
     }
 
