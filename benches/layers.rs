@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::{backend, deployment, quantization, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
-use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights};
+use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights, Workload};
 use gelu_net::tensor::{EncTensor, FixedTensor, Format, Shape, SlotLayout};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
@@ -66,7 +66,7 @@ fn layouts(c: &mut Criterion) {
     let contents = Contents::Integers(term.format);
     let slot_bits = segment.format.slot_bits();
     let full = KEY.slot_capacity_bits() / slot_bits;
-    let public = (ProductWeights::Integers(weights.range()), deployment.lanes);
+    let public = ProductWeights::Integers(weights.range());
     for (name, batch, patches) in [
         ("one value, 1 image", 1, false),
         ("im2col, 1 image", 1, true),
@@ -80,7 +80,8 @@ fn layouts(c: &mut Criterion) {
         };
         let values = random(rng, term.map.input(), batch, term.format);
         let encrypted = values.encrypt(&layout, &key, rng).unwrap();
-        let product = Product::cheapest(&term.map, &layout, batch, public).unwrap();
+        let workload = Workload { weights: public, batch, lanes: deployment.lanes };
+        let product = Product::cheapest(&term.map, &layout, workload).unwrap();
         group.bench_function(format!("conv1/{name}"), |b| {
             b.iter(|| encrypted.apply(&term.map, &MapWeights::Integers(weights), &product).unwrap());
         });

@@ -77,13 +77,13 @@ fn a_plan_states_what_a_server_does() {
                                 zeros.encrypt(up, &**key, rng).unwrap()
                             })
                             .collect();
-                        public.prepare_rerandomization(part.ciphertexts, part.hidden_bits);
+                        public.prepare_rerandomization(part.hiding);
                         let before = public.operations();
                         let sums = program.sums(index, part, &inputs).unwrap();
-                        let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();
+                        let fresh = public.hiding_exponents(rng, part.hiding).powers();
                         assert_eq!(
                             sums.rerandomize_with(fresh, rng).header().ciphertexts(),
-                            part.ciphertexts
+                            part.hiding.ciphertexts
                         );
                         let counted = public.operations() - before;
                         assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name);
@@ -209,7 +209,7 @@ fn parts_cover_a_batch() {
         for segment in program.plan().segments() {
             let parts = segment.layout.images();
             let (images, ciphertexts) =
-                parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.ciphertexts));
+                parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.hiding.ciphertexts));
             assert_eq!((images, ciphertexts), (batch, segment.ciphertexts_down()), "{batch}");
         }
     }

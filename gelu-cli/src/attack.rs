@@ -108,11 +108,11 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 /// The smallest keys: these runs protect nothing.
-const KEYS: [KeyParameters; 2] = [KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }; 2];
+const KEY: KeyParameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
 
 fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<u64>)> {
     model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
-    let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEYS))?;
+    let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEY, KEY.size))?;
     let parameters = plan.quantize(&model.weights())?;
     Ok((Arc::new(plan), parameters))
 }

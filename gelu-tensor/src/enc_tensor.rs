@@ -8,7 +8,7 @@ use crate::arith::Residues;
 use crate::chunk::{self, Decryption, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::Extent;
-use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, SecretKey};
+use crate::paillier::{Hiding, HidingRandomizers, KeyBits, PublicKey, SecretKey};
 use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
@@ -278,8 +278,7 @@ impl EncTensor {
     /// statistical distance of 2^-64, how its own exponent came from those of the client's encryptions, even from the
     /// key's owner, who knows these and the group.
     pub fn rerandomize(self, rng: &mut dyn CryptoRng) -> Self {
-        let count = self.ciphertexts.len();
-        let fresh = self.key.hiding_exponents(rng, count, self.randomness_bits).powers();
+        let fresh = self.key.hiding_exponents(rng, self.hiding()).powers();
         self.multiply_with(fresh)
     }
 
@@ -287,12 +286,16 @@ impl EncTensor {
     /// many as there are ciphertexts, or too short to hide their exponents.
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
-        let needed = self.key.parameters().hiding_exponent(self.randomness_bits, count);
+        let needed = self.key.parameters().hiding_exponent(self.hiding());
         if self.key.check_same(&fresh.key).is_ok() && fresh.powers.len() == count && fresh.bits >= needed {
             self.multiply_with(fresh)
         } else {
             self.rerandomize(rng)
         }
+    }
+
+    fn hiding(&self) -> Hiding {
+        Hiding { ciphertexts: self.ciphertexts.len(), exponent_bits: self.randomness_bits }
     }
 
     fn multiply_with(self, fresh: HidingRandomizers) -> Self {

@@ -18,7 +18,7 @@
 //! use gelu_tensor::paillier::{KeyBits, SecretKey};
 //! use gelu_tensor::{
 //!     Backend, Contents, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
-//!     ProductWeights, Shape, SlotLayout, WeightRange,
+//!     ProductWeights, Shape, SlotLayout, WeightRange, Workload,
 //! };
 //!
 //! let rng = &mut rand::rng();
@@ -41,7 +41,7 @@
 //!
 //! // Without the secret key; fresh randomness hides how the sums came about.
 //! let lanes = Backend::detect().lanes();
-//! let product = Product::cheapest(&map, &layout, 2, (ProductWeights::Integers(range), lanes))?;
+//! let product = Product::cheapest(&map, &layout, Workload { weights: ProductWeights::Integers(range), batch: 2, lanes })?;
 //! let sums = encrypted.apply(&map, &MapWeights::Integers(&weights), &product)?.rerandomize(rng);
 //!
 //! let sums = sums.decrypt(&key)?;
@@ -81,7 +81,7 @@ pub use format::{Format, IntWeights, WeightRange};
 pub use layout::{Arrangement, Contents, Packing, SlotLayout};
 pub use linear_map::{Block, Filters, LinearMap, MapEntry};
 pub use matmul::Strategy;
-pub use product::{MapWeights, Product, ProductWeights};
+pub use product::{MapWeights, Product, ProductWeights, Workload};
 pub use ring2k::{Flood, RingBits};
 pub use shape::Shape;
 pub use update::{EncRate, UpdateLayout};

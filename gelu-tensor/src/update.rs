@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::arith::limbs::set_bits;
 use crate::arith::{Comb, Exponent};
 use crate::chunk;
-use crate::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{Hiding, KeyBits, PublicKey, Randomizer, SecretKey};
 use crate::{Contents, EncChunk, EncTensorHeader, Error, Flood, Packing, RingBits, Shape, SlotLayout};
 
 /// How masked steps lie under the server's key: slots that hold the product of the server's secret rate and a client's
@@ -177,7 +177,8 @@ impl EncRate {
         }
         // The rate's own randomness is raised to the steps: what hides it must be longer than both together.
         let grown = self.key.parameters().encryption_exponent() + self.width * slot_bits;
-        let hidden = self.key.hiding_exponents(rng, count, grown).powers();
+        let hidden =
+            self.key.hiding_exponents(rng, Hiding { ciphertexts: count, exponent_bits: grown }).powers();
         let powers = self.key.in_parallel(count, |range| self.comb.power(self.key.ring(), &exponents[range]));
         let ciphertexts = self.key.add_plaintexts(&self.key.multiply(&powers, &hidden.powers), &plaintexts);
         Ok((chunk::split(&self.key, &ciphertexts), masks))

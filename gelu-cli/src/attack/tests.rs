@@ -173,8 +173,8 @@ fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
         .build()
         .unwrap();
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
-    let parameters = keys.each_ref().map(|key| key.public_key().parameters());
-    let description = Description::new(&model, 2, FixedPoint::default(), parameters);
+    let [client, server] = keys.each_ref().map(|key| key.public_key().parameters());
+    let description = Description::new(&model, 2, FixedPoint::default(), client, server.size);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
     let weights = plan.quantize(&model.weights()).unwrap();
     let sides = |iterations: u32| {

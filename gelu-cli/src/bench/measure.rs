@@ -13,7 +13,7 @@ use gelu_tensor::hazmat::{self, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
     Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
-    Product, ProductWeights, Shape, SlotLayout, WeightRange,
+    Product, ProductWeights, Shape, SlotLayout, WeightRange, Workload,
 };
 use gelu_wire::{decode_message, encode_message};
 use indicatif::ProgressBar;
@@ -365,8 +365,11 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
         let lanes = public.backend().lanes();
-        let product =
-            Product::cheapest(&map, &tensor.header().layout, 1, (ProductWeights::Integers(range), lanes))?;
+        let product = Product::cheapest(
+            &map,
+            &tensor.header().layout,
+            Workload { weights: ProductWeights::Integers(range), batch: 1, lanes },
+        )?;
         let times = pools.seconds(runs, || {
             Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)
         })?;

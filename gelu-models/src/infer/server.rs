@@ -213,9 +213,9 @@ impl Peer for Server {
         }
         let key = computing.key.clone();
         let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout.parts);
-        let replies: Vec<_> = parts.map(|part| (part.ciphertexts, part.hidden_bits)).collect();
+        let replies: Vec<_> = parts.map(|part| part.hiding).collect();
         Idle::Background(Box::new(move || {
-            let made = replies.iter().map(|&(count, bits)| key.prepare_rerandomization(count, bits));
+            let made = replies.iter().map(|&reply| key.prepare_rerandomization(reply));
             made.fold(Operations::default(), |sum, made| sum + made)
         }))
     }
@@ -323,7 +323,7 @@ impl Job {
         let Some((at, images)) = self.inputs.next_part() else { return Ok(vec![]) };
         let segment = &program.plan().segments()[self.segment];
         let Some(part) = segment.layout.images().nth(at) else { return Ok(vec![]) };
-        let exponents = key.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
+        let exponents = key.hiding_exponents(rng, part.hiding);
         // Stacking leaves cores idle, which make the random factors meanwhile.
         let (sums, fresh) = rayon::join(|| program.sums(self.segment, part, &images), || exponents.powers());
         let sums = sums.map_err(|source| SessionError::Numbers { segment: self.segment as u32, source })?;

@@ -279,7 +279,7 @@ impl Segment {
             if sent < last.part(images).ciphertexts() {
                 break;
             }
-            sums += part.ciphertexts;
+            sums += part.hiding.ciphertexts;
         }
         sums
     }

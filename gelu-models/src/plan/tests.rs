@@ -599,7 +599,10 @@ fn check_plan(plan: &Plan) {
         assert_eq!(layout.ups.len(), segment.terms.len());
         assert!((1..=limit).contains(&segment.ciphertexts_down()));
         assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.description().batch);
-        assert_eq!(layout.images().map(|part| part.ciphertexts).sum::<usize>(), segment.ciphertexts_down());
+        assert_eq!(
+            layout.images().map(|part| part.hiding.ciphertexts).sum::<usize>(),
+            segment.ciphertexts_down()
+        );
         let all = layout.images().fold(Operations::default(), |sum, part| sum + part.operations);
         assert_eq!(all, layout.operations);
         assert!(layout.images().all(|part| part.products.len() == segment.terms.len()));

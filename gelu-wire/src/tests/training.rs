@@ -39,7 +39,8 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let mut model = ModelBuilder::new([3]).dense("fc1", 2).relu().dense("fc2", 2).softmax().build().unwrap();
     model.initialize(Initializer::KaimingUniform, &mut rng);
-    let description = Description::new(&model, 2, FixedPoint::default(), [KeyBits::Bits1024.into(); 2]);
+    let description =
+        Description::new(&model, 2, FixedPoint::default(), KeyBits::Bits1024.into(), KeyBits::Bits1024);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
     let parameters = plan.quantize(&model.weights()).unwrap();
     let train = TrainConfig { batch_size: 2, weight_decay: 0.0, ..TrainConfig::default() };

@@ -32,7 +32,8 @@ fn plan(batch: usize) -> (Arc<TrainPlan>, Vec<u64>) {
     let mut model =
         ModelBuilder::new([INPUTS]).dense("fc1", 10).tanh().dense("fc2", 3).softmax().build().unwrap();
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
-    let description = Description::new(&model, batch, FixedPoint::default(), [KeyBits::Bits1024.into(); 2]);
+    let description =
+        Description::new(&model, batch, FixedPoint::default(), KeyBits::Bits1024.into(), KeyBits::Bits1024);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
     let parameters = plan.quantize(&model.weights()).unwrap();
     (plan, parameters)

@@ -50,7 +50,8 @@ impl PaperTrainer {
     /// [`PrivateError::Model`] when the network has other layers than dense ones; [`PrivateError::Setting`] when a
     /// client's key is not larger than the server's by as much as the network's sums need.
     pub fn new(
-        (plan, config): (Arc<TrainPlan>, CoordinatorConfig),
+        plan: Arc<TrainPlan>,
+        config: CoordinatorConfig,
         parameters: Vec<u64>,
         server: Arc<SecretKey>,
         clients: impl IntoIterator<Item = (Arc<SecretKey>, Arc<dyn Samples>, ParticipantConfig)>,

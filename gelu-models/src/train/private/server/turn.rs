@@ -188,7 +188,7 @@ impl Server {
         let exchange = &plan.exchanges()[*index];
         let Multiplication { layout, flood, terms, bias } = plan.product(exchange.down)?;
         let Some(part) = layout.images().nth(at) else { return Ok(()) };
-        let exponents = client.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
+        let exponents = client.hiding_exponents(rng, part.hiding);
         let shape = plan.header(exchange.down)?.shape;
         let products = terms.iter().zip(images.iter().zip(&part.products));
         let products = products.map(|((map, weights), (input, product))| {

@@ -491,7 +491,7 @@ fn a_run_that_stops_between_any_two_iterations_goes_on_to_the_same_weights() {
             assert_eq!(server.iterations_done(), u64::from(stop));
             let (samples, config) = run.participant(0);
             let description = run.plan.description().clone();
-            clients[0] = Client::resume(KEYS[0].clone(), samples, config, (description, kept.1)).unwrap();
+            clients[0] = Client::resume(KEYS[0].clone(), samples, config, description, kept.1).unwrap();
             let mut at = 0;
             while !server.is_complete() {
                 assert!(whole_turn(&mut server, &mut clients[at % run.clients], at as u64).unwrap());
@@ -520,7 +520,7 @@ fn states_of_other_runs_are_refused() {
         let server = Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server);
         let (samples, config) = run.participant(0);
         let description = run.plan.description().clone();
-        let client = Client::resume(KEYS[1].clone(), samples, config, (description, client));
+        let client = Client::resume(KEYS[1].clone(), samples, config, description, client);
         let refused =
             |error: &PrivateError| matches!(error, PrivateError::Resume(_) | PrivateError::Parameters { .. });
         [server.as_ref().is_err_and(refused), client.as_ref().is_err_and(refused)]
