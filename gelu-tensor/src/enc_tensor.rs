@@ -282,7 +282,7 @@ impl EncTensor {
         self.multiply_with(fresh)
     }
 
-    /// Does the same with factors that were made before; `rng` is used for others if those are of another key, not as
+    /// Re-randomizes with factors that were made before; `rng` is used for others if those are of another key, not as
     /// many as there are ciphertexts, or too short to hide their exponents.
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();

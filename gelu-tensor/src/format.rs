@@ -54,7 +54,7 @@ impl Format {
     /// Scales beyond this are no use: the reals would leave the range of an `f64`.
     const MAX_SCALE_BITS: i32 = 256;
 
-    /// Integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
+    /// Returns the format of integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
     ///
     /// # Errors
     /// [`Error::Overflow`] when the bound is above 2^61; [`Error::ScaleRange`] when the scale is beyond 256 bits.
@@ -68,22 +68,22 @@ impl Format {
         Ok(Self { scale_bits, bound })
     }
 
-    /// Fractional bits.
+    /// Returns the number of fractional bits.
     pub fn scale_bits(self) -> i32 {
         self.scale_bits
     }
 
-    /// The largest absolute value.
+    /// Returns the largest absolute value.
     pub fn bound(self) -> u64 {
         self.bound
     }
 
-    /// Bits of the narrowest slot that holds every such integer: one for the sign.
+    /// Returns the bits of the narrowest slot that holds every such integer: one for the sign.
     pub fn slot_bits(self) -> usize {
         bit_length(self.bound) + 1
     }
 
-    /// The real that an integer stands for.
+    /// Returns the real that an integer stands for.
     pub fn real(self, integer: i64) -> f64 {
         integer as f64 * f64::from(-self.scale_bits).exp2()
     }
@@ -105,7 +105,7 @@ impl Format {
         }
     }
 
-    /// The format of a sum of one integer of each format.
+    /// Returns the format of a sum of one integer of each format.
     ///
     /// # Errors
     /// [`Error::Scale`] when the scales differ, [`Error::Overflow`] when the sum is too large.

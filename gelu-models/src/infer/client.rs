@@ -113,7 +113,7 @@ impl Client {
         self.running().map_or(0, |running| running.batches.len())
     }
 
-    /// Whether [`start`](Self::start) may be called now.
+    /// Returns whether [`start`](Self::start) may be called now.
     pub fn can_start(&self) -> bool {
         self.running().is_some_and(|running| running.batches.len() < MAX_IN_FLIGHT && !running.finishing)
     }

@@ -89,7 +89,7 @@ impl Layout {
         candidate.into_layout(terms, output, deployment)
     }
 
-    /// Images of the parts, in order.
+    /// Returns the parts of the batch one by one, equal ones as often as there are.
     pub fn images(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().flat_map(|part| std::iter::repeat_n(part, part.times))
     }

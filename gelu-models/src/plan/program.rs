@@ -94,7 +94,7 @@ impl Program {
         self.run_clear_with(Functions::default(), images)
     }
 
-    /// Does the same with functions of the client's own.
+    /// Runs the plan as [`run_clear`](Self::run_clear) does, with functions of the client's own.
     ///
     /// # Errors
     /// As [`Run::start`]; [`Error::Count`] when a function is missing.

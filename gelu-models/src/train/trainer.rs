@@ -107,7 +107,7 @@ pub struct Trainer {
 const CHUNK: usize = 16;
 
 impl Trainer {
-    /// A run from the model's present weights.
+    /// Returns a run from the model's present weights.
     ///
     /// # Errors
     /// [`TrainError::Config`] and [`TrainError::NoSoftmax`].
@@ -125,7 +125,7 @@ impl Trainer {
         Ok(Self { model, config, velocity, epochs_done: 0 })
     }
 
-    /// A run from where `state` was taken, which goes on as if it had not been interrupted.
+    /// Returns a run from where `state` was taken, which goes on as if it had not been interrupted.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`TrainError::State`] when the state is not of this model.
@@ -146,7 +146,7 @@ impl Trainer {
         Ok(Self { velocity, epochs_done: state.epochs_done, ..Self::new(model, state.config.clone())? })
     }
 
-    /// Everything that is needed to [`resume`](Self::resume).
+    /// Returns everything that is needed to [`resume`](Self::resume).
     pub fn state(&self) -> TrainState {
         TrainState {
             config: self.config.clone(),
@@ -156,7 +156,7 @@ impl Trainer {
         }
     }
 
-    /// The model as it is now.
+    /// Returns the model as it is now.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -166,17 +166,18 @@ impl Trainer {
         self.model
     }
 
-    /// What determines the run.
+    /// Returns what determines the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// How many epochs are done.
+    /// Returns the number of epochs done.
     pub fn epochs_done(&self) -> u32 {
         self.epochs_done
     }
 
-    /// One pass over `dataset`, in an order drawn from the seed and the epoch. `progress` is called after every update.
+    /// Makes one pass over `dataset`, in an order drawn from the seed and the epoch. `progress` is called after every
+    /// update.
     ///
     /// # Errors
     /// [`TrainError`] when the data set does not fit the model, or the loss is no longer finite.

@@ -269,8 +269,8 @@ impl LinearMap {
         (equal && given == self.output.elements()).then_some(columns)
     }
 
-    /// Whether both maps give the same outputs in the same rows of the same columns, so that their products can be
-    /// added slot by slot when slots run over columns.
+    /// Returns whether both maps give the same outputs in the same rows of the same columns, so that their products can
+    /// be added slot by slot when slots run over columns.
     pub fn has_outputs_of(&self, other: &Self) -> bool {
         self.output == other.output
             && self.blocks.len() == other.blocks.len()

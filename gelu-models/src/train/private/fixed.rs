@@ -20,7 +20,7 @@ pub struct FixedTrainer {
 }
 
 impl FixedTrainer {
-    /// A run of some clients from these parameters.
+    /// Returns a run of some clients from these parameters.
     ///
     /// # Errors
     /// As [`Server::new`](super::Server::new) and for each client.
@@ -61,37 +61,37 @@ impl FixedTrainer {
             .try_for_each(|(participant, state)| participant.restore(state))
     }
 
-    /// The parameters, and how far the run is.
+    /// Returns the parameters, and how far the run is.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
     }
 
-    /// The clients' states.
+    /// Returns the clients' states.
     pub fn participants(&self) -> Vec<ParticipantState> {
         self.participants.iter().map(|participant| participant.state().clone()).collect()
     }
 
-    /// What the clients have met, one after another.
+    /// Returns what the clients have met, one after another.
     pub fn statistics(&self) -> Vec<Statistics> {
         self.participants.iter().map(|participant| participant.state().statistics).collect()
     }
 
-    /// What an iteration shows of each layer.
+    /// Returns what an iteration shows of each layer.
     pub fn leakage(&self) -> &[LayerLeakage] {
         self.coordinator.leakage()
     }
 
-    /// Iterations of the whole run.
+    /// Returns the number of iterations of the whole run.
     pub fn iterations(&self) -> u64 {
         self.coordinator.iterations()
     }
 
-    /// Whether all of them have been done.
+    /// Returns whether all iterations have been done.
     pub fn is_complete(&self) -> bool {
         self.coordinator.state().iterations >= self.iterations()
     }
 
-    /// One turn of the client whose turn it is.
+    /// Runs one turn of the client whose turn it is.
     ///
     /// # Errors
     /// [`PrivateError`]; the parameters are then those before the turn.

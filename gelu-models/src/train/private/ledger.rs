@@ -66,7 +66,7 @@ pub struct LayerLeakage {
 }
 
 impl LayerLeakage {
-    /// What an iteration of a plan shows, layer by layer.
+    /// Returns what an iteration of a plan shows, layer by layer.
     pub fn of(plan: &TrainPlan) -> Vec<Self> {
         let batch = plan.batch() as u64;
         let layers = plan.segments().iter().flat_map(|segment| &segment.terms).map(|term| {
@@ -89,7 +89,7 @@ impl LayerLeakage {
         layers.collect()
     }
 
-    /// The most iterations that leave fewer equations than unknowns.
+    /// Returns the most iterations that leave fewer equations than unknowns.
     pub fn strict_iterations(&self) -> u32 {
         let below = |unknowns: u64, equations: u64| match equations {
             0 => u64::MAX,
@@ -100,8 +100,8 @@ impl LayerLeakage {
         u32::try_from(most).unwrap_or(u32::MAX)
     }
 
-    /// Whether so many iterations show as many equations as there are unknowns, so that a client could solve for the
-    /// layer.
+    /// Returns whether so many iterations show as many equations as there are unknowns, so that a client could solve
+    /// for the layer.
     pub fn is_solvable_after(&self, iterations: u32) -> bool {
         iterations > self.strict_iterations()
     }

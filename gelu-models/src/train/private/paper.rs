@@ -44,7 +44,8 @@ struct PaperTurn {
 }
 
 impl PaperTrainer {
-    /// A run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantize`] gives them), each with its key.
+    /// Returns a run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantize`] gives them), each with
+    /// its key.
     ///
     /// # Errors
     /// [`PrivateError::Model`] when the network has other layers than dense ones; [`PrivateError::Setting`] when a
@@ -88,27 +89,27 @@ impl PaperTrainer {
         Ok(Self { plan, coordinator, participants, server, clients: keys, longest_scalar: 0 })
     }
 
-    /// The parameters, and how far the run is.
+    /// Returns the parameters, and how far the run is.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
     }
 
-    /// What the clients have met, one after another.
+    /// Returns what the clients have met, one after another.
     pub fn statistics(&self) -> Vec<Statistics> {
         self.participants.iter().map(|participant| participant.state().statistics).collect()
     }
 
-    /// Whether all iterations have been done.
+    /// Returns whether all iterations have been done.
     pub fn is_complete(&self) -> bool {
         self.coordinator.state().iterations >= self.coordinator.iterations()
     }
 
-    /// Bits of the longest scalar that the server has multiplied with so far.
+    /// Returns the bits of the longest scalar that the server has multiplied with so far.
     pub fn longest_scalar(&self) -> u64 {
         self.longest_scalar
     }
 
-    /// One turn of the client whose turn it is.
+    /// Runs one turn of the client whose turn it is.
     ///
     /// # Errors
     /// [`PrivateError`]; [`PrivateError::Bug`] when masked weights and masks do not add up to the weights, which would

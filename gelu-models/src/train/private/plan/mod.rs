@@ -207,7 +207,7 @@ impl TrainPlan {
         Format::new((1 << (Self::TOTAL_BITS - 1)) - 1, 0)
     }
 
-    /// The parameters as integers mod 2^l.
+    /// Returns the parameters as integers mod 2^l.
     ///
     /// # Errors
     /// [`PrivateError::Model`] when a weight is missing, of another shape, not finite or outside the ring.
