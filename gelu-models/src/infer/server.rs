@@ -50,7 +50,35 @@ impl ServerModel {
     }
 }
 
-/// The server's side of one session.
+/// The server's side of one session: it grants what a client asks for, and computes on what it sends. [`Client`] shows a
+/// whole session.
+///
+/// [`Client`]: super::Client
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::infer::{Client, Message, Server, ServerModel};
+/// use gelu_models::peer::Peer;
+/// use gelu_models::plan::Quantization;
+/// use gelu_tensor::paillier::{KeyBits, SecretKey};
+/// use rand::{SeedableRng, rngs::ChaCha20Rng};
+///
+/// let mut rng = ChaCha20Rng::seed_from_u64(1); // for an example: seed yours from the system
+/// let mut model = ModelBuilder::new([4]).dense("fc", 2).build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut rng);
+/// let mut server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
+///
+/// let key = Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng)?); // 1,024 bits: for tests only
+/// let hello = Client::new(key, 60).next_message(&mut rng)?.ok_or("a client speaks first")?;
+/// server.handle(hello, &mut rng)?;
+/// assert!(matches!(server.next_message(&mut rng)?, Some(Message::Accept { .. })));
+/// let plan = server.program().ok_or("there is a client")?.plan();
+/// assert_eq!(plan.description().batch, 60);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
     model: Arc<ServerModel>,

@@ -57,6 +57,23 @@ pub struct Description {
 }
 
 /// The public part of a run: what client and server agree on before the first ciphertext.
+///
+/// ```
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::plan::{Deployment, Plan, Quantization};
+///
+/// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
+/// model.set_ranges(Some([("relu1", 2.0)].into_iter().collect())); // or `Model::calibrate`
+/// let program = model.compile(&Quantization::default(), &Deployment::default())?;
+///
+/// // A client makes the same plan for itself, from what the server says and without the weights.
+/// let plan = Plan::new(program.plan().description().clone(), program.plan().key())?;
+/// assert_eq!(plan.operations(), program.plan().operations());
+/// let segments: Vec<_> = plan.segments().iter().map(|segment| &segment.name[..]).collect();
+/// assert_eq!(segments, ["fc1", "fc2"]);
+/// assert_eq!(plan.segments()[0].ciphertexts_up(), 4); // one image: each element has a ciphertext
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
     description: Description,

@@ -49,6 +49,27 @@ impl Lowered {
 }
 
 /// A plan with the weights: what the server runs.
+///
+/// ```
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::plan::{Deployment, Quantization};
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+/// let inputs = array![[0.5, -0.25, 1.0, 0.0]];
+/// model.calibrate(inputs.view())?;
+/// let program = model.compile(&Quantization::default(), &Deployment::default())?;
+///
+/// // The integers that an encrypted run gives, bit for bit, and how far they can be from the real network.
+/// let outcome = program.run_clear(inputs.view())?;
+/// let real = model.logits(inputs.view())?;
+/// let difference = (outcome.logits[[0, 0]] - f64::from(real[[0, 0]])).abs();
+/// assert!(difference <= program.error_bound()? + 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Program {
     plan: Arc<Plan>,

@@ -18,7 +18,8 @@ use crate::Ranges;
 /// let fine = Quantization { weight_bits: 12, activation_bits: 14, ..Quantization::default() };
 /// let fine = model.compile(&fine, &Deployment::default())?;
 /// let default = model.compile(&Quantization::default(), &Deployment::default())?;
-/// assert!(fine.plan().segments()[1].format().slot_bits() > default.plan().segments()[1].format().slot_bits());
+/// let slot_bits = [&fine, &default].map(|program| program.plan().segments()[1].format.slot_bits());
+/// assert!(slot_bits[0] > slot_bits[1]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

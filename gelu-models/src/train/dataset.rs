@@ -41,6 +41,18 @@ pub enum DatasetError {
 }
 
 /// Labelled inputs.
+///
+/// ```
+/// use gelu_models::train::Dataset;
+/// use gelu_tensor::Shape;
+/// use ndarray::array;
+///
+/// let inputs = array![[0.0, 1.0], [1.0, 0.0], [0.2, 0.9], [0.8, 0.1]];
+/// let data = Dataset::new(Shape::from([2]), inputs, vec![0, 1, 0, 1], 2)?;
+/// let [training, held_out] = data.split(0.25, 7);
+/// assert_eq!((training.len(), held_out.len()), (3, 1));
+/// # Ok::<(), gelu_models::train::DatasetError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     shape: Shape,

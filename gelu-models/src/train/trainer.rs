@@ -93,6 +93,29 @@ pub struct EpochStats {
 }
 
 /// A training run: a model, its optimizer and how far it has come.
+///
+/// ```
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::{Dataset, TrainConfig, Trainer, evaluate};
+/// use gelu_tensor::Shape;
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let inputs = array![[0.0, 1.0], [1.0, 0.0], [0.2, 0.9], [0.8, 0.1]];
+/// let data = Dataset::new(Shape::from([2]), inputs, vec![0, 1, 0, 1], 2)?;
+/// let mut model = ModelBuilder::new([2]).dense("fc1", 8).relu().dense("fc2", 2).softmax().build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+///
+/// let config = TrainConfig { batch_size: 2, epochs: 20, ..TrainConfig::default() };
+/// let mut trainer = Trainer::new(model, config)?;
+/// while trainer.epochs_done() < trainer.config().epochs {
+///     trainer.train_epoch(&data, |_| ())?;
+/// }
+/// let model = trainer.into_model();
+/// assert_eq!(evaluate(&model, &data)?.accuracy, 1.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Trainer {
     model: Model,

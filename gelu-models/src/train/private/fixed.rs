@@ -13,6 +13,40 @@ use super::{
 ///
 /// With the same settings and seeds it gives the same weights as [`Client`](super::Client) and
 /// [`Server`](super::Server), bit for bit: it is what they are tested against, and much faster.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::private::{
+///     CoordinatorConfig, DMax, Description, FixedPoint, FixedTrainer, Leakage, ParticipantConfig, Samples,
+///     TrainPlan,
+/// };
+/// use gelu_models::train::{Dataset, TrainConfig};
+/// use gelu_tensor::{Shape, paillier::KeyBits};
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let mut model = ModelBuilder::new([2]).dense("fc1", 4).tanh().dense("fc2", 2).softmax().build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+/// let inputs = array![[0.0, 1.0], [1.0, 0.0], [0.2, 0.9], [0.8, 0.1]];
+/// let data: Arc<dyn Samples> = Arc::new(Dataset::new(Shape::from([2]), inputs, vec![0, 1, 0, 1], 2)?);
+///
+/// let key = KeyBits::Bits2048;
+/// let description = Description::new(&model, 2, FixedPoint::default(), key.into(), key);
+/// let plan = Arc::new(TrainPlan::new(description)?);
+/// let first = plan.quantize(&model.weights())?;
+/// let train = TrainConfig { batch_size: 2, epochs: 3, weight_decay: 0.0, ..TrainConfig::default() };
+/// let config = CoordinatorConfig { train, images: 4, d_max: DMax::Auto, leakage: Leakage::Off };
+/// let participant = ParticipantConfig { client: 0, seed: 1, momentum: 0.9 };
+/// let mut trainer = FixedTrainer::new(plan.clone(), config, first, [(data, participant)])?;
+/// while !trainer.is_complete() {
+///     trainer.turn()?;
+/// }
+/// model.load(&plan.weights(&trainer.coordinator().parameters)?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct FixedTrainer {
     plan: Arc<TrainPlan>,
     coordinator: Coordinator,

@@ -18,6 +18,23 @@ use crate::plan::{Cut, Deployment, Fusion, Step, header};
 use crate::{ValueId, WeightTensor, Weights};
 
 /// How a model is trained on ciphertexts: what both sides derive from its [`Description`].
+///
+/// ```
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::private::{Description, FixedPoint, TrainPlan};
+/// use gelu_tensor::paillier::KeyBits;
+///
+/// let model = ModelBuilder::new([3]).dense("fc1", 4).tanh().dense("fc2", 2).softmax().build()?;
+/// let (batch, numbers) = (2, FixedPoint::default());
+/// let keys = (KeyBits::Bits2048.into(), KeyBits::Bits2048); // of the clients, and of the server
+/// let plan = TrainPlan::new(Description::new(&model, batch, numbers, keys.0, keys.1))?;
+/// assert_eq!(plan.parameters(), 4 * (3 + 1) + 2 * (4 + 1));
+///
+/// // Weights become integers of a ring, and reals again.
+/// let parameters = plan.quantize(&model.weights())?;
+/// assert_eq!(plan.weights(&parameters)?.tensors, model.weights().tensors);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     description: Description,
