@@ -163,7 +163,7 @@ impl WeightRange {
     /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights with so many fractional bits.
     ///
     /// # Errors
-    /// [`Error::Range`] when the bits are not 2 to [`MAX_BITS`](Self::MAX_BITS).
+    /// [`Error::Range`] when the bits are not 2 to 24.
     pub fn signed(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: true, scale_bits, row_sum: None }.check()
     }
@@ -171,7 +171,7 @@ impl WeightRange {
     /// Returns the range `[0, 2^bits)` of weights without a sign, with so many fractional bits.
     ///
     /// # Errors
-    /// [`Error::Range`] when the bits are not 1 to [`MAX_BITS`](Self::MAX_BITS).
+    /// [`Error::Range`] when the bits are not 1 to 24.
     #[cfg(test)]
     pub(crate) fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: false, scale_bits, row_sum: None }.check()

@@ -343,7 +343,7 @@ proptest! {
         let slot_bits = if of_residues { flood.slot_bits() } else { 100 };
         for layout in layouts(&map, batch, slot_bits) {
             let tensor = input.encrypt(&layout, &*COUNTED, rng).unwrap();
-            let product = Product::cheapest(&map, tensor.layout(), Workload { weights: kind, batch: batch, lanes: trial.lanes }).unwrap();
+            let product = Product::cheapest(&map, tensor.layout(), Workload { weights: kind, batch, lanes: trial.lanes }).unwrap();
             let ring = tensor.key().ring();
             let before = ring.operations();
             tensor.apply(&map, &weights, &product).unwrap();

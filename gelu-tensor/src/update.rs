@@ -104,7 +104,7 @@ impl EncRate {
     /// Encrypts a rate, which the server sends.
     ///
     /// # Errors
-    /// [`Error::Value`] when it has more than [`UpdateLayout::RATE_BITS`] bits.
+    /// [`Error::Value`] when it has more than 8 bits.
     pub fn encrypt(rate: u64, key: &SecretKey, rng: &mut dyn CryptoRng) -> Result<EncChunk, Error> {
         if rate >> UpdateLayout::RATE_BITS != 0 {
             return Err(Error::Value { index: 0, bound: (1 << UpdateLayout::RATE_BITS) - 1 });

@@ -105,12 +105,13 @@ impl Program {
         &self.lowered.cut
     }
 
-    /// Runs the plan on integers in the clear, for any number of images, `[images, elements]` or of
-    /// the input's shape: what the encrypted run
-    /// gives, bit for bit.
+    /// Runs the plan on integers in the clear, for any number of images, `[images, elements]` or of the input's shape:
+    /// what the encrypted run gives, bit for bit.
     ///
     /// # Errors
-    /// As [`Run::start`]; [`Error::Count`] when the graph has a function of the client's own.
+    /// [`Error::TooFew`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
+    /// [`Error::NotFinite`] when an element is NaN or infinite; [`Error::MissingFunction`] when the graph has a function
+    /// of the client's own.
     pub fn run_clear<D: Dimension>(&self, images: ArrayView<'_, f32, D>) -> Result<Outcome, Error> {
         self.run_clear_with(Functions::default(), images)
     }
@@ -118,7 +119,8 @@ impl Program {
     /// Runs the plan as [`run_clear`](Self::run_clear) does, with functions of the client's own.
     ///
     /// # Errors
-    /// As [`Run::start`]; [`Error::Count`] when a function is missing.
+    /// As [`run_clear`](Self::run_clear); [`Error::MissingFunction`] when one of the graph's is not among them, and
+    /// [`Error::Count`] when one gives more or fewer values than it should.
     pub fn run_clear_with<D: Dimension>(
         &self,
         functions: Functions,

@@ -88,11 +88,11 @@ impl Outcome {
 }
 
 impl Run {
-    /// Begins with images, `[images, elements]` or of the input's shape, and says what is needed first. Elements beyond the declared range of the
-    /// input are clamped to it and counted.
+    /// Begins with images, `[images, elements]` or of the input's shape, and says what is needed first. Elements beyond
+    /// the declared range of the input are clamped to it and counted.
     ///
     /// # Errors
-    /// [`Error::Count`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
+    /// [`Error::TooFew`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
     /// [`Error::NotFinite`] when an element is NaN or infinite.
     pub(crate) fn start<D: Dimension>(
         plan: Arc<Plan>,
