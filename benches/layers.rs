@@ -14,10 +14,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{backend, options, shipped};
+use common::{backend, deployment, quantization, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
-use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights};
+use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights, Workload};
 use gelu_net::tensor::{EncTensor, FixedTensor, Format, Shape, SlotLayout};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
@@ -35,18 +35,18 @@ fn segments(c: &mut Criterion) {
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let key = SecretKey::generate(KEY, rng).unwrap().on(backend()).unwrap();
     for name in ["conv1", "lenet5"] {
-        let program = shipped(name).compile(&PlanOptions { key: KEY, ..options() }).unwrap();
+        let program = shipped(name).compile(&quantization(), &deployment(&key, 1)).unwrap();
         for (index, segment) in program.plan().segments().iter().enumerate() {
-            let terms = segment.terms().iter().zip(&segment.layout().ups);
+            let terms = segment.terms.iter().zip(&segment.layout.ups);
             let inputs: Vec<EncTensor> = terms
                 .map(|(term, up)| {
-                    let values = random(rng, term.map().input(), 1, term.format());
+                    let values = random(rng, term.map.input(), 1, term.format);
                     values.encrypt(up, &key, rng).unwrap()
                 })
                 .collect();
-            let part = &segment.layout().parts[0];
+            let part = &segment.layout.parts[0];
             // Product, bias and repacking; re-randomization is in the bench `paillier`.
-            group.bench_function(format!("{name}/{}", segment.name()), |b| {
+            group.bench_function(format!("{name}/{}", segment.name), |b| {
                 b.iter(|| program.sums(index, part, &inputs).unwrap());
             });
         }
@@ -59,14 +59,14 @@ fn layouts(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let key = SecretKey::generate(KEY, rng).unwrap().on(backend()).unwrap();
-    let options = PlanOptions { key: KEY, ..options() };
-    let program = shipped("conv1").compile(&options).unwrap();
+    let deployment = deployment(&key, 1);
+    let program = shipped("conv1").compile(&quantization(), &deployment).unwrap();
     let (segment, weights) = (&program.plan().segments()[0], &program.weights(0)[0]);
-    let term = &segment.terms()[0];
-    let contents = Contents::Integers(term.format());
-    let slot_bits = segment.format().slot_bits();
+    let term = &segment.terms[0];
+    let contents = Contents::Integers(term.format);
+    let slot_bits = segment.format.slot_bits();
     let full = KEY.slot_capacity_bits() / slot_bits;
-    let public = (ProductWeights::Integers(weights.range()), options.lanes);
+    let public = ProductWeights::Integers(weights.range());
     for (name, batch, patches) in [
         ("one value, 1 image", 1, false),
         ("im2col, 1 image", 1, true),
@@ -75,14 +75,15 @@ fn layouts(c: &mut Criterion) {
     ] {
         let packing = Packing { batch, slot_bits, key: KEY };
         let layout = match patches {
-            true => SlotLayout::patches(term.map(), packing, contents).unwrap(),
+            true => SlotLayout::patches(&term.map, packing, contents).unwrap(),
             false => SlotLayout::images(packing, contents).unwrap(),
         };
-        let values = random(rng, term.map().input(), batch, term.format());
+        let values = random(rng, term.map.input(), batch, term.format);
         let encrypted = values.encrypt(&layout, &key, rng).unwrap();
-        let product = Product::cheapest(term.map(), &layout, batch, public).unwrap();
+        let workload = Workload { weights: public, batch, lanes: deployment.lanes };
+        let product = Product::cheapest(&term.map, &layout, workload).unwrap();
         group.bench_function(format!("conv1/{name}"), |b| {
-            b.iter(|| encrypted.apply(term.map(), &MapWeights::Integers(weights), &product).unwrap());
+            b.iter(|| encrypted.apply(&term.map, &MapWeights::Integers(weights), &product).unwrap());
         });
     }
     group.finish();

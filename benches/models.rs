@@ -14,14 +14,15 @@ mod common;
 
 use std::time::Duration;
 
-use common::{digits, key_of, options, shipped};
+use common::{backend, digits, key_of, quantization, shipped};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 
 /// As many images as the widest slots leave room for in a ciphertext.
 fn full_batch(model: &Model) -> usize {
-    let program = model.compile(&PlanOptions { key: KeyBits::Bits2048, ..options() }).unwrap();
-    let widest = program.plan().segments().iter().map(|segment| segment.format().slot_bits()).max().unwrap();
+    let deployment = Deployment { key: KeyBits::Bits2048.into(), lanes: backend().lanes(), batch: 1 };
+    let program = model.compile(&quantization(), &deployment).unwrap();
+    let widest = program.plan().segments().iter().map(|segment| segment.format.slot_bits()).max().unwrap();
     KeyBits::Bits2048.slot_capacity_bits() / widest
 }
 
@@ -31,7 +32,8 @@ fn models(c: &mut Criterion) {
     let full = full_batch(&shipped("lenet5"));
     for (name, images) in [("conv1", 1), ("lenet5", 1), ("lenet5", full)] {
         let key = key_of(KeyBits::Bits2048, 1);
-        let local = LocalInference::shared(ServerModel::new(shipped(name), options()).into(), key, images);
+        let local =
+            LocalInference::shared(ServerModel::new(shipped(name), quantization()).into(), key, images);
         let inputs = digits(1, images);
         group.throughput(Throughput::Elements(images as u64));
         group.bench_function(BenchmarkId::new(name, images), |b| {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use gelu_net::prelude::*;
-use gelu_net::tensor::{Backend, Contents, Filters, MapWeights, Packing, Product, ProductWeights};
+use gelu_net::tensor::{Backend, Contents, Filters, MapWeights, Packing, Product, ProductWeights, Workload};
 use gelu_net::tensor::{FixedTensor, Format, IntWeights, LinearMap, Shape, SlotLayout, WeightRange, Window};
 
 const SIDE: usize = 10;
@@ -39,21 +39,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let packing = Packing { batch: 1, slot_bits, key: key.public_key().size() };
     let layout = SlotLayout::patches(&map, packing, Contents::Integers(image.format()))?;
     let encrypted = image.encrypt(&layout, &key, rng)?;
-    println!("client sends   {} ciphertexts: {layout}", encrypted.ciphertext_count());
+    println!("client sends   {} ciphertexts: {layout}", encrypted.header().ciphertexts());
 
     // The server multiplies in the cheapest way, moves both channels next to each other into as few ciphertexts as they
     // fit, and re-randomizes, so that the randomness of the reply says nothing about the kernels either.
     let lanes = Backend::detect().lanes();
-    let product = Product::cheapest(&map, &layout, 1, (ProductWeights::Integers(range), lanes))?;
+    let product = Product::cheapest(
+        &map,
+        &layout,
+        Workload { weights: ProductWeights::Integers(range), batch: 1, lanes },
+    )?;
     let sums = encrypted.apply(&map, &MapWeights::Integers(&kernels), &product)?;
     let products = product.operations().total();
     println!(
         "server has     {} ciphertexts of sums, by {product}: {products} products",
-        sums.ciphertext_count()
+        sums.header().ciphertexts()
     );
-    let stacked = sums.layout().most_stacked(key.public_key().size());
+    let stacked = sums.header().layout.most_stacked(key.public_key().size());
     let reply = sums.repack(stacked)?.rerandomize(rng);
-    println!("server replies {} ciphertexts: {}", reply.ciphertext_count(), reply.layout());
+    println!("server replies {} ciphertexts: {}", reply.header().ciphertexts(), reply.header().layout);
 
     // The client decrypts. The integers are those of the convolution in the clear.
     let edges = reply.decrypt(&key)?;

@@ -12,7 +12,7 @@ use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::models::infer::{Client, Event, Server};
 use gelu_net::models::peer::Peer;
 use gelu_net::prelude::*;
-use gelu_net::wire::{Limits, decode_message, encode_message};
+use gelu_net::wire::{decode_message, encode_message};
 use ndarray::s;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ranges = model.ranges().cloned().ok_or("the weights have no ranges")?;
     ranges.set("relu1", ranges.get("relu2").ok_or("no range of `relu2`")?);
     model.set_ranges(Some(ranges));
-    let mut server = Server::new(Arc::new(ServerModel::new(model, PlanOptions::default())));
+    let mut server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
 
     // The client: a key, one drawn digit, pixels from 0 to 1, and its function, which sees the decrypted weighted sums of
     // an image and gives what goes on.
@@ -54,21 +54,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The conversation. Each side takes what comes, and is asked for what it has to say until it has nothing more;
     // here they take turns, but neither has to wait for the other. Decoding checks every length, every ciphertext, and
     // that it is under the session's key.
-    let limits = Limits::default();
     while !server.is_closed() {
         while !client.is_closed()
             && let Some(message) = client.next_message(rng)?
         {
             let bytes = encode_message(&message)?;
             println!("client ->    {message}, {} bytes", bytes.len());
-            server.handle(decode_message(&bytes, server.key(), limits)?, rng)?;
+            server.handle(decode_message(&bytes, server.key())?, rng)?;
         }
         while !server.is_closed()
             && let Some(message) = server.next_message(rng)?
         {
             let bytes = encode_message(&message)?;
             println!("   <- server {message}, {} bytes", bytes.len());
-            match client.handle(decode_message(&bytes, Some(key.public_key()), limits)?, rng)? {
+            match client.handle(decode_message(&bytes, Some(key.public_key()))?, rng)? {
                 Some(Event::Ready) => client.start(image)?,
                 Some(Event::Done(outcome)) => {
                     println!("\na {label} was drawn, the network reads a {}\n", outcome.predictions()[0]);

@@ -26,8 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Both sides on this machine, joined by a pipe that carries encoded bytes.
     let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;
-    let server = ServerModel::new(model, PlanOptions::default());
-    let clear = server.program(KeyBits::Bits2048, digits.len())?.run_clear(images.view())?;
+    let server = ServerModel::new(model, Quantization::default());
+    let deployment =
+        Deployment { key: KeyBits::Bits2048.into(), batch: digits.len(), ..Deployment::default() };
+    let clear = server.program(&deployment)?.run_clear(images.view())?;
     let report =
         LocalInference::new(server, key, digits.len()).run(images.view(), &mut rand::rng(), |_| ())?;
 

@@ -47,10 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     model.calibrate(images.view())?;
 
     // Eight images go through together, so that a slot of every ciphertext is one of them; then the other two.
-    let server = Arc::new(ServerModel::new(model, PlanOptions::default()));
+    let server = Arc::new(ServerModel::new(model, Quantization::default()));
     let key = Arc::new(SecretKey::generate(KeyBits::Bits2048, rng)?);
     let report = LocalInference::shared(server.clone(), key, 8).run(images.view(), rng, |_| ())?;
-    let programs = [server.program(KeyBits::Bits2048, 8)?, server.program(KeyBits::Bits2048, 2)?];
+    let of = |batch: usize| Deployment { key: KeyBits::Bits2048.into(), batch, ..Deployment::default() };
+    let programs = [server.program(&of(8))?, server.program(&of(2))?];
     assert_eq!(report.integers, programs[0].run_clear(images.view())?.integers.values());
 
     // A segment is what the server computes in one go: chains of linear layers, and sums of them where a projection meets
@@ -61,11 +62,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (at, segment) in programs[0].plan().segments().iter().enumerate() {
         println!(
             "{:<34} {:<44} {:>5} {:>8} {:>8} {:>8}",
-            segment.name(),
+            segment.name,
             programs[0].plan().client_steps(Some(at)).join(", "),
             segment.ciphertexts_up(),
             segment.ciphertexts_down(),
-            segment.operations().total(),
+            segment.layout.operations.total(),
             counted[at]
         );
     }

@@ -98,7 +98,7 @@ impl LocalInference {
         Self::shared(Arc::new(model), Arc::new(key), batch)
     }
 
-    /// The same with a model and a key that others use too.
+    /// Returns local inference with a model and a key that others use too.
     pub fn shared(model: Arc<ServerModel>, key: Arc<SecretKey>, batch: usize) -> Self {
         Self { model, key, pool: None, batch: batch.max(1), functions: Functions::default() }
     }
@@ -123,12 +123,12 @@ impl LocalInference {
         self
     }
 
-    /// The pool that the client draws from.
+    /// Returns the pool that the client draws from.
     pub fn pool(&self) -> Option<&RandomnessPool> {
         self.pool.as_ref().map(|background| &**background.pool())
     }
 
-    /// The model that the server offers.
+    /// Returns the model that the server offers.
     pub fn model(&self) -> &ServerModel {
         &self.model
     }

@@ -23,8 +23,9 @@
 //! let images = ndarray::Array4::from_elem((1, 1, 12, 12), 0.5);
 //! model.calibrate(images.view())?; // on typical inputs: how large its values become
 //! let key = SecretKey::generate(KeyBits::Bits1024, &mut rng)?; // 1,024 bits: for tests only
-//! let server = ServerModel::new(model, PlanOptions::default());
-//! let clear = server.program(KeyBits::Bits1024, 1)?.run_clear(images.view())?;
+//! let server = ServerModel::new(model, Quantization::default());
+//! let deployment = Deployment { key: KeyBits::Bits1024.into(), ..Deployment::default() };
+//! let clear = server.program(&deployment)?.run_clear(images.view())?;
 //! let report = LocalInference::new(server, key, 1).run(images.view(), &mut rng, |_| ())?;
 //! assert_eq!(report.integers, clear.integers.values());
 //! # Ok(())
@@ -56,7 +57,7 @@ pub mod prelude {
     pub use gelu_io::weights::WeightsFile as _;
     pub use gelu_layers::{Activation, Conv2dConfig, Initializer};
     pub use gelu_models::infer::ServerModel;
-    pub use gelu_models::plan::PlanOptions;
+    pub use gelu_models::plan::{Deployment, Quantization};
     pub use gelu_models::{Model, ModelBuilder, Weights, zoo};
     pub use gelu_tensor::paillier::{KeyBits, KeyType, PublicKey, SecretKey};
 

@@ -68,7 +68,7 @@ impl TrainingSetup {
     /// out of its range.
     pub fn new(model: &Model, clients: Vec<Arc<dyn Samples>>, options: &TrainingOptions) -> Result<Self> {
         let TrainingOptions { key, backend, numbers, train, d_max, leakage } = options;
-        let description = Description::new(model, train.batch_size, *numbers, [*key; 2]);
+        let description = Description::new(model, train.batch_size, *numbers, *key, key.size);
         let plan = Arc::new(TrainPlan::new(description)?);
         let parameters = plan.quantize(&model.weights())?;
         let images = clients.iter().map(|samples| samples.count() as u64).sum();
@@ -147,9 +147,7 @@ impl LocalTraining {
             let key = Arc::new(client_key(&plan, rng)?.on(backend)?);
             members.push(match state {
                 None => Client::new(key, samples, participant),
-                Some(state) => {
-                    Client::resume(key, samples, participant, (plan.description().clone(), state))?
-                }
+                Some(state) => Client::resume(key, samples, participant, plan.description().clone(), state)?,
             });
         }
         Self::of(server, members, checkpoint.account)

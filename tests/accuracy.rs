@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{options, pixels, shipped};
+use common::{pixels, quantization, shipped};
 use gelu_net::io::data::{DataDir, Split};
 use gelu_net::prelude::*;
 
@@ -32,8 +32,12 @@ fn fixed_point_is_as_accurate_as_the_real_network() {
             pairs.filter(|(found, label)| **found == usize::from(**label)).count()
         };
         // The bits that come with the weights, and those of any others.
-        for options in [PlanOptions::default(), options()] {
-            let fixed = model.compile(&options).unwrap().run_clear(images.view()).unwrap();
+        for quantization in [Quantization::default(), quantization()] {
+            let fixed = model
+                .compile(&quantization, &Deployment::default())
+                .unwrap()
+                .run_clear(images.view())
+                .unwrap();
             let predictions = fixed.predictions();
             let same = predictions.iter().zip(&float).filter(|(a, b)| a == b).count();
             let (right_fixed, right_float) = (right(&predictions), right(&float));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use common::networks::{network, randomize, small_resnet};
-use common::{digits, key_of, options, shipped};
+use common::{deployment, digits, key_of, quantization, shipped};
 use gelu_net::io::session::Role;
 use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
@@ -57,40 +57,43 @@ fn a_plan_states_what_a_server_does() {
     let (mut stacked, mut cut, mut ragged) = ([false; 2], false, false);
     let networks = [(convolution(), vec![1, 24]), (small_resnet(), vec![1, 3]), (wide(), vec![100, 101])];
     for (model, batches) in networks {
-        let server = ServerModel::new(model, options());
+        let server = ServerModel::new(model, quantization());
         for key in KEYS.iter() {
             let public = key.public_key();
             // The large batches once for each type is enough.
             let batches = batches.iter().filter(|&&batch| batch < 100 || public.size() == KeyBits::Bits1024);
             for &batch in batches {
-                let program = server.program(public.parameters(), batch).unwrap();
+                let program = server.program(&deployment(key, batch)).unwrap();
                 let mut whole = Operations::default();
                 for (index, segment) in program.plan().segments().iter().enumerate() {
                     let mut all = Operations::default();
-                    for part in segment.layout().images() {
-                        let terms = segment.terms().iter().zip(&segment.layout().ups);
+                    for part in segment.layout.images() {
+                        let terms = segment.terms.iter().zip(&segment.layout.ups);
                         let inputs: Vec<EncTensor> = terms
                             .map(|(term, up)| {
-                                let shape = term.map().input().clone();
+                                let shape = term.map.input().clone();
                                 let zeros = vec![0; part.images * shape.elements()];
-                                let zeros = FixedTensor::new(shape, term.format(), zeros).unwrap();
+                                let zeros = FixedTensor::new(shape, term.format, zeros).unwrap();
                                 zeros.encrypt(up, &**key, rng).unwrap()
                             })
                             .collect();
-                        public.prepare_rerandomization(part.ciphertexts, part.hidden_bits);
+                        public.prepare_rerandomization(part.hiding);
                         let before = public.operations();
                         let sums = program.sums(index, part, &inputs).unwrap();
-                        let fresh = public.hiding_exponents(rng, part.ciphertexts, part.hidden_bits).powers();
-                        assert_eq!(sums.rerandomize_with(fresh, rng).ciphertext_count(), part.ciphertexts);
+                        let fresh = public.hiding_exponents(rng, part.hiding).powers();
+                        assert_eq!(
+                            sums.rerandomize_with(fresh, rng).header().ciphertexts(),
+                            part.hiding.ciphertexts
+                        );
                         let counted = public.operations() - before;
-                        assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name());
+                        assert_eq!(counted, part.operations, "{} of {batch}, {public:?}", segment.name);
                         all = all + counted;
                     }
-                    assert_eq!(all, segment.operations(), "{} of {batch}, {public:?}", segment.name());
+                    assert_eq!(all, segment.layout.operations, "{} of {batch}, {public:?}", segment.name);
                     whole = whole + all;
-                    stacked[usize::from(segment.layout().down.stacked() > 1)] = true;
-                    cut |= segment.layout().parts[0].times > 1;
-                    ragged |= segment.layout().parts.len() > 1;
+                    stacked[usize::from(segment.layout.down.stacked() > 1)] = true;
+                    cut |= segment.layout.parts[0].times > 1;
+                    ragged |= segment.layout.parts.len() > 1;
                 }
                 assert_eq!(whole, program.plan().operations());
             }
@@ -113,7 +116,7 @@ fn check_report(
     [batch, batches, rest]: [usize; 3],
 ) {
     assert_eq!(images.nrows(), batch * batches + rest);
-    let plan = |batch| server.program(key.public_key().parameters(), batch).unwrap().plan().clone();
+    let plan = |batch| server.program(&deployment(key, batch)).unwrap().plan().clone();
     let full = plan(batch);
     let ragged = (rest > 0).then(|| plan(rest));
     let report = LocalInference::shared(server.clone(), Arc::clone(key), batch)
@@ -138,11 +141,11 @@ fn check_report(
     for (index, segment) in full.segments().iter().enumerate() {
         let stated = |plan: &Plan| {
             let segment = &plan.segments()[index];
-            (segment.operations().total(), segment.ciphertexts_down())
+            (segment.layout.operations.total(), segment.ciphertexts_down())
         };
         let mut stated_all = vec![stated(&full); batches];
         stated_all.extend(ragged.as_ref().map(|plan| stated(plan)));
-        assert_eq!(seen[segment.name()], stated_all, "{}", segment.name());
+        assert_eq!(seen[&segment.name], stated_all, "{}", segment.name);
     }
     // The client encrypts and decrypts as many as the plan says.
     let plans = || std::iter::repeat_n(&full, batches).chain(&ragged);
@@ -170,7 +173,7 @@ proptest! {
         // Large keys hold more images than these.
         let batches = if key.public_key().size() == KeyBits::Bits1024 { batches } else { 1 };
         let (model, images) = network.calibrated(batch * batches + rest);
-        check_report(Arc::new(ServerModel::new(model, options())), key, &images, [batch, batches, rest]);
+        check_report(Arc::new(ServerModel::new(model, quantization())), key, &images, [batch, batches, rest]);
     }
 }
 
@@ -178,7 +181,7 @@ proptest! {
 fn sessions_of_shipped_networks_take_the_products_that_plans_state() {
     let images = digits(5, 7);
     for name in ["conv1", "lenet5"] {
-        let server = Arc::new(ServerModel::new(shipped(name), PlanOptions::default()));
+        let server = Arc::new(ServerModel::new(shipped(name), Quantization::default()));
         for key in &KEYS[..4] {
             check_report(server.clone(), key, &images, [3, 2, 1]);
         }
@@ -188,11 +191,11 @@ fn sessions_of_shipped_networks_take_the_products_that_plans_state() {
 /// Two batches that the server works on in parts.
 #[test]
 fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
-    let server = Arc::new(ServerModel::new(wide(), options()));
+    let server = Arc::new(ServerModel::new(wide(), quantization()));
     let images = Array2::from_shape_fn((301, 160), |(i, j)| ((i * 7 + j * 13) % 32) as f32 / 32.0);
     for key in &KEYS[..2] {
-        let plan = server.program(key.public_key().parameters(), 100).unwrap().plan().clone();
-        assert!(plan.segments()[0].layout().parts[0].times > 1);
+        let plan = server.program(&deployment(key, 100)).unwrap().plan().clone();
+        assert!(plan.segments()[0].layout.parts[0].times > 1);
         check_report(server.clone(), key, &images, [100, 3, 1]);
     }
 }
@@ -200,13 +203,13 @@ fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
 /// Parts share no ciphertext, and together they are the batch.
 #[test]
 fn parts_cover_a_batch() {
-    let server = ServerModel::new(wide(), options());
+    let server = ServerModel::new(wide(), quantization());
     for batch in [1, 2, 37, 38, 39, 100, 101, 400, 1024] {
-        let program = server.program(KeyBits::Bits1024, batch).unwrap();
+        let program = server.program(&deployment(&KEYS[0], batch)).unwrap();
         for segment in program.plan().segments() {
-            let parts = segment.layout().images();
+            let parts = segment.layout.images();
             let (images, ciphertexts) =
-                parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.ciphertexts));
+                parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.hiding.ciphertexts));
             assert_eq!((images, ciphertexts), (batch, segment.ciphertexts_down()), "{batch}");
         }
     }

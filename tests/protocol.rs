@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use common::networks::randomize;
-use common::{KEY, backend, key, key_of, options};
+use common::{KEY, backend, deployment, key, key_of, quantization};
 use gelu_net::io::session::{ClientSession, RunError, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::models::infer::{Client, Event, Message, Server};
@@ -24,7 +24,7 @@ use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::tensor::{Contents, EncChunk, Error, Packing};
 use gelu_net::tensor::{FixedTensor, Format, Shape, SlotLayout};
-use gelu_net::wire::{Limits, WireError, decode_message, encode_message};
+use gelu_net::wire::{WireError, decode_message, encode_message};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn chain(features: usize) -> Arc<ServerModel> {
         ModelBuilder::new([features]).dense("fc1", 3).relu().dense("fc2", 2).softmax().build().unwrap();
     randomize(&mut model, 9);
     model.set_ranges(Some([("input", 1.0), ("relu1", 3.0)].into_iter().collect()));
-    Arc::new(ServerModel::new(model, options()))
+    Arc::new(ServerModel::new(model, quantization()))
 }
 
 /// The same with a branch, so that two tensors go up for the second segment.
@@ -59,7 +59,7 @@ fn branched() -> Arc<ServerModel> {
         .unwrap();
     randomize(&mut model, 9);
     model.set_ranges(Some([("input", 1.0), ("relu1", 3.0), ("relu2", 3.0)].into_iter().collect()));
-    Arc::new(ServerModel::new(model, options()))
+    Arc::new(ServerModel::new(model, quantization()))
 }
 
 /// The server's side, on the backend of these tests.
@@ -127,7 +127,7 @@ impl Remote {
     }
 
     fn receive(&self) -> Message {
-        decode_message(&self.end.receive().unwrap(), Some(KEY.public_key()), Limits::default()).unwrap()
+        decode_message(&self.end.receive().unwrap(), Some(KEY.public_key())).unwrap()
     }
 
     /// The server has told us `reason` and failed; it takes nothing more.
@@ -622,9 +622,8 @@ fn client_on(tamper: impl FnOnce(&Message, &Message) -> Vec<Vec<u8>> + Send, tol
         let serving = scope.spawn(move || {
             let rng = &mut rng();
             let mut server = serving(&chain(5));
-            let receive = |server: &Server| {
-                decode_message(&server_end.receive().unwrap(), server.key(), Limits::default()).unwrap()
-            };
+            let receive =
+                |server: &Server| decode_message(&server_end.receive().unwrap(), server.key()).unwrap();
             let hello = receive(&server);
             server.handle(hello, rng).unwrap();
             server_end.send(encode(&server.next_message(rng).unwrap().unwrap())).unwrap();
@@ -891,6 +890,6 @@ proptest! {
 
 /// What comes of the batches of these sessions.
 static CLEAR: LazyLock<Outcome> = LazyLock::new(|| {
-    let program = branched().program(KeyBits::Bits1024, 1).unwrap();
+    let program = branched().program(&deployment(&KEY, 1)).unwrap();
     program.run_clear(images(1).view()).unwrap()
 });

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{KEY, backend, digits, key, options, shipped};
+use common::{KEY, backend, deployment, digits, key, quantization, shipped};
 use gelu_net::io::session::{ClientSession, RunError, serve};
 use gelu_net::io::transport::InProcess;
 use gelu_net::models::infer::SessionError;
@@ -23,8 +23,8 @@ use gelu_net::tensor::paillier::RandomnessPool;
 fn small_sessions_finish_beside_a_large_one() {
     const MOST: usize = 400;
     let images = digits(12, 20);
-    let served = Arc::new(ServerModel::new(shipped("conv1"), options()));
-    let clear = served.program(KeyBits::Bits1024, 20).unwrap().run_clear(images.view()).unwrap();
+    let served = Arc::new(ServerModel::new(shipped("conv1"), quantization()));
+    let clear = served.program(&deployment(&KEY, 20)).unwrap().run_clear(images.view()).unwrap();
     let (end, theirs) = InProcess::pair();
     let over = AtomicBool::new(false);
     let (begun, has_begun) = channel();
@@ -71,7 +71,7 @@ fn small_sessions_finish_beside_a_large_one() {
 #[test]
 fn a_pool_changes_no_result() {
     let images = digits(3, 2);
-    let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
+    let server = Arc::new(ServerModel::new(shipped("conv1"), quantization()));
     let local = || LocalInference::shared(Arc::clone(&server), Arc::clone(&KEY), 1);
     let without = local().run(images.view(), &mut rand::rng(), |_| ()).unwrap();
     let local = local().with_pool(64, &mut rand::rng());
@@ -93,7 +93,7 @@ fn a_pool_of_another_key_is_refused() {
 /// What the server refuses is told with its reason, not with what the client heard of it.
 #[test]
 fn the_side_that_failed_first_says_why() {
-    let server = Arc::new(ServerModel::new(shipped("conv1"), options()));
+    let server = Arc::new(ServerModel::new(shipped("conv1"), quantization()));
     let images = ndarray::Array2::zeros((1025, 784));
     let error = LocalInference::shared(server, Arc::clone(&KEY), 1025)
         .run(images.view(), &mut rand::rng(), |_| ())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::networks::{inputs, small_resnet};
-use common::{KEY, backend, digits, options, shipped};
+use common::{KEY, backend, deployment, digits, quantization, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::models::infer::Position;
@@ -21,7 +21,7 @@ use gelu_net::prelude::*;
 use gelu_net::tensor::EncTensor;
 use gelu_net::tensor::paillier::SecretKeyBytes;
 use gelu_net::tensor::{Decryption, EncTensorBuilder};
-use gelu_net::wire::{Limits, decode_message};
+use gelu_net::wire::decode_message;
 use ndarray::{Array2, ArrayView2};
 
 /// All messages of a session of one batch each, as bytes: up, down.
@@ -34,7 +34,7 @@ struct Tapped {
 fn tapped(model: Model, batches: &[ArrayView2<'_, f32>]) -> Tapped {
     let (client_end, tap_up) = InProcess::pair();
     let (tap_down, server_end) = InProcess::pair();
-    let server = Server::new(Arc::new(ServerModel::new(model, options())));
+    let server = Server::new(Arc::new(ServerModel::new(model, quantization())));
     thread::scope(|scope| {
         let serving = scope.spawn(move || serve(&server_end, server, &mut rand::rng()).1);
         let tapping = scope.spawn(move || {
@@ -66,7 +66,7 @@ fn tapped(model: Model, batches: &[ArrayView2<'_, f32>]) -> Tapped {
 }
 
 fn decoded(messages: &[Vec<u8>]) -> Vec<Message> {
-    let decode = |bytes| decode_message(bytes, Some(KEY.public_key()), Limits::default()).unwrap();
+    let decode = |bytes| decode_message(bytes, Some(KEY.public_key())).unwrap();
     messages.iter().map(|bytes| decode(bytes)).collect()
 }
 
@@ -123,7 +123,7 @@ fn neither_primes_nor_pixels_nor_weights_cross() {
             .collect();
         weights.iter().for_each(|weights| private.extend(telling_runs(weights, 16)));
         // Nor do the integers that they become, in whatever width.
-        let program = model.compile(&options()).unwrap();
+        let program = model.compile(&quantization(), &deployment(&KEY, 1)).unwrap();
         let integers = (0..program.plan().segments().len()).flat_map(|segment| program.weights(segment));
         let integers: Vec<[Vec<u8>; 2]> = integers
             .map(|weights| {
@@ -138,7 +138,7 @@ fn neither_primes_nor_pixels_nor_weights_cross() {
         assert!(private.len() > 40, "the test looks for something: {}", private.len());
         let begun =
             decoded(&tapped.up).iter().filter(|m| matches!(m, Message::Tensor { index: 0, .. })).count();
-        let terms = program.plan().segments().iter().map(|segment| segment.terms().len());
+        let terms = program.plan().segments().iter().map(|segment| segment.terms.len());
         assert_eq!(begun, terms.sum::<usize>());
         for message in tapped.up.iter().chain(&tapped.down) {
             for secret in secrets.iter().map(Vec::as_slice).chain(private.iter().copied()) {
@@ -199,7 +199,7 @@ fn the_client_gets_the_plans_sums_and_nothing_else() {
                 ciphertext_bytes += ciphertexts.encode().len();
                 count += 1;
             }
-            assert_eq!(sums.finish().unwrap().values().len(), segment.shape().elements());
+            assert_eq!(sums.finish().unwrap().values().len(), segment.shape.elements());
         }
         assert!(messages.next().is_none());
         assert!(bytes - ciphertext_bytes < 300 * count, "nothing but positions besides");
@@ -247,11 +247,11 @@ fn exchange(server: &Arc<ServerModel>, images: &Array2<f32>, given: Option<&EncT
 fn every_reply_is_randomized_afresh() {
     for (model, images) in networks() {
         let image = images.slice_axis(ndarray::Axis(0), (..1).into()).to_owned();
-        let server = Arc::new(ServerModel::new(model, options()));
-        let program = server.program(KeyBits::Bits1024, 1).unwrap();
+        let server = Arc::new(ServerModel::new(model, quantization()));
+        let program = server.program(&deployment(&KEY, 1)).unwrap();
         let [activations, first] = exchange(&server, &image, None);
         let [_, second] = exchange(&server, &image, Some(&activations));
-        let part = &program.plan().segments()[0].layout().parts[0];
+        let part = &program.plan().segments()[0].layout.parts[0];
         let bare = program.sums(0, part, std::slice::from_ref(&activations)).unwrap();
         assert_eq!(first.decrypt(&KEY).unwrap(), bare.decrypt(&KEY).unwrap());
         assert_eq!(first.decrypt(&KEY).unwrap(), second.decrypt(&KEY).unwrap());

@@ -108,11 +108,11 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 /// The smallest keys: these runs protect nothing.
-const KEYS: [KeyParameters; 2] = [KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup }; 2];
+const KEY: KeyParameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
 
 fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<u64>)> {
     model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
-    let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEYS))?;
+    let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEY, KEY.size))?;
     let parameters = plan.quantize(&model.weights())?;
     Ok((Arc::new(plan), parameters))
 }
@@ -126,18 +126,18 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
         activation: Activation::Relu,
     })?;
     let (plan, parameters) = plan_of(&mut model, args.seed)?;
-    let (segment, ring) = (&plan.segments()[0], plan.numbers().ring);
+    let (segment, ring) = (&plan.segments()[0], plan.description().numbers.ring);
     // What a client sends and, once it has taken its masks off, knows: integers of private training.
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed ^ 1);
-    let term = segment.terms().first().context("a dense layer has weights")?;
-    let bound = term.format().bound() as i64;
+    let term = segment.terms.first().context("a dense layer has weights")?;
+    let bound = term.format.bound() as i64;
     let vectors: Vec<i64> = (0..(inputs + 1) * inputs).map(|_| rng.random_range(-bound..=bound)).collect();
     let sums: Vec<i64> = segment
         .sums(&parameters, &[&vectors[..]])?
         .into_iter()
         .map(|sum| ring.signed(ring.wrap(sum)))
         .collect();
-    let truth: Vec<Vec<i64>> = parameters[term.layer().weights.clone()]
+    let truth: Vec<Vec<i64>> = parameters[term.layer.weights.clone()]
         .chunks_exact(inputs)
         .zip(segment.bias(&parameters))
         .map(|(row, bias)| row.iter().copied().chain([bias]).map(|x| ring.signed(ring.wrap(x))).collect())
@@ -229,7 +229,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
         let update = observe(&mut server, &mut client, &mut rng)?;
         let truth: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
         let steps: Vec<f64> = update.steps.iter().map(|&step| step as f64).collect();
-        let ring: RingBits = plan.numbers().ring;
+        let ring: RingBits = plan.description().numbers.ring;
         let received: Vec<f64> = update.received.iter().map(|&x| ring.signed(x) as f64).collect();
         let [open, masked] = [
             guess(&model, hidden, args.activation, &plan, &steps)?,

@@ -10,7 +10,7 @@ use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::write_atomic;
 use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::PlanOptions;
+use gelu_models::plan::Quantization;
 use gelu_net::LocalInference;
 use gelu_tensor::paillier::KeyParameters;
 use serde_json::json;
@@ -70,11 +70,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             size.bits()
         );
     }
-    let local = LocalInference::new(
-        ServerModel::new(model, PlanOptions { lanes: backend.lanes(), ..PlanOptions::default() }),
-        key,
-        count,
-    );
+    let local = LocalInference::new(ServerModel::new(model, Quantization::default()), key, count);
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use gelu_io::data::{DataDir, Images, LabelledImages, Split};
 use gelu_io::digits::SIDE;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::PlanOptions;
+use gelu_models::plan::Deployment;
 use gelu_net::{LocalInference, LocalReport};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -120,12 +120,13 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().backend();
     let batch = (args.batch as usize).min(images.count());
-    let options = args.numbers.options(&model)?;
-    let program = model.compile(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
+    let quantization = args.numbers.quantization(&model);
+    let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes() };
+    let program = model.compile(&quantization, &deployment)?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
-    let mut local = LocalInference::new(ServerModel::new(model, options), key, batch);
+    let mut local = LocalInference::new(ServerModel::new(model, quantization), key, batch);
     let start = Instant::now();
     if args.pool > 0 {
         local = local.with_pool(args.pool as usize, &mut rand::rng());
@@ -254,7 +255,7 @@ fn to_json(
         "key_bits": engine.size.bits(),
         "key_type": engine.key_type,
         "backend": engine.backend,
-        "batch": report.plan.batch(),
+        "batch": report.plan.description().batch,
         "threads": rayon::current_num_threads(),
         "seconds_total": report.seconds,
         "seconds_per_image": report.seconds / count as f64,

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::files::read_limited;
 use gelu_models::Model;
-use gelu_models::plan::PlanOptions;
+use gelu_models::plan::Quantization;
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use gelu_wire::decode_secret_key;
@@ -34,19 +34,19 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// The options of a plan with these bits, for a network that may have been tuned to bits of its own.
-    pub(crate) fn options(&self, model: &Model) -> anyhow::Result<PlanOptions> {
-        let default = PlanOptions { lanes: backend()?.lanes(), ..PlanOptions::default() };
+    /// How to round with these bits a network that may have been tuned to bits of its own.
+    pub(crate) fn quantization(&self, model: &Model) -> Quantization {
+        let default = Quantization::default();
         let mut layer_bits =
             if self.weight_bits.is_none() { model.layer_bits().clone() } else { LayerBits::new() };
         layer_bits.extend(self.layer_bits.iter().cloned());
-        Ok(PlanOptions {
+        Quantization {
             weight_bits: self.weight_bits.unwrap_or(default.weight_bits),
             layer_bits: Some(layer_bits),
             activation_bits: self.activation_bits,
             input_bits: self.input_bits,
             ..default
-        })
+        }
     }
 }
 

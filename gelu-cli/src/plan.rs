@@ -5,13 +5,13 @@ use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::Model;
-use gelu_models::plan::{Plan, PlanOptions, Program, Segment};
-use gelu_tensor::paillier::KeyBits;
+use gelu_models::plan::{Deployment, Plan, Program, Segment};
+use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use serde_json::{Value, json};
 
 use crate::infer::pixels;
 use crate::model::{Loaded, ModelArgs};
-use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, backend, warn_of_short_key};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
 
@@ -59,22 +59,19 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         // It starts anew.
         model.set_layer_bits(LayerBits::new());
     }
-    let mut options = PlanOptions {
-        key,
-        key_type: args.key_type.into(),
-        batch: args.batch,
-        ..args.numbers.options(&model)?
-    };
-    let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &options)).transpose()?;
+    let parameters = KeyParameters { size: key, key_type: args.key_type.into() };
+    let deployment = Deployment { key: parameters, batch: args.batch, lanes: backend()?.lanes() };
+    let mut quantization = args.numbers.quantization(&model);
+    let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &quantization, &deployment)).transpose()?;
     if let Some(tuned) = &tuned {
         let layer_bits: LayerBits = tuned.layer_bits.iter().cloned().collect();
-        options.layer_bits = Some(layer_bits.clone());
+        quantization.layer_bits = Some(layer_bits.clone());
         if let Some(path) = &args.tune.save {
             model.set_layer_bits(layer_bits);
             model.weights().write(path, Dtype::F32)?;
         }
     }
-    let program = model.compile(&options)?;
+    let program = model.compile(&quantization, &deployment)?;
     let error = is_trained.then(|| LogitError::measure(&model, &program)).transpose()?;
     if args.json {
         let mut object = to_json(&program, &name, error.as_ref());
@@ -123,12 +120,12 @@ fn totals(plan: &Plan) -> (usize, usize) {
 
 /// The largest weight bits of a segment's terms.
 fn weight_bits(segment: &Segment) -> u32 {
-    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
+    segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
 }
 
 /// How the first part of a batch is multiplied, term by term.
 fn strategies(segment: &Segment) -> Vec<String> {
-    let parts = segment.layout().parts.first();
+    let parts = segment.layout.parts.first();
     parts.map_or(vec![], |part| part.products.iter().map(ToString::to_string).collect())
 }
 
@@ -137,16 +134,16 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
     let segments: Vec<Value> = (0..)
         .zip(plan.segments())
         .map(|(index, segment)| {
-            let (up, down, layout) = (segment.ciphertexts_up(), segment.ciphertexts_down(), segment.layout());
+            let (up, down, layout) = (segment.ciphertexts_up(), segment.ciphertexts_down(), &segment.layout);
             let terms: Vec<Value> = segment
-                .terms()
+                .terms
                 .iter()
                 .zip(&layout.ups)
                 .map(|(term, up)| {
                     json!({
-                        "of": plan.graph().name(term.source()), "input": term.map().input(),
-                        "sums": term.sums().is_some(), "weight_bits": term.weights().bits(),
-                        "format": term.format(), "layout": up.to_string(),
+                        "of": plan.graph().name(term.source), "input": term.map.input(),
+                        "sums": term.sums.is_some(), "weight_bits": term.weights.bits(),
+                        "format": term.format, "layout": up.to_string(),
                     })
                 })
                 .collect();
@@ -162,20 +159,20 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
                 })
                 .collect();
             json!({
-                "name": segment.name(), "terms": terms, "output": segment.shape(),
+                "name": segment.name, "terms": terms, "output": segment.shape,
                 "weight_bits": weight_bits(segment), "slot_bits": layout.down.slot_bits(),
                 "layout_down": layout.down.to_string(), "parts": parts,
-                "strategies": strategies(segment), "output_format": segment.format(),
+                "strategies": strategies(segment), "output_format": segment.format,
                 "ciphertexts_up": up, "ciphertexts_down": down,
                 "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
-                "products": segment.operations().products, "squarings": segment.operations().squarings,
+                "products": segment.layout.operations.products, "squarings": segment.layout.operations.squarings,
                 "then": plan.client_steps(Some(index)),
             })
         })
         .collect();
     let ((up, down), operations) = (totals(plan), plan.operations());
     json!({
-        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.batch(), "segments": segments,
+        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.description().batch, "segments": segments,
         "ciphertexts_up": up, "ciphertexts_down": down, "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
         "products": operations.products, "squarings": operations.squarings, "logit_error_bound": error.map(|error| error.bound),
         "logit_error_observed": error.map(|error| error.observed),
@@ -199,18 +196,18 @@ fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
     let kilobytes = |ciphertexts| format!("{:.1}", bytes(plan, ciphertexts) as f64 / 1000.0);
     for (index, segment) in plan.segments().iter().enumerate() {
         let (up, down) = (segment.ciphertexts_up(), segment.ciphertexts_down());
-        let inputs: Vec<String> = segment.terms().iter().map(|term| term.map().input().to_string()).collect();
+        let inputs: Vec<String> = segment.terms.iter().map(|term| term.map.input().to_string()).collect();
         table.row([
-            segment.name().to_owned(),
-            format!("{} -> {}", inputs.join(" + "), segment.shape()),
-            segment.layout().ups.first().map_or(String::new(), ToString::to_string),
+            segment.name.clone(),
+            format!("{} -> {}", inputs.join(" + "), segment.shape),
+            segment.layout.ups.first().map_or(String::new(), ToString::to_string),
             format!("{} bits", weight_bits(segment)),
             strategies(segment).join(", "),
             up.to_string(),
             down.to_string(),
             kilobytes(up),
             kilobytes(down),
-            segment.operations().total().to_string(),
+            segment.layout.operations.total().to_string(),
             plan.client_steps(Some(index)).join(", "),
         ]);
     }
@@ -228,8 +225,11 @@ fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
         operations.total().to_string(),
         String::new(),
     ]);
-    let mut text =
-        format!("{model}, key of {} bits, batch of {}\n\n{table}\n", plan.key().size.bits(), plan.batch());
+    let mut text = format!(
+        "{model}, key of {} bits, batch of {}\n\n{table}\n",
+        plan.key().size.bits(),
+        plan.description().batch
+    );
     text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomization\n";
     if let Some(LogitError { bound, observed, digits }) = error {
         text += &format!(

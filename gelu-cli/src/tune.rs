@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 use gelu_io::data::{DataDir, LabelledImages, Split};
 use gelu_models::Model;
-use gelu_models::plan::{PlanOptions, Segment};
+use gelu_models::plan::{Deployment, Quantization, Segment};
 use indicatif::ProgressBar;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
@@ -87,8 +87,8 @@ impl Images {
         Ok(Self { pixels, labels: images.labels().to_vec(), float })
     }
 
-    fn score(&self, model: &Model, options: &PlanOptions) -> anyhow::Result<Score> {
-        let program = model.compile(options)?;
+    fn score(&self, model: &Model, quantization: &Quantization) -> anyhow::Result<Score> {
+        let program = model.compile(quantization, &Deployment::default())?;
         let mut predictions = vec![];
         for part in self.pixels.axis_chunks_iter(Axis(0), 1000) {
             predictions.extend(program.run_clear(part)?.predictions());
@@ -107,16 +107,21 @@ impl Images {
 
 /// The weight bits of a segment.
 fn bits_of(segment: &Segment) -> u32 {
-    segment.terms().iter().map(|term| term.weights().bits()).max().unwrap_or(0)
+    segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
 }
 
 /// Takes bits from one layer after the other, the costliest first, as long as the network stays good.
-pub(crate) fn tune(args: &TuneArgs, model: &Model, options: &PlanOptions) -> anyhow::Result<Tuned> {
+pub(crate) fn tune(
+    args: &TuneArgs,
+    model: &Model,
+    quantization: &Quantization,
+    deployment: &Deployment,
+) -> anyhow::Result<Tuned> {
     let folder = DataDir::locate(args.data.clone());
     let train = Images::new(model, &folder.mnist(Split::Train)?, args.images)?;
-    let start = model.compile(options)?;
+    let start = model.compile(quantization, deployment)?;
     let before = start.plan().operations().total();
-    let from = train.score(model, options)?;
+    let from = train.score(model, quantization)?;
     ensure!(
         from.is_good(LEAST_SAME),
         "the network on integers is off with these bits already; start from more with --weight-bits or \
@@ -124,38 +129,38 @@ pub(crate) fn tune(args: &TuneArgs, model: &Model, options: &PlanOptions) -> any
     );
     let least_same = from.same.min(LEAST_SAME_KNOWN);
     let mut segments: Vec<_> = start.plan().segments().iter().collect();
-    segments.sort_by_key(|segment| std::cmp::Reverse(segment.operations().total()));
+    segments.sort_by_key(|segment| std::cmp::Reverse(segment.layout.operations.total()));
     let bar = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         ProgressBar::new_spinner()
     } else {
         ProgressBar::hidden()
     };
-    let mut options = options.clone();
+    let mut quantization = quantization.clone();
     for segment in segments {
         // A chain of layers has the bits of its first one.
-        let Some(layer) = segment.name().split('+').next() else { continue };
+        let Some(layer) = segment.name.split('+').next() else { continue };
         for bits in (LEAST_BITS..bits_of(segment)).rev() {
             bar.set_message(format!("{layer} with {bits} bits"));
             bar.tick();
-            let mut fewer = options.clone();
+            let mut fewer = quantization.clone();
             fewer.layer_bits.get_or_insert_default().insert(layer.to_owned(), bits);
             if !train.score(model, &fewer)?.is_good(least_same) {
                 break;
             }
-            options = fewer;
+            quantization = fewer;
         }
     }
     bar.finish_and_clear();
-    let program = model.compile(&options)?;
+    let program = model.compile(&quantization, deployment)?;
     let segments = program.plan().segments().iter();
     let layer_bits =
-        segments.filter_map(|segment| Some((segment.name().split('+').next()?.to_owned(), bits_of(segment))));
+        segments.filter_map(|segment| Some((segment.name.split('+').next()?.to_owned(), bits_of(segment))));
     let test = Images::new(model, &folder.mnist(Split::Test)?, args.images.min(10_000))?;
     Ok(Tuned {
         layer_bits: layer_bits.collect(),
         operations: [before, program.plan().operations().total()],
-        train: train.score(model, &options)?,
-        test: test.score(model, &options)?,
+        train: train.score(model, &quantization)?,
+        test: test.score(model, &quantization)?,
     })
 }
 

@@ -77,7 +77,7 @@ impl Activation {
     ];
 
     /// Returns whether the parameters make sense: all of them finite, and a clip's `min` not above its `max`.
-    pub fn is_valid(self) -> bool {
+    pub(crate) fn is_valid(self) -> bool {
         match self {
             Self::Clip { min, max } => min.is_finite() && max.is_finite() && min <= max,
             Self::LeakyRelu { slope } => slope.is_finite(),

@@ -61,9 +61,9 @@ impl ClientOp {
     ///
     /// # Errors
     /// [`Error::Count`] when there are more or fewer shapes than [`inputs`](Self::inputs), one of them has no elements
-    /// or a rank that does not fit, or an activation's parameters make no sense (see [`Activation::is_valid`]);
-    /// [`Error::Window`] when a window does not fit, or would lie in the padding altogether; [`Error::Shape`] when two
-    /// factors do not fit each other.
+    /// or a rank that does not fit, or an activation's parameters make no sense (one that is not finite, or a clip's `min`
+    /// above its `max`); [`Error::Window`] when a window does not fit, or would lie in the padding altogether;
+    /// [`Error::Shape`] when two factors do not fit each other.
     pub fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, Error> {
         inputs.iter().try_for_each(|shape| check_extents(shape))?;
         match (self, inputs) {

@@ -123,7 +123,7 @@ pub enum LinearConfig {
 const BLOCK_INDICES: usize = 64;
 
 impl LinearConfig {
-    /// Whether the layer has trained numbers. One without any can be computed by anybody.
+    /// Returns whether the layer has trained numbers. One without any can be computed by anybody.
     pub fn has_parameters(&self) -> bool {
         match self {
             Self::Conv2d(_) | Self::Dense(_) | Self::BatchNorm2d(_) => true,
@@ -189,7 +189,7 @@ impl LinearConfig {
         }
     }
 
-    /// The window positions of a layer that slides one over its input.
+    /// Returns the window positions of a layer that slides one over its input.
     pub fn windows(&self, input: &Shape) -> Result<Option<Windows>, Error> {
         let image = || input.as_image("dimensions of the layer's input (an image)");
         match self {

@@ -140,12 +140,7 @@ impl LinearLayer {
         &self.map
     }
 
-    /// Whether the layer only reads the same numbers under another shape.
-    pub fn is_reshape(&self) -> bool {
-        self.config == LinearConfig::Flatten
-    }
-
-    /// Whether the layer has trained numbers. One without any can be computed by anybody.
+    /// Returns whether the layer has trained numbers. One without any can be computed by anybody.
     pub fn has_parameters(&self) -> bool {
         self.config.has_parameters()
     }

@@ -1,18 +1,4 @@
-//! What one node of a network does: linear layers with their backward pass, the client's nonlinear steps, the loss and
-//! initial values.
-//!
-//! A batch is a matrix: one row per image, one column per element of its [`Shape`](gelu_tensor::Shape) (row-major,
-//! channel first, as in PyTorch). A [`LinearLayer`] is a [`LinearMap`](gelu_tensor::LinearMap) with its parameters; a
-//! [`ClientOp`] is none, so a nonlinear step can never be placed where only linear algebra on ciphertexts is possible.
-//!
-//! | to | take |
-//! |---|---|
-//! | describe a linear layer | [`LinearConfig`], [`Conv2dConfig`], [`DenseConfig`], [`BatchNorm2dConfig`] |
-//! | run it and train it in floats | [`LinearLayer`] |
-//! | compose layers and round them to integers | [`Affine`] |
-//! | compute what lies between linear layers | [`ClientOp`], [`Activation`] |
-//! | measure how wrong a network is | [`cross_entropy`] |
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod activation;

@@ -16,7 +16,7 @@ pub struct CrossEntropy {
     pub correct: usize,
 }
 
-/// Cross-entropy between the softmax of `logits` (`[images, classes]`) and the labels, one for each image.
+/// Returns the cross-entropy between the softmax of `logits` (`[images, classes]`) and the labels, one for each image.
 ///
 /// ```
 /// use ndarray::array;

@@ -73,12 +73,7 @@ impl ModelBuilder {
 
     /// Adds batch norm. When a plan is made, it becomes part of the linear layer before or after it.
     pub fn batch_norm2d(self, name: &str) -> Self {
-        self.batch_norm2d_with(name, BatchNorm2dConfig::default())
-    }
-
-    /// Adds batch norm with other settings.
-    pub fn batch_norm2d_with(self, name: &str, config: BatchNorm2dConfig) -> Self {
-        self.linear(name, LinearConfig::BatchNorm2d(config))
+        self.linear(name, LinearConfig::BatchNorm2d(BatchNorm2dConfig::default()))
     }
 
     /// Adds a fully connected layer: of so many outputs, or of a [`DenseConfig`].
@@ -126,16 +121,6 @@ impl ModelBuilder {
     /// Adds [`Activation::Square`].
     pub fn square(self) -> Self {
         self.activation(Activation::Square)
-    }
-
-    /// Adds [`Activation::SigmoidTaylor3`].
-    pub fn sigmoid_taylor3(self) -> Self {
-        self.activation(Activation::SigmoidTaylor3)
-    }
-
-    /// Adds [`Activation::SigmoidTaylor5`].
-    pub fn sigmoid_taylor5(self) -> Self {
-        self.activation(Activation::SigmoidTaylor5)
     }
 
     /// Adds any activation.

@@ -1,30 +1,4 @@
-//! Graphs and conversations: the model builder, training in the clear, plans and private sessions without I/O.
-//!
-//! | to | take |
-//! |---|---|
-//! | build a network | [`ModelBuilder`], or one of the [`zoo`] |
-//! | give it weights and ranges | [`Model::load`], [`Model::calibrate`] |
-//! | know what it costs on ciphertexts, and run it on the same integers in the clear | [`Model::compile`], [`plan`] |
-//! | run it privately, one side or both | [`infer::Client`], [`infer::Server`] |
-//! | train it in the clear, or privately | [`train`], [`train::private`] |
-//! | carry messages between the sides | [`peer::Peer`] |
-//!
-//! ```
-//! use gelu_layers::Conv2dConfig;
-//! use gelu_models::ModelBuilder;
-//!
-//! let model = ModelBuilder::new([1, 28, 28])
-//!     .conv2d("conv1", Conv2dConfig::new(6, [5, 5]))
-//!     .avg_pool2d("pool1", [2, 2])
-//!     .relu()
-//!     .flatten()
-//!     .dense("fc1", 10)
-//!     .softmax()
-//!     .build()?;
-//! assert_eq!(model.output_shape().dims(), [10]);
-//! # Ok::<(), gelu_models::GraphError>(())
-//! ```
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod adapt;

@@ -314,7 +314,7 @@ impl Model {
 pub(crate) const GRAPH: &str = "gelu.graph";
 const PREPROCESSING: &str = "gelu.preprocessing";
 const CLASSES: &str = "gelu.classes";
-const LAYER_BITS: &str = crate::plan::PlanOptions::LAYER_BITS_KEY;
+const LAYER_BITS: &str = crate::plan::Quantization::LAYER_BITS_KEY;
 const NUMBERS: &str = "a JSON object of numbers by the names of nodes";
 
 fn metadata<T: DeserializeOwned>(

@@ -16,7 +16,7 @@ use crate::{Graph, GraphError, ModelInfo, Node, Op, Ranges, ValueId};
 /// ```
 /// use gelu_layers::Initializer;
 /// use gelu_models::zoo;
-/// use gelu_models::plan::PlanOptions;
+/// use gelu_models::plan::{Deployment, Quantization};
 /// use ndarray::Array4;
 /// use rand::{SeedableRng, rngs::ChaCha8Rng};
 ///
@@ -27,7 +27,8 @@ use crate::{Graph, GraphError, ModelInfo, Node, Op, Ranges, ValueId};
 /// let floats = model.logits(images.view())?;
 ///
 /// // What a server would run on ciphertexts gives nearly the same, in fixed point.
-/// let program = model.compile(&PlanOptions { batch: 2, ..PlanOptions::default() })?;
+/// let deployment = Deployment { batch: 2, ..Deployment::default() };
+/// let program = model.compile(&Quantization::default(), &deployment)?;
 /// assert_eq!(program.plan().segments().len(), 5);
 /// let integers = program.run_clear(images.view())?;
 /// assert!((integers.logits[[0, 0]] - f64::from(floats[[0, 0]])).abs() < 0.05);

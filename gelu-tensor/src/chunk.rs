@@ -115,12 +115,7 @@ impl Encryption {
         self.done
     }
 
-    /// Returns the number of ciphertexts that there will be.
-    pub fn ciphertext_count(&self) -> usize {
-        self.count
-    }
-
-    /// Whether all have been made.
+    /// Returns whether all ciphertexts have been made.
     pub fn is_complete(&self) -> bool {
         self.done == self.count
     }
@@ -207,17 +202,17 @@ impl EncTensorBuilder {
         Ok(())
     }
 
-    /// Whether all ciphertexts have come.
+    /// Returns whether all ciphertexts have come.
     pub fn is_complete(&self) -> bool {
         self.arrivals.is_complete()
     }
 
-    /// Whether all images have been handed out.
+    /// Returns whether all images have been handed out.
     pub fn is_empty(&self) -> bool {
         self.taken == self.header.batch
     }
 
-    /// Whether the next part's ciphertexts have come and there is one.
+    /// Returns whether the next part's ciphertexts have come and there is one.
     pub fn has_part(&self) -> bool {
         let part = self.header.part(self.part.min(self.header.batch - self.taken));
         part.batch > 0 && self.ciphertexts.len() >= part.ciphertexts()
@@ -285,7 +280,7 @@ impl Decryption {
         self.arrivals.ciphertexts
     }
 
-    /// Whether all ciphertexts have come.
+    /// Returns whether all ciphertexts have come.
     pub fn is_complete(&self) -> bool {
         self.arrivals.is_complete()
     }

@@ -3,13 +3,12 @@
 mod apply;
 
 use rand::CryptoRng;
-use zeroize::Zeroizing;
 
 use crate::arith::Residues;
 use crate::chunk::{self, Decryption, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::Extent;
-use crate::paillier::{HidingRandomizers, KeyBits, PublicKey, SecretKey};
+use crate::paillier::{Hiding, HidingRandomizers, KeyBits, PublicKey, SecretKey};
 use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
@@ -136,23 +135,18 @@ impl EncTensor {
     }
 
     /// Returns the shape of one image.
-    pub fn shape(&self) -> &Shape {
+    pub(crate) fn shape(&self) -> &Shape {
         &self.header.shape
     }
 
     /// Returns the number of images.
-    pub fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.header.batch
     }
 
     /// Returns where the values lie, and what they are.
-    pub fn layout(&self) -> &SlotLayout {
+    pub(crate) fn layout(&self) -> &SlotLayout {
         &self.header.layout
-    }
-
-    /// Returns the number of ciphertexts.
-    pub fn ciphertext_count(&self) -> usize {
-        self.ciphertexts.len()
     }
 
     /// Decrypts and unpacks integers.
@@ -169,7 +163,8 @@ impl EncTensor {
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt).
-    pub fn decrypt_residues(&self, key: &SecretKey) -> Result<Zeroizing<Vec<u64>>, Error> {
+    #[cfg(test)]
+    pub(crate) fn decrypt_residues(&self, key: &SecretKey) -> Result<zeroize::Zeroizing<Vec<u64>>, Error> {
         self.decryption(key)?.finish_residues()
     }
 
@@ -283,21 +278,24 @@ impl EncTensor {
     /// statistical distance of 2^-64, how its own exponent came from those of the client's encryptions, even from the
     /// key's owner, who knows these and the group.
     pub fn rerandomize(self, rng: &mut dyn CryptoRng) -> Self {
-        let count = self.ciphertexts.len();
-        let fresh = self.key.hiding_exponents(rng, count, self.randomness_bits).powers();
+        let fresh = self.key.hiding_exponents(rng, self.hiding()).powers();
         self.multiply_with(fresh)
     }
 
-    /// Does the same with factors that were made before; `rng` is used for others if those are of another key, not as
+    /// Re-randomizes with factors that were made before; `rng` is used for others if those are of another key, not as
     /// many as there are ciphertexts, or too short to hide their exponents.
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
-        let needed = self.key.parameters().hiding_exponent(self.randomness_bits, count);
+        let needed = self.key.parameters().hiding_exponent(self.hiding());
         if self.key.check_same(&fresh.key).is_ok() && fresh.powers.len() == count && fresh.bits >= needed {
             self.multiply_with(fresh)
         } else {
             self.rerandomize(rng)
         }
+    }
+
+    fn hiding(&self) -> Hiding {
+        Hiding { ciphertexts: self.ciphertexts.len(), exponent_bits: self.randomness_bits }
     }
 
     fn multiply_with(self, fresh: HidingRandomizers) -> Self {

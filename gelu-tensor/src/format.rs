@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, LinearMap};
 
 /// The largest bound a tensor may have: sums of such values still fit an `i64`.
-pub const MAX_BOUND: u64 = 1 << 61;
+pub(crate) const MAX_BOUND: u64 = 1 << 61;
 
 /// How integers stand for reals: x is `round(x 2^scale_bits)`, and no integer is larger than `bound` in absolute
 /// value.
@@ -54,10 +54,10 @@ impl Format {
     /// Scales beyond this are no use: the reals would leave the range of an `f64`.
     const MAX_SCALE_BITS: i32 = 256;
 
-    /// Integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
+    /// Returns the format of integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when the bound is above [`MAX_BOUND`]; [`Error::ScaleRange`] when the scale is beyond 256 bits.
+    /// [`Error::Overflow`] when the bound is above 2^61; [`Error::ScaleRange`] when the scale is beyond 256 bits.
     pub fn new(bound: u64, scale_bits: i32) -> Result<Self, Error> {
         if scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
             return Err(Error::ScaleRange { limit: Self::MAX_SCALE_BITS, found: scale_bits });
@@ -68,22 +68,22 @@ impl Format {
         Ok(Self { scale_bits, bound })
     }
 
-    /// Fractional bits.
+    /// Returns the number of fractional bits.
     pub fn scale_bits(self) -> i32 {
         self.scale_bits
     }
 
-    /// The largest absolute value.
+    /// Returns the largest absolute value.
     pub fn bound(self) -> u64 {
         self.bound
     }
 
-    /// Bits of the narrowest slot that holds every such integer: one for the sign.
+    /// Returns the bits of the narrowest slot that holds every such integer: one for the sign.
     pub fn slot_bits(self) -> usize {
         bit_length(self.bound) + 1
     }
 
-    /// The real that an integer stands for.
+    /// Returns the real that an integer stands for.
     pub fn real(self, integer: i64) -> f64 {
         integer as f64 * f64::from(-self.scale_bits).exp2()
     }
@@ -105,7 +105,7 @@ impl Format {
         }
     }
 
-    /// The format of a sum of one integer of each format.
+    /// Returns the format of a sum of one integer of each format.
     ///
     /// # Errors
     /// [`Error::Scale`] when the scales differ, [`Error::Overflow`] when the sum is too large.
@@ -158,12 +158,12 @@ impl From<WeightRange> for RawWeightRange {
 
 impl WeightRange {
     /// The most bits a weight may have.
-    pub const MAX_BITS: u32 = 24;
+    pub(crate) const MAX_BITS: u32 = 24;
 
     /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights with so many fractional bits.
     ///
     /// # Errors
-    /// [`Error::Range`] when the bits are not 2 to [`MAX_BITS`](Self::MAX_BITS).
+    /// [`Error::Range`] when the bits are not 2 to 24.
     pub fn signed(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: true, scale_bits, row_sum: None }.check()
     }
@@ -171,8 +171,9 @@ impl WeightRange {
     /// Returns the range `[0, 2^bits)` of weights without a sign, with so many fractional bits.
     ///
     /// # Errors
-    /// [`Error::Range`] when the bits are not 1 to [`MAX_BITS`](Self::MAX_BITS).
-    pub fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
+    /// [`Error::Range`] when the bits are not 1 to 24.
+    #[cfg(test)]
+    pub(crate) fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: false, scale_bits, row_sum: None }.check()
     }
 
@@ -194,11 +195,6 @@ impl WeightRange {
     /// Returns the number of bits of a weight, with its sign if it has one.
     pub fn bits(self) -> u32 {
         self.bits
-    }
-
-    /// Returns whether weights may be negative.
-    pub fn is_signed(self) -> bool {
-        self.signed
     }
 
     /// Returns the number of fractional bits.

@@ -33,7 +33,7 @@ use crate::Error;
 use crate::arith::Comb;
 use crate::arith::limbs::{from_biguint, to_biguint};
 pub use crate::arith::{Exponent, Residues};
-use crate::paillier::{PublicKey, Randomizer, SecretKey};
+use crate::paillier::{Hiding, PublicKey, Randomizer, SecretKey};
 
 /// Returns the residues of [encoded](encode) ciphertexts, each of which was checked to be one.
 ///
@@ -129,8 +129,8 @@ pub fn exponent(key: &PublicKey, number: &BigUint) -> Result<Exponent, Error> {
 pub fn hide(key: &PublicKey, ciphertexts: Residues, rng: &mut dyn CryptoRng) -> Result<Residues, Error> {
     key.ring().check(&ciphertexts)?;
     // Longer than any group of powers of h: those exponents are uniform in it.
-    let longest = 4 * key.size().bits();
-    let fresh = key.hiding_exponents(rng, ciphertexts.len(), longest).powers();
+    let hiding = Hiding { ciphertexts: ciphertexts.len(), exponent_bits: 4 * key.size().bits() };
+    let fresh = key.hiding_exponents(rng, hiding).powers();
     Ok(key.multiply(&ciphertexts, &fresh.powers))
 }
 

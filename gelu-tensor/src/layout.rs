@@ -127,7 +127,7 @@ impl Packing {
 
 impl SlotLayout {
     /// The widest slots.
-    pub const MAX_SLOT_BITS: usize = 128;
+    pub(crate) const MAX_SLOT_BITS: usize = 128;
 
     /// Returns slots that are the images of a batch, in groups of equal size as far as they go.
     ///
@@ -172,7 +172,7 @@ impl SlotLayout {
     ///
     /// # Errors
     /// [`Error::Overflow`] when they do not hold them.
-    pub fn holding(&self, contents: Contents) -> Result<Self, Error> {
+    pub(crate) fn holding(&self, contents: Contents) -> Result<Self, Error> {
         let (needed_bits, available_bits) = (contents.slot_bits(), self.slot_bits);
         if needed_bits > available_bits {
             return Err(Error::Overflow { needed_bits, available_bits });

@@ -89,16 +89,14 @@ pub struct Product {
 }
 
 impl Product {
-    /// Returns the cheapest way on vectors of so many lanes, by an exact count of operations, for weights of a range or
-    /// (with contents of residues) of a ring.
+    /// Returns the cheapest way for a workload, by an exact count of operations.
     ///
     /// # Errors
     /// [`Error::Layout`] when the layout is not one of the map's input.
     pub fn cheapest(
         map: &LinearMap,
         layout: &SlotLayout,
-        batch: usize,
-        (weights, lanes): (ProductWeights, usize),
+        Workload { weights, batch, lanes }: Workload,
     ) -> Result<Self, Error> {
         let weights = weights.range();
         let groups = layout.groups(batch);
@@ -135,7 +133,7 @@ impl Product {
     }
 
     /// Returns the strategy of each block.
-    pub fn strategies(&self) -> &[Strategy] {
+    pub(crate) fn strategies(&self) -> &[Strategy] {
         &self.strategies
     }
 
@@ -166,6 +164,17 @@ impl fmt::Display for Product {
             [first, others @ ..] => write!(f, "{first} and {} more", others.len()),
         }
     }
+}
+
+/// What a product is chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// What is public of the weights: the range of integers, or (for contents of residues) the ring.
+    pub weights: ProductWeights,
+    /// Images that are multiplied together.
+    pub batch: usize,
+    /// Residues that the machine works on at a time: [`Backend::lanes`](crate::Backend::lanes).
+    pub lanes: usize,
 }
 
 /// What is public of a map's weights, as far as a product's cost depends on it.

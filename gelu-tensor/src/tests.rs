@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use self::maps::random_map;
-use crate::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{Hiding, KeyBits, PublicKey, Randomizer, SecretKey};
 use crate::*;
 
 static KEY: LazyLock<SecretKey> = LazyLock::new(|| {
@@ -88,8 +88,8 @@ fn apply(
     weights: &IntWeights,
     lanes: usize,
 ) -> Result<EncTensor, Error> {
-    let how = (ProductWeights::Integers(weights.range()), lanes);
-    let product = Product::cheapest(map, tensor.layout(), tensor.batch(), how)?;
+    let how = Workload { weights: ProductWeights::Integers(weights.range()), batch: tensor.batch(), lanes };
+    let product = Product::cheapest(map, tensor.layout(), how)?;
     tensor.apply(map, &MapWeights::Integers(weights), &product)
 }
 
@@ -104,10 +104,10 @@ fn finish(rng: &mut ChaCha20Rng, clear: &FixedTensor, encrypted: EncTensor) {
     let (clear, encrypted) = (clear.add(&bias).unwrap(), encrypted.add_plain(&bias).unwrap());
     let most = encrypted.layout().most_stacked(public().size());
     let stacked = rng.random_range(1..=most);
-    let (count, layout) = (encrypted.ciphertext_count(), encrypted.layout().clone());
+    let (count, layout) = (encrypted.header().ciphertexts(), encrypted.layout().clone());
     let repacked = encrypted.repack(stacked).unwrap();
     assert_eq!(repacked.layout(), &layout.with_stacked(stacked, public().size()).unwrap());
-    assert_eq!(repacked.ciphertext_count(), count.div_ceil(stacked));
+    assert_eq!(repacked.header().ciphertexts(), count.div_ceil(stacked));
     let before = repacked.encode_ciphertexts();
     let fresh = repacked.rerandomize(rng);
     let width = public().ciphertext_bytes();
@@ -175,7 +175,7 @@ impl Trial {
         for layout in layouts(&map, batch, slot_bits) {
             let randomizer: &dyn Randomizer = if rng.random_bool(0.5) { public() } else { &*KEY };
             let encrypted = input.encrypt(&layout, randomizer, rng).unwrap();
-            assert_eq!(encrypted.ciphertext_count(), layout.ciphertexts(batch, map.input()));
+            assert_eq!(encrypted.header().ciphertexts(), layout.ciphertexts(batch, map.input()));
             finish(rng, &clear, apply(&encrypted, &map, &weights, self.lanes).unwrap());
         }
     }
@@ -343,7 +343,7 @@ proptest! {
         let slot_bits = if of_residues { flood.slot_bits() } else { 100 };
         for layout in layouts(&map, batch, slot_bits) {
             let tensor = input.encrypt(&layout, &*COUNTED, rng).unwrap();
-            let product = Product::cheapest(&map, tensor.layout(), batch, (kind, trial.lanes)).unwrap();
+            let product = Product::cheapest(&map, tensor.layout(), Workload { weights: kind, batch, lanes: trial.lanes }).unwrap();
             let ring = tensor.key().ring();
             let before = ring.operations();
             tensor.apply(&map, &weights, &product).unwrap();
@@ -358,19 +358,23 @@ proptest! {
 #[test]
 fn products_name_their_strategies() {
     let shape = Shape::from([2, 3, 3]);
-    let how = (ProductWeights::Integers(WeightRange::signed(8, 0).unwrap()), 1);
+    let how = Workload {
+        weights: ProductWeights::Integers(WeightRange::signed(8, 0).unwrap()),
+        batch: 1,
+        lanes: 1,
+    };
     let layout = images(1, 40);
     let dense = LinearMap::dense(&shape, 40).unwrap();
-    let product = Product::cheapest(&dense, &layout, 1, how).unwrap();
+    let product = Product::cheapest(&dense, &layout, how).unwrap();
     assert_eq!(product.to_string(), product.strategies()[0].to_string());
     let per_channel = LinearMap::per_channel(&shape).unwrap();
-    let product = Product::cheapest(&per_channel, &layout, 1, how).unwrap();
+    let product = Product::cheapest(&per_channel, &layout, how).unwrap();
     assert_eq!((product.strategies().len(), product.to_string()), (2, product.strategies()[0].to_string()));
     // A column of four and one of a single input.
     let entry = |output, input| MapEntry { output, input, weight: 0 };
     let entries = vec![entry(0, 0), entry(0, 1), entry(0, 2), entry(0, 3), entry(1, 4)];
     let uneven = LinearMap::from_entries([Shape::from([5]), Shape::from([2])], 1, entries).unwrap();
-    let product = Product::cheapest(&uneven, &layout, 1, how).unwrap();
+    let product = Product::cheapest(&uneven, &layout, how).unwrap();
     assert_eq!(product.to_string(), format!("{} and 1 more", product.strategies()[0]));
 }
 
@@ -413,13 +417,16 @@ fn overflow_is_refused_before_any_work() {
     let wide = SlotLayout::images(Packing { key: KeyBits::Bits2048, ..packing(64, 16) }, anything()).unwrap();
     assert!(matches!(input.encrypt(&wide, &*KEY, &mut rng), Err(Error::Overflow { .. })));
     assert!(matches!(Encryption::new(input.clone(), &wide, public()), Err(Error::Overflow { .. })));
-    let huge = FixedTensor::new(Shape::from([1]), Format::new(MAX_BOUND, 0).unwrap(), vec![1]).unwrap();
+    let huge = FixedTensor::new(Shape::from([1]), Format::new(crate::format::MAX_BOUND, 0).unwrap(), vec![1])
+        .unwrap();
     let doubling = IntWeights::new(WeightRange::signed(3, 0).unwrap(), vec![2]).unwrap();
     assert!(matches!(huge.apply(&dense(1, 1), &doubling), Err(Error::Overflow { .. })));
     let narrow = huge.encrypt(&images(1, 63), &*KEY, &mut rng).unwrap();
     assert!(matches!(narrow.add(&narrow), Err(Error::Overflow { .. })));
     assert!(matches!(narrow.add_plain(&huge), Err(Error::Overflow { .. })));
-    let halves = FixedTensor::new(Shape::from([1]), Format::new(MAX_BOUND / 2, 0).unwrap(), vec![1]).unwrap();
+    let halves =
+        FixedTensor::new(Shape::from([1]), Format::new(crate::format::MAX_BOUND / 2, 0).unwrap(), vec![1])
+            .unwrap();
     let narrow = halves.encrypt(&images(1, 62), &*KEY, &mut rng).unwrap();
     let full = Error::Overflow { needed_bits: 63, available_bits: 62 };
     assert_eq!(narrow.add(&narrow).unwrap_err(), full);
@@ -474,8 +481,8 @@ fn operands_that_do_not_fit_are_refused() {
     let other_size = apply(&encrypted, &dense(31, 2)).unwrap_err();
     assert!(matches!(other_size, Error::Count { expected: 31, found: 32, .. }), "{other_size}");
     let fitting = dense(32, 2);
-    let how = (ProductWeights::Integers(range), 1);
-    let product = Product::cheapest(&fitting, encrypted.layout(), 1, how).unwrap();
+    let how = Workload { weights: ProductWeights::Integers(range), batch: 1, lanes: 1 };
+    let product = Product::cheapest(&fitting, encrypted.layout(), how).unwrap();
     for other in [dense(32, 1), dense(32, 3)] {
         let few_or_many = weights_of(&other);
         let refused = encrypted.apply(&fitting, &MapWeights::Integers(&few_or_many), &product).unwrap_err();
@@ -483,7 +490,7 @@ fn operands_that_do_not_fit_are_refused() {
         assert!(matches!(input.apply(&fitting, &few_or_many), Err(Error::Count { expected: 64, .. })));
     }
     let channels = Arc::new(LinearMap::per_channel(input.shape()).unwrap());
-    let product = Product::cheapest(&channels, encrypted.layout(), 1, how).unwrap();
+    let product = Product::cheapest(&channels, encrypted.layout(), how).unwrap();
     let refused =
         encrypted.apply(&fitting, &MapWeights::Integers(&weights_of(&fitting)), &product).unwrap_err();
     assert!(matches!(refused, Error::Count { expected: 1, found: 2, .. }), "{refused}");
@@ -531,8 +538,8 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
         let refused = apply(&of_patches, &other).unwrap_err();
         assert!(matches!(refused, Error::Layout { operation: "a linear layer", .. }), "{refused}");
         // Nor does it help to plan it for another layout.
-        let how = (ProductWeights::Integers(range), 1);
-        let product = Product::cheapest(&other, &images(1, 30), 1, how).unwrap();
+        let how = Workload { weights: ProductWeights::Integers(range), batch: 1, lanes: 1 };
+        let product = Product::cheapest(&other, &images(1, 30), how).unwrap();
         let refused =
             of_patches.apply(&other, &MapWeights::Integers(&weights(&other)), &product).unwrap_err();
         assert!(matches!(refused, Error::Layout { operation: "a linear layer", .. }), "{refused}");
@@ -564,7 +571,7 @@ fn factors_for_rerandomisation_are_checked() {
     let public = KEY.public_key();
     let known = public.parameters().encryption_exponent();
     let fresh = |key: &PublicKey, count: usize, rng: &mut ChaCha20Rng| {
-        key.hiding_exponents(rng, count, known).powers()
+        key.hiding_exponents(rng, Hiding { ciphertexts: count, exponent_bits: known }).powers()
     };
     let fitting = fresh(public, 3, rng);
     let expected = {
@@ -593,8 +600,8 @@ fn factors_that_are_too_short_are_not_used() {
         let flood = Flood { ring, quotient: 1000, bits: 10 };
         let weights = MapWeights::Residues { values: &[1], flood };
         let tensor = fresh(rng);
-        let how = (ProductWeights::Residues(flood), 1);
-        let product = Product::cheapest(&map, tensor.layout(), 1, how).unwrap();
+        let how = Workload { weights: ProductWeights::Residues(flood), batch: 1, lanes: 1 };
+        let product = Product::cheapest(&map, tensor.layout(), how).unwrap();
         tensor.apply(&map, &weights, &product).unwrap()
     };
     let stacked = images(1, 90).with_stacked(3, public().size()).unwrap();
@@ -610,10 +617,12 @@ fn factors_that_are_too_short_are_not_used() {
         (product(RingBits::ALL[2], &mut rng), true),
         (product(RingBits::ALL[3], &mut rng), false),
     ] {
-        let count = tensor.ciphertext_count();
+        let count = tensor.header().ciphertexts();
         assert!(count > 32);
         let hidden = public().parameters().encryption_exponent();
-        let factors = public().hiding_exponents(&mut rng, count, hidden).powers();
+        let factors = public()
+            .hiding_exponents(&mut rng, Hiding { ciphertexts: count, exponent_bits: hidden })
+            .powers();
         let mut with_these = public().decode(&tensor.encode_ciphertexts()).unwrap();
         public().ring().mul_assign(&mut with_these, &factors.powers);
         let seeded = || ChaCha20Rng::seed_from_u64(12);
@@ -636,9 +645,11 @@ fn exponents_grow_by_all_taps_of_patches() {
     // Weights add 4 bits, 36 taps 6 and stacking 55, together one more than short factors hide; 16 taps would add 5.
     let encrypted = input.encrypt(&patches(&map, 1, 54), &*KEY, rng).unwrap();
     let tensor = apply(&encrypted, &map, &weights, 1).unwrap().repack(2).unwrap();
-    assert!(tensor.ciphertext_count() > 32);
+    assert!(tensor.header().ciphertexts() > 32);
     let hidden = public().parameters().encryption_exponent();
-    let factors = public().hiding_exponents(rng, tensor.ciphertext_count(), hidden).powers();
+    let factors = public()
+        .hiding_exponents(rng, Hiding { ciphertexts: tensor.header().ciphertexts(), exponent_bits: hidden })
+        .powers();
     let seeded = || ChaCha20Rng::seed_from_u64(14);
     let found = tensor.clone().rerandomize_with(factors, &mut seeded()).encode_ciphertexts();
     assert_eq!(found, tensor.rerandomize(&mut seeded()).encode_ciphertexts());
@@ -735,10 +746,10 @@ fn values_beyond_64_bits_are_refused() {
 
 #[test]
 fn formats_are_checked() {
-    assert!(Format::new(MAX_BOUND + 1, 0).is_err());
+    assert!(Format::new(crate::format::MAX_BOUND + 1, 0).is_err());
     assert!(Format::new(1, 1000).is_err());
     // Numbers of a peer's plan: neither the scale nor the bound may overflow on the way to being refused.
-    let largest = Format::new(MAX_BOUND, 256).unwrap();
+    let largest = Format::new(crate::format::MAX_BOUND, 256).unwrap();
     for (scale_bits, terms) in [(i32::MAX, 1), (i32::MIN, 1), (0, usize::MAX)] {
         let weights = WeightRange::signed(24, scale_bits).unwrap();
         assert!(matches!(largest.weighted_sum(weights, terms), Err(Error::Overflow { .. })));

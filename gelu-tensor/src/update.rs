@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::arith::limbs::set_bits;
 use crate::arith::{Comb, Exponent};
 use crate::chunk;
-use crate::paillier::{KeyBits, PublicKey, Randomizer, SecretKey};
+use crate::paillier::{Hiding, KeyBits, PublicKey, Randomizer, SecretKey};
 use crate::{Contents, EncChunk, EncTensorHeader, Error, Flood, Packing, RingBits, Shape, SlotLayout};
 
 /// How masked steps lie under the server's key: slots that hold the product of the server's secret rate and a client's
@@ -27,7 +27,7 @@ impl UpdateLayout {
     /// A step's absolute value is below this.
     pub const STEP_BOUND: i64 = 1 << 23;
     /// The most bits that a rate may have.
-    pub const RATE_BITS: u32 = 8;
+    pub(crate) const RATE_BITS: u32 = 8;
     /// The most bits of the random multiples, each of which is drawn at once.
     const MOST_FLOOD_BITS: u32 = 64;
     /// Bits of a step, offset so that it is not negative.
@@ -104,7 +104,7 @@ impl EncRate {
     /// Encrypts a rate, which the server sends.
     ///
     /// # Errors
-    /// [`Error::Value`] when it has more than [`UpdateLayout::RATE_BITS`] bits.
+    /// [`Error::Value`] when it has more than 8 bits.
     pub fn encrypt(rate: u64, key: &SecretKey, rng: &mut dyn CryptoRng) -> Result<EncChunk, Error> {
         if rate >> UpdateLayout::RATE_BITS != 0 {
             return Err(Error::Value { index: 0, bound: (1 << UpdateLayout::RATE_BITS) - 1 });
@@ -177,7 +177,8 @@ impl EncRate {
         }
         // The rate's own randomness is raised to the steps: what hides it must be longer than both together.
         let grown = self.key.parameters().encryption_exponent() + self.width * slot_bits;
-        let hidden = self.key.hiding_exponents(rng, count, grown).powers();
+        let hidden =
+            self.key.hiding_exponents(rng, Hiding { ciphertexts: count, exponent_bits: grown }).powers();
         let powers = self.key.in_parallel(count, |range| self.comb.power(self.key.ring(), &exponents[range]));
         let ciphertexts = self.key.add_plaintexts(&self.key.multiply(&powers, &hidden.powers), &plaintexts);
         Ok((chunk::split(&self.key, &ciphertexts), masks))

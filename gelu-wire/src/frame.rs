@@ -12,11 +12,11 @@ const PREFIX: usize = 18;
 
 /// The most bytes that are taken from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bytes of a header. Default: 1 MiB.
-    pub header: usize,
+    pub(crate) header: usize,
     /// Bytes of a payload. Default: those of a chunk of ciphertexts, [`CHUNK_BYTES`].
-    pub payload: usize,
+    pub(crate) payload: usize,
 }
 
 impl Default for Limits {

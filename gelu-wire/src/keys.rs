@@ -23,7 +23,7 @@ impl KeyHeader {
     }
 }
 
-/// A public key as the bytes of a key file.
+/// Returns a public key as the bytes of a key file.
 ///
 /// # Errors
 /// Never in practice; see [`WireError::Header`].
@@ -31,7 +31,7 @@ pub fn encode_public_key(key: &PublicKey) -> Result<Vec<u8>, WireError> {
     build(Kind::PublicKey, &KeyHeader::of(key), &public_key_payload(key))
 }
 
-/// The public key of a key file's bytes.
+/// Returns the public key of a key file's bytes.
 ///
 /// # Errors
 /// [`WireError`] that says what was expected and found.
@@ -41,7 +41,7 @@ pub fn decode_public_key(bytes: &[u8]) -> Result<PublicKey, WireError> {
     public_key_of(header.parameters(), frame.payload)
 }
 
-/// A secret key as the bytes of a key file: p, q, the subgroup primes of a subgroup key, and h.
+/// Returns a secret key as the bytes of a key file: p, q, the subgroup primes of a subgroup key, and h.
 ///
 /// # Errors
 /// Never in practice; see [`WireError::Header`].
@@ -53,7 +53,7 @@ pub fn encode_secret_key(key: &SecretKey) -> Result<Zeroizing<Vec<u8>>, WireErro
     build(Kind::SecretKey, &KeyHeader::of(key.public_key()), &payload).map(Zeroizing::new)
 }
 
-/// The secret key of a key file's bytes. Every part is checked: primes are tested again.
+/// Returns the secret key of a key file's bytes. Every part is checked: primes are tested again.
 ///
 /// # Errors
 /// [`WireError`] that says what was expected and found.

@@ -13,7 +13,8 @@
 //! 18 + H  P      payload: keys, or ciphertexts of fixed width, little-endian
 //! ```
 //!
-//! The lengths must be those of the bytes exactly, and within the [`Limits`]. A ciphertext is one number below n^2 in
+//! The lengths must be those of the bytes exactly, and within limits: 1 MiB for a header, a chunk
+//! of ciphertexts ([`CHUNK_BYTES`](gelu_tensor::CHUNK_BYTES)) for a payload. A ciphertext is one number below n^2 in
 //! as many bytes as n^2 has, so that there is one encoding of it. Ciphertexts are decoded only with the key at hand
 //! under which they must be, and checked against it.
 
@@ -33,10 +34,9 @@ use gelu_tensor::paillier::PublicKey;
 
 use self::frame::Frame;
 pub use error::WireError;
-pub use frame::{Kind, Limits};
+pub use frame::Kind;
 pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
 pub use message::{decode_message, encode_message};
-pub use training::{TrainingKeys, decode_training, encode_training};
 
 /// A peer whose messages have an encoding.
 pub trait WirePeer: Peer {

@@ -76,7 +76,15 @@ pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// [`WireError`] that says what was expected and found.
-pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>, limits: Limits) -> Result<Message, WireError> {
+pub fn decode_message(bytes: &[u8], key: Option<&PublicKey>) -> Result<Message, WireError> {
+    decode_within(bytes, key, Limits::default())
+}
+
+pub(crate) fn decode_within(
+    bytes: &[u8],
+    key: Option<&PublicKey>,
+    limits: Limits,
+) -> Result<Message, WireError> {
     let frame = Frame::parse(bytes, limits)?;
     match frame.kind {
         Kind::Hello => {
@@ -116,7 +124,7 @@ impl WirePeer for Client {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
-        decode_message(bytes, Some(self.key().public_key()), Limits::default())
+        decode_message(bytes, Some(self.key().public_key()))
     }
 }
 
@@ -126,6 +134,6 @@ impl WirePeer for Server {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
-        decode_message(bytes, self.key(), Limits::default())
+        decode_message(bytes, self.key())
     }
 }

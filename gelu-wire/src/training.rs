@@ -46,11 +46,11 @@ struct EndedHeader {
 
 /// The keys that ciphertexts of training can be under, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TrainingKeys<'a> {
+pub(crate) struct TrainingKeys<'a> {
     /// The client's: of inputs, sums, errors and products.
-    pub client: Option<&'a PublicKey>,
+    pub(crate) client: Option<&'a PublicKey>,
     /// The server's: of updates.
-    pub server: Option<&'a PublicKey>,
+    pub(crate) server: Option<&'a PublicKey>,
 }
 
 impl<'a> TrainingKeys<'a> {
@@ -66,7 +66,7 @@ impl<'a> TrainingKeys<'a> {
 ///
 /// # Errors
 /// [`WireError::Header`] when the header is longer than 4 GiB.
-pub fn encode_training(message: &Message) -> Result<Vec<u8>, WireError> {
+pub(crate) fn encode_training(message: &Message) -> Result<Vec<u8>, WireError> {
     match message {
         Message::Join { version, client, key } => {
             let KeyParameters { size, key_type } = key.parameters();
@@ -101,8 +101,8 @@ pub fn encode_training(message: &Message) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// [`WireError`] that says what was expected and found.
-pub fn decode_training(bytes: &[u8], keys: TrainingKeys<'_>, limits: Limits) -> Result<Message, WireError> {
-    let frame = Frame::parse(bytes, limits)?;
+pub(crate) fn decode_training(bytes: &[u8], keys: TrainingKeys<'_>) -> Result<Message, WireError> {
+    let frame = Frame::parse(bytes, Limits::default())?;
     match frame.kind {
         Kind::Join => {
             let JoinHeader { version, client, key_bits, key_type } = frame.header()?;
@@ -152,7 +152,7 @@ impl WirePeer for Client {
 
     fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
         let keys = TrainingKeys { client: Some(self.key().public_key()), server: self.server_key() };
-        decode_training(bytes, keys, Limits::default())
+        decode_training(bytes, keys)
     }
 }
 
@@ -163,6 +163,6 @@ impl WirePeer for Server {
 
     fn decode(&self, bytes: &[u8]) -> Result<Message, WireError> {
         let keys = TrainingKeys { client: self.client_key(), server: Some(self.key().public_key()) };
-        decode_training(bytes, keys, Limits::default())
+        decode_training(bytes, keys)
     }
 }

@@ -45,9 +45,15 @@ pub(crate) fn shipped(name: &str) -> Model {
     model
 }
 
-/// The options that `gelu infer` uses, but for tuned bits.
-pub(crate) fn options() -> PlanOptions {
-    PlanOptions { lanes: backend().lanes(), layer_bits: Some(BTreeMap::new()), ..PlanOptions::default() }
+/// How `gelu infer` rounds, but for tuned bits.
+pub(crate) fn quantization() -> Quantization {
+    Quantization { layer_bits: Some(BTreeMap::new()), ..Quantization::default() }
+}
+
+/// What sessions of a key's owner run on in tests, where both sides have the key's backend.
+pub(crate) fn deployment(key: &SecretKey, batch: usize) -> Deployment {
+    let key = key.public_key();
+    Deployment { key: key.parameters(), batch, lanes: key.backend().lanes() }
 }
 
 /// Drawn digits, `[count, 784]` of 0 to 1.
@@ -65,12 +71,12 @@ pub(crate) fn pixels(images: &Images) -> Array2<f32> {
 /// Runs `images` in sessions of `batch` and compares all that comes out with the clear run of the same plan.
 pub(crate) fn encrypted(
     model: Model,
-    options: &PlanOptions,
+    quantization: &Quantization,
     key: &Arc<SecretKey>,
     (batch, images): (usize, ArrayView2<'_, f32>),
 ) -> LocalReport {
-    let server = Arc::new(ServerModel::new(model, options.clone()));
-    let program = server.program(key.public_key().parameters(), batch.min(images.nrows())).unwrap();
+    let server = Arc::new(ServerModel::new(model, quantization.clone()));
+    let program = server.program(&deployment(key, batch.min(images.nrows()))).unwrap();
     let clear = program.run_clear(images).unwrap();
     let report =
         LocalInference::shared(server, Arc::clone(key), batch).run(images, &mut rand::rng(), |_| ()).unwrap();

@@ -31,7 +31,7 @@ fn rich() -> Arc<ServerModel> {
     randomize(&mut model, 5);
     let images = random_images(&model, 8, 5);
     calibrate(&mut model, &images);
-    Arc::new(ServerModel::new(model, options()))
+    Arc::new(ServerModel::new(model, quantization()))
 }
 
 /// A server's consent as bytes.
@@ -56,7 +56,7 @@ fn client_with(accept: &[u8], edit: impl FnOnce(&mut Value)) -> Result<Client, R
     let mut bytes = accept[..18].to_vec();
     bytes[6..10].copy_from_slice(&(header.len() as u32).to_le_bytes());
     bytes.extend(header);
-    let message = decode_message(&bytes, None, Limits::default()).map_err(Refusal::Undecodable)?;
+    let message = decode_message(&bytes, None).map_err(Refusal::Undecodable)?;
     let mut client = client(1);
     client.next_message(&mut rng()).unwrap();
     let event = client.handle(message, &mut rng());
@@ -260,7 +260,7 @@ fn no_number_of_a_description_can_make_the_client_panic() {
             };
             let plan = client.plan().unwrap().clone();
             for segment in plan.segments() {
-                assert!(segment.ciphertexts_up() <= segment.terms().len() << 22, "{path}: {extreme}");
+                assert!(segment.ciphertexts_up() <= segment.terms.len() << 22, "{path}: {extreme}");
                 assert!(segment.ciphertexts_down() <= 1 << 22, "{path}: {extreme}");
             }
             client.start(Array2::zeros((1, plan.graph().input().elements())).view()).unwrap();

@@ -3,7 +3,7 @@
 use gelu_tensor::Decryption;
 use rand::CryptoRng;
 
-use gelu_models::peer::{Expected, Part, Peer};
+use gelu_models::peer::{Conversation, Expected, Part, Peer};
 use gelu_models::train::private::{Client, Event, Message, PrivateError, Server};
 
 /// The first update of a turn, seen from both sides.
@@ -30,7 +30,7 @@ pub(crate) fn observe(
     loop {
         while let Some(message) = client.next_message(rng)? {
             if let (Some(Part::Update), Message::Tensor { index, ciphertexts, .. }) =
-                (message.part(), &message)
+                (message.place().map(|place| place.part), &message)
             {
                 let key = server.key().public_key();
                 let mut received = match update.take() {

@@ -173,8 +173,8 @@ fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
         .build()
         .unwrap();
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
-    let parameters = keys.each_ref().map(|key| key.public_key().parameters());
-    let description = Description::new(&model, 2, FixedPoint::default(), parameters);
+    let [client, server] = keys.each_ref().map(|key| key.public_key().parameters());
+    let description = Description::new(&model, 2, FixedPoint::default(), client, server.size);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
     let weights = plan.quantize(&model.weights()).unwrap();
     let sides = |iterations: u32| {
@@ -200,7 +200,7 @@ fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
     // The steps follow from the data, and what the server sees of them from the masks.
     assert_eq!(first.steps, second.steps);
     assert!(first.steps.iter().any(|&step| step != 0));
-    let ring = plan.numbers().ring;
+    let ring = plan.description().numbers.ring;
     for seen in [&first, &second] {
         assert_eq!((seen.steps.len(), seen.received.len()), (plan.parameters(), plan.parameters()));
         assert!(seen.received.iter().all(|&value| value == ring.wrap(value)));

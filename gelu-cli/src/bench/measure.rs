@@ -5,15 +5,15 @@ use std::time::Instant;
 use anyhow::Context;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
-use gelu_models::plan::{Plan, PlanOptions};
+use gelu_models::plan::{Deployment, Plan};
 use gelu_net::LocalInference;
 use gelu_tensor::hazmat::{self, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
     Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
-    Product, ProductWeights, Shape, SlotLayout, WeightRange,
+    Product, ProductWeights, Shape, SlotLayout, WeightRange, Workload,
 };
-use gelu_wire::{Limits, decode_message, encode_message};
+use gelu_wire::{decode_message, encode_message};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::ThreadPool;
@@ -109,13 +109,9 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     warn_of_short_key(parameters.size);
     let (batch, runs) = (args.batch as usize, args.runs as usize);
     let Loaded { model, name, .. } = args.model.load_or_initialize()?;
-    let options = args.numbers.options(&model)?;
-    let program = model.compile(&PlanOptions {
-        key: parameters.size,
-        key_type: parameters.key_type,
-        batch,
-        ..options.clone()
-    })?;
+    let quantization = args.numbers.quantization(&model);
+    let deployment = Deployment { key: parameters, batch, lanes: crate::model_args::backend()?.lanes() };
+    let program = model.compile(&quantization, &deployment)?;
     let threads = match args.threads {
         Some(threads) => threads as usize,
         None => rayon::current_num_threads(),
@@ -129,7 +125,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     let before = Limit::measure(backend);
     bar.inc(1);
 
-    let (key, model) = (Arc::new(key), Arc::new(ServerModel::new(model, options)));
+    let (key, model) = (Arc::new(key), Arc::new(ServerModel::new(model, quantization)));
     bar.set_message("layers");
     let (mut layers, [client_one, client_all]) = layers((&model, &key), program.plan(), &pools, runs, &bar)?;
     bar.set_message("operations");
@@ -217,7 +213,7 @@ impl Sides {
         let mut down = vec![];
         for bytes in up.drain(..) {
             step.bytes_up += bytes.len();
-            self.server.handle(decode_message(&bytes, self.server.key(), Limits::default())?, rng)?;
+            self.server.handle(decode_message(&bytes, self.server.key())?, rng)?;
         }
         while let Some(message) = self.server.next_message(rng)? {
             down.push(encode_message(&message)?);
@@ -231,7 +227,7 @@ impl Sides {
     /// The client's next messages; none after the last step of a batch.
     fn answer(&mut self, down: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
         for bytes in down {
-            let message = decode_message(bytes, Some(self.client.key().public_key()), Limits::default())?;
+            let message = decode_message(bytes, Some(self.client.key().public_key()))?;
             self.client.handle(message, &mut rand::rng())?;
         }
         let mut up = vec![];
@@ -268,8 +264,8 @@ fn layers(
     runs: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Vec<LayerFigures>, [f64; 2])> {
-    let images = images([plan.batch(), plan.graph().input().elements()]);
-    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.batch()));
+    let images = images([plan.description().batch, plan.graph().input().elements()]);
+    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.description().batch));
     let mut sides = [open(&pools.0[0])?, open(&pools.0[1])?];
     let mut times = [0, 1].map(|_| vec![vec![]; plan.segments().len()]);
     let mut clients = [vec![], vec![]];
@@ -289,9 +285,9 @@ fn layers(
     let [one, all] = times;
     let figures = plan.segments().iter().zip(last).zip(one.into_iter().zip(all));
     let figures = figures.map(|((segment, step), (one, all))| LayerFigures {
-        name: segment.name().to_owned(),
+        name: segment.name.clone(),
         product_by: segment
-            .layout()
+            .layout
             .parts
             .first()
             .and_then(|part| part.products.first())
@@ -364,7 +360,11 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
         let lanes = public.backend().lanes();
-        let product = Product::cheapest(&map, tensor.layout(), 1, (ProductWeights::Integers(range), lanes))?;
+        let product = Product::cheapest(
+            &map,
+            &tensor.header().layout,
+            Workload { weights: ProductWeights::Integers(range), batch: 1, lanes },
+        )?;
         let times = pools.seconds(runs, || {
             Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)
         })?;
@@ -399,9 +399,11 @@ fn session(
     plan: &Plan,
     runs: usize,
 ) -> anyhow::Result<(f64, f64)> {
-    let local = LocalInference::shared(model, key, plan.batch());
-    let images = images([(runs + 1) * plan.batch(), plan.graph().input().elements()]);
-    let first = local.run(images.view().split_at(Axis(0), plan.batch()).0, &mut rand::rng(), |_| ())?.seconds;
+    let local = LocalInference::shared(model, key, plan.description().batch);
+    let images = images([(runs + 1) * plan.description().batch, plan.graph().input().elements()]);
+    let first = local
+        .run(images.view().split_at(Axis(0), plan.description().batch).0, &mut rand::rng(), |_| ())?
+        .seconds;
     // Two batches are in flight at a time, so that single ones say little.
     let mut ends = vec![];
     local.run(images.view(), &mut rand::rng(), |_| ends.push(Instant::now()))?;

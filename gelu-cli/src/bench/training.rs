@@ -59,7 +59,7 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     model.initialize(Initializer::KaimingUniform, &mut rng);
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let (batch, size) = (args.batch as usize, parameters.size);
-    let description = Description::new(&model, batch, FixedPoint::default(), [parameters; 2]);
+    let description = Description::new(&model, batch, FixedPoint::default(), parameters, parameters.size);
     let plan = Arc::new(TrainPlan::new(description)?);
     let (elements, classes) = (model.input_shape().elements(), model.output_shape().elements());
     let inputs = Array2::from_shape_fn((batch, elements), |_| rng.random_range(0.0..1.0f32));

@@ -147,7 +147,7 @@ impl Observer<Server> for Account {
             (_, Some(Place { round, part, .. })) => {
                 let (Part::Inputs { segment, .. } | Part::Sums { segment }) = part else { return };
                 let name = plan.and_then(|plan| plan.segments().get(segment as usize));
-                let name = name.map_or("linear layer", |segment| segment.name());
+                let name = name.map_or("linear layer", |segment| &segment.name);
                 let overlaps = is_later(work) || server.batches_in_flight() > 1;
                 (Slot::Batch { round, step: segment }, name.to_owned(), overlaps)
             }

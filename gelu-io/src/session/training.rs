@@ -41,7 +41,8 @@ pub struct TrainingAccount {
 }
 
 impl TrainingAccount {
-    /// The totals of one kind of tensor, of all terms of a segment; none is that of messages without ciphertexts.
+    /// Returns the totals of one kind of tensor, of all terms of a segment; none is that of messages without
+    /// ciphertexts.
     pub fn of(&self, part: Option<Part>) -> PartTotals {
         let find = |map: &BTreeMap<u32, PartTotals>, segment| map.get(&segment).copied().unwrap_or_default();
         match part {
@@ -76,27 +77,27 @@ impl TrainingAccount {
         })
     }
 
-    /// What the client sent of activations and errors.
+    /// Returns what the client sent of activations and errors.
     pub fn up(&self) -> PartTotals {
         Self::sum(self.inputs.values().chain(self.errors.values()))
     }
 
-    /// What the server sent of sums and products.
+    /// Returns what the server sent of sums and products.
     pub fn down(&self) -> PartTotals {
         Self::sum(self.sums.values().chain(self.products.values()))
     }
 
-    /// What the client sent of steps and their sums.
+    /// Returns what the client sent of steps and their sums.
     pub fn updates(&self) -> PartTotals {
         Self::sum([&self.update, &self.total].into_iter())
     }
 
-    /// All seconds of the server, without those of updates.
+    /// Returns all seconds of the server, without those of updates.
     pub fn server_seconds(&self) -> f64 {
         self.down().making + self.up().taking + self.other.taking
     }
 
-    /// All seconds of the client, without those of updates.
+    /// Returns all seconds of the client, without those of updates.
     pub fn client_seconds(&self) -> f64 {
         self.up().making + self.down().taking + self.other.making
     }

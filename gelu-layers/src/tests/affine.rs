@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use gelu_tensor::paillier::{KeyBits, SecretKey};
 use gelu_tensor::{
     Contents, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
-    ProductWeights, SlotLayout, WeightRange,
+    ProductWeights, SlotLayout, WeightRange, Workload,
 };
 use rand::rngs::ChaCha20Rng;
 
@@ -303,7 +303,7 @@ proptest! {
         for layout in layouts {
             let encrypted = x.encrypt(&layout, &*KEY, &mut noise).unwrap();
             let kind = ProductWeights::Integers(integers.range());
-            let product = Product::cheapest(affine.map(), encrypted.layout(), batch, (kind, 1)).unwrap();
+            let product = Product::cheapest(affine.map(), &encrypted.header().layout, Workload { weights: kind, batch, lanes: 1 }).unwrap();
             let sums = encrypted.apply(affine.map(), &MapWeights::Integers(&integers), &product).unwrap();
             prop_assert_eq!(&sums.decrypt(&KEY).unwrap(), &fixed, "{}", layout);
             if let Some(bias) = &biased {

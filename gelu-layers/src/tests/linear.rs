@@ -85,7 +85,6 @@ proptest! {
             None => prop_assert_eq!(layer.parameters().count(), 0),
         }
         prop_assert_eq!(layer.has_parameters(), layer.parameters().count() > 0);
-        prop_assert_eq!(layer.is_reshape(), config == LinearConfig::Flatten);
         prop_assert_eq!(layer.statistics().is_some(), matches!(config, LinearConfig::BatchNorm2d(_)));
     }
 }

@@ -27,12 +27,12 @@ impl ValueId {
     }
 
     /// Returns the place of the node that makes the value; `None` for the input.
-    pub fn node(self) -> Option<usize> {
+    pub(crate) fn node(self) -> Option<usize> {
         (self.0 as usize).checked_sub(1)
     }
 
     /// Returns the place of the value among all of a graph: 0 for the input.
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -134,6 +134,25 @@ pub struct Node {
 /// A network without its weights: nodes in an order in which each reads only what comes before it.
 ///
 /// Whatever it was made from, its shapes fit, its names are unique, and every value is read.
+///
+/// ```
+/// use gelu_layers::{Activation, ClientOp, DenseConfig, LinearConfig};
+/// use gelu_models::{Graph, Node, Op, ValueId};
+///
+/// let node = |name: &str, op, inputs| Node { name: name.to_owned(), op, inputs };
+/// let dense = || Op::Linear(LinearConfig::Dense(DenseConfig::new(4)));
+/// let relu = Op::Client(ClientOp::Activation(Activation::Relu));
+/// let [fc1, relu1, fc2, sum] = [0, 1, 2, 3].map(ValueId::of_node);
+/// let nodes = vec![
+///     node("fc1", dense(), vec![ValueId::INPUT]),
+///     node("relu1", relu, vec![fc1]),
+///     node("fc2", dense(), vec![relu1]),
+///     node("sum", Op::Add, vec![fc2, relu1]), // a shortcut around the second layer
+/// ];
+/// let graph = Graph::new([3].into(), nodes, sum)?;
+/// assert_eq!(graph.shape(graph.output()).dims(), [4]);
+/// # Ok::<(), gelu_models::GraphError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawGraph", into = "RawGraph")]
 pub struct Graph {
@@ -285,7 +304,7 @@ impl Graph {
     }
 
     /// Whether the output is that of a softmax, that is, probabilities of classes.
-    pub fn ends_in_softmax(&self) -> bool {
+    pub(crate) fn ends_in_softmax(&self) -> bool {
         matches!(self.op(self.output), Some(Op::Client(ClientOp::Softmax)))
     }
 

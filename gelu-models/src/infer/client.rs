@@ -25,6 +25,53 @@ const FACTORS_AHEAD: usize = 512;
 const FACTORS_AT_A_TIME: usize = 32;
 
 /// The client's side of one session.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::infer::{Client, Event, Server, ServerModel};
+/// use gelu_models::peer::Peer;
+/// use gelu_models::plan::Quantization;
+/// use gelu_tensor::paillier::{KeyBits, SecretKey};
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha20Rng};
+///
+/// let mut rng = ChaCha20Rng::seed_from_u64(1); // for an example: seed yours from the system
+/// let mut model = ModelBuilder::new([4]).dense("fc", 2).build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut rng);
+/// let inputs = array![[0.5, -0.25, 1.0, 0.0]];
+/// let expected = model.logits(inputs.view())?;
+/// let mut server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
+///
+/// let key = Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng)?); // 1,024 bits: for tests only
+/// let mut client = Client::new(key, 1);
+/// let mut logits = None;
+/// while !server.is_closed() {
+///     // Between two machines each message travels as bytes.
+///     while !client.is_closed()
+///         && let Some(message) = client.next_message(&mut rng)?
+///     {
+///         server.handle(message, &mut rng)?;
+///     }
+///     while !server.is_closed()
+///         && let Some(message) = server.next_message(&mut rng)?
+///     {
+///         match client.handle(message, &mut rng)? {
+///             Some(Event::Ready) => client.start(inputs.view())?,
+///             Some(Event::Done(outcome)) => {
+///                 logits = Some(outcome.logits);
+///                 client.finish()?;
+///             }
+///             None => {}
+///         }
+///     }
+/// }
+/// let logits = logits.ok_or("the session ended early")?;
+/// assert!((logits[[0, 1]] - f64::from(expected[[0, 1]])).abs() < 0.05);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Client {
     key: Arc<SecretKey>,
     pool: Option<Arc<RandomnessPool>>,
@@ -113,7 +160,7 @@ impl Client {
         self.running().map_or(0, |running| running.batches.len())
     }
 
-    /// Whether [`start`](Self::start) may be called now.
+    /// Returns whether [`start`](Self::start) may be called now.
     pub fn can_start(&self) -> bool {
         self.running().is_some_and(|running| running.batches.len() < MAX_IN_FLIGHT && !running.finishing)
     }
@@ -336,7 +383,7 @@ impl Running {
             self.sending = Some(batch.round);
             self.awaited.push_back((batch.round, batch.segment));
         }
-        let terms = self.plan.segments()[batch.segment].terms().len();
+        let terms = self.plan.segments()[batch.segment].terms.len();
         let (segment, term) = (batch.segment as u32, (terms - batch.inputs.len()) as u32);
         let inputs = batch.inputs.front_mut()?;
         let (index, ciphertexts) = inputs.next(randomizer, rng)?;
@@ -359,7 +406,7 @@ impl Batch {
     /// Takes what a run needs sums of as what is to be sent next.
     fn encrypt(&mut self, need: Need, plan: &Plan, key: &SecretKey) -> Result<(), SessionError> {
         let Need::Sums { segment, inputs } = need else { return Ok(()) };
-        let layouts = &plan.segments()[segment].layout().ups;
+        let layouts = &plan.segments()[segment].layout.ups;
         let encrypt = |(values, layout)| Encryption::new(values, layout, key.public_key()).map(Outgoing::new);
         let inputs = inputs.into_iter().zip(layouts).map(encrypt).collect::<Result<_, _>>();
         self.inputs = inputs.map_err(|source| SessionError::Numbers { segment: segment as u32, source })?;

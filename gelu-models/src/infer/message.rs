@@ -73,33 +73,7 @@ pub enum Message {
     },
 }
 
-/// The kinds of [`Message`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageKind {
-    /// [`Message::Hello`].
-    Hello,
-    /// [`Message::Accept`].
-    Accept,
-    /// [`Message::Tensor`].
-    Tensor,
-    /// [`Message::Finish`].
-    Finish,
-    /// [`Message::Abort`].
-    Abort,
-}
-
 impl Message {
-    /// Returns the kind.
-    pub fn kind(&self) -> MessageKind {
-        match self {
-            Self::Hello { .. } => MessageKind::Hello,
-            Self::Accept { .. } => MessageKind::Accept,
-            Self::Tensor { .. } => MessageKind::Tensor,
-            Self::Finish { .. } => MessageKind::Finish,
-            Self::Abort { .. } => MessageKind::Abort,
-        }
-    }
-
     /// Returns where in the session it belongs, if it is of a tensor.
     pub fn position(&self) -> Option<Position> {
         match self {
@@ -134,7 +108,10 @@ impl fmt::Display for Message {
             Self::Tensor { position: Position { round, part, .. }, index, .. } => {
                 write!(f, "chunk {index} of the {part} of batch {round}")
             }
-            other => write!(f, "{:?}", other.kind()),
+            Self::Hello { .. } => f.write_str("Hello"),
+            Self::Accept { .. } => f.write_str("Accept"),
+            Self::Finish { .. } => f.write_str("Finish"),
+            Self::Abort { .. } => f.write_str("Abort"),
         }
     }
 }

@@ -25,7 +25,7 @@ mod server;
 mod tests;
 
 pub use client::{Client, Event};
-pub use message::{MAX_IN_FLIGHT, Message, MessageKind, PROTOCOL_VERSION, Position, SessionId};
+pub use message::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionId};
 pub use server::{Server, ServerModel};
 
 use crate::peer::{AbortReason, Blame, Expected, Misuse, PeerError};

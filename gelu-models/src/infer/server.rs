@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
-use gelu_tensor::paillier::{KeyParameters, PublicKey};
+use gelu_tensor::paillier::PublicKey;
 use gelu_tensor::{Backend, EncTensorBuilder, Operations};
 use rand::CryptoRng;
 
@@ -13,22 +13,22 @@ use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, Se
 use crate::Model;
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
-use crate::plan::{Lowered, PlanError, PlanOptions, Program};
+use crate::plan::{Deployment, Lowered, PlanError, Program, Quantization};
 
-/// A model that a server offers: the network, and how it is to be planned for any client.
+/// A model that a server offers to clients of any key and batch: the network, and how its numbers are rounded.
 #[derive(Debug)]
 pub struct ServerModel {
     model: Model,
-    options: PlanOptions,
+    quantization: Quantization,
     max_batch: usize,
     /// What is the same for all clients.
     lowered: OnceLock<Result<Arc<Lowered>, PlanError>>,
 }
 
 impl ServerModel {
-    /// Returns the model with options of which key and batch are each client's own choice.
-    pub fn new(model: Model, options: PlanOptions) -> Self {
-        Self { model, options, max_batch: 1024, lowered: OnceLock::new() }
+    /// Returns the model, to be rounded as given when the first client comes.
+    pub fn new(model: Model, quantization: Quantization) -> Self {
+        Self { model, quantization, max_batch: 1024, lowered: OnceLock::new() }
     }
 
     /// Returns the network.
@@ -36,21 +36,49 @@ impl ServerModel {
         &self.model
     }
 
-    /// Returns the program for a client's key and batch.
+    /// Returns the program for a client's key and batch on a machine of so many lanes.
     ///
     /// # Errors
     /// [`PlanError`] when the batch is zero or too large, or the numbers do not fit the key.
-    pub fn program(&self, key: impl Into<KeyParameters>, batch: usize) -> Result<Program, PlanError> {
-        if batch > self.max_batch {
-            let found = batch.to_string();
+    pub fn program(&self, deployment: &Deployment) -> Result<Program, PlanError> {
+        if deployment.batch > self.max_batch {
+            let found = deployment.batch.to_string();
             return Err(PlanError::Option { what: "batch", expected: "at most 1024 images", found });
         }
-        let lower = || Lowered::new(&self.model, &self.options).map(Arc::new);
-        self.lowered.get_or_init(lower).as_ref().map_err(PlanError::clone)?.program(key.into(), batch)
+        let lower = || Lowered::new(&self.model, &self.quantization).map(Arc::new);
+        self.lowered.get_or_init(lower).as_ref().map_err(PlanError::clone)?.program(deployment)
     }
 }
 
-/// The server's side of one session.
+/// The server's side of one session: it grants what a client asks for, and computes on what it sends. [`Client`] shows a
+/// whole session.
+///
+/// [`Client`]: super::Client
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::infer::{Client, Message, Server, ServerModel};
+/// use gelu_models::peer::Peer;
+/// use gelu_models::plan::Quantization;
+/// use gelu_tensor::paillier::{KeyBits, SecretKey};
+/// use rand::{SeedableRng, rngs::ChaCha20Rng};
+///
+/// let mut rng = ChaCha20Rng::seed_from_u64(1); // for an example: seed yours from the system
+/// let mut model = ModelBuilder::new([4]).dense("fc", 2).build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut rng);
+/// let mut server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
+///
+/// let key = Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng)?); // 1,024 bits: for tests only
+/// let hello = Client::new(key, 60).next_message(&mut rng)?.ok_or("a client speaks first")?;
+/// server.handle(hello, &mut rng)?;
+/// assert!(matches!(server.next_message(&mut rng)?, Some(Message::Accept { .. })));
+/// let plan = server.program().ok_or("there is a client")?.plan();
+/// assert_eq!(plan.description().batch, 60);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
     model: Arc<ServerModel>,
@@ -110,7 +138,8 @@ impl Server {
         Self { model, backend: Backend::detect(), state: State::Listening }
     }
 
-    /// Returns the session with its arithmetic done by another backend than the [fastest](Backend::detect).
+    /// Returns the session with its arithmetic done, and its plan made, for another backend than the
+    /// [fastest](Backend::detect).
     pub fn on(self, backend: Backend) -> Self {
         Self { backend, ..self }
     }
@@ -158,8 +187,9 @@ impl Peer for Server {
                 }
                 let in_first = |source| SessionError::Numbers { segment: 0, source };
                 let key = key.on(self.backend).map_err(in_first)?;
-                let program =
-                    self.model.program(key.parameters(), batch as usize).map_err(SessionError::Refused)?;
+                let lanes = self.backend.lanes();
+                let deployment = Deployment { key: key.parameters(), batch: batch as usize, lanes };
+                let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);
                 rng.fill_bytes(&mut session.0);
                 let description = Box::new(program.plan().description().clone());
@@ -210,10 +240,10 @@ impl Peer for Server {
             return Idle::Nothing;
         }
         let key = computing.key.clone();
-        let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout().parts);
-        let replies: Vec<_> = parts.map(|part| (part.ciphertexts, part.hidden_bits)).collect();
+        let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout.parts);
+        let replies: Vec<_> = parts.map(|part| part.hiding).collect();
         Idle::Background(Box::new(move || {
-            let made = replies.iter().map(|&(count, bits)| key.prepare_rerandomization(count, bits));
+            let made = replies.iter().map(|&reply| key.prepare_rerandomization(reply));
             made.fold(Operations::default(), |sum, made| sum + made)
         }))
     }
@@ -249,7 +279,7 @@ impl Computing {
             if session != self.session || term != 0 || !self.batches.begin(round, segment) {
                 return Err(unexpected());
             }
-            let terms = self.program.plan().segments()[segment as usize].terms().len();
+            let terms = self.program.plan().segments()[segment as usize].terms.len();
             self.jobs.push_back(Job { round, segment: segment as usize, inputs: Incoming::new(terms) });
         }
         let Some(job) = self.jobs.back_mut() else { return Err(unexpected()) };
@@ -259,7 +289,7 @@ impl Computing {
         }
         let planned = &self.program.plan().segments()[job.segment];
         let begin = || {
-            let images = planned.layout().parts.first().map_or(1, |part| part.images);
+            let images = planned.layout.parts.first().map_or(1, |part| part.images);
             EncTensorBuilder::new(&self.key, planned.up_header(term as usize), images)
         };
         job.inputs.push((index, &ciphertexts), begin).map_err(in_segment)
@@ -320,8 +350,8 @@ impl Job {
     ) -> Result<Vec<Message>, SessionError> {
         let Some((at, images)) = self.inputs.next_part() else { return Ok(vec![]) };
         let segment = &program.plan().segments()[self.segment];
-        let Some(part) = segment.layout().images().nth(at) else { return Ok(vec![]) };
-        let exponents = key.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
+        let Some(part) = segment.layout.images().nth(at) else { return Ok(vec![]) };
+        let exponents = key.hiding_exponents(rng, part.hiding);
         // Stacking leaves cores idle, which make the random factors meanwhile.
         let (sums, fresh) = rayon::join(|| program.sums(self.segment, part, &images), || exponents.powers());
         let sums = sums.map_err(|source| SessionError::Numbers { segment: self.segment as u32, source })?;

@@ -48,7 +48,7 @@ pub trait Peer {
     /// Ends the conversation: what must happen when a message could not even be decoded.
     fn close(&mut self);
 
-    /// Whether the conversation is over.
+    /// Returns whether the conversation is over.
     fn is_closed(&self) -> bool;
 
     /// Returns the operations mod n^2 on the other side's ciphertexts so far.

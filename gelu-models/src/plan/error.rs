@@ -20,7 +20,7 @@ pub enum PlanError {
     /// A value of unknown magnitude.
     #[error(
         "values of `{node}`: expected a calibrated magnitude, found none; run `Model::calibrate` on some typical inputs \
-         before planning, load weights that have ranges, or set `PlanOptions::ranges`"
+         before planning, load weights that have ranges, or set `Quantization::ranges`"
     )]
     NoRange {
         /// The node that makes them.

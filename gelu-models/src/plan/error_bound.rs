@@ -34,7 +34,7 @@ impl Program {
         for step in plan.steps() {
             let (output, mut spread) = match step {
                 Step::Segment(index) => {
-                    (plan.segments()[*index].output(), self.segment_spread(*index, &values)?)
+                    (plan.segments()[*index].output, self.segment_spread(*index, &values)?)
                 }
                 Step::Client(step) => (step.output, self.client_spread(step, &values)?),
             };
@@ -49,14 +49,14 @@ impl Program {
 
     fn segment_spread(&self, index: usize, values: &[Option<Spread>]) -> Result<Spread, Error> {
         let segment = &self.plan().segments()[index];
-        let mut errors = vec![half_step(segment.format()); segment.shape().elements()];
-        let terms = segment.terms().iter().zip(&self.cut().segments[index].terms).zip(self.weights(index));
+        let mut errors = vec![half_step(segment.format); segment.shape.elements()];
+        let terms = segment.terms.iter().zip(&self.cut().segments[index].terms).zip(self.weights(index));
         for ((term, cut), weights) in terms {
-            let Some(Spread { errors: known, .. }) = &values[term.source().index()] else { continue };
-            let rounded: Vec<f64> = known.iter().map(|error| error + half_step(term.values())).collect();
-            let bounds = vec![largest(term.values()); rounded.len()];
+            let Some(Spread { errors: known, .. }) = &values[term.source.index()] else { continue };
+            let rounded: Vec<f64> = known.iter().map(|error| error + half_step(term.values)).collect();
+            let bounds = vec![largest(term.values); rounded.len()];
             let ones = |sums: &LinearMap, x: &[f64]| sums.apply(&[1.0], x);
-            let (rounded, bounds) = match term.sums() {
+            let (rounded, bounds) = match term.sums.as_deref() {
                 None => (rounded, bounds),
                 Some(sums) => (ones(sums, &rounded)?, ones(sums, &bounds)?),
             };
@@ -65,7 +65,7 @@ impl Program {
                 errors.iter_mut().zip(part).for_each(|(sum, error)| *sum += error);
             }
         }
-        Ok(Spread { errors, largest: largest(segment.format()) })
+        Ok(Spread { errors, largest: largest(segment.format) })
     }
 
     fn client_spread(&self, step: &ClientStep, values: &[Option<Spread>]) -> Result<Spread, Error> {

@@ -3,22 +3,13 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::paillier::{HidingExponents, KeyParameters};
+use gelu_tensor::paillier::{Hiding, HidingExponents, KeyParameters};
 use gelu_tensor::{
     Contents, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, ProductWeights, Shape,
-    SlotLayout,
+    SlotLayout, Workload,
 };
 
-/// What a layout is chosen for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deployment {
-    /// The client's key.
-    pub(crate) key: KeyParameters,
-    /// Residues that the server works on at a time.
-    pub(crate) lanes: usize,
-    /// Images that go through together.
-    pub(crate) batch: usize,
-}
+use super::Deployment;
 
 /// A map of one encrypted value.
 pub(crate) struct MapOf<'a> {
@@ -26,6 +17,13 @@ pub(crate) struct MapOf<'a> {
     /// What goes up.
     pub(crate) contents: Contents,
     pub(crate) weights: ProductWeights,
+}
+
+impl MapOf<'_> {
+    /// Multiplication of so many images.
+    fn workload(&self, images: usize, deployment: Deployment) -> Workload {
+        Workload { weights: self.weights, batch: images, lanes: deployment.lanes }
+    }
 }
 
 /// How the sum of some maps is computed on ciphertexts, and what it takes.
@@ -51,10 +49,8 @@ pub struct Part {
     pub times: usize,
     /// How each term is multiplied.
     pub products: Vec<Product>,
-    /// Ciphertexts of the part's sums.
-    pub ciphertexts: usize,
-    /// Bits that the exponents of h in the sums may have before they are hidden.
-    pub hidden_bits: usize,
+    /// Ciphertexts of the part's sums, and the bits that the exponents of h in them may have before they are hidden.
+    pub hiding: Hiding,
     /// Operations mod n^2 of one part.
     pub operations: Operations,
 }
@@ -93,7 +89,7 @@ impl Layout {
         candidate.into_layout(terms, output, deployment)
     }
 
-    /// Images of the parts, in order.
+    /// Returns the parts of the batch one by one, equal ones as often as there are.
     pub fn images(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().flat_map(|part| std::iter::repeat_n(part, part.times))
     }
@@ -116,8 +112,7 @@ impl Candidate {
         let loose = ups[0].after(terms[0].map, contents)?;
         let (mut multiply, mut weight, mut encryptions) = (Operations::default(), 0u64, 0usize);
         for (term, up) in terms.iter().zip(&ups) {
-            let product =
-                Product::cheapest(term.map, up, deployment.batch, (term.weights, deployment.lanes))?;
+            let product = Product::cheapest(term.map, up, term.workload(deployment.batch, deployment))?;
             multiply = multiply + product.operations();
             weight = weight.saturating_add(product.weight());
             let filled = up.ciphertexts(deployment.batch, term.map.input());
@@ -128,8 +123,9 @@ impl Candidate {
         let stacked = (1..=loose.most_stacked(key.size)).map(|stacked| {
             let down = loose.with_stacked(stacked, key.size)?;
             let count = down.ciphertexts(deployment.batch, output);
-            let hidden_bits = hidden_bits(terms, &down, key);
-            let reply = reply(&down, count, key.hiding_exponent(hidden_bits, count));
+            let exponent_bits = exponent_bits(terms, &down, key);
+            let reply =
+                reply(&down, count, key.hiding_exponent(Hiding { ciphertexts: count, exponent_bits }));
             // Lanes that stay empty take as much time as full ones.
             let filled = |count: usize| count.next_multiple_of(deployment.lanes) as u64;
             let time = filled(count)
@@ -163,17 +159,17 @@ impl Candidate {
         let part = |(images, times): (usize, usize)| {
             let mut products = vec![];
             for (term, up) in terms.iter().zip(&ups) {
-                products.push(Product::cheapest(term.map, up, images, (term.weights, deployment.lanes))?);
+                products.push(Product::cheapest(term.map, up, term.workload(images, deployment))?);
             }
             let ciphertexts = down.ciphertexts(images, output);
-            let hidden_bits = hidden_bits(terms, &down, key);
-            let reply = reply(&down, ciphertexts, key.hiding_exponent(hidden_bits, ciphertexts));
+            let hiding = Hiding { ciphertexts, exponent_bits: exponent_bits(terms, &down, key) };
+            let reply = reply(&down, ciphertexts, key.hiding_exponent(hiding));
             let units = down.with_stacked(1, key.size)?.ciphertexts(images, output);
             let sums = Operations { products: ((terms.len() - 1) * units) as u64, squarings: 0 };
             let operations = products
                 .iter()
                 .fold(sums + reply * ciphertexts as u64, |sum, product| sum + product.operations());
-            Ok(Part { images, times, products, ciphertexts, hidden_bits, operations })
+            Ok(Part { images, times, products, hiding, operations })
         };
         let parts: Vec<Part> =
             sizes.into_iter().filter(|(images, _)| *images > 0).map(part).collect::<Result<_, Error>>()?;
@@ -190,7 +186,7 @@ pub(crate) fn header(layout: &SlotLayout, shape: &Shape, batch: usize) -> EncTen
 
 /// Bits that the exponents of h in a segment's sums may have: what products, sums and stacking make of those of the
 /// client's encryptions.
-fn hidden_bits(terms: &[MapOf<'_>], down: &SlotLayout, key: KeyParameters) -> usize {
+fn exponent_bits(terms: &[MapOf<'_>], down: &SlotLayout, key: KeyParameters) -> usize {
     let growth = terms.iter().map(|term| term.weights.growth(term.map)).max().unwrap_or(0);
     let moved = match down.stacked() {
         1 => 0,

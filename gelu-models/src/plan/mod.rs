@@ -7,12 +7,13 @@
 //! plan states, in the parts that it states, and the counts agree exactly.
 
 mod cut;
+mod deployment;
 mod error;
 mod error_bound;
 mod layout;
 mod numbers;
-mod options;
 mod program;
+mod quantization;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -28,15 +29,16 @@ use gelu_tensor::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
+pub use deployment::Deployment;
 pub use error::PlanError;
-pub(crate) use layout::{Deployment, MapOf, header};
 pub use layout::{Layout, Part};
+pub(crate) use layout::{MapOf, header};
 pub use numbers::{Numbers, SegmentNumbers};
-pub use options::PlanOptions;
 pub(crate) use program::Lowered;
 pub use program::Program;
-pub use run::{ClientFunction, Functions, Need, Outcome, Run};
-pub(crate) use run::{compute, gradients_of, sum};
+pub use quantization::Quantization;
+pub use run::{ClientFunction, Functions, Outcome};
+pub(crate) use run::{Need, Run, compute, gradients_of, sum};
 
 use crate::{Graph, ValueId};
 
@@ -55,6 +57,23 @@ pub struct Description {
 }
 
 /// The public part of a run: what client and server agree on before the first ciphertext.
+///
+/// ```
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::plan::{Deployment, Plan, Quantization};
+///
+/// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
+/// model.set_ranges(Some([("relu1", 2.0)].into_iter().collect())); // or `Model::calibrate`
+/// let program = model.compile(&Quantization::default(), &Deployment::default())?;
+///
+/// // A client makes the same plan for itself, from what the server says and without the weights.
+/// let plan = Plan::new(program.plan().description().clone(), program.plan().key())?;
+/// assert_eq!(plan.operations(), program.plan().operations());
+/// let segments: Vec<_> = plan.segments().iter().map(|segment| &segment.name[..]).collect();
+/// assert_eq!(segments, ["fc1", "fc2"]);
+/// assert_eq!(plan.segments()[0].ciphertexts_up(), 4); // one image: each element has a ciphertext
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
     description: Description,
@@ -69,26 +88,41 @@ pub struct Plan {
 
 /// A sum of linear maps that the server computes in one go, and where its tensors lie.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Segment {
-    name: String,
-    output: ValueId,
-    shape: Shape,
-    terms: Vec<Term>,
+    /// The names of the layers in it, joined by `+`; flattening is not among them.
+    pub name: String,
+    /// The value that the client has after it.
+    pub output: ValueId,
+    /// The shape of one output image.
+    pub shape: Shape,
+    /// The linear maps that are added up.
+    pub terms: Vec<Term>,
     bias_exponent: Option<i32>,
-    format: Format,
+    /// The scale and bound of the sums that come down.
+    pub format: Format,
     batch: usize,
-    layout: Layout,
+    /// Where the tensors lie, and how they are multiplied.
+    pub layout: Layout,
 }
 
 /// A linear map of one value that the client encrypts.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Term {
-    source: ValueId,
-    sums: Option<Arc<LinearMap>>,
-    map: Arc<LinearMap>,
-    weights: WeightRange,
-    values: Format,
-    format: Format,
+    /// The value that the client encrypts.
+    pub source: ValueId,
+    /// The sums of the value's elements that the client encrypts in its place, if it does: what is left of a mean after
+    /// the layer.
+    pub sums: Option<Arc<LinearMap>>,
+    /// The map of what is encrypted.
+    pub map: Arc<LinearMap>,
+    /// What is public of the integer weights.
+    pub weights: WeightRange,
+    /// The scale and bound of the value as integers.
+    pub values: Format,
+    /// The scale and bound of what is encrypted.
+    pub format: Format,
 }
 
 impl Plan {
@@ -109,13 +143,12 @@ impl Plan {
     /// The plan of a graph that was cut already.
     fn assemble(cut: &Cut, description: Description, key: KeyParameters) -> Result<Self, PlanError> {
         let Description { graph, numbers, batch, lanes } = &description;
-        let options = PlanOptions { batch: *batch, lanes: *lanes, ..PlanOptions::default() };
-        options.check()?;
+        let deployment = Deployment { key, batch: *batch, lanes: *lanes };
+        deployment.check()?;
         let (expected, found) = (cut.segments.len(), numbers.segments.len());
         if expected != found {
             return Err(PlanError::Description { what: "numbers of segments", expected, found });
         }
-        let deployment = Deployment { key, lanes: *lanes, batch: *batch };
         let segments = cut.segments.iter().zip(&numbers.segments);
         let segments = segments
             .map(|(segment, own)| Segment::new(segment, (own, numbers), graph, deployment))
@@ -150,11 +183,6 @@ impl Plan {
         self.key
     }
 
-    /// Returns the number of images that go through together.
-    pub fn batch(&self) -> usize {
-        self.description.batch
-    }
-
     /// Returns the segments, in the order in which they run; at least one.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
@@ -174,7 +202,7 @@ impl Plan {
 
     /// Returns the operations mod n^2 of the server for one batch.
     pub fn operations(&self) -> Operations {
-        self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.operations())
+        self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.layout.operations)
     }
 
     pub(crate) fn steps(&self) -> &[Step] {
@@ -239,41 +267,6 @@ impl Segment {
         Ok(Self { name, output, shape, terms, bias_exponent, format, batch: deployment.batch, layout })
     }
 
-    /// Returns the names of the layers in it, joined by `+`; flattening is not among them.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the value that the client has after it.
-    pub fn output(&self) -> ValueId {
-        self.output
-    }
-
-    /// Returns the shape of one output image.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// Returns the linear maps that are added up.
-    pub fn terms(&self) -> &[Term] {
-        &self.terms
-    }
-
-    /// Returns the scale and bound of the sums that come down.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Returns where the tensors lie, and how they are multiplied.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    /// Returns the operations mod n^2 of the server for the whole batch.
-    pub fn operations(&self) -> Operations {
-        self.layout.operations
-    }
-
     /// Returns the header of the tensor that goes up for a term.
     pub fn up_header(&self, term: usize) -> EncTensorHeader {
         header(&self.layout.ups[term], self.terms[term].map.input(), self.batch)
@@ -303,7 +296,7 @@ impl Segment {
             if sent < last.part(images).ciphertexts() {
                 break;
             }
-            sums += part.ciphertexts;
+            sums += part.hiding.ciphertexts;
         }
         sums
     }
@@ -315,39 +308,6 @@ impl Segment {
         let scale = f64::from(format.scale_bits()).exp2();
         let values = reals.iter().map(|bias| (bias * scale).round() as i64).collect();
         FixedTensor::new(self.shape.clone(), format, values).map(Some)
-    }
-}
-
-impl Term {
-    /// Returns the value that the client encrypts.
-    pub fn source(&self) -> ValueId {
-        self.source
-    }
-
-    /// Returns the sums of the value's elements that the client encrypts in its place, if it does: what is left of a mean
-    /// after the layer.
-    pub fn sums(&self) -> Option<&LinearMap> {
-        self.sums.as_deref()
-    }
-
-    /// Returns the map of what is encrypted.
-    pub fn map(&self) -> &Arc<LinearMap> {
-        &self.map
-    }
-
-    /// Returns what is public of the integer weights.
-    pub fn weights(&self) -> WeightRange {
-        self.weights
-    }
-
-    /// Returns the scale and bound of the value as integers.
-    pub fn values(&self) -> Format {
-        self.values
-    }
-
-    /// Returns the scale and bound of what is encrypted.
-    pub fn format(&self) -> Format {
-        self.format
     }
 }
 

@@ -7,7 +7,7 @@ use gelu_tensor::{Error, Format, IntWeights, WeightRange};
 use serde::{Deserialize, Serialize};
 
 use super::cut::{Cut, CutSegment};
-use super::{PlanError, PlanOptions};
+use super::{PlanError, Quantization};
 use crate::{Graph, Model, Op, Ranges, ValueId};
 
 /// What is public of a model's numbers: what formats, slots and costs follow from.
@@ -55,9 +55,9 @@ const LEAST_RANGE: f64 = 1.0 / 65_536.0;
 pub(super) fn choose(
     model: &Model,
     cut: &Cut,
-    options: &PlanOptions,
+    quantization: &Quantization,
 ) -> Result<(Numbers, Vec<IntegerSegment>), PlanError> {
-    let layer_bits = options.layer_bits.as_ref().unwrap_or(model.layer_bits());
+    let layer_bits = quantization.layer_bits.as_ref().unwrap_or(model.layer_bits());
     if let Some(name) = layer_bits.keys().find(|name| model.layers().all(|(layer, _)| layer != *name)) {
         return Err(PlanError::UnknownLayer { name: name.clone() });
     }
@@ -66,7 +66,7 @@ pub(super) fn choose(
         let (what, expected) = ("weight bits", "2 to 24");
         return Err(PlanError::Option { what, expected, found: bits.to_string() });
     }
-    let ranges = options.ranges.as_ref().or(model.ranges());
+    let ranges = quantization.ranges.as_ref().or(model.ranges());
     if let Some((name, bad)) =
         ranges.and_then(|ranges| ranges.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)))
     {
@@ -80,9 +80,12 @@ pub(super) fn choose(
         let (largest, bits) = match source {
             ValueId::INPUT => {
                 let range = ranges.and_then(|ranges| ranges.get(Ranges::INPUT));
-                (range.map_or(1.0, f64::from), options.input_bits)
+                (range.map_or(1.0, f64::from), quantization.input_bits)
             }
-            _ => (magnitude(model.graph(), source, ranges, options.range_margin)?, options.activation_bits),
+            _ => (
+                magnitude(model.graph(), source, ranges, quantization.range_margin)?,
+                quantization.activation_bits,
+            ),
         };
         let format =
             format(largest, bits).map_err(|source| PlanError::Numbers { name: name.to_owned(), source })?;
@@ -92,7 +95,7 @@ pub(super) fn choose(
     for segment in &cut.segments {
         let bits = |nodes: &[usize]| {
             let tuned = nodes.iter().filter_map(|&node| layer_bits.get(&model.graph().nodes()[node].name));
-            tuned.max().copied().unwrap_or(options.weight_bits)
+            tuned.max().copied().unwrap_or(quantization.weight_bits)
         };
         let (numbers, weights) = round(segment, &formats, bits)
             .map_err(|source| PlanError::Numbers { name: segment.name.clone(), source })?;

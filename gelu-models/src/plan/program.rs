@@ -2,30 +2,28 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::paillier::KeyParameters;
 use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights};
 use ndarray::{ArrayView, Dimension};
 
 use super::cut::{Cut, Fusion};
 use super::numbers::{IntegerSegment, Numbers, choose};
 use super::run::sums_in_the_clear;
-use super::{Description, Functions, Need, Outcome, Part, Plan, PlanError, PlanOptions, Run};
+use super::{Deployment, Description, Functions, Need, Outcome, Part, Plan, PlanError, Quantization, Run};
 use crate::peer::exchange::{TensorProduct, sum_of_products};
 use crate::{Graph, Model};
 
-/// A model that was cut and rounded: all of a program that does not depend on key and batch.
+/// A model that was cut and rounded: all of a program that does not depend on its deployment.
 #[derive(Debug)]
 pub(crate) struct Lowered {
     pub(super) cut: Cut,
     graph: Arc<Graph>,
     numbers: Numbers,
     segments: Vec<IntegerSegment>,
-    lanes: usize,
 }
 
 impl Lowered {
-    pub(crate) fn new(model: &Model, options: &PlanOptions) -> Result<Self, PlanError> {
-        options.check()?;
+    pub(crate) fn new(model: &Model, quantization: &Quantization) -> Result<Self, PlanError> {
+        quantization.check()?;
         let graph = model.graph().clone();
         let affine = |index: usize, _: &gelu_layers::LinearConfig| {
             let layer = model.layer(index).ok_or(Error::TooFew {
@@ -36,20 +34,42 @@ impl Lowered {
             Ok(layer.affine())
         };
         let cut = Cut::new(&graph, Fusion::Chains, affine)?;
-        let (numbers, segments) = choose(model, &cut, options)?;
-        Ok(Self { cut, graph, numbers, segments, lanes: options.lanes })
+        let (numbers, segments) = choose(model, &cut, quantization)?;
+        Ok(Self { cut, graph, numbers, segments })
     }
 
-    /// The program for a key and a batch.
-    pub(crate) fn program(self: &Arc<Self>, key: KeyParameters, batch: usize) -> Result<Program, PlanError> {
+    /// The program for a deployment.
+    pub(crate) fn program(self: &Arc<Self>, deployment: &Deployment) -> Result<Program, PlanError> {
         let (graph, numbers) = (self.graph.clone(), self.numbers.clone());
-        let description = Description { graph, numbers, batch, lanes: self.lanes };
+        let &Deployment { key, batch, lanes } = deployment;
+        let description = Description { graph, numbers, batch, lanes };
         let plan = Arc::new(Plan::assemble(&self.cut, description, key)?);
         Ok(Program { plan, lowered: self.clone() })
     }
 }
 
 /// A plan with the weights: what the server runs.
+///
+/// ```
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::plan::{Deployment, Quantization};
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+/// let inputs = array![[0.5, -0.25, 1.0, 0.0]];
+/// model.calibrate(inputs.view())?;
+/// let program = model.compile(&Quantization::default(), &Deployment::default())?;
+///
+/// // The integers that an encrypted run gives, bit for bit, and how far they can be from the real network.
+/// let outcome = program.run_clear(inputs.view())?;
+/// let real = model.logits(inputs.view())?;
+/// let difference = (outcome.logits[[0, 0]] - f64::from(real[[0, 0]])).abs();
+/// assert!(difference <= program.error_bound()? + 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Program {
     plan: Arc<Plan>,
@@ -57,13 +77,16 @@ pub struct Program {
 }
 
 impl Model {
-    /// Returns how to run the model on ciphertexts.
+    /// Returns how to run the model on ciphertexts: rounded to integers, and laid out for a deployment.
     ///
     /// # Errors
-    /// [`PlanError`] when the options are out of range, the model was not calibrated, or the numbers do not fit the key.
-    pub fn compile(&self, options: &PlanOptions) -> Result<Program, PlanError> {
-        let key = KeyParameters { size: options.key, key_type: options.key_type };
-        Arc::new(Lowered::new(self, options)?).program(key, options.batch)
+    /// [`PlanError`] when an option is out of range, the model was not calibrated, or the numbers do not fit the key.
+    pub fn compile(
+        &self,
+        quantization: &Quantization,
+        deployment: &Deployment,
+    ) -> Result<Program, PlanError> {
+        Arc::new(Lowered::new(self, quantization)?).program(deployment)
     }
 }
 
@@ -82,20 +105,22 @@ impl Program {
         &self.lowered.cut
     }
 
-    /// Runs the plan on integers in the clear, for any number of images, `[images, elements]` or of
-    /// the input's shape: what the encrypted run
-    /// gives, bit for bit.
+    /// Runs the plan on integers in the clear, for any number of images, `[images, elements]` or of the input's shape:
+    /// what the encrypted run gives, bit for bit.
     ///
     /// # Errors
-    /// As [`Run::start`]; [`Error::Count`] when the graph has a function of the client's own.
+    /// [`Error::TooFew`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
+    /// [`Error::NotFinite`] when an element is NaN or infinite; [`Error::MissingFunction`] when the graph has a function
+    /// of the client's own.
     pub fn run_clear<D: Dimension>(&self, images: ArrayView<'_, f32, D>) -> Result<Outcome, Error> {
         self.run_clear_with(Functions::default(), images)
     }
 
-    /// Does the same with functions of the client's own.
+    /// Runs the plan as [`run_clear`](Self::run_clear) does, with functions of the client's own.
     ///
     /// # Errors
-    /// As [`Run::start`]; [`Error::Count`] when a function is missing.
+    /// As [`run_clear`](Self::run_clear); [`Error::MissingFunction`] when one of the graph's is not among them, and
+    /// [`Error::Count`] when one gives more or fewer values than it should.
     pub fn run_clear_with<D: Dimension>(
         &self,
         functions: Functions,
@@ -118,18 +143,18 @@ impl Program {
     pub fn sums(&self, segment: usize, part: &Part, inputs: &[EncTensor]) -> Result<EncTensor, Error> {
         let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
         let segment = &self.plan.segments()[segment];
-        let terms = segment.terms().iter().zip(weights).zip(&part.products).zip(inputs);
+        let terms = segment.terms.iter().zip(weights).zip(&part.products).zip(inputs);
         let products = terms.map(|(((term, weights), product), input)| TensorProduct {
             input,
-            map: term.map(),
+            map: &term.map,
             weights: MapWeights::Integers(weights),
             product,
         });
-        let sums = sum_of_products(products, segment.shape())?;
+        let sums = sum_of_products(products, &segment.shape)?;
         let sums = match segment.bias(bias)? {
             Some(bias) => sums.add_plain(&bias)?,
             None => sums,
         };
-        sums.repack(segment.layout().down.stacked())
+        sums.repack(segment.layout.down.stacked())
     }
 }

@@ -38,7 +38,7 @@ impl fmt::Debug for Functions {
 
 /// What a run needs next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Need {
+pub(crate) enum Need {
     /// The sums of a segment of these inputs, one for each of its terms.
     Sums {
         /// Which segment of the plan.
@@ -55,7 +55,7 @@ pub enum Need {
 /// It says what it needs of the server and takes it, whoever provides it: the encrypted session, or the clear
 /// computation on integers. Both share it, so that they cannot differ. This is the mode in which the client computes what
 /// lies between two segments in the clear; another could compute it on shares of both parties behind the same questions.
-pub struct Run {
+pub(crate) struct Run {
     plan: Arc<Plan>,
     functions: Functions,
     images: usize,
@@ -88,13 +88,13 @@ impl Outcome {
 }
 
 impl Run {
-    /// Begins with images, `[images, elements]` or of the input's shape, and says what is needed first. Elements beyond the declared range of the
-    /// input are clamped to it and counted.
+    /// Begins with images, `[images, elements]` or of the input's shape, and says what is needed first. Elements beyond
+    /// the declared range of the input are clamped to it and counted.
     ///
     /// # Errors
-    /// [`Error::Count`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
+    /// [`Error::TooFew`] when there is no image; [`Error::Shape`] when they are not of the plan's input shape;
     /// [`Error::NotFinite`] when an element is NaN or infinite.
-    pub fn start<D: Dimension>(
+    pub(crate) fn start<D: Dimension>(
         plan: Arc<Plan>,
         functions: Functions,
         images: ArrayView<'_, f32, D>,
@@ -119,17 +119,17 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Count`] when another segment was needed or the sums are not of all images.
-    pub fn take(&mut self, sums: FixedTensor) -> Result<Need, Error> {
+    pub(crate) fn take(&mut self, sums: FixedTensor) -> Result<Need, Error> {
         let plan = self.plan.clone();
         let Some(Step::Segment(index)) = plan.steps().get(self.at) else {
             return Err(Error::Count { what: "sums that are needed", expected: 0, found: 1 });
         };
         let segment = &plan.segments()[*index];
-        let (expected, found) = (self.images * segment.shape().elements(), sums.values().len());
+        let (expected, found) = (self.images * segment.shape.elements(), sums.values().len());
         if expected != found {
             return Err(Error::Count { what: "sums of a batch", expected, found });
         }
-        self.values[segment.output().index()] = Some(Zeroizing::new(sums.reals()));
+        self.values[segment.output.index()] = Some(Zeroizing::new(sums.reals()));
         self.integers = Some(sums);
         self.release();
         self.proceed()
@@ -141,7 +141,7 @@ impl Run {
         while let Some(step) = plan.steps().get(self.at) {
             match step {
                 Step::Segment(segment) => {
-                    let terms = plan.segments()[*segment].terms().iter();
+                    let terms = plan.segments()[*segment].terms.iter();
                     let inputs = terms.map(|term| self.quantize(term)).collect::<Result<_, _>>()?;
                     return Ok(Need::Sums { segment: *segment, inputs });
                 }
@@ -183,28 +183,23 @@ impl Run {
     /// only a function of the client's own can make, counts too and becomes zero).
     fn quantize(&mut self, term: &Term) -> Result<FixedTensor, Error> {
         let (values, clamped) = {
-            let value = self.read(&[term.source()])?[0];
-            round(value, term.values())
+            let value = self.read(&[term.source])?[0];
+            round(value, term.values)
         };
         self.saturations += clamped;
-        let (shape, format) = (term.map().input().clone(), term.format());
-        let values = match term.sums() {
+        let (shape, format) = (term.map.input().clone(), term.format);
+        let values = match term.sums.as_deref() {
             None => values,
             Some(sums) => sum(sums, &values)?,
         };
         FixedTensor::new(shape, format, values)
     }
 
-    /// Returns how many inputs and activations have been clamped so far.
-    pub fn saturations(&self) -> u64 {
-        self.saturations
-    }
-
     /// Returns what came out, once nothing is needed any more.
     ///
     /// # Errors
     /// [`Error::Count`] before that.
-    pub fn finish(self) -> Result<Outcome, Error> {
+    pub(crate) fn finish(self) -> Result<Outcome, Error> {
         let rows = |value: ValueId| matrix(self.images, self.read(&[value])?[0].to_vec());
         let (logits, outputs) = (rows(self.plan.logits)?, rows(self.plan.output)?);
         let integers = self.integers.ok_or(Error::TooFew { what: "segments run", least: 1, found: 0 })?;
@@ -316,10 +311,12 @@ pub(super) fn sums_in_the_clear(
     (weights, bias): (&[gelu_tensor::IntWeights], &[f64]),
     inputs: &[FixedTensor],
 ) -> Result<FixedTensor, Error> {
-    let terms =
-        segment.terms().iter().zip(weights).zip(inputs).map(|((term, weights), input)| {
-            input.apply(term.map(), weights)?.reshape(segment.shape().clone())
-        });
+    let terms = segment
+        .terms
+        .iter()
+        .zip(weights)
+        .zip(inputs)
+        .map(|((term, weights), input)| input.apply(&term.map, weights)?.reshape(segment.shape.clone()));
     let sums = sum_of_terms(terms, FixedTensor::add)?;
     match segment.bias(bias)? {
         Some(bias) => sums.add(&bias),

@@ -29,26 +29,26 @@ fn lenet5() -> Model {
     ranged(zoo::lenet5().unwrap(), 4.0)
 }
 
-fn options(key: KeyBits, batch: usize) -> PlanOptions {
-    PlanOptions { key, batch, lanes: 1, ..PlanOptions::default() }
+fn deployment(key: KeyBits, batch: usize) -> Deployment {
+    Deployment { key: key.into(), batch, lanes: 1 }
 }
 
 fn plan(model: &Model) -> Arc<Plan> {
-    model.compile(&options(KeyBits::Bits2048, 1)).unwrap().plan().clone()
+    model.compile(&Quantization::default(), &deployment(KeyBits::Bits2048, 1)).unwrap().plan().clone()
 }
 
-fn error(model: &Model, options: PlanOptions) -> PlanError {
-    model.compile(&options).unwrap_err()
+fn error(model: &Model, quantization: Quantization) -> PlanError {
+    model.compile(&quantization, &deployment(KeyBits::Bits2048, 1)).unwrap_err()
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
-    plan.segments().iter().map(Segment::name).collect()
+    plan.segments().iter().map(|segment| segment.name.as_str()).collect()
 }
 
 /// Names of the values that go up for each segment.
 fn sources(plan: &Plan) -> Vec<Vec<&str>> {
-    let name = |term: &Term| plan.graph().name(term.source());
-    plan.segments().iter().map(|segment| segment.terms().iter().map(name).collect()).collect()
+    let name = |term: &Term| plan.graph().name(term.source);
+    plan.segments().iter().map(|segment| segment.terms.iter().map(name).collect()).collect()
 }
 
 #[test]
@@ -59,22 +59,23 @@ fn lenet5_is_cut_at_its_activations() {
     assert_eq!(plan.client_steps(None), [""; 0]);
     assert!((0..4).all(|segment| plan.client_steps(Some(segment)) == ["relu"]));
     assert_eq!(plan.client_steps(Some(4)), ["softmax"]);
-    let shapes: Vec<String> = plan.segments().iter().map(|segment| segment.shape().to_string()).collect();
+    let shapes: Vec<String> = plan.segments().iter().map(|segment| segment.shape.to_string()).collect();
     assert_eq!(shapes, ["6x12x12", "16x4x4", "120", "84", "10"]);
     // Means after a convolution are sums before it, so that it keeps its weights and has a quarter of its positions.
     for (segment, weights, positions) in [(0, 6 * 25, 144), (1, 16 * 6 * 25, 16)] {
-        let term = &plan.segments()[segment].terms()[0];
-        assert_eq!((term.map().weights(), term.map().columns()), (weights, Some(positions)));
-        let sums = term.sums().unwrap();
+        let term = &plan.segments()[segment].terms[0];
+        assert_eq!((term.map.weights(), term.map.columns()), (weights, Some(positions)));
+        let sums = term.sums.as_deref().unwrap();
         assert_eq!((sums.weights(), sums.most_terms()), (1, 4));
-        assert_eq!(term.format().bound(), 4 * term.values().bound());
+        assert_eq!(term.format.bound(), 4 * term.values.bound());
     }
     for segment in &plan.segments()[2..] {
-        assert!(segment.terms()[0].sums().is_none());
-        assert_eq!(segment.terms()[0].format(), segment.terms()[0].values());
+        assert!(segment.terms[0].sums.is_none());
+        assert_eq!(segment.terms[0].format, segment.terms[0].values);
     }
-    assert!(plan.segments().iter().all(|segment| segment.operations().total() > 0));
-    let all = plan.segments().iter().fold(Operations::default(), |sum, segment| sum + segment.operations());
+    assert!(plan.segments().iter().all(|segment| segment.layout.operations.total() > 0));
+    let all =
+        plan.segments().iter().fold(Operations::default(), |sum, segment| sum + segment.layout.operations);
     assert_eq!(plan.operations(), all);
 }
 
@@ -128,14 +129,14 @@ fn a_shortcut_adds_no_segment() {
     let sum = &projection.segments()[2];
     // The terms have one scale, so that their sums can be added, and their bounds add up.
     let scales: Vec<i32> =
-        sum.terms().iter().map(|term| term.format().scale_bits() + term.weights().scale_bits()).collect();
-    assert_eq!(scales, [sum.format().scale_bits(); 2]);
+        sum.terms.iter().map(|term| term.format.scale_bits() + term.weights.scale_bits()).collect();
+    assert_eq!(scales, [sum.format.scale_bits(); 2]);
     let bounds: u64 = sum
-        .terms()
+        .terms
         .iter()
-        .map(|term| term.format().weighted_sum(term.weights(), term.map().most_terms()).unwrap().bound())
+        .map(|term| term.format.weighted_sum(term.weights, term.map.most_terms()).unwrap().bound())
         .sum();
-    assert!(sum.format().bound() > bounds, "with the bias");
+    assert!(sum.format.bound() > bounds, "with the bias");
     assert_eq!(sum.ciphertexts_up(), sum.up_header(0).ciphertexts() + sum.up_header(1).ciphertexts());
 }
 
@@ -152,7 +153,7 @@ fn a_batch_norm_is_part_of_its_convolution() {
         for (model, name) in [(after, "conv+norm"), (before, "norm+conv")] {
             let plan = plan(&model);
             assert_eq!(names(&plan), [name, "fc"]);
-            let map = plan.segments()[0].terms()[0].map();
+            let map = &plan.segments()[0].terms[0].map;
             assert_eq!((map.weights(), map.blocks().len()), (4 * 2 / groups * 9, groups));
         }
     }
@@ -168,11 +169,11 @@ fn resnet20_has_a_segment_for_each_layer() {
     let model = ranged(zoo::resnet20(10).unwrap(), 4.0);
     let plan = plan(&model);
     assert_eq!(plan.segments().len(), 20);
-    let terms: Vec<usize> = plan.segments().iter().map(|segment| segment.terms().len()).collect();
+    let terms: Vec<usize> = plan.segments().iter().map(|segment| segment.terms.len()).collect();
     let two: Vec<usize> = (0..20).filter(|&segment| terms[segment] == 2).collect();
     assert_eq!(two, [8, 14], "the two projections");
     assert_eq!(
-        plan.segments()[8].name(),
+        plan.segments()[8].name,
         "layer2.0.conv2+layer2.0.bn2+layer2.0.shortcut.0+layer2.0.shortcut.1"
     );
     let again = Plan::new(plan.description().clone(), plan.key()).unwrap();
@@ -184,24 +185,24 @@ fn resnet20_has_a_segment_for_each_layer() {
 fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
     let plan = plan(&lenet5());
     let segments = plan.segments();
-    assert!(matches!(segments[0].layout().ups[0].arrangement(), Arrangement::Patches(_)));
-    assert!(matches!(segments[0].layout().down.arrangement(), Arrangement::Positions(_)));
+    assert!(matches!(segments[0].layout.ups[0].arrangement(), Arrangement::Patches(_)));
+    assert!(matches!(segments[0].layout.down.arrangement(), Arrangement::Positions(_)));
     for segment in &segments[2..] {
-        let up = &segment.layout().ups[0];
+        let up = &segment.layout.ups[0];
         assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 1));
     }
     // Many sums come back in few ciphertexts.
     assert!(segments[2].ciphertexts_down() < 5);
     assert_eq!(segments[2].ciphertexts_up(), 256);
     // On vectors, eight ciphertexts are stacked in the time of one, each with fewer squarings.
-    let lanes = PlanOptions { lanes: 8, ..options(KeyBits::Bits2048, 1) };
-    let program = lenet5().compile(&lanes).unwrap();
+    let lanes = Deployment { lanes: 8, ..deployment(KeyBits::Bits2048, 1) };
+    let program = lenet5().compile(&Quantization::default(), &lanes).unwrap();
     let fc1 = &program.plan().segments()[2];
-    assert_eq!((fc1.ciphertexts_down(), fc1.layout().down.stacked()), (8, 15));
+    assert_eq!((fc1.ciphertexts_down(), fc1.layout.down.stacked()), (8, 15));
 
-    let program = lenet5().compile(&options(KeyBits::Bits2048, 50)).unwrap();
+    let program = lenet5().compile(&Quantization::default(), &deployment(KeyBits::Bits2048, 50)).unwrap();
     let fc1 = &program.plan().segments()[2];
-    let up = &fc1.layout().ups[0];
+    let up = &fc1.layout.ups[0];
     assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 50));
     assert_eq!(fc1.ciphertexts_up(), 256);
 }
@@ -238,7 +239,9 @@ fn a_fused_chain_is_the_composition_of_its_layers() {
         image().residual_with(|a| a.conv2d("a", conv).flatten(), |b| b.flatten().dense("b", 72)),
     ] {
         let model = initialized(builder);
-        let fused = model.compile(&PlanOptions { weight_bits: 24, ..PlanOptions::default() }).unwrap();
+        let fused = model
+            .compile(&Quantization { weight_bits: 24, ..Quantization::default() }, &Deployment::default())
+            .unwrap();
         assert_eq!(fused.plan().segments().len(), 1);
         // Multiples of 2^-8, which quantization leaves as they are.
         let images = images(&model, 4, 1).map(|x| (x * 255.0).round() / 256.0);
@@ -252,18 +255,23 @@ fn a_fused_chain_is_the_composition_of_its_layers() {
 fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let model = lenet5();
     let compile = |layer_bits: Option<BTreeMap<String, u32>>| {
-        model.compile(&PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) }).unwrap()
+        model
+            .compile(
+                &Quantization { layer_bits, ..Quantization::default() },
+                &deployment(KeyBits::Bits2048, 1),
+            )
+            .unwrap()
     };
     let wide = compile(None);
     let bits = BTreeMap::from([("fc1".to_owned(), 8), ("conv2".to_owned(), 6)]);
     let narrow = compile(Some(bits.clone()));
-    let default = PlanOptions::default().weight_bits;
+    let default = Quantization::default().weight_bits;
     for (index, bits) in [(0, default), (1, 6), (2, 8), (3, default)] {
         let (wide, narrow) = (&wide.plan().segments()[index], &narrow.plan().segments()[index]);
-        assert_eq!(narrow.terms()[0].weights().bits(), bits);
-        let slots = |segment: &Segment| segment.layout().ups[0].slot_bits();
+        assert_eq!(narrow.terms[0].weights.bits(), bits);
+        let slots = |segment: &Segment| segment.layout.ups[0].slot_bits();
         assert_eq!(slots(narrow), slots(wide) - (default - bits) as usize);
-        assert_eq!(narrow.operations().total() < wide.operations().total(), bits < default);
+        assert_eq!(narrow.layout.operations.total() < wide.layout.operations.total(), bits < default);
     }
     assert!(narrow.error_bound().unwrap() > wide.error_bound().unwrap());
 
@@ -271,18 +279,19 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
     let mut tuned = model.clone();
     tuned.set_layer_bits(bits);
     let of = |layer_bits: Option<BTreeMap<String, u32>>| {
-        let options = PlanOptions { layer_bits, ..options(KeyBits::Bits2048, 1) };
-        tuned.compile(&options).unwrap().plan().segments()[1].terms()[0].weights().bits()
+        let bits = Quantization { layer_bits, ..Quantization::default() };
+        tuned.compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap().plan().segments()[1].terms[0]
+            .weights
+            .bits()
     };
     assert_eq!(of(None), 6);
     assert_eq!(of(Some(BTreeMap::new())), default);
     assert_eq!(of(Some(BTreeMap::from([("conv2".to_owned(), 12)]))), 12);
     // Of a chain's layers the one that was given most counts; each term of a sum has its own.
     let bits = [("b", 5), ("bn", 7), ("c", 6)].map(|(name, bits)| (name.to_owned(), bits));
-    let options = PlanOptions { layer_bits: Some(bits.into()), ..options(KeyBits::Bits2048, 1) };
-    let program = calibrated(residual(4)).compile(&options).unwrap();
-    let found: Vec<u32> =
-        program.plan().segments()[2].terms().iter().map(|term| term.weights().bits()).collect();
+    let bits = Quantization { layer_bits: Some(bits.into()), ..Quantization::default() };
+    let program = calibrated(residual(4)).compile(&bits, &deployment(KeyBits::Bits2048, 1)).unwrap();
+    let found: Vec<u32> = program.plan().segments()[2].terms.iter().map(|term| term.weights.bits()).collect();
     assert_eq!(found, [7, 6]);
     assert!(program.weights(2).iter().zip([7, 6]).all(|(weights, bits)| weights.range().bits() == bits));
 }
@@ -291,10 +300,12 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
 #[test]
 fn dead_activations_have_a_plan() {
     for range in [0.0, f32::MIN_POSITIVE, 1e-9, 1e-3] {
-        let program = ranged(zoo::lenet5().unwrap(), range).compile(&PlanOptions::default()).unwrap();
+        let program = ranged(zoo::lenet5().unwrap(), range)
+            .compile(&Quantization::default(), &Deployment::default())
+            .unwrap();
         assert_eq!(program.plan().segments().len(), 5);
         for segment in &program.plan().segments()[1..] {
-            let values = segment.terms()[0].values();
+            let values = segment.terms[0].values;
             assert!(values.scale_bits() <= 26 && values.bound() > 0, "range {range}: {values:?}");
         }
     }
@@ -302,14 +313,14 @@ fn dead_activations_have_a_plan() {
 
 #[test]
 fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
-    let missing = |model: &Model| match error(model, PlanOptions::default()) {
+    let missing = |model: &Model| match error(model, Quantization::default()) {
         PlanError::NoRange { node } => node,
         other => panic!("{other}"),
     };
     let mut model = zoo::lenet5().unwrap();
     fill(&mut model, 5);
     assert_eq!(missing(&model), "relu1");
-    let message = error(&model, PlanOptions::default()).to_string();
+    let message = error(&model, Quantization::default()).to_string();
     assert!(message.contains("`relu1`") && message.contains("calibrate"), "{message}");
     let without = |name: &str| {
         let mut model = lenet5();
@@ -321,11 +332,16 @@ fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
     assert_eq!(missing(&without("relu3")), "relu3");
     // What is not encrypted needs none: neither what the server has, nor the last value.
     for unused in ["conv1", "pool1", "fc3", "softmax1", "flatten1", "input"] {
-        assert!(without(unused).compile(&PlanOptions::default()).is_ok(), "{unused}");
+        assert!(
+            without(unused).compile(&Quantization::default(), &Deployment::default()).is_ok(),
+            "{unused}"
+        );
     }
     // Options come before the model.
     let ranges = Some(model_ranges(&lenet5()));
-    assert!(model.compile(&PlanOptions { ranges, ..PlanOptions::default() }).is_ok());
+    assert!(
+        model.compile(&Quantization { ranges, ..Quantization::default() }, &Deployment::default()).is_ok()
+    );
     // Bounded activations need none.
     let bounded = [
         Activation::Sigmoid,
@@ -337,8 +353,8 @@ fn uncalibrated_models_are_refused_by_the_value_that_lacks_a_range() {
     for activation in bounded {
         let model =
             initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).flatten().dense("b", 2));
-        let program = model.compile(&PlanOptions::default()).unwrap();
-        let values = program.plan().segments()[1].terms()[0].values();
+        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
+        let values = program.plan().segments()[1].terms[0].values;
         assert_eq!(values.real(values.bound() as i64), activation.bound().unwrap(), "{activation}");
     }
     let model = initialized(ModelBuilder::new([4]).dense("a", 3).client_function("own", [2]).dense("b", 2));
@@ -357,8 +373,13 @@ fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
             initialized(ModelBuilder::new([4]).dense("a", 3).activation(activation).dense("b", 2));
         let name = model.graph().nodes()[1].name.clone();
         model.set_ranges(Some([(Ranges::INPUT.to_owned(), 1.0), (name, range)].into_iter().collect()));
-        let program = model.compile(&PlanOptions { range_margin: margin, ..PlanOptions::default() }).unwrap();
-        let values = program.plan().segments()[1].terms()[0].values();
+        let program = model
+            .compile(
+                &Quantization { range_margin: margin, ..Quantization::default() },
+                &Deployment::default(),
+            )
+            .unwrap();
+        let values = program.plan().segments()[1].terms[0].values;
         values.real(values.bound() as i64)
     };
     assert_eq!(largest(Activation::Relu, 4.0, 1.25), 5.0);
@@ -371,37 +392,53 @@ fn ranges_are_widened_by_the_margin_but_not_beyond_what_can_be() {
 #[test]
 fn options_out_of_range_are_named() {
     let model = lenet5();
-    let base = || options(KeyBits::Bits2048, 1);
     let ranges = |name: &str, range: f32| {
         let mut ranges = model_ranges(&lenet5());
         ranges.set(name, range);
         Some(ranges)
     };
     let bits = |bits: u32| Some(BTreeMap::from([("fc1".to_owned(), bits)]));
-    for (options, name, value) in [
-        (PlanOptions { weight_bits: 1, ..base() }, "weight bits", "1"),
-        (PlanOptions { weight_bits: 25, ..base() }, "weight bits", "25"),
-        (PlanOptions { layer_bits: bits(0), ..base() }, "weight bits", "0"),
-        (PlanOptions { layer_bits: bits(u32::MAX), ..base() }, "weight bits", "4294967295"),
-        (PlanOptions { activation_bits: 25, ..base() }, "activation bits", "25"),
-        (PlanOptions { input_bits: 1, ..base() }, "input bits", "1"),
-        (PlanOptions { batch: 0, ..base() }, "batch", "0"),
-        (PlanOptions { batch: (1 << 20) + 1, ..base() }, "batch", "1048577"),
-        (PlanOptions { batch: usize::MAX, ..base() }, "batch", "18446744073709551615"),
-        (PlanOptions { lanes: 0, ..base() }, "lanes", "0"),
-        (PlanOptions { lanes: 65, ..base() }, "lanes", "65"),
-        (PlanOptions { range_margin: f64::NAN, ..base() }, "range margin", "NaN"),
-        (PlanOptions { range_margin: 0.0, ..base() }, "range margin", "0"),
-        (PlanOptions { range_margin: f64::INFINITY, ..base() }, "range margin", "inf"),
-        (PlanOptions { ranges: ranges("relu2", f32::NAN), ..base() }, "calibrated range", "NaN for `relu2`"),
-        (PlanOptions { ranges: ranges("input", -1.0), ..base() }, "calibrated range", "-1 for `input`"),
+    for (quantization, name, value) in [
+        (Quantization { weight_bits: 1, ..Quantization::default() }, "weight bits", "1"),
+        (Quantization { weight_bits: 25, ..Quantization::default() }, "weight bits", "25"),
+        (Quantization { layer_bits: bits(0), ..Quantization::default() }, "weight bits", "0"),
+        (Quantization { layer_bits: bits(u32::MAX), ..Quantization::default() }, "weight bits", "4294967295"),
+        (Quantization { activation_bits: 25, ..Quantization::default() }, "activation bits", "25"),
+        (Quantization { input_bits: 1, ..Quantization::default() }, "input bits", "1"),
+        (Quantization { range_margin: f64::NAN, ..Quantization::default() }, "range margin", "NaN"),
+        (Quantization { range_margin: 0.0, ..Quantization::default() }, "range margin", "0"),
+        (Quantization { range_margin: f64::INFINITY, ..Quantization::default() }, "range margin", "inf"),
         (
-            PlanOptions { ranges: ranges("conv1", f32::INFINITY), ..base() },
+            Quantization { ranges: ranges("relu2", f32::NAN), ..Quantization::default() },
+            "calibrated range",
+            "NaN for `relu2`",
+        ),
+        (
+            Quantization { ranges: ranges("input", -1.0), ..Quantization::default() },
+            "calibrated range",
+            "-1 for `input`",
+        ),
+        (
+            Quantization { ranges: ranges("conv1", f32::INFINITY), ..Quantization::default() },
             "calibrated range",
             "inf for `conv1`",
         ),
     ] {
-        let error = error(&model, options);
+        let error = error(&model, quantization);
+        assert!(
+            matches!(&error, PlanError::Option { what, found, .. } if *what == name && found == value),
+            "{error}"
+        );
+    }
+    let base = || deployment(KeyBits::Bits2048, 1);
+    for (deployment, name, value) in [
+        (Deployment { batch: 0, ..base() }, "batch", "0"),
+        (Deployment { batch: (1 << 20) + 1, ..base() }, "batch", "1048577"),
+        (Deployment { batch: usize::MAX, ..base() }, "batch", "18446744073709551615"),
+        (Deployment { lanes: 0, ..base() }, "lanes", "0"),
+        (Deployment { lanes: 65, ..base() }, "lanes", "65"),
+    ] {
+        let error = model.compile(&Quantization::default(), &deployment).unwrap_err();
         assert!(
             matches!(&error, PlanError::Option { what, found, .. } if *what == name && found == value),
             "{error}"
@@ -409,11 +446,11 @@ fn options_out_of_range_are_named() {
     }
     let unknown = PlanError::UnknownLayer { name: "fc4".to_owned() };
     let layer_bits = Some(BTreeMap::from([("fc4".to_owned(), 8)]));
-    assert_eq!(error(&model, PlanOptions { layer_bits, ..base() }), unknown);
+    assert_eq!(error(&model, Quantization { layer_bits, ..Quantization::default() }), unknown);
     // Only linear nodes have weights.
     let layer_bits = Some(BTreeMap::from([("relu1".to_owned(), 8)]));
     assert_eq!(
-        error(&model, PlanOptions { layer_bits, ..base() }),
+        error(&model, Quantization { layer_bits, ..Quantization::default() }),
         PlanError::UnknownLayer { name: "relu1".to_owned() }
     );
 }
@@ -424,20 +461,20 @@ fn bits_of_a_model_that_are_out_of_range_are_named() {
     for bits in [0, 1, 25, 1 << 30, 1 << 31, u32::MAX] {
         let mut model = lenet5();
         model.set_layer_bits(BTreeMap::from([("fc1".to_owned(), bits)]));
-        let error = error(&model, options(KeyBits::Bits2048, 1));
+        let error = error(&model, Quantization::default());
         let found = bits.to_string();
         assert_eq!(error, PlanError::Option { what: "weight bits", expected: "2 to 24", found });
     }
     let mut model = lenet5();
     model.set_layer_bits(BTreeMap::from([("fc9".to_owned(), 8)]));
     let unknown = PlanError::UnknownLayer { name: "fc9".to_owned() };
-    assert_eq!(error(&model, PlanOptions::default()), unknown);
+    assert_eq!(error(&model, Quantization::default()), unknown);
 }
 
 #[test]
 fn a_model_without_anything_for_the_server_has_no_plan() {
     let nothing = initialized(ModelBuilder::new([1, 4, 4]).avg_pool2d("p", [2, 2]).flatten().relu());
-    assert_eq!(error(&nothing, PlanOptions::default()), PlanError::Empty);
+    assert_eq!(error(&nothing, Quantization::default()), PlanError::Empty);
     let description = Description {
         graph: nothing.graph().clone(),
         numbers: Numbers { formats: BTreeMap::new(), segments: vec![] },
@@ -462,29 +499,33 @@ fn numbers_that_fit_no_integer_are_refused() {
         builder = builder.dense(&format!("fc{i}"), 30).square();
     }
     let model = ranged(builder.dense("last", 2).build().unwrap(), 1e30);
-    assert!(model.compile(&PlanOptions::default()).is_ok(), "large reals have a coarse scale");
+    assert!(
+        model.compile(&Quantization::default(), &Deployment::default()).is_ok(),
+        "large reals have a coarse scale"
+    );
     // Large biases beside a fine scale do not fit.
     let mut model = initialized(ModelBuilder::new([4]).dense("fc1", 2));
     with_tensor(&mut model, "fc1.bias", 1e20);
-    let found = error(&model, PlanOptions::default());
+    let found = error(&model, Quantization::default());
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::Overflow { .. } } if name == "fc1"),
         "{found}"
     );
     // As many bits as there are, of everything, and sums of many: more than an integer has.
-    let wide = PlanOptions { weight_bits: 24, activation_bits: 24, input_bits: 24, ..PlanOptions::default() };
+    let wide =
+        Quantization { weight_bits: 24, activation_bits: 24, input_bits: 24, ..Quantization::default() };
     let largest = |inputs: usize| {
         let mut model = initialized(ModelBuilder::new([inputs]).dense("fc1", 2));
         with_tensor(&mut model, "fc1.weight", 1.0);
         model
     };
-    assert!(largest(1 << 13).compile(&wide).is_ok(), "24 + 23 + 13 bits, and biases");
+    assert!(largest(1 << 13).compile(&wide, &Deployment::default()).is_ok(), "24 + 23 + 13 bits, and biases");
     let model = largest(1 << 14);
     assert!(matches!(error(&model, wide), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
     // Weights that are none.
     let mut model = initialized(ModelBuilder::new([2, 2, 2]).conv2d("conv", same(2)).batch_norm2d("norm"));
     model.layers_mut().find_map(|(_, layer)| layer.statistics_mut()).unwrap().variance[1] = -1.0;
-    let found = error(&model, PlanOptions::default());
+    let found = error(&model, Quantization::default());
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::NotFinite { .. } } if name == "conv+norm"),
         "{found}"
@@ -523,8 +564,8 @@ fn sums_of_sums_do_not_grow_without_end() {
     let mut model = Model::new(Arc::unwrap_or_clone(graph)).unwrap();
     fill(&mut model, 1);
     model.calibrate(array![[1.0, -1.0]].view()).unwrap();
-    let program = model.compile(&PlanOptions::default()).unwrap();
-    assert!(program.plan().segments().iter().all(|segment| segment.terms().len() <= 64));
+    let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
+    assert!(program.plan().segments().iter().all(|segment| segment.terms.len() <= 64));
     let outcome = program.run_clear(array![[0.5, 0.25]].view()).unwrap();
     let expected = model.logits(array![[0.5, 0.25]].view()).unwrap();
     let close = |(a, b): (&f64, &f32)| (a / f64::from(*b) - 1.0).abs() < 0.05;
@@ -535,17 +576,17 @@ fn sums_of_sums_do_not_grow_without_end() {
 /// Everything about two plans that anybody can see or that a run depends on.
 fn assert_same(a: &Plan, b: &Plan) {
     assert_eq!(a.description(), b.description());
-    assert_eq!((a.key(), a.batch(), a.steps()), (b.key(), b.batch(), b.steps()));
+    assert_eq!((a.key(), a.description().batch, a.steps()), (b.key(), b.description().batch, b.steps()));
     assert_eq!((a.output, a.logits, &a.last_uses), (b.output, b.logits, &b.last_uses));
     assert_eq!(a.segments().len(), b.segments().len());
     for (a, b) in a.segments().iter().zip(b.segments()) {
-        assert_eq!((a.name(), a.output(), a.shape()), (b.name(), b.output(), b.shape()));
-        assert_eq!((a.format(), a.bias_exponent, a.batch), (b.format(), b.bias_exponent, b.batch));
-        assert_eq!(a.layout(), b.layout());
-        assert_eq!(a.terms().len(), b.terms().len());
-        for (a, b) in a.terms().iter().zip(b.terms()) {
-            assert_eq!((a.source(), a.sums(), a.map()), (b.source(), b.sums(), b.map()));
-            assert_eq!((a.weights(), a.values(), a.format()), (b.weights(), b.values(), b.format()));
+        assert_eq!((&a.name, a.output, &a.shape), (&b.name, b.output, &b.shape));
+        assert_eq!((a.format, a.bias_exponent, a.batch), (b.format, b.bias_exponent, b.batch));
+        assert_eq!(a.layout, b.layout);
+        assert_eq!(a.terms.len(), b.terms.len());
+        for (a, b) in a.terms.iter().zip(&b.terms) {
+            assert_eq!((a.source, a.sums.as_deref(), &a.map), (b.source, b.sums.as_deref(), &b.map));
+            assert_eq!((a.weights, a.values, a.format), (b.weights, b.values, b.format));
         }
     }
 }
@@ -554,27 +595,30 @@ fn assert_same(a: &Plan, b: &Plan) {
 fn check_plan(plan: &Plan) {
     let limit = 1 << 22;
     for segment in plan.segments() {
-        let layout = segment.layout();
-        assert_eq!(layout.ups.len(), segment.terms().len());
+        let layout = &segment.layout;
+        assert_eq!(layout.ups.len(), segment.terms.len());
         assert!((1..=limit).contains(&segment.ciphertexts_down()));
-        assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.batch());
-        assert_eq!(layout.images().map(|part| part.ciphertexts).sum::<usize>(), segment.ciphertexts_down());
+        assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.description().batch);
+        assert_eq!(
+            layout.images().map(|part| part.hiding.ciphertexts).sum::<usize>(),
+            segment.ciphertexts_down()
+        );
         let all = layout.images().fold(Operations::default(), |sum, part| sum + part.operations);
         assert_eq!(all, layout.operations);
-        assert!(layout.images().all(|part| part.products.len() == segment.terms().len()));
+        assert!(layout.images().all(|part| part.products.len() == segment.terms.len()));
         let down = layout.down.slot_bits();
-        assert!(segment.format().slot_bits() <= down);
+        assert!(segment.format.slot_bits() <= down);
         assert!(!matches!(layout.down.arrangement(), Arrangement::Patches(_)), "comes down as im2col");
-        for (term, up) in segment.terms().iter().zip(&layout.ups) {
-            assert!(term.format().slot_bits() <= up.slot_bits() && up.slot_bits() == down);
-            assert!(term.values().bound() <= term.format().bound());
-            assert_eq!(term.map().output().elements(), segment.shape().elements());
+        for (term, up) in segment.terms.iter().zip(&layout.ups) {
+            assert!(term.format.slot_bits() <= up.slot_bits() && up.slot_bits() == down);
+            assert!(term.values.bound() <= term.format.bound());
+            assert_eq!(term.map.output().elements(), segment.shape.elements());
         }
-        for term in 0..segment.terms().len() {
+        for term in 0..segment.terms.len() {
             assert!((1..=limit).contains(&segment.up_header(term).ciphertexts()));
         }
         assert_eq!(segment.sums_after(0), 0);
-        let last = segment.up_header(segment.terms().len() - 1).ciphertexts();
+        let last = segment.up_header(segment.terms.len() - 1).ciphertexts();
         assert_eq!(segment.sums_after(last), segment.ciphertexts_down());
     }
     let steps = plan.steps().iter().filter(|step| matches!(step, Step::Segment(_))).count();
@@ -589,7 +633,8 @@ proptest! {
     fn a_plan_follows_from_its_description(seed: u64, batch in 1usize..40, lanes in 1usize..9, large: bool) {
         let model = random_model(seed);
         let key = if large { KeyBits::Bits3072 } else { KeyBits::Bits1024 };
-        let program = model.compile(&PlanOptions { key, batch, lanes, ..PlanOptions::default() }).unwrap();
+        let deployment = Deployment { key: key.into(), batch, lanes };
+        let program = model.compile(&Quantization::default(), &deployment).unwrap();
         let plan = program.plan();
         check_plan(plan);
         let text = serde_json::to_string(plan.description()).unwrap();
@@ -597,9 +642,9 @@ proptest! {
         prop_assert_eq!(&description, plan.description());
         assert_same(&Plan::new(description, key.into()).unwrap(), plan);
         for (segment, weights) in plan.segments().iter().enumerate().map(|(at, s)| (s, program.weights(at))) {
-            let declared = segment.terms().iter().zip(weights);
-            prop_assert!(declared.clone().all(|(term, weights)| term.weights() == weights.range()));
-            prop_assert!(declared.clone().all(|(term, weights)| term.map().weights() == weights.values().len()));
+            let declared = segment.terms.iter().zip(weights);
+            prop_assert!(declared.clone().all(|(term, weights)| term.weights == weights.range()));
+            prop_assert!(declared.clone().all(|(term, weights)| term.map.weights() == weights.values().len()));
         }
         prop_assert!(program.weights(plan.segments().len()).is_empty());
     }
@@ -610,9 +655,9 @@ proptest! {
         seed: u64, weight_bits in 4u32..14, activation_bits in 4u32..14, input_bits in 4u32..12,
     ) {
         let model = random_model(seed);
-        let bits = PlanOptions { weight_bits, activation_bits, input_bits, ..PlanOptions::default() };
+        let bits = Quantization { weight_bits, activation_bits, input_bits, ..Quantization::default() };
         // Room enough that no activation leaves its range for having been rounded.
-        let program = model.compile(&PlanOptions { range_margin: 4.0, ..bits }).unwrap();
+        let program = model.compile(&Quantization { range_margin: 4.0, ..bits }, &Deployment::default()).unwrap();
         let images = images(&model, 5, seed ^ 2);
         let outcome = program.run_clear(images.view()).unwrap();
         let bound = program.error_bound().unwrap();
@@ -643,8 +688,8 @@ fn the_bound_counts_what_multiplies_an_error() {
     with_tensor(&mut model, "fc.bias", 0.0);
     model.calibrate(array![[8.0, 8.0]].view()).unwrap();
     let coarse =
-        PlanOptions { weight_bits: 3, activation_bits: 16, input_bits: 16, ..PlanOptions::default() };
-    let program = model.compile(&coarse).unwrap();
+        Quantization { weight_bits: 3, activation_bits: 16, input_bits: 16, ..Quantization::default() };
+    let program = model.compile(&coarse, &Deployment::default()).unwrap();
     let images = array![[8.0, 8.0], [0.9, -0.3], [7.0, 1.0], [1.0, 1.0]];
     let outcome = program.run_clear(images.view()).unwrap();
     assert_eq!(outcome.saturations, 0);
@@ -663,7 +708,7 @@ fn nothing_is_known_of_a_function_of_the_clients_own() {
         let builder = ModelBuilder::new([2]).dense("a", 2).client_function("own", [2]).relu().dense("b", 2);
         let mut model = ranged(builder.build().unwrap(), 1.0);
         with_tensor(&mut model, "b.weight", weight);
-        let program = model.compile(&PlanOptions::default()).unwrap();
+        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
         assert_eq!(program.error_bound().unwrap(), f64::INFINITY, "{weight}");
     }
 }
@@ -671,8 +716,11 @@ fn nothing_is_known_of_a_function_of_the_clients_own() {
 #[test]
 fn the_first_of_equal_logits_is_predicted() {
     let model = calibrated(ModelBuilder::new([2]).dense("a", 3));
-    let mut outcome =
-        model.compile(&PlanOptions::default()).unwrap().run_clear(array![[1.0, 0.5]].view()).unwrap();
+    let mut outcome = model
+        .compile(&Quantization::default(), &Deployment::default())
+        .unwrap()
+        .run_clear(array![[1.0, 0.5]].view())
+        .unwrap();
     outcome.logits = array![[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [f64::NEG_INFINITY, -1.0, -2.0]];
     assert_eq!(outcome.predictions(), [1, 0, 1]);
 }
@@ -680,7 +728,7 @@ fn the_first_of_equal_logits_is_predicted() {
 #[test]
 fn images_that_are_none_are_refused() {
     let model = lenet5();
-    let program = model.compile(&PlanOptions::default()).unwrap();
+    let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
     for columns in [783, 785, 0] {
         let error = program.run_clear(Array2::zeros((1, columns)).view()).unwrap_err();
         assert!(matches!(&error, Error::Shape { found, .. } if found.dims() == [columns]), "{error}");
@@ -703,15 +751,16 @@ fn values_beyond_the_declared_range_are_clamped_and_counted() {
         with_tensor(&mut model, name, value);
     }
     model.set_ranges(Some([("input", 1.0), ("relu1", 1.0)].into_iter().collect()));
-    let options = PlanOptions { range_margin: 1.0, ..PlanOptions::default() };
-    let program = model.compile(&options).unwrap();
+    let options = Quantization { range_margin: 1.0, ..Quantization::default() };
+    let program = model.compile(&options, &Deployment::default()).unwrap();
     let images = array![[0.5, -1.0, 1.0], [1.01, -7.0, f32::MAX]];
     let outcome = program.run_clear(images.view()).unwrap();
     // Three inputs of the second image, and all three activations of both, which are twice what was declared.
     assert_eq!(outcome.saturations, 3 + 6);
     assert!(outcome.logits.iter().all(|logit| (logit - 3.0).abs() < 0.02), "{:?}", outcome.logits);
     // Where there is room, nothing is clamped.
-    let roomy = model.compile(&PlanOptions { range_margin: 2.0, ..options }).unwrap();
+    let roomy =
+        model.compile(&Quantization { range_margin: 2.0, ..options }, &Deployment::default()).unwrap();
     let outcome = roomy.run_clear(images.view()).unwrap();
     assert_eq!(outcome.saturations, 3);
     assert!(outcome.logits.iter().all(|logit| (logit - 6.0).abs() < 0.04), "{:?}", outcome.logits);
@@ -730,7 +779,7 @@ fn activations_before_the_end_count_for_the_prediction() {
         weights.tensors.insert("fc1.weight".to_owned(), tensor);
         model.load(&weights).unwrap();
         let images = Array2::from_shape_fn((5, 4), |(i, j)| (i + 2 * j) as f32 / 10.0);
-        let program = model.compile(&PlanOptions::default()).unwrap();
+        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
         let outcome = program.run_clear(images.view()).unwrap();
         let float = model.logits(images.view()).unwrap();
         let error =
@@ -759,7 +808,9 @@ fn functions(name: &str, own: impl Fn(&[f64]) -> Vec<f64> + Send + Sync + 'stati
 fn functions_of_the_clients_own_run_image_by_image() {
     let builder = ModelBuilder::new([3]).dense("a", 4).client_function("fold", [2]).dense("b", 2);
     let model = ranged(builder.build().unwrap(), 4.0);
-    let program = model.compile(&PlanOptions { activation_bits: 16, ..PlanOptions::default() }).unwrap();
+    let program = model
+        .compile(&Quantization { activation_bits: 16, ..Quantization::default() }, &Deployment::default())
+        .unwrap();
     assert_eq!(program.plan().client_steps(Some(0)), ["fold"]);
     let images = array![[0.5, -0.25, 1.0], [0.0, 0.75, -1.0]];
     let fold = |x: &[f64]| vec![x[0] * x[1], (x[2] - x[3]).abs()];
@@ -789,7 +840,7 @@ fn functions_of_the_clients_own_run_image_by_image() {
     let wild = |_: &[f64]| vec![f64::NAN, f64::NEG_INFINITY];
     let outcome = program.run_clear_with(functions("fold", wild), images.view()).unwrap();
     assert_eq!(outcome.saturations, 4);
-    let values = program.plan().segments()[1].terms()[0].values();
+    let values = program.plan().segments()[1].terms[0].values;
     let expected = affine(2, &[0.0, -values.real(values.bound() as i64)]);
     assert!(outcome.logits.iter().zip(expected.iter().cycle()).all(|(f, e)| (f - e).abs() < 0.05));
     assert_eq!(format!("{:?}", functions("fold", fold)), r#"{"fold"}"#);
@@ -799,7 +850,7 @@ fn functions_of_the_clients_own_run_image_by_image() {
 #[test]
 fn a_run_takes_what_it_asked_for() {
     let model = calibrated(residual(4));
-    let program = model.compile(&options(KeyBits::Bits1024, 2)).unwrap();
+    let program = model.compile(&Quantization::default(), &deployment(KeyBits::Bits1024, 2)).unwrap();
     let images = images(&model, 2, 1);
     let start = || Run::start(program.plan().clone(), Functions::default(), images.view()).unwrap();
     let (run, _) = start();
@@ -809,15 +860,12 @@ fn a_run_takes_what_it_asked_for() {
     while let Need::Sums { segment, inputs } = need {
         let segment_plan = &program.plan().segments()[segment];
         asked.push((segment, inputs.len()));
-        for (input, term) in inputs.iter().zip(segment_plan.terms()) {
-            assert_eq!(
-                (input.shape(), input.format(), input.batch()),
-                (term.map().input(), term.format(), 2)
-            );
+        for (input, term) in inputs.iter().zip(&segment_plan.terms) {
+            assert_eq!((input.shape(), input.format(), input.batch()), (term.map.input(), term.format, 2));
         }
         let zeros = |images: usize| {
-            let values = vec![0; images * segment_plan.shape().elements()];
-            FixedTensor::new(segment_plan.shape().clone(), segment_plan.format(), values).unwrap()
+            let values = vec![0; images * segment_plan.shape.elements()];
+            FixedTensor::new(segment_plan.shape.clone(), segment_plan.format, values).unwrap()
         };
         assert!(matches!(run.take(zeros(1)), Err(Error::Count { .. })), "of one image");
         need = run.take(zeros(2)).unwrap();
@@ -832,7 +880,8 @@ fn a_run_takes_what_it_asked_for() {
 /// A plan for a client of every kind of node, small enough that thousands are made in seconds.
 fn described() -> Description {
     let model = ranged(all_kinds().build().unwrap(), 4.0);
-    let plan = model.compile(&options(KeyBits::Bits1024, 2)).unwrap().plan().clone();
+    let plan =
+        model.compile(&Quantization::default(), &deployment(KeyBits::Bits1024, 2)).unwrap().plan().clone();
     assert_eq!(
         names(&plan),
         ["stem+norm", "a", "b+c", "gate", "fc"],
@@ -874,7 +923,7 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     numbers(&|of| of.weights[1] = scaled(of.weights[1].scale_bits() + 1), 2, "scale: expected");
     // No statement about rows makes a bound larger than the bits do.
     let sums =
-        |of: &Description| Plan::new(of.clone(), KeyBits::Bits1024.into()).unwrap().segments()[1].format();
+        |of: &Description| Plan::new(of.clone(), KeyBits::Bits1024.into()).unwrap().segments()[1].format;
     let mut stated = described();
     stated.numbers.segments[1].weights[0] = scaled(7);
     let all = sums(&stated);
@@ -959,9 +1008,10 @@ fn a_plan_is_for_a_key() {
         }
     }
     let model = ranged(all_kinds().build().unwrap(), 4.0);
-    let subgroup = PlanOptions { key_type: KeyType::Subgroup, ..options(KeyBits::Bits1024, 2) };
     let key = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
-    assert_same(model.compile(&subgroup).unwrap().plan(), &Plan::new(description, key).unwrap());
+    let subgroup = Deployment { key, ..deployment(KeyBits::Bits1024, 2) };
+    let program = model.compile(&Quantization::default(), &subgroup).unwrap();
+    assert_same(program.plan(), &Plan::new(description, key).unwrap());
 }
 
 #[test]
@@ -983,9 +1033,9 @@ fn joins_are_computed_where_their_values_are() {
         nodes.extend([node("relu", relu(), &[last]), node("fc", dense(2), &[last + 1])]);
         let graph = graph([2], nodes, ValueId::of_node(last + 1)).unwrap();
         let plan = plan(&ranged(Model::new(Arc::unwrap_or_clone(graph)).unwrap(), 4.0));
-        let names: Vec<String> = plan.segments().iter().map(|segment| segment.name().to_owned()).collect();
+        let names: Vec<String> = plan.segments().iter().map(|segment| segment.name.to_owned()).collect();
         let steps = plan.client_steps(Some(names.len() - 2));
-        (names.join(" "), steps.join(" "), plan.segments()[0].terms().len())
+        (names.join(" "), steps.join(" "), plan.segments()[0].terms.len())
     };
     let a = || node("a", dense(2), &[0]);
     let b = || node("b", dense(2), &[0]);

@@ -407,8 +407,8 @@ fn nodes_without_names_are_counted_by_kind() {
         .client_function("own", [2, 2, 2])
         .tanh()
         .square()
-        .sigmoid_taylor3()
-        .sigmoid_taylor5()
+        .activation(Activation::SigmoidTaylor3)
+        .activation(Activation::SigmoidTaylor5)
         .global_avg_pool2d()
         .flatten()
         .softmax();

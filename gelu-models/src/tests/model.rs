@@ -171,10 +171,10 @@ fn metadata_that_say_nothing_are_refused_and_change_nothing() {
         (Ranges::METADATA_KEY, r#"{"input":"large"}"#),
         (Ranges::METADATA_KEY, r#"{"input":null}"#),
         (Ranges::METADATA_KEY, "{"),
-        (crate::plan::PlanOptions::LAYER_BITS_KEY, r#"{"fc":-1}"#),
-        (crate::plan::PlanOptions::LAYER_BITS_KEY, r#"{"fc":8.5}"#),
-        (crate::plan::PlanOptions::LAYER_BITS_KEY, r#"["fc"]"#),
-        (crate::plan::PlanOptions::LAYER_BITS_KEY, ""),
+        (crate::plan::Quantization::LAYER_BITS_KEY, r#"{"fc":-1}"#),
+        (crate::plan::Quantization::LAYER_BITS_KEY, r#"{"fc":8.5}"#),
+        (crate::plan::Quantization::LAYER_BITS_KEY, r#"["fc"]"#),
+        (crate::plan::Quantization::LAYER_BITS_KEY, ""),
     ] {
         let mut to = norms().build().unwrap();
         let before = to.weights();
@@ -205,7 +205,7 @@ fn weights_that_do_not_fit_are_all_named() {
     weights.tensors.insert("fc1.bias".to_owned(), tensor([10], f32::NAN));
     weights.tensors.insert("fc9.bias".to_owned(), tensor([3], 0.0));
     weights.metadata.insert(Ranges::METADATA_KEY.to_owned(), "none".to_owned());
-    weights.metadata.insert(crate::plan::PlanOptions::LAYER_BITS_KEY.to_owned(), "none".to_owned());
+    weights.metadata.insert(crate::plan::Quantization::LAYER_BITS_KEY.to_owned(), "none".to_owned());
     let error = model.load(&weights).unwrap_err();
     assert_eq!(error.problems.len(), 6);
     let message = error.to_string();

@@ -105,7 +105,7 @@ impl Default for TrainConfig {
 
 impl TrainConfig {
     /// The learning rate after `epochs_done` epochs, possibly a fraction.
-    pub fn learning_rate_at(&self, epochs_done: f64) -> f64 {
+    pub(crate) fn learning_rate_at(&self, epochs_done: f64) -> f64 {
         let warm_up = if epochs_done < self.warm_up { epochs_done / self.warm_up } else { 1.0 };
         let schedule = match self.schedule {
             Schedule::Constant => 1.0,

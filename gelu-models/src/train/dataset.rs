@@ -41,6 +41,18 @@ pub enum DatasetError {
 }
 
 /// Labelled inputs.
+///
+/// ```
+/// use gelu_models::train::Dataset;
+/// use gelu_tensor::Shape;
+/// use ndarray::array;
+///
+/// let inputs = array![[0.0, 1.0], [1.0, 0.0], [0.2, 0.9], [0.8, 0.1]];
+/// let data = Dataset::new(Shape::from([2]), inputs, vec![0, 1, 0, 1], 2)?;
+/// let [training, held_out] = data.split(0.25, 7);
+/// assert_eq!((training.len(), held_out.len()), (3, 1));
+/// # Ok::<(), gelu_models::train::DatasetError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     shape: Shape,
@@ -50,7 +62,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// `inputs` of `[images, elements of shape]` with one label each, from 0 up to `classes` - 1.
+    /// Returns a data set of `inputs`, `[images, elements of shape]` with one label each, from 0 up to `classes` - 1.
     ///
     /// # Errors
     /// See [`DatasetError`].
@@ -75,37 +87,38 @@ impl Dataset {
         Ok(Self { shape, inputs, labels, classes })
     }
 
-    /// Shape of one input.
+    /// Returns the shape of one input.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// `[images, elements]`.
+    /// Returns the inputs, `[images, elements]`.
     pub fn inputs(&self) -> ArrayView2<'_, f32> {
         self.inputs.view()
     }
 
-    /// One label an input.
+    /// Returns the labels, one for each input.
     pub fn labels(&self) -> &[usize] {
         &self.labels
     }
 
-    /// How many classes there are.
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// How many inputs there are.
+    /// Returns the number of inputs.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no inputs.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The same inputs, shuffled by `seed` and divided: `held_out` of them, from 0 to 1, in the second part.
+    /// Returns the same inputs in two data sets, shuffled by `seed` and divided: `held_out` of them, from 0 to 1, in
+    /// the second part.
     pub fn split(&self, held_out: f64, seed: u64) -> [Self; 2] {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -114,7 +127,7 @@ impl Dataset {
         [self.select(first), self.select(second)]
     }
 
-    /// The first `count` inputs, or all if there are fewer.
+    /// Returns the first `count` inputs, or all if there are fewer.
     pub fn first(&self, count: usize) -> Self {
         self.select(&(0..self.len().min(count)).collect::<Vec<_>>())
     }

@@ -45,9 +45,9 @@ const VELOCITY: &str = "velocity/";
 
 impl TrainState {
     /// The key of [`Weights::metadata`] that makes a file of weights a checkpoint.
-    pub const METADATA_KEY: &str = "gelu.training";
+    pub(crate) const METADATA_KEY: &str = "gelu.training";
 
-    /// The state as one set of tensors, to be kept in a file: the velocity's names begin with `velocity/`.
+    /// Returns the state as one set of tensors, to be kept in a file: the velocity's names begin with `velocity/`.
     pub fn to_weights(&self) -> Weights {
         let mut weights = self.weights.clone();
         let velocity = self.velocity.tensors.iter();
@@ -59,7 +59,7 @@ impl TrainState {
         weights
     }
 
-    /// The state that [`to_weights`](Self::to_weights) kept.
+    /// Returns the state that [`to_weights`](Self::to_weights) kept.
     ///
     /// # Errors
     /// [`StateError::NoState`] when the metadata are not of a training run.

@@ -1,4 +1,4 @@
-use gelu_layers::{Activation, BatchNorm2dConfig, Conv2dConfig, DenseConfig, Initializer};
+use gelu_layers::{Activation, BatchNorm2dConfig, Conv2dConfig, DenseConfig, Initializer, LinearConfig};
 use gelu_tensor::{Error, Shape, Window};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -45,6 +45,7 @@ fn conv(channels: usize, kernel: usize) -> Conv2dConfig {
 
 /// A network with every kind of node that can be trained, and every way to join branches.
 fn everything(activation: Activation) -> Model {
+    let late = BatchNorm2dConfig { epsilon: 1e-2, ..BatchNorm2dConfig::default() };
     initialized(
         ModelBuilder::new([1, 8, 8])
             .conv2d("stem", conv(4, 3).with_padding([1, 1]).without_bias())
@@ -72,10 +73,7 @@ fn everything(activation: Activation) -> Model {
             .activation(activation)
             .gated(|gate| gate.global_avg_pool2d().flatten().dense("gate", 8).sigmoid())
             .gated(|gate| gate.conv2d("factor", conv(8, 1)).tanh())
-            .batch_norm2d_with(
-                "late_norm",
-                BatchNorm2dConfig { epsilon: 1e-2, ..BatchNorm2dConfig::default() },
-            )
+            .linear("late_norm", LinearConfig::BatchNorm2d(late))
             .flatten()
             .dense("hidden", DenseConfig::new(8).without_bias())
             .activation(activation)
@@ -185,7 +183,7 @@ fn running_statistics_are_those_of_the_last_batch_where_momentum_is_one() {
     let norm = BatchNorm2dConfig { momentum: 1.0, ..BatchNorm2dConfig::default() };
     let model = initialized(
         ModelBuilder::new([1, 8, 8])
-            .batch_norm2d_with("norm", norm)
+            .linear("norm", LinearConfig::BatchNorm2d(norm))
             .global_avg_pool2d()
             .flatten()
             .dense("fc", 4)

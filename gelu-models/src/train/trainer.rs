@@ -93,6 +93,29 @@ pub struct EpochStats {
 }
 
 /// A training run: a model, its optimizer and how far it has come.
+///
+/// ```
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::{Dataset, TrainConfig, Trainer, evaluate};
+/// use gelu_tensor::Shape;
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let inputs = array![[0.0, 1.0], [1.0, 0.0], [0.2, 0.9], [0.8, 0.1]];
+/// let data = Dataset::new(Shape::from([2]), inputs, vec![0, 1, 0, 1], 2)?;
+/// let mut model = ModelBuilder::new([2]).dense("fc1", 8).relu().dense("fc2", 2).softmax().build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+///
+/// let config = TrainConfig { batch_size: 2, epochs: 20, ..TrainConfig::default() };
+/// let mut trainer = Trainer::new(model, config)?;
+/// while trainer.epochs_done() < trainer.config().epochs {
+///     trainer.train_epoch(&data, |_| ())?;
+/// }
+/// let model = trainer.into_model();
+/// assert_eq!(evaluate(&model, &data)?.accuracy, 1.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Trainer {
     model: Model,
@@ -107,7 +130,7 @@ pub struct Trainer {
 const CHUNK: usize = 16;
 
 impl Trainer {
-    /// A run from the model's present weights.
+    /// Returns a run from the model's present weights.
     ///
     /// # Errors
     /// [`TrainError::Config`] and [`TrainError::NoSoftmax`].
@@ -125,7 +148,7 @@ impl Trainer {
         Ok(Self { model, config, velocity, epochs_done: 0 })
     }
 
-    /// A run from where `state` was taken, which goes on as if it had not been interrupted.
+    /// Returns a run from where `state` was taken, which goes on as if it had not been interrupted.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`TrainError::State`] when the state is not of this model.
@@ -146,7 +169,7 @@ impl Trainer {
         Ok(Self { velocity, epochs_done: state.epochs_done, ..Self::new(model, state.config.clone())? })
     }
 
-    /// Everything that is needed to [`resume`](Self::resume).
+    /// Returns everything that is needed to [`resume`](Self::resume).
     pub fn state(&self) -> TrainState {
         TrainState {
             config: self.config.clone(),
@@ -156,7 +179,7 @@ impl Trainer {
         }
     }
 
-    /// The model as it is now.
+    /// Returns the model as it is now.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -166,17 +189,18 @@ impl Trainer {
         self.model
     }
 
-    /// What determines the run.
+    /// Returns what determines the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// How many epochs are done.
+    /// Returns the number of epochs done.
     pub fn epochs_done(&self) -> u32 {
         self.epochs_done
     }
 
-    /// One pass over `dataset`, in an order drawn from the seed and the epoch. `progress` is called after every update.
+    /// Makes one pass over `dataset`, in an order drawn from the seed and the epoch. `progress` is called after every
+    /// update.
     ///
     /// # Errors
     /// [`TrainError`] when the data set does not fit the model, or the loss is no longer finite.

@@ -43,7 +43,7 @@ impl Backend {
         Self::ALL.into_iter().rfind(|backend| backend.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// Whether this machine has it.
+    /// Returns whether this machine has the backend's instructions.
     pub fn is_available(self) -> bool {
         self.instructions().is_some()
     }

@@ -23,7 +23,7 @@ impl Exponent {
     }
 
     /// Returns the number of bits that it may have: what the time of an exponentiation depends on.
-    pub fn bits(&self) -> usize {
+    pub(crate) fn bits(&self) -> usize {
         self.bits
     }
 

@@ -47,7 +47,7 @@ impl Residues {
         self.limbs.len() / self.form.width
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no residues.
     pub fn is_empty(&self) -> bool {
         self.limbs.is_empty()
     }

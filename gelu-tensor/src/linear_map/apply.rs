@@ -54,7 +54,7 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`Error::Count`] when the weights are not as many as the map has.
-    pub fn largest_row_sum(&self, weights: &[i32]) -> Result<u64, Error> {
+    pub(crate) fn largest_row_sum(&self, weights: &[i32]) -> Result<u64, Error> {
         check("weights of a linear map", self.weights, weights.len())?;
         let magnitude = |&at: &u32| u64::from(weights[at as usize].unsigned_abs());
         let rows = self.blocks.iter().flat_map(|block| block.weights.chunks_exact(block.taps));

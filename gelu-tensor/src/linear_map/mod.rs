@@ -155,7 +155,7 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`Error::Count`] when an entry lies outside, or there are none, or more than 2^26.
-    pub fn from_entries(
+    pub(crate) fn from_entries(
         shapes: [Shape; 2],
         weights: usize,
         mut entries: Vec<MapEntry>,
@@ -269,8 +269,8 @@ impl LinearMap {
         (equal && given == self.output.elements()).then_some(columns)
     }
 
-    /// Whether both maps give the same outputs in the same rows of the same columns, so that their products can be
-    /// added slot by slot when slots run over columns.
+    /// Returns whether both maps give the same outputs in the same rows of the same columns, so that their products can
+    /// be added slot by slot when slots run over columns.
     pub fn has_outputs_of(&self, other: &Self) -> bool {
         self.output == other.output
             && self.blocks.len() == other.blocks.len()

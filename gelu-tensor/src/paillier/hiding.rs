@@ -2,27 +2,25 @@
 
 use rand::CryptoRng;
 
-use super::PublicKey;
 use super::public::random_exponents;
+use super::{Hiding, PublicKey};
 use crate::arith::{Comb, Exponent, Operations, Residues};
 
 impl PublicKey {
-    /// Makes the table that re-randomizing `count` ciphertexts takes, if there is none yet: work that can be done
-    /// before the ciphertexts come. Returns what it took, which [`operations`](Self::operations) leaves out.
-    pub fn prepare_rerandomization(&self, count: usize, hidden_bits: usize) -> Operations {
-        self.hiding_comb(self.parameters().hiding_exponent(hidden_bits, count)).1
+    /// Makes the table that re-randomizing ciphertexts takes, if there is none yet: work that can be done before the
+    /// ciphertexts come. Returns what it took, which [`operations`](Self::operations) leaves out.
+    pub fn prepare_rerandomization(&self, hiding: Hiding) -> Operations {
+        self.hiding_comb(self.parameters().hiding_exponent(hiding)).1
     }
 
-    /// Returns the random exponents of `count` powers of h that hide exponents of up to `hidden_bits` bits, even from the
-    /// key's owner.
-    pub fn hiding_exponents(
-        &self,
-        rng: &mut dyn CryptoRng,
-        count: usize,
-        hidden_bits: usize,
-    ) -> HidingExponents {
-        let bits = self.parameters().hiding_exponent(hidden_bits, count);
-        HidingExponents { key: self.clone(), exponents: random_exponents(rng, count, bits), bits }
+    /// Returns random exponents of h, one for each ciphertext, that hide how these were made even from the key's owner.
+    pub fn hiding_exponents(&self, rng: &mut dyn CryptoRng, hiding: Hiding) -> HidingExponents {
+        let bits = self.parameters().hiding_exponent(hiding);
+        HidingExponents {
+            key: self.clone(),
+            exponents: random_exponents(rng, hiding.ciphertexts, bits),
+            bits,
+        }
     }
 
     /// The table for exponents of so many bits, and what it took if it was made now.

@@ -22,7 +22,7 @@ use rand::CryptoRng;
 use crate::arith::Residues;
 
 pub use hiding::{HidingExponents, HidingRandomizers};
-pub use parameters::{KeyBits, KeyParameters, KeyType};
+pub use parameters::{Hiding, KeyBits, KeyParameters, KeyType};
 pub use pool::{Filler, RandomnessPool};
 pub use public::PublicKey;
 pub use secret::{SecretKey, SecretKeyBytes};

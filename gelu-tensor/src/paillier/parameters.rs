@@ -141,6 +141,15 @@ pub struct KeyParameters {
     pub key_type: KeyType,
 }
 
+/// What re-randomization has to hide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hiding {
+    /// The ciphertexts that are re-randomized.
+    pub ciphertexts: usize,
+    /// Bits that the exponents of h in them may have.
+    pub exponent_bits: usize,
+}
+
 impl From<KeyBits> for KeyParameters {
     /// A key of the default type.
     fn from(size: KeyBits) -> Self {
@@ -165,12 +174,12 @@ impl KeyParameters {
         }
     }
 
-    /// Returns the bits of each of `count` random exponents that hide exponents of up to `hidden_bits` bits from somebody who knows
-    /// the group, to a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h. A few
-    /// get those at once: that takes less time than another table.
-    pub fn hiding_exponent(self, hidden_bits: usize, count: usize) -> usize {
+    /// Returns the bits of each random exponent that hides those of some ciphertexts from somebody who knows the group, to
+    /// a statistical distance of 2^-64: as many more, or enough to be uniform in the group of h. A few get those at
+    /// once: that takes less time than another table.
+    pub fn hiding_exponent(self, hiding: Hiding) -> usize {
         const FEW: usize = 32;
-        if count > FEW && hidden_bits <= self.short_exponent() - HIDING_BITS {
+        if hiding.ciphertexts > FEW && hiding.exponent_bits <= self.short_exponent() - HIDING_BITS {
             self.short_exponent()
         } else {
             self.long_exponent()

@@ -64,7 +64,8 @@ impl SecretKey {
     /// # Errors
     /// [`Error::Key`] when p or q is composite, has another size than half a [`KeyBits`](super::KeyBits) or is not
     /// 3 mod 4, or a subgroup prime is not what it should be; [`Error::PrimePair`] when they do not go together.
-    pub fn from_primes(
+    #[cfg(test)]
+    pub(crate) fn from_primes(
         p: &[u8],
         q: &[u8],
         subgroup_primes: Option<[&[u8]; 2]>,
@@ -109,8 +110,9 @@ impl SecretKey {
     /// Returns the key pair of what [`to_le_bytes`](Self::to_le_bytes) gives.
     ///
     /// # Errors
-    /// As [`from_primes`](Self::from_primes), and [`Error::Key`] when h is not an n-th residue mod n^2 of the order
-    /// that the key's type asks for.
+    /// [`Error::Key`] when p or q is composite, has another size than half a [`KeyBits`](super::KeyBits) or is not
+    /// 3 mod 4, when a subgroup prime is not what it should be, or when h is not an n-th residue mod n^2 of the order
+    /// that the key's type asks for; [`Error::PrimePair`] when the primes do not go together.
     pub fn from_le_bytes(bytes: &SecretKeyBytes) -> Result<Self, Error> {
         let SecretKeyBytes { p, q, subgroup_primes, h } = bytes;
         let subgroup_primes =

@@ -12,7 +12,7 @@ use crate::tests::maps::random_map;
 use crate::{
     Contents, Decryption, EncChunk, EncRate, EncTensor, EncTensorHeader, Filters, FixedTensor, Format,
     IntWeights, LinearMap, MapWeights, Packing, Product, ProductWeights, Shape, SlotLayout, UpdateLayout,
-    WeightRange, Window,
+    WeightRange, Window, Workload,
 };
 
 static KEYS: LazyLock<[SecretKey; 2]> = LazyLock::new(|| {
@@ -61,8 +61,11 @@ fn apply(
     map: &Arc<LinearMap>,
     (values, flood): (&[u64], Flood),
 ) -> Result<EncTensor, Error> {
-    let product =
-        Product::cheapest(map, tensor.layout(), tensor.batch(), (ProductWeights::Residues(flood), 8))?;
+    let product = Product::cheapest(
+        map,
+        tensor.layout(),
+        Workload { weights: ProductWeights::Residues(flood), batch: tensor.batch(), lanes: 8 },
+    )?;
     tensor.apply(map, &MapWeights::Residues { values, flood }, &product)
 }
 
@@ -255,8 +258,8 @@ fn residues_are_no_integers() {
     let next = Arc::new(LinearMap::identity(map.output()).unwrap());
     layout(apply(&sums, &next, (&[1], flood)));
     let one = IntWeights::new(WeightRange::signed(2, 0).unwrap(), vec![1]).unwrap();
-    let how = (ProductWeights::Integers(one.range()), 1);
-    let product = Product::cheapest(&next, sums.layout(), 2, how).unwrap();
+    let how = Workload { weights: ProductWeights::Integers(one.range()), batch: 2, lanes: 1 };
+    let product = Product::cheapest(&next, sums.layout(), how).unwrap();
     layout(sums.apply(&next, &MapWeights::Integers(&one), &product));
     let plain = FixedTensor::new(Shape::from([2]), Format::new(1, 0).unwrap(), vec![1, 1]).unwrap();
     layout(sums.add_plain(&plain));

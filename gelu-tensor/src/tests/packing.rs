@@ -61,7 +61,7 @@ proptest! {
 
     #[test]
     fn integers_go_into_slots_and_back(
-        seed: u64, bound in prop_oneof![0u64..4, 1u64..1 << 20, Just(MAX_BOUND)], spare in 0usize..4,
+        seed: u64, bound in prop_oneof![0u64..4, 1u64..1 << 20, Just(crate::format::MAX_BOUND)], spare in 0usize..4,
         batch in 1usize..40, stacked in 1usize..9, large: bool, width in 1usize..40,
     ) {
         let rng = &mut ChaCha20Rng::seed_from_u64(seed);

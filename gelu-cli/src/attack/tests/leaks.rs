@@ -32,7 +32,8 @@ fn plan(batch: usize) -> (Arc<TrainPlan>, Vec<u64>) {
     let mut model =
         ModelBuilder::new([INPUTS]).dense("fc1", 10).tanh().dense("fc2", 3).softmax().build().unwrap();
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
-    let description = Description::new(&model, batch, FixedPoint::default(), [KeyBits::Bits1024.into(); 2]);
+    let description =
+        Description::new(&model, batch, FixedPoint::default(), KeyBits::Bits1024.into(), KeyBits::Bits1024);
     let plan = Arc::new(TrainPlan::new(description).unwrap());
     let parameters = plan.quantize(&model.weights()).unwrap();
     (plan, parameters)
@@ -50,7 +51,7 @@ fn weights_are_extracted_just_past_the_strict_bound_and_not_just_below_it() {
     let leakage = &LayerLeakage::of(&plan)[0];
     let strict = leakage.strict_iterations() as usize;
     assert_eq!((strict, leakage.forward_unknowns), (INPUTS, INPUTS as u64 + 1));
-    let (segment, ring) = (&plan.segments()[0], plan.numbers().ring);
+    let (segment, ring) = (&plan.segments()[0], plan.description().numbers.ring);
     let mut rng = ChaCha20Rng::seed_from_u64(5);
     let vectors: Vec<i64> = (0..(strict + 1) * INPUTS).map(|_| rng.random_range(-256..=256)).collect();
     // What the client has once its masks are off: tests of the protocol show that it is this, bit for bit.
@@ -61,7 +62,7 @@ fn weights_are_extracted_just_past_the_strict_bound_and_not_just_below_it() {
     let Extraction::Solved { rows } = extract([INPUTS, 10], &vectors, &sums).unwrap() else {
         unreachable!("as many equations as unknowns")
     };
-    let layer = segment.terms()[0].layer();
+    let layer = &segment.terms[0].layer;
     let weights = parameters[layer.weights.clone()].chunks_exact(INPUTS).zip(segment.bias(&parameters));
     for (row, (weights, bias)) in rows.iter().zip(weights) {
         let truth: Vec<i64> = weights.iter().chain([&bias]).map(|&x| ring.signed(x)).collect();

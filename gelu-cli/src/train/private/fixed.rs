@@ -41,8 +41,10 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
         );
     }
     let mut curve = Curve::new(kept.curve.clone(), sum(trainer.statistics()));
-    let mut progress =
-        Progress::new(curve.before.images, trainer.iterations() * setting.setup.plan.batch() as u64)?;
+    let mut progress = Progress::new(
+        curve.before.images,
+        trainer.iterations() * setting.setup.plan.description().batch as u64,
+    )?;
     let (start, mut saved) = (Instant::now(), Instant::now());
     while !trainer.is_complete() {
         trainer.turn()?;

@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
     setting.warn(training.server().leakage());
     let statistics = |training: &LocalTraining| sum(training.clients().iter().map(Client::statistics));
     let mut curve = Curve::new(kept.curve.clone(), statistics(&training));
-    let images = training.server().iterations() * setting.setup.plan.batch() as u64;
+    let images = training.server().iterations() * setting.setup.plan.description().batch as u64;
     let mut progress = Progress::new(curve.before.images, images)?;
     let (start, mut saved) = (Instant::now(), Instant::now());
     let save = |moment: &Moment<'_>, curve: &Curve| -> anyhow::Result<()> {

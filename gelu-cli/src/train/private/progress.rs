@@ -92,7 +92,7 @@ impl Curve {
         now: Statistics,
         last: bool,
     ) -> anyhow::Result<()> {
-        let epoch = (coordinator.iterations * setting.setup.plan.batch() as u64) as f64
+        let epoch = (coordinator.iterations * setting.setup.plan.description().batch as u64) as f64
             / setting.setup.config.images as f64;
         let before = self.points.last().map_or(0.0, |point| point.epoch);
         if epoch - before < 0.1 && !last {

@@ -184,7 +184,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
                 let values = header.as_ref().map_or(0, |header| header.shape.elements());
                 let layout = header.map(|header| header.layout);
                 table.row([
-                    segment.name().to_owned(),
+                    segment.name.clone(),
                     what.to_owned(),
                     direction.to_owned(),
                     values.to_string(),
@@ -197,7 +197,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
             };
             add(Part::Inputs { segment: index, term: 0 }, "up");
             add(Part::Sums { segment: index }, "down");
-            let back = (0u32..).zip(segment.terms()).find(|(_, term)| term.back().is_some());
+            let back = (0u32..).zip(&segment.terms).find(|(_, term)| term.back.is_some());
             if let Some((term, _)) = back {
                 add(Part::Errors { segment: index, term }, "up");
                 add(Part::Products { segment: index, term }, "down");

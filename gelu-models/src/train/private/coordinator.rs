@@ -210,7 +210,7 @@ impl Coordinator {
             let room = largest.map(|largest| ring.bound().saturating_sub(largest));
             if let Some(at) = room.iter().position(|&room| room == 0) {
                 return Err(PrivateError::RingFull {
-                    layer: segment.name().to_owned(),
+                    layer: segment.name.to_owned(),
                     needed_bits: 65 - largest[at].leading_zeros(),
                     available_bits: ring.bits(),
                 });

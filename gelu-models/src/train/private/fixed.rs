@@ -13,6 +13,40 @@ use super::{
 ///
 /// With the same settings and seeds it gives the same weights as [`Client`](super::Client) and
 /// [`Server`](super::Server), bit for bit: it is what they are tested against, and much faster.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use gelu_layers::Initializer;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::private::{
+///     CoordinatorConfig, DMax, Description, FixedPoint, FixedTrainer, Leakage, ParticipantConfig, Samples,
+///     TrainPlan,
+/// };
+/// use gelu_models::train::{Dataset, TrainConfig};
+/// use gelu_tensor::{Shape, paillier::KeyBits};
+/// use ndarray::array;
+/// use rand::{SeedableRng, rngs::ChaCha8Rng};
+///
+/// let mut model = ModelBuilder::new([2]).dense("fc1", 4).tanh().dense("fc2", 2).softmax().build()?;
+/// model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+/// let inputs = array![[0.0, 1.0], [1.0, 0.0], [0.2, 0.9], [0.8, 0.1]];
+/// let data: Arc<dyn Samples> = Arc::new(Dataset::new(Shape::from([2]), inputs, vec![0, 1, 0, 1], 2)?);
+///
+/// let key = KeyBits::Bits2048;
+/// let description = Description::new(&model, 2, FixedPoint::default(), key.into(), key);
+/// let plan = Arc::new(TrainPlan::new(description)?);
+/// let first = plan.quantize(&model.weights())?;
+/// let train = TrainConfig { batch_size: 2, epochs: 3, weight_decay: 0.0, ..TrainConfig::default() };
+/// let config = CoordinatorConfig { train, images: 4, d_max: DMax::Auto, leakage: Leakage::Off };
+/// let participant = ParticipantConfig { client: 0, seed: 1, momentum: 0.9 };
+/// let mut trainer = FixedTrainer::new(plan.clone(), config, first, [(data, participant)])?;
+/// while !trainer.is_complete() {
+///     trainer.turn()?;
+/// }
+/// model.load(&plan.weights(&trainer.coordinator().parameters)?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct FixedTrainer {
     plan: Arc<TrainPlan>,
     coordinator: Coordinator,
@@ -20,7 +54,7 @@ pub struct FixedTrainer {
 }
 
 impl FixedTrainer {
-    /// A run of some clients from these parameters.
+    /// Returns a run of some clients from these parameters.
     ///
     /// # Errors
     /// As [`Server::new`](super::Server::new) and for each client.
@@ -61,37 +95,37 @@ impl FixedTrainer {
             .try_for_each(|(participant, state)| participant.restore(state))
     }
 
-    /// The parameters, and how far the run is.
+    /// Returns the parameters, and how far the run is.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
     }
 
-    /// The clients' states.
+    /// Returns the clients' states.
     pub fn participants(&self) -> Vec<ParticipantState> {
         self.participants.iter().map(|participant| participant.state().clone()).collect()
     }
 
-    /// What the clients have met, one after another.
+    /// Returns what the clients have met, one after another.
     pub fn statistics(&self) -> Vec<Statistics> {
         self.participants.iter().map(|participant| participant.state().statistics).collect()
     }
 
-    /// What an iteration shows of each layer.
+    /// Returns what an iteration shows of each layer.
     pub fn leakage(&self) -> &[LayerLeakage] {
         self.coordinator.leakage()
     }
 
-    /// Iterations of the whole run.
+    /// Returns the number of iterations of the whole run.
     pub fn iterations(&self) -> u64 {
         self.coordinator.iterations()
     }
 
-    /// Whether all of them have been done.
+    /// Returns whether all iterations have been done.
     pub fn is_complete(&self) -> bool {
         self.coordinator.state().iterations >= self.iterations()
     }
 
-    /// One turn of the client whose turn it is.
+    /// Runs one turn of the client whose turn it is.
     ///
     /// # Errors
     /// [`PrivateError`]; the parameters are then those before the turn.
@@ -108,7 +142,7 @@ impl FixedTrainer {
                     participant.sums(index, &self.plan.segments()[index].sums(&parameters, &values)?)?
                 }
                 Need::Products(place, errors) => {
-                    let term = &self.plan.segments()[place[0]].terms()[place[1]];
+                    let term = &self.plan.segments()[place[0]].terms[place[1]];
                     participant.products(place, &term.products(&parameters, &errors)?)?
                 }
                 Need::Update(_) => {

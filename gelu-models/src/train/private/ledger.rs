@@ -66,16 +66,16 @@ pub struct LayerLeakage {
 }
 
 impl LayerLeakage {
-    /// What an iteration of a plan shows, layer by layer.
+    /// Returns what an iteration of a plan shows, layer by layer.
     pub fn of(plan: &TrainPlan) -> Vec<Self> {
         let batch = plan.batch() as u64;
-        let layers = plan.segments().iter().flat_map(|segment| segment.terms()).map(|term| {
-            let (layer, map) = (term.layer(), term.map());
+        let layers = plan.segments().iter().flat_map(|segment| &segment.terms).map(|term| {
+            let (layer, map) = (&term.layer, &term.map);
             // Of a convolution [filters, channels / groups, height, width]; a dense layer's inputs are its channels.
             let own = layer.shape.dims().get(1).copied().unwrap_or(1).max(1);
             // Input channels of all groups, each weighed by the filters of its own.
             let channels = own * map.blocks().len();
-            let elements = if term.back().is_some() { map.input().elements().div_ceil(channels) } else { 0 };
+            let elements = if term.back.is_some() { map.input().elements().div_ceil(channels) } else { 0 };
             let positions = map.output().elements() / layer.rows;
             let biases = layer.biases.len().div_ceil(layer.rows) as u64;
             Self {
@@ -89,7 +89,7 @@ impl LayerLeakage {
         layers.collect()
     }
 
-    /// The most iterations that leave fewer equations than unknowns.
+    /// Returns the most iterations that leave fewer equations than unknowns.
     pub fn strict_iterations(&self) -> u32 {
         let below = |unknowns: u64, equations: u64| match equations {
             0 => u64::MAX,
@@ -100,8 +100,8 @@ impl LayerLeakage {
         u32::try_from(most).unwrap_or(u32::MAX)
     }
 
-    /// Whether so many iterations show as many equations as there are unknowns, so that a client could solve for the
-    /// layer.
+    /// Returns whether so many iterations show as many equations as there are unknowns, so that a client could solve
+    /// for the layer.
     pub fn is_solvable_after(&self, iterations: u32) -> bool {
         iterations > self.strict_iterations()
     }

@@ -10,7 +10,7 @@ use super::{Description, Grant, PrivateError};
 use crate::peer::{AbortReason, Conversation, Expected, Part, Place};
 
 /// The version of the training protocol that this crate speaks.
-pub const PRIVATE_VERSION: u16 = 2;
+pub(crate) const PRIVATE_VERSION: u16 = 2;
 
 /// Where in a run a tensor belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,42 +92,6 @@ pub enum Message {
     },
 }
 
-/// The kinds of [`Message`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageKind {
-    /// [`Message::Join`].
-    Join,
-    /// [`Message::Turn`].
-    Turn,
-    /// [`Message::Tensor`].
-    Tensor,
-    /// [`Message::Updated`].
-    Updated,
-    /// [`Message::Ended`].
-    Ended,
-    /// [`Message::Abort`].
-    Abort,
-}
-
-impl Message {
-    /// Returns the kind.
-    pub fn kind(&self) -> MessageKind {
-        match self {
-            Self::Join { .. } => MessageKind::Join,
-            Self::Turn { .. } => MessageKind::Turn,
-            Self::Tensor { .. } => MessageKind::Tensor,
-            Self::Updated { .. } => MessageKind::Updated,
-            Self::Ended { .. } => MessageKind::Ended,
-            Self::Abort { .. } => MessageKind::Abort,
-        }
-    }
-
-    /// Returns which tensor it is of, if it is of one.
-    pub fn part(&self) -> Option<Part> {
-        self.place().map(|place| place.part)
-    }
-}
-
 impl Conversation for Message {
     fn abort(reason: AbortReason) -> Self {
         Self::Abort { reason }
@@ -151,7 +115,11 @@ impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tensor { position, index, .. } => write!(f, "chunk {index} of the {position}"),
-            other => write!(f, "{:?}", other.kind()),
+            Self::Join { .. } => f.write_str("Join"),
+            Self::Turn { .. } => f.write_str("Turn"),
+            Self::Updated { .. } => f.write_str("Updated"),
+            Self::Ended { .. } => f.write_str("Ended"),
+            Self::Abort { .. } => f.write_str("Abort"),
         }
     }
 }

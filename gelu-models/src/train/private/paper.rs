@@ -44,30 +44,31 @@ struct PaperTurn {
 }
 
 impl PaperTrainer {
-    /// A run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantize`] gives them), each with its key.
+    /// Returns a run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantize`] gives them), each with
+    /// its key.
     ///
     /// # Errors
     /// [`PrivateError::Model`] when the network has other layers than dense ones; [`PrivateError::Setting`] when a
     /// client's key is not larger than the server's by as much as the network's sums need.
     pub fn new(
-        (plan, config): (Arc<TrainPlan>, CoordinatorConfig),
+        plan: Arc<TrainPlan>,
+        config: CoordinatorConfig,
         parameters: Vec<u64>,
         server: Arc<SecretKey>,
         clients: impl IntoIterator<Item = (Arc<SecretKey>, Arc<dyn Samples>, ParticipantConfig)>,
     ) -> Result<Self, PrivateError> {
         if let Some(segment) = plan.segments().iter().find(|segment| dense(segment).is_none()) {
             let rule = "the paper's mode trains dense layers only";
-            return Err(PrivateError::Model { rule, found: segment.name().to_owned() });
+            return Err(PrivateError::Model { rule, found: segment.name.to_owned() });
         }
         let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
         let (mut participants, mut keys) = (vec![], vec![]);
         // The largest sum of a scalar below N times inputs or errors, and a bias, is N times this.
         let most = plan.segments().iter().map(|segment| {
-            let terms =
-                segment.terms().iter().map(|term| term.map().most_terms() as u64 * term.format().bound());
+            let terms = segment.terms.iter().map(|term| term.map.most_terms() as u64 * term.format.bound());
             let sum = terms.sum::<u64>() + segment.bias_factor();
-            let back = segment.terms().iter().filter_map(|term| term.back());
-            let products = back.map(|back| (back.map().most_terms() as u64) << plan.numbers().error_bits);
+            let back = segment.terms.iter().filter_map(|term| term.back.as_ref());
+            let products = back.map(|back| (back.map.most_terms() as u64) << plan.numbers().error_bits);
             products.fold(sum, u64::max)
         });
         let needed = server.public_key().modulus() * most.max().unwrap_or(1) * 2u8;
@@ -88,27 +89,27 @@ impl PaperTrainer {
         Ok(Self { plan, coordinator, participants, server, clients: keys, longest_scalar: 0 })
     }
 
-    /// The parameters, and how far the run is.
+    /// Returns the parameters, and how far the run is.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
     }
 
-    /// What the clients have met, one after another.
+    /// Returns what the clients have met, one after another.
     pub fn statistics(&self) -> Vec<Statistics> {
         self.participants.iter().map(|participant| participant.state().statistics).collect()
     }
 
-    /// Whether all iterations have been done.
+    /// Returns whether all iterations have been done.
     pub fn is_complete(&self) -> bool {
         self.coordinator.state().iterations >= self.coordinator.iterations()
     }
 
-    /// Bits of the longest scalar that the server has multiplied with so far.
+    /// Returns the bits of the longest scalar that the server has multiplied with so far.
     pub fn longest_scalar(&self) -> u64 {
         self.longest_scalar
     }
 
-    /// One turn of the client whose turn it is.
+    /// Runs one turn of the client whose turn it is.
     ///
     /// # Errors
     /// [`PrivateError`]; [`PrivateError::Bug`] when masked weights and masks do not add up to the weights, which would
@@ -294,8 +295,8 @@ fn mask(
 
 /// A dense layer's place among the parameters.
 fn dense(segment: &TrainSegment) -> Option<&LayerSpan> {
-    match segment.terms() {
-        [only] => Some(only.layer()).filter(|layer| layer.shape.dims().len() == 2),
+    match &segment.terms[..] {
+        [only] => Some(&only.layer).filter(|layer| layer.shape.dims().len() == 2),
         _ => None,
     }
 }

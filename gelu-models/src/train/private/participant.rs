@@ -199,10 +199,10 @@ impl Participant {
         let plan = self.plan.clone();
         let mut inputs = vec![];
         let mut clamped = 0;
-        for term in plan.segments()[index].terms() {
+        for term in &plan.segments()[index].terms {
             let (scale, bound) = term.values();
             let (scale, limit) = (f64::from(scale).exp2(), bound as f64);
-            let reals = self.iteration()?.pass.read(&[term.source()])?[0];
+            let reals = self.iteration()?.pass.read(&[term.source])?[0];
             let mut values = Vec::with_capacity(reals.len());
             for x in reals {
                 let rounded = (x * scale).round();
@@ -230,7 +230,7 @@ impl Participant {
         let segment = &plan.segments()[index];
         let reals = self.reals(sums, segment.unit(plan.numbers()));
         let pass = &mut self.iteration()?.pass;
-        pass.values[segment.output().index()] = Some(Zeroizing::new(reals));
+        pass.values[segment.output.index()] = Some(Zeroizing::new(reals));
         pass.at += 1;
         self.forward()
     }
@@ -261,10 +261,10 @@ impl Participant {
         products: &[u64],
     ) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
-        let term = &plan.segments()[index].terms()[term];
+        let term = &plan.segments()[index].terms[term];
         let reals = self.reals(products, term.product_unit(plan.numbers()));
-        let back = term.back().ok_or(PrivateError::Bug("no errors go back here"))?;
-        self.iteration()?.pass.add_errors(term.source(), back.errors(reals)?);
+        let back = term.back.as_ref().ok_or(PrivateError::Bug("no errors go back here"))?;
+        self.iteration()?.pass.add_errors(term.source, back.errors(reals)?);
         self.backward()
     }
 
@@ -307,15 +307,15 @@ impl Participant {
         let (segment, numbers) = (&plan.segments()[index], plan.numbers());
         let bound = f64::from(numbers.error_bits).exp2();
         let turn = self.iteration.as_mut().ok_or(PrivateError::Bug("no iteration is in progress"))?;
-        let errors = turn.pass.take_errors(segment.output());
+        let errors = turn.pass.take_errors(segment.output);
         let rounded = round_stochastically(errors.iter().map(|error| error * bound), bound, &mut turn.rng);
         let Some((values, clamped)) = rounded else { return Err(self.diverged()) };
         self.state.statistics.clamped += clamped;
         let error_unit = 1.0 / bound / plan.batch() as f64;
         let unit = error_unit * segment.gradient_unit();
-        for (term, inputs) in segment.terms().iter().zip(&turn.pass.inputs[index]) {
-            let layer = term.layer();
-            let gradient = term.map().gradient(inputs, &values)?;
+        for (term, inputs) in segment.terms.iter().zip(&turn.pass.inputs[index]) {
+            let layer = &term.layer;
+            let gradient = term.map.gradient(inputs, &values)?;
             for (to, &from) in turn.gradient[layer.weights.clone()].iter_mut().zip(&gradient) {
                 *to = from as f64 * unit;
             }
@@ -324,8 +324,8 @@ impl Participant {
             }
         }
         // The last is taken first.
-        let terms = segment.terms().iter().enumerate().rev();
-        turn.pass.terms = terms.filter(|(_, term)| term.back().is_some()).map(|(at, _)| at).collect();
+        let terms = segment.terms.iter().enumerate().rev();
+        turn.pass.terms = terms.filter(|(_, term)| term.back.is_some()).map(|(at, _)| at).collect();
         turn.pass.quantized = Zeroizing::new(values);
         Ok(())
     }

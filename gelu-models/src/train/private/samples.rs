@@ -10,13 +10,13 @@ use crate::train::{Augmentation, Dataset};
 
 /// What a client trains on.
 pub trait Samples: Send + Sync {
-    /// How many inputs there are.
+    /// Returns the number of inputs.
     fn count(&self) -> usize;
 
-    /// Shape of one input.
+    /// Returns the shape of one input.
     fn shape(&self) -> &Shape;
 
-    /// How many classes there are.
+    /// Returns the number of classes.
     fn classes(&self) -> usize;
 
     /// Writes input `index` as it is to be seen in this epoch (counted from 0) to `out`, and gives its label.
@@ -51,7 +51,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The shards of `clients` clients, disjoint and of equal size as far as they go.
+    /// Returns the shards of `clients` clients, disjoint and of equal size as far as they go.
     pub fn divide(data: &Arc<Dataset>, clients: usize) -> Vec<Self> {
         (0..clients).map(|first| Self { data: data.clone(), first, step: clients }).collect()
     }

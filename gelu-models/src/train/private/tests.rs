@@ -36,8 +36,8 @@ fn dataset(shape: Shape, count: usize, classes: usize, seed: u64) -> Arc<Dataset
 }
 
 fn describe(model: &Model, batch: usize, numbers: FixedPoint) -> Description {
-    let keys = [&KEYS[0], &KEYS[1]].map(|key| key.public_key().parameters());
-    Description::new(model, batch, numbers, keys)
+    let [client, server] = [&KEYS[0], &KEYS[1]].map(|key| key.public_key().parameters());
+    Description::new(model, batch, numbers, client, server.size)
 }
 
 /// Whose settings a test does not care for.

@@ -117,7 +117,8 @@ impl Client {
         key: Arc<SecretKey>,
         samples: Arc<dyn Samples>,
         config: ParticipantConfig,
-        (description, state): (Description, ClientState),
+        description: Description,
+        state: ClientState,
     ) -> Result<Self, PrivateError> {
         let mut client = Self::new(key, samples, config);
         let member = client.member(description)?;

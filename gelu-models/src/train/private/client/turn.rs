@@ -167,7 +167,7 @@ impl Client {
             }
             Part::Products { segment, term } => {
                 let place = [segment as usize, term as usize];
-                let term = &plan.segments()[place[0]].terms()[place[1]];
+                let term = &plan.segments()[place[0]].terms[place[1]];
                 let errors = sent.first().ok_or(PrivateError::Bug("no errors were sent"))?;
                 add(&mut values, term.products(masks, errors)?);
                 participant.products(place, &values)

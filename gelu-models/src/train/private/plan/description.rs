@@ -95,15 +95,15 @@ impl Description {
     /// Residues that the server is taken to work on at a time: as many as the widest vector has.
     const LANES: usize = MAX_LANES;
 
-    /// Returns that of a model, for clients and a server with keys of these sizes.
+    /// Returns the description of a model, for clients with keys of these parameters and a server with one of this size.
     pub fn new(
         model: &Model,
         batch: usize,
         numbers: FixedPoint,
-        [client_key, server_key]: [KeyParameters; 2],
+        client_key: KeyParameters,
+        server_key: KeyBits,
     ) -> Self {
-        let graph = model.graph().clone();
-        let (server_key, lanes) = (server_key.size, Self::LANES);
+        let (graph, lanes) = (model.graph().clone(), Self::LANES);
         Self { graph, batch, numbers, client_key, server_key, lanes }
     }
 }

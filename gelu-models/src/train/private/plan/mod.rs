@@ -18,6 +18,23 @@ use crate::plan::{Cut, Deployment, Fusion, Step, header};
 use crate::{ValueId, WeightTensor, Weights};
 
 /// How a model is trained on ciphertexts: what both sides derive from its [`Description`].
+///
+/// ```
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::private::{Description, FixedPoint, TrainPlan};
+/// use gelu_tensor::paillier::KeyBits;
+///
+/// let model = ModelBuilder::new([3]).dense("fc1", 4).tanh().dense("fc2", 2).softmax().build()?;
+/// let (batch, numbers) = (2, FixedPoint::default());
+/// let keys = (KeyBits::Bits2048.into(), KeyBits::Bits2048); // of the clients, and of the server
+/// let plan = TrainPlan::new(Description::new(&model, batch, numbers, keys.0, keys.1))?;
+/// assert_eq!(plan.parameters(), 4 * (3 + 1) + 2 * (4 + 1));
+///
+/// // Weights become integers of a ring, and reals again.
+/// let parameters = plan.quantize(&model.weights())?;
+/// assert_eq!(plan.weights(&parameters)?.tensors, model.weights().tensors);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     description: Description,
@@ -109,12 +126,12 @@ impl TrainPlan {
     }
 
     /// Returns the numbers.
-    pub fn numbers(&self) -> &FixedPoint {
+    pub(crate) fn numbers(&self) -> &FixedPoint {
         &self.description.numbers
     }
 
     /// Returns the number of inputs to one update.
-    pub fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.description.batch
     }
 
@@ -124,7 +141,7 @@ impl TrainPlan {
     }
 
     /// Returns the number of classes.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.description.graph.shape(self.description.graph.output()).elements()
     }
 
@@ -207,7 +224,7 @@ impl TrainPlan {
         Format::new((1 << (Self::TOTAL_BITS - 1)) - 1, 0)
     }
 
-    /// The parameters as integers mod 2^l.
+    /// Returns the parameters as integers mod 2^l.
     ///
     /// # Errors
     /// [`PrivateError::Model`] when a weight is missing, of another shape, not finite or outside the ring.

@@ -11,42 +11,59 @@ use crate::plan::Layout;
 
 /// A sum of linear layers (each with the pooling after it, if there is one) that the server computes in one go.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TrainSegment {
-    pub(super) name: String,
-    pub(super) output: ValueId,
+    /// The names of its layers, joined by `+`.
+    pub name: String,
+    /// The value that the client has after it.
+    pub output: ValueId,
     pub(super) shape: Shape,
-    pub(super) terms: Vec<TrainTerm>,
+    /// The layers whose sums are added up.
+    pub terms: Vec<TrainTerm>,
     pub(super) scale: u32,
     pub(super) divisor: u64,
-    pub(super) flood: Flood,
-    pub(super) layout: Layout,
+    /// How sums are flooded.
+    pub flood: Flood,
+    /// Where the tensors lie, and how they are multiplied.
+    pub layout: Layout,
 }
 
 /// A layer whose weights are trained, on one value.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TrainTerm {
-    pub(super) source: ValueId,
-    pub(super) layer: LayerSpan,
-    pub(super) sums: Option<Arc<LinearMap>>,
-    pub(super) map: Arc<LinearMap>,
+    /// The value that the client encrypts.
+    pub source: ValueId,
+    /// The layer, and where its parameters lie.
+    pub layer: LayerSpan,
+    /// The sums of the value's elements that the client encrypts in its place, if it does.
+    pub sums: Option<Arc<LinearMap>>,
+    /// The map of what is encrypted.
+    pub map: Arc<LinearMap>,
     pub(super) values: (i32, u64),
     pub(super) factor: i64,
-    pub(super) format: Format,
+    /// The scale and bound of what is encrypted.
+    pub format: Format,
     pub(super) divisor: u64,
     /// How many outputs of the layer the mean of each output of the segment covers, where a padded window covers fewer
     /// than `divisor`.
     pub(super) covered: Option<Vec<u32>>,
-    pub(super) back: Option<Back>,
+    /// The way of errors back through the layer; `None` where nothing before it is trained.
+    pub back: Option<Back>,
 }
 
 /// The way of errors back through a layer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Back {
-    pub(super) map: Arc<LinearMap>,
+    /// The map of errors.
+    pub map: Arc<LinearMap>,
     /// From products to the errors of the value, where the client encrypts sums of it.
     pub(super) sums: Option<LinearMap>,
-    pub(super) flood: Flood,
-    pub(super) layout: Layout,
+    /// How products are flooded.
+    pub flood: Flood,
+    /// Where the tensors lie, and how they are multiplied.
+    pub layout: Layout,
 }
 
 /// Where a layer's weights and biases lie among all parameters.
@@ -66,7 +83,7 @@ pub struct LayerSpan {
 
 impl LayerSpan {
     /// Returns the number of weights of one row.
-    pub fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         self.weights.len() / self.rows
     }
 
@@ -81,31 +98,6 @@ impl LayerSpan {
 }
 
 impl TrainSegment {
-    /// Returns the names of its layers, joined by `+`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the value that the client has after it.
-    pub fn output(&self) -> ValueId {
-        self.output
-    }
-
-    /// Returns the layers whose sums are added up.
-    pub fn terms(&self) -> &[TrainTerm] {
-        &self.terms
-    }
-
-    /// Returns how sums are flooded.
-    pub fn flood(&self) -> Flood {
-        self.flood
-    }
-
-    /// Returns where the tensors lie, and how they are multiplied.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
     /// What integer sums are multiplied with to get reals.
     pub(in super::super) fn unit(&self, numbers: &FixedPoint) -> f64 {
         f64::from(-((self.scale + numbers.weight_bits) as i32)).exp2() / self.divisor as f64
@@ -117,7 +109,7 @@ impl TrainSegment {
     }
 
     /// What biases are multiplied with at the scale of sums, where no mean covers padding.
-    pub fn bias_factor(&self) -> u64 {
+    pub(crate) fn bias_factor(&self) -> u64 {
         self.divisor << self.scale
     }
 
@@ -163,7 +155,7 @@ impl TrainSegment {
     ///
     /// # Errors
     /// When the parameters are not as many as the plan has.
-    pub fn largest(&self, magnitudes: &[u64], numbers: &FixedPoint) -> Result<[u64; 2], Error> {
+    pub(crate) fn largest(&self, magnitudes: &[u64], numbers: &FixedPoint) -> Result<[u64; 2], Error> {
         let mut sums = vec![0u64; self.shape.elements()];
         let mut product = 0;
         for term in &self.terms {
@@ -188,36 +180,6 @@ impl TrainSegment {
 }
 
 impl TrainTerm {
-    /// Returns the value that the client encrypts.
-    pub fn source(&self) -> ValueId {
-        self.source
-    }
-
-    /// Returns the layer, and where its parameters lie.
-    pub fn layer(&self) -> &LayerSpan {
-        &self.layer
-    }
-
-    /// Returns the map of what is encrypted.
-    pub fn map(&self) -> &Arc<LinearMap> {
-        &self.map
-    }
-
-    /// Returns the sums of the value's elements that the client encrypts in its place, if it does.
-    pub fn sums(&self) -> Option<&LinearMap> {
-        self.sums.as_deref()
-    }
-
-    /// Returns the scale and bound of what is encrypted.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Returns the way of errors back through the layer; `None` where nothing before it is trained.
-    pub fn back(&self) -> Option<&Back> {
-        self.back.as_ref()
-    }
-
     /// Fractional bits and bound of the value as integers.
     pub(in super::super) fn values(&self) -> (i32, u64) {
         self.values
@@ -259,28 +221,13 @@ impl TrainTerm {
     ///
     /// # Errors
     /// When the errors are no whole batches.
-    pub fn products(&self, parameters: &[u64], errors: &[i64]) -> Result<Vec<u64>, Error> {
+    pub(crate) fn products(&self, parameters: &[u64], errors: &[i64]) -> Result<Vec<u64>, Error> {
         let weights = &parameters[self.layer.weights.clone()];
         self.back.as_ref().map_or(Ok(vec![]), |back| back.map.apply_wrapping(weights, errors))
     }
 }
 
 impl Back {
-    /// Returns the map of errors.
-    pub fn map(&self) -> &Arc<LinearMap> {
-        &self.map
-    }
-
-    /// Returns how products are flooded.
-    pub fn flood(&self) -> Flood {
-        self.flood
-    }
-
-    /// Returns where the tensors lie, and how they are multiplied.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
     /// The errors of the value, from products as reals.
     pub(in super::super) fn errors(&self, products: Vec<f64>) -> Result<Vec<f64>, Error> {
         self.sums.as_ref().map_or(Ok(products.clone()), |sums| sums.apply(&[1.0], &products))

@@ -77,15 +77,16 @@ pub struct ServerState {
     turn: Option<TurnState>,
 }
 
+#[cfg(test)]
 impl ServerState {
     /// The client whose turn was in progress, if one was.
-    pub fn client(&self) -> Option<u32> {
+    pub(crate) fn client(&self) -> Option<u32> {
         self.turn.as_ref().map(|turn| turn.client)
     }
 }
 
 impl Server {
-    /// A server that trains these parameters ([`TrainPlan::quantize`]).
+    /// Returns a server that trains these parameters ([`TrainPlan::quantize`]).
     ///
     /// # Errors
     /// [`PrivateError`] when a setting is out of its range, or the leakage policy allows no iteration.
@@ -99,7 +100,7 @@ impl Server {
         Self::assemble(plan, key, coordinator, None)
     }
 
-    /// A server of a run that was interrupted; it may have another key.
+    /// Returns the server of a run that was interrupted; it may have another key.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`PrivateError::Resume`] when the state is not of this run.
@@ -134,7 +135,7 @@ impl Server {
         Ok(Self { plan, key, coordinator, turn: None, interrupted, outgoing: VecDeque::new() })
     }
 
-    /// What [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
+    /// Returns what [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
     /// [`Event::Ready`](super::Event::Ready), or between turns.
     pub fn state(&self) -> ServerState {
         let in_flight = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
@@ -142,19 +143,20 @@ impl Server {
         ServerState { coordinator: self.coordinator.state().clone(), turn }
     }
 
-    /// The parameters at the beginning of the turn that is in progress, or after the last one, and what clients have
-    /// seen.
+    /// Returns the parameters at the beginning of the turn that is in progress, or after the last one, and what clients
+    /// have seen.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
     }
 
     /// The masked parameters, in a turn.
-    pub fn masked(&self) -> Option<&[u64]> {
+    #[cfg(test)]
+    pub(crate) fn masked(&self) -> Option<&[u64]> {
         self.turn.as_ref().map(|turn| &turn.state.masked[..])
     }
 
-    /// Whether these masks and the masked parameters add up to the parameters of the beginning of the turn less the
-    /// rate times these sums of steps: what holds between any two iterations. Only who holds both sides can ask.
+    /// Returns whether these masks and the masked parameters add up to the parameters of the beginning of the turn less
+    /// the rate times these sums of steps: what holds between any two iterations. Only who holds both sides can ask.
     pub fn agrees(&self, masks: &[u64], totals: &[i64]) -> bool {
         let Some(ServerTurn { state, .. }) = &self.turn else { return false };
         let ring = self.plan.numbers().ring;
@@ -162,38 +164,38 @@ impl Server {
         masks.len() == state.masked.len() && sums.eq(self.coordinator.after(state.rate, totals))
     }
 
-    /// Iterations done so far, those of a turn that is in progress included.
+    /// Returns the number of iterations done so far, those of a turn that is in progress included.
     pub fn iterations_done(&self) -> u64 {
         let turn = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
         self.coordinator.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
     }
 
-    /// What an iteration shows of each layer.
+    /// Returns what an iteration shows of each layer.
     pub fn leakage(&self) -> &[LayerLeakage] {
         self.coordinator.leakage()
     }
 
-    /// What is trained, and how.
+    /// Returns what is trained, and how.
     pub fn plan(&self) -> &TrainPlan {
         &self.plan
     }
 
-    /// Iterations of the whole run.
+    /// Returns the number of iterations of the whole run.
     pub fn iterations(&self) -> u64 {
         self.coordinator.iterations()
     }
 
-    /// Whether all of them have been done.
+    /// Returns whether all iterations have been done.
     pub fn is_complete(&self) -> bool {
         self.coordinator.state().iterations >= self.iterations()
     }
 
-    /// The client's key, in a turn: what its ciphertexts are decoded with.
+    /// Returns the client's key, in a turn: what its ciphertexts are decoded with.
     pub fn client_key(&self) -> Option<&PublicKey> {
         self.turn.as_ref().map(|turn| &turn.client)
     }
 
-    /// The server's own key.
+    /// Returns the server's own key.
     pub fn key(&self) -> &SecretKey {
         &self.key
     }

@@ -188,7 +188,7 @@ impl Server {
         let exchange = &plan.exchanges()[*index];
         let Multiplication { layout, flood, terms, bias } = plan.product(exchange.down)?;
         let Some(part) = layout.images().nth(at) else { return Ok(()) };
-        let exponents = client.hiding_exponents(rng, part.ciphertexts, part.hidden_bits);
+        let exponents = client.hiding_exponents(rng, part.hiding);
         let shape = plan.header(exchange.down)?.shape;
         let products = terms.iter().zip(images.iter().zip(&part.products));
         let products = products.map(|((map, weights), (input, product))| {
@@ -229,22 +229,22 @@ impl TrainPlan {
         match part {
             Part::Sums { segment } => {
                 let segment = self.segments().get(segment as usize).ok_or_else(absent)?;
-                let terms = segment.terms().iter();
+                let terms = segment.terms.iter();
                 Ok(Multiplication {
-                    layout: segment.layout(),
-                    flood: segment.flood(),
-                    terms: terms.map(|term| (term.map(), term.layer().weights.clone())).collect(),
+                    layout: &segment.layout,
+                    flood: segment.flood,
+                    terms: terms.map(|term| (&term.map, term.layer.weights.clone())).collect(),
                     bias: Some(segment),
                 })
             }
             Part::Products { segment, term } => {
                 let segment = self.segments().get(segment as usize).ok_or_else(absent)?;
-                let term = segment.terms().get(term as usize).ok_or_else(absent)?;
-                let back = term.back().ok_or_else(absent)?;
+                let term = segment.terms.get(term as usize).ok_or_else(absent)?;
+                let back = term.back.as_ref().ok_or_else(absent)?;
                 Ok(Multiplication {
-                    layout: back.layout(),
-                    flood: back.flood(),
-                    terms: vec![(back.map(), term.layer().weights.clone())],
+                    layout: &back.layout,
+                    flood: back.flood,
+                    terms: vec![(&back.map, term.layer.weights.clone())],
                     bias: None,
                 })
             }

@@ -5,7 +5,7 @@ use gelu_tensor::{Operations, RingBits};
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::Part;
+use crate::peer::{Conversation, Part};
 
 /// Numbers for a ring of any size; inputs and activations have different scales.
 fn numbers(ring: RingBits, flood_bits: u32) -> FixedPoint {
@@ -110,7 +110,7 @@ fn the_server_does_as_many_operations_as_the_plan_states() {
         let mut found = None;
         while let Some(said) = talk.next().unwrap() {
             // The turn ends with this, and the count with the turn.
-            if said.message().part() == Some(Part::Total) {
+            if said.message().place().map(|place| place.part) == Some(Part::Total) {
                 found.get_or_insert(talk.server.operations().computing);
             }
             let said = match said {
@@ -127,8 +127,8 @@ fn the_server_does_as_many_operations_as_the_plan_states() {
             }
         }
         let segments = run.plan.segments().iter();
-        let backs = segments.clone().flat_map(|segment| segment.terms()).filter_map(|term| term.back());
-        let layouts = segments.map(|segment| segment.layout()).chain(backs.map(|back| back.layout()));
+        let backs = segments.clone().flat_map(|segment| &segment.terms).filter_map(|term| term.back.as_ref());
+        let layouts = segments.map(|segment| &segment.layout).chain(backs.map(|back| &back.layout));
         let planned = layouts.fold(Operations::default(), |sum, layout| sum + layout.operations);
         assert_eq!(found, Some(planned), "{name}");
     }

@@ -16,8 +16,8 @@ fn trainer(run: &Run, key: usize) -> Result<PaperTrainer, PrivateError> {
         let (samples, config) = run.participant(client);
         (PAPER_KEYS[key].clone(), samples, config)
     });
-    let start = (run.plan.clone(), run.config.clone());
-    PaperTrainer::new(start, run.parameters.clone(), PAPER_KEYS[0].clone(), members)
+    let (plan, parameters) = (run.plan.clone(), run.parameters.clone());
+    PaperTrainer::new(plan, run.config.clone(), parameters, PAPER_KEYS[0].clone(), members)
 }
 
 proptest! {

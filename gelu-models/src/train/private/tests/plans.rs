@@ -214,7 +214,7 @@ fn terms_of_a_sum_and_the_mean_after_a_layer_are_one_segment() {
     let names = |name: &str| {
         let (_, model) = graphs::all().into_iter().find(|(found, _)| *found == name).unwrap();
         let plan = TrainPlan::new(describe(&model, 1, FixedPoint::default())).unwrap();
-        plan.segments().iter().map(|segment| segment.name().to_owned()).collect::<Vec<_>>()
+        plan.segments().iter().map(|segment| segment.name.to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(names("means of four and of two"), ["a+p", "b+q", "classes"]);
     assert_eq!(names("a shortcut with a layer"), ["a", "b", "c+d", "classes"]);

@@ -1,25 +1,29 @@
-//! What a plan is made for.
+//! How a model's numbers are rounded to integers.
 
 use std::collections::BTreeMap;
-
-use gelu_tensor::Backend;
-use gelu_tensor::paillier::{KeyBits, KeyType};
 
 use super::PlanError;
 use crate::Ranges;
 
-/// What a plan is made for.
+/// How a model's numbers are rounded to integers.
+///
+/// More bits bring the encrypted network closer to the real one, and cost wider slots and more products.
+///
+/// ```
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::plan::{Deployment, Quantization};
+///
+/// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
+/// model.set_ranges(Some([("relu1", 2.0)].into_iter().collect())); // or `Model::calibrate`
+/// let fine = Quantization { weight_bits: 12, activation_bits: 14, ..Quantization::default() };
+/// let fine = model.compile(&fine, &Deployment::default())?;
+/// let default = model.compile(&Quantization::default(), &Deployment::default())?;
+/// let slot_bits = [&fine, &default].map(|program| program.plan().segments()[1].format.slot_bits());
+/// assert!(slot_bits[0] > slot_bits[1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct PlanOptions {
-    /// Size of the client's key. Default: 3072 bits.
-    pub key: KeyBits,
-    /// Its type, which the cost of operations depends on. Default: [`KeyType::Djn`].
-    pub key_type: KeyType,
-    /// Images that go through together. Default: 1.
-    pub batch: usize,
-    /// Residues that the server works on at a time, 1 to 64: empty lanes of a vector cost as much as full ones. Default:
-    /// those of the machine's [fastest backend](Backend::detect).
-    pub lanes: usize,
+pub struct Quantization {
     /// Bits of an integer weight, its sign included, 2 to 24. Default: 9.
     pub weight_bits: u32,
     /// Other bits for some segments, by the name of one of their layers; `None` takes those that the model was tuned to
@@ -38,43 +42,31 @@ pub struct PlanOptions {
     pub range_margin: f64,
 }
 
-impl PlanOptions {
+impl Quantization {
     /// The key of a weight file's metadata that holds [`layer_bits`](Self::layer_bits) tuned for it, as a JSON object.
     pub const LAYER_BITS_KEY: &str = "gelu.layer_bits";
-}
 
-impl PlanOptions {
-    /// Checks the ranges of all options.
+    /// Checks that all bits and the margin are in range.
     pub(super) fn check(&self) -> Result<(), PlanError> {
         let layers = self.layer_bits.iter().flat_map(BTreeMap::values).copied();
         let bits = [("activation bits", self.activation_bits), ("input bits", self.input_bits)];
         let weights = layers.chain([self.weight_bits]).map(|bits| ("weight bits", bits));
-        let option = |what, expected, found: String| Err(PlanError::Option { what, expected, found });
         for (what, bits) in bits.into_iter().chain(weights) {
             if !(2..=24).contains(&bits) {
-                return option(what, "2 to 24", bits.to_string());
+                return Err(PlanError::Option { what, expected: "2 to 24", found: bits.to_string() });
             }
         }
-        if !(1..=64).contains(&self.lanes) {
-            return option("lanes", "1 to 64", self.lanes.to_string());
-        }
-        if !(1..=1 << 20).contains(&self.batch) {
-            return option("batch", "1 to 2^20 images", self.batch.to_string());
-        }
         if !(self.range_margin.is_finite() && self.range_margin > 0.0) {
-            return option("range margin", "a positive number", self.range_margin.to_string());
+            let (what, expected) = ("range margin", "a positive number");
+            return Err(PlanError::Option { what, expected, found: self.range_margin.to_string() });
         }
         Ok(())
     }
 }
 
-impl Default for PlanOptions {
+impl Default for Quantization {
     fn default() -> Self {
         Self {
-            key: KeyBits::Bits3072,
-            key_type: KeyType::default(),
-            batch: 1,
-            lanes: Backend::detect().lanes(),
             weight_bits: 9,
             layer_bits: None,
             activation_bits: 10,
