@@ -17,9 +17,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Returns `relu1`, `relu2` and so on.
+    /// Returns `relu1`, `relu2` and so on, but `relu6_1`.
     pub(super) fn numbered(&mut self, kind: &str) -> String {
-        self.free(kind, "", 1)
+        let separator = if kind.ends_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+        self.free(kind, separator, 1)
     }
 
     /// Returns the name, or with a number after it when it is taken.
