@@ -77,7 +77,7 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: GraphError,
+        source: Box<GraphError>,
     },
     /// Weights that are not finite.
     #[error("{}: the model has unusable weights", .path.display())]

@@ -53,7 +53,7 @@ impl<'a> Lowering<'a> {
         let shape = self.shape_of(tensor.id).clone();
         let report = self.report([(input, self.input.clone()), (output, shape)], &live);
         let (nodes, output, numbers) = self.nodes(&live, tensor.id);
-        let refused = |source| ImportError::Graph { path: path.to_owned(), source };
+        let refused = |source| ImportError::Graph { path: path.to_owned(), source: Box::new(source) };
         let graph = Graph::new(self.input, nodes, output).map_err(refused)?;
         let mut model = Model::new(graph).map_err(refused)?;
         let weights = weights(&model, numbers);
