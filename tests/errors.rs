@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use gelu_net::Error;
+use gelu_net::io::onnx::{ImportError, Unsupported};
 use gelu_net::io::session::RunError;
 use gelu_net::io::transport::Disconnected;
 use gelu_net::models::infer::SessionError;
@@ -234,12 +235,31 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
     ]
 }
 
+fn onnx() -> Vec<ImportError> {
+    use ImportError as E;
+    let path = || "model.onnx".into();
+    let unsupported = Unsupported {
+        node: text("norm1"),
+        operator: text("LRN"),
+        reason: text("the operator is not known"),
+        advice: "train with batch norm in its place",
+    };
+    vec![
+        E::File(gelu_net::io::Error::Trailing { path: path(), expected: 100 }),
+        E::Opset { path: path(), least: 9, most: 24, found: 7 },
+        E::Interface { path: path(), expected: "one output", found: text("2 outputs: `a`, `b`") },
+        E::Unsupported { path: path(), nodes: 9, unsupported: vec![unsupported] },
+        E::Graph { path: path(), source: Box::new(GraphError::Empty) },
+        E::Weights { path: path(), source: load() },
+    ]
+}
+
 fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::error::Error>> {
     errors.into_iter().map(|error| Box::new(error) as Box<dyn std::error::Error>).collect()
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     include_str!("../gelu-tensor/src/error.rs"),
     include_str!("../gelu-models/src/adapt.rs"),
     include_str!("../gelu-models/src/zoo/mod.rs"),
@@ -256,6 +276,7 @@ const SOURCES: [&str; 16] = [
     include_str!("../gelu-wire/src/error.rs"),
     include_str!("../gelu-io/src/error.rs"),
     include_str!("../gelu-io/src/session/mod.rs"),
+    include_str!("../gelu-io/src/onnx/error.rs"),
 ];
 
 #[test]
@@ -267,6 +288,7 @@ fn every_error_says_once_what_was_expected() {
         boxed(session()),
         boxed(private()),
         boxed(misuse()),
+        boxed(onnx()),
         others(),
     ]
     .into_iter()

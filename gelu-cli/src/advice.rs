@@ -1,5 +1,6 @@
 //! What to do about errors of the library, in terms of this command: the library knows no option of it.
 
+use gelu_io::onnx::ImportError;
 use gelu_io::session::RunError;
 use gelu_models::train::private::PrivateError;
 
@@ -16,6 +17,9 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
                      --data or GELU_DATA"
                 }
             });
+        }
+        if let Some(ImportError::Interface { .. }) = cause.downcast_ref() {
+            return Some("--input 3x32x32 gives the shape of an input, --output NAME picks an output");
         }
         let training = cause.downcast_ref::<PrivateError>().or_else(|| {
             // Transparent errors are not in the chain beside what they hold.

@@ -9,6 +9,7 @@ mod datasets;
 mod demo;
 mod download;
 mod images;
+mod import;
 mod infer;
 mod keygen;
 mod limit;
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Classify images on ciphertexts.
     Infer(infer::InferArgs),
+    /// Turn an ONNX model, as PyTorch exports it, into one that runs on ciphertexts.
+    Import(Box<import::ImportArgs>),
     /// Show how a model is run on ciphertexts.
     Plan(plan::PlanArgs),
     /// Time layers and operations, beside the machine's limit and other libraries.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
     let done = model_args::backend().and_then(|_| threads::start()).and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Keygen(args) => keygen::run(&args),

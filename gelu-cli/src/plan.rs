@@ -87,7 +87,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
 }
 
 /// How far the logits are from the real network's.
-struct LogitError {
+pub(crate) struct LogitError {
     /// With every rounding at its worst, all in the same direction.
     bound: f64,
     /// The largest over the digits that this program draws.
@@ -129,7 +129,7 @@ fn strategies(segment: &Segment) -> Vec<String> {
     parts.map_or(vec![], |part| part.products.iter().map(ToString::to_string).collect())
 }
 
-fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value {
+pub(crate) fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value {
     let plan = program.plan();
     let segments: Vec<Value> = (0..)
         .zip(plan.segments())
@@ -179,7 +179,7 @@ fn to_json(program: &Program, model: &str, error: Option<&LogitError>) -> Value 
     })
 }
 
-fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
+pub(crate) fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> String {
     let mut table = TextTable::new([
         "segment",
         "shape",
