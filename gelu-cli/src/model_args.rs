@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::files::read_limited;
+use gelu_io::files::{read_limited, read_secret};
 use gelu_io::weights::WeightsFile;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
@@ -17,6 +17,7 @@ use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::datasets;
+use crate::output::note;
 
 /// Weight bits by layer.
 pub(crate) type LayerBits = BTreeMap<String, u32>;
@@ -111,7 +112,7 @@ impl From<KeyTypeName> for KeyType {
 /// Says on standard error when a key is for tests only.
 pub(crate) fn warn_of_short_key(size: KeyBits) {
     if size == KeyBits::Bits1024 {
-        eprintln!(
+        note!(
             "note: keys of 1024 bits are for tests and comparison only; use 2048 bits or more for real data"
         );
     }
@@ -165,9 +166,10 @@ pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads a secret key file.
-pub(crate) fn read_secret_key(path: &Path) -> anyhow::Result<SecretKey> {
-    let bytes = zeroize::Zeroizing::new(read_limited(path, 1 << 16)?);
+/// Reads a secret key file, which others may read only when that `is_allowed`.
+pub(crate) fn read_secret_key(path: &Path, is_allowed: bool) -> anyhow::Result<SecretKey> {
+    let read = if is_allowed { read_limited } else { read_secret };
+    let bytes = zeroize::Zeroizing::new(read(path, 1 << 16)?);
     decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))
 }
 
@@ -186,10 +188,13 @@ pub(crate) fn new_key(parameters: KeyParameters) -> anyhow::Result<SecretKey> {
     Ok(SecretKey::generate(parameters, &mut rand::rng())?.on(backend()?)?)
 }
 
-/// The key of a file, or a new one.
-pub(crate) fn key_for(file: Option<&PathBuf>, parameters: KeyParameters) -> anyhow::Result<SecretKey> {
+/// The key of a file, which others may read only when the flag beside it says so; or a new one.
+pub(crate) fn key_for(
+    file: Option<(&PathBuf, bool)>,
+    parameters: KeyParameters,
+) -> anyhow::Result<SecretKey> {
     let key = match file {
-        Some(path) => read_secret_key(path)?.on(backend()?)?,
+        Some((path, is_allowed)) => read_secret_key(path, is_allowed)?.on(backend()?)?,
         None => new_key(parameters)?,
     };
     warn_of_short_key(key.public_key().size());

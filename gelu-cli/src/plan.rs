@@ -17,6 +17,7 @@ use crate::infer::pixels;
 use crate::model_args::{
     KeySize, KeyTypeName, LayerBits, Numbers, estimate_ranges, load_model, warn_of_short_key,
 };
+use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
 
@@ -56,6 +57,7 @@ pub(crate) struct PlanArgs {
 }
 
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    check_files(args.tune.save.as_deref())?;
     let key = KeyBits::from(args.key_bits);
     warn_of_short_key(key);
     let mut model = match &args.weights {
@@ -95,10 +97,10 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         if let Some(tuned) = &tuned {
             object["tuned"] = serde_json::to_value(tuned)?;
         }
-        println!("{object}");
+        outln!("{object}")?;
     } else {
-        print!("{}", tuned.as_ref().map_or(String::new(), Tuned::text));
-        print!("{}", to_text(program.plan(), &args.model, error.as_ref()));
+        out!("{}", tuned.as_ref().map_or(String::new(), Tuned::text))?;
+        out!("{}", to_text(program.plan(), &args.model, error.as_ref()))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `gelu weights`
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,6 +14,7 @@ use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
 use serde::Serialize;
 
 use crate::datasets::{self, DatasetName};
+use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
 
 /// Look into weight files, check them against a model, convert them.
@@ -120,7 +121,7 @@ impl From<DtypeName> for Dtype {
 /// What `import --json` prints.
 #[derive(Debug, Serialize)]
 struct Imported<'a> {
-    out: &'a Path,
+    out: String,
     model: &'a str,
     parameters: usize,
     ranges: Option<Ranges>,
@@ -138,29 +139,31 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 fn inspect(args: &Inspect) -> anyhow::Result<()> {
     let listing = list_safetensors(&args.file)?;
     if args.json {
-        println!("{}", serde_json::to_string(&listing)?);
+        outln!("{}", serde_json::to_string(&listing)?)?;
     } else {
-        print_table(&listing);
+        print_table(&listing)?;
     }
     Ok(())
 }
 
-fn print_table(listing: &Listing) {
+fn print_table(listing: &Listing) -> anyhow::Result<()> {
     let mut table = TextTable::new(["tensor", "type", "shape", "min", "max", "mean"]);
     for tensor in &listing.tensors {
         let numbers = [tensor.min, tensor.max, tensor.mean].map(|number| format!("{number:.6}"));
         let cells = [tensor.name.clone(), tensor.dtype.clone(), tensor.shape.to_string()];
         table.row(cells.into_iter().chain(numbers));
     }
-    print!("{table}");
+    out!("{table}")?;
     let elements: usize = listing.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
-    println!("{} tensors, {elements} numbers", listing.tensors.len());
+    outln!("{} tensors, {elements} numbers", listing.tensors.len())?;
     for (key, value) in &listing.metadata {
-        println!("{key}: {value}");
+        outln!("{key}: {value}")?;
     }
+    Ok(())
 }
 
 fn import(args: &Import) -> anyhow::Result<()> {
+    check_files([args.out.as_path()])?;
     let mut model = zoo::by_name(&args.model)?;
     let source = Weights::read(&args.file)?;
     let report = model.load(&source).with_context(|| args.file.display().to_string())?;
@@ -190,14 +193,20 @@ fn import(args: &Import) -> anyhow::Result<()> {
     if args.json {
         let ranges = measured.and(model.ranges().cloned());
         let parameters = model.parameter_count();
-        let imported = Imported { out: &args.out, model: &args.model, parameters, ranges, test_accuracy };
-        println!("{}", serde_json::to_string(&imported)?);
+        let imported = Imported {
+            out: args.out.display().to_string(),
+            model: &args.model,
+            parameters,
+            ranges,
+            test_accuracy,
+        };
+        outln!("{}", serde_json::to_string(&imported)?)?;
     } else {
-        println!("{report}");
+        outln!("{report}")?;
         if let Some(accuracy) = test_accuracy {
-            println!("test accuracy {:.2} %", 100.0 * accuracy);
+            outln!("test accuracy {:.2} %", 100.0 * accuracy)?;
         }
-        println!("wrote {}", args.out.display());
+        outln!("wrote {}", args.out.display())?;
     }
     Ok(())
 }
@@ -210,12 +219,16 @@ fn measure(model: &mut Model, dataset: DatasetName, folder: Option<PathBuf>) -> 
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
+    check_files([args.out.as_path()])?;
     let weights = Weights::read(&args.file)?;
     weights.write(&args.out, args.dtype.into())?;
     if args.json {
-        println!("{}", serde_json::json!({ "file": args.out, "tensors": weights.tensors.len() }));
+        outln!(
+            "{}",
+            serde_json::json!({ "file": args.out.display().to_string(), "tensors": weights.tensors.len() })
+        )?;
     } else {
-        println!("wrote {}", args.out.display());
+        outln!("wrote {}", args.out.display())?;
     }
     Ok(())
 }

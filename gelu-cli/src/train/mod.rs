@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use gelu_io::{
     data::DataDir,
-    files::write_atomic,
+    files::{make_folder, write_atomic},
     weights::{Dtype, WeightsFile},
 };
 use gelu_layers::{Activation, Initializer};
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use self::model_name::ModelName;
 use crate::datasets::{self, DatasetName};
+use crate::output::{check_files, check_folders, note, outln};
 use crate::report::{EpochPoint, training_curves_svg};
 
 /// Train a model on a data set: privately, by clients that keep their data; or in the clear.
@@ -189,6 +190,8 @@ struct Report<'a> {
 const HISTORY: &str = "gelu.history";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    check_files([&args.out, &args.plot].into_iter().flatten().map(PathBuf::as_path))?;
+    check_folders([&args.checkpoint_dir, args.private.report()].into_iter().flatten().map(PathBuf::as_path))?;
     if !args.clear || args.fixed {
         return private::run(args);
     }
@@ -205,11 +208,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.out {
         let weights = finished(args, &trainer, &train, test_result)?;
         weights.write(path, Dtype::F32)?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     if let Some(path) = &args.plot {
         write_atomic(path, training_curves_svg(&curves(&history))?.as_bytes())?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     let report = Report {
         model: args.model.name().to_owned(),
@@ -223,9 +226,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         test: test_result,
     };
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?)?;
     } else {
-        println!("test accuracy {:.2} %, loss {:.4}", 100.0 * test_result.accuracy, test_result.loss);
+        outln!("test accuracy {:.2} %, loss {:.4}", 100.0 * test_result.accuracy, test_result.loss)?;
     }
     Ok(())
 }
@@ -250,7 +253,7 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
         serde_json::to_string(&config)?,
         serde_json::to_string(&state.config)?,
     );
-    eprintln!("resuming after epoch {} of {}", state.epochs_done, config.epochs);
+    note!("resuming after epoch {} of {}", state.epochs_done, config.epochs);
     Ok((Trainer::resume(model, &state).with_context(|| path.display().to_string())?, history))
 }
 
@@ -292,7 +295,7 @@ fn epoch(trainer: &mut Trainer, [train, test]: [&Dataset; 2]) -> anyhow::Result<
     })?;
     bar.finish_and_clear();
     let test = evaluate(trainer.model(), test)?;
-    eprintln!(
+    note!(
         "epoch {number}/{}: loss {:.4}, accuracy {:.2} %; test loss {:.4}, accuracy {:.2} %; {:.1} s",
         trainer.config().epochs,
         stats.loss,
@@ -309,8 +312,7 @@ fn checkpoint(folder: &Path) -> PathBuf {
 }
 
 fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    make_folder(folder)?;
     let mut weights = trainer.state().to_weights();
     weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
     Ok(weights.write(checkpoint(folder), Dtype::F32)?)
