@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::files::{read_limited, read_secret};
+use gelu_io::files::{check_owner_only, read_limited};
 use gelu_io::weights::WeightsFile;
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, zoo};
@@ -168,9 +168,14 @@ pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
 
 /// Reads a secret key file, which others may read only when that `is_allowed`.
 pub(crate) fn read_secret_key(path: &Path, is_allowed: bool) -> anyhow::Result<SecretKey> {
-    let read = if is_allowed { read_limited } else { read_secret };
-    let bytes = zeroize::Zeroizing::new(read(path, 1 << 16)?);
-    decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))
+    let bytes = zeroize::Zeroizing::new(read_limited(path, 1 << 16)?);
+    let key =
+        decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))?;
+    // A file that holds no secret may be read by everyone.
+    if !is_allowed {
+        check_owner_only(path)?;
+    }
+    Ok(key)
 }
 
 /// The backend that `GELU_BACKEND` names, else the fastest that the machine has. One that is misspelt or missing is not

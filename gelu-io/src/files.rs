@@ -199,28 +199,6 @@ impl Drop for Temporary {
 /// [`Error::Io`]; [`Error::TooLarge`], before more than `max_bytes` of memory are taken.
 pub fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
-    read_all(file, path, max_bytes)
-}
-
-/// [`read_limited`] for secrets: an ordinary file must be readable by its owner alone.
-///
-/// # Errors
-/// [`Error::Exposed`], on Unix; those of [`read_limited`].
-pub fn read_secret(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let metadata = file.metadata().map_err(Error::io(path, "read the permissions"))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if metadata.is_file() && mode & 0o077 != 0 {
-            return Err(Error::Exposed { path: path.to_owned(), mode });
-        }
-    }
-    read_all(file, path, max_bytes)
-}
-
-fn read_all(file: File, path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
     let length = file.metadata().map_err(Error::io(path, "read the length"))?.len();
     let too_large =
         |found| Error::TooLarge { path: path.to_owned(), what: "length in bytes", limit: max_bytes, found };
@@ -234,6 +212,23 @@ fn read_all(file: File, path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
         read if read > max_bytes => Err(too_large(read)),
         _ => Ok(bytes),
     }
+}
+
+/// Checks that nobody but its owner may read or change an ordinary file, as it should be with a secret.
+///
+/// # Errors
+/// [`Error::Exposed`], on Unix; [`Error::Io`] when `path` is not there.
+pub fn check_owner_only(path: &Path) -> Result<(), Error> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read the permissions"))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode() & 0o777;
+        if metadata.is_file() && mode & 0o077 != 0 {
+            return Err(Error::Exposed { path: path.to_owned(), mode });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -126,10 +126,10 @@ mod unix {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         write_secret(&path, b"secret").unwrap();
-        assert_eq!(read_secret(&path, 10).unwrap(), b"secret");
+        check_owner_only(&path).unwrap();
         for exposed in [0o644, 0o640, 0o604, 0o620] {
             std::fs::set_permissions(&path, Permissions::from_mode(exposed)).unwrap();
-            let error = read_secret(&path, 10).unwrap_err();
+            let error = check_owner_only(&path).unwrap_err();
             assert!(matches!(error, Error::Exposed { mode, .. } if mode == exposed), "{error}");
         }
         // A secret that is written over them is closed again.
