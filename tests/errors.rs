@@ -198,6 +198,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(WireError::ForeignKey { expected: text("0a1b"), found: text("2c3d") }),
         Box::new(WireError::Content(cause())),
         Box::new(Io::Io { path: path(), action: "read", source: none() }),
+        Box::new(Io::Exposed { path: "clinic.key".into(), mode: 0o644 }),
         Box::new(Io::Truncated { path: path(), expected: 100, found: 99 }),
         Box::new(Io::Trailing { path: path(), expected: 100 }),
         Box::new(Io::TooLarge { path: path(), what: "bytes", limit: 100, found: 101 }),

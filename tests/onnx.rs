@@ -7,7 +7,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{KEY, encrypted, options};
+use common::{KEY, deployment, encrypted, quantization};
 use gelu_net::io::onnx::{Became, Imported};
 use gelu_net::prelude::*;
 use ndarray::{Array2, ArrayView2};
@@ -49,8 +49,8 @@ fn import(file: &str, on_ciphertexts: bool) -> Imported {
     );
 
     model.calibrate(inputs.view()).unwrap();
-    let finer = PlanOptions { weight_bits: 13, activation_bits: 13, ..options() };
-    let program = model.compile(&finer).unwrap();
+    let finer = Quantization { weight_bits: 13, activation_bits: 13, ..quantization() };
+    let program = model.compile(&finer, &deployment(&KEY, 1)).unwrap();
     let fixed = program.run_clear(inputs.view()).unwrap().logits;
     let float = model.logits(inputs.view()).unwrap();
     let off = fixed.iter().zip(&float).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
@@ -60,7 +60,7 @@ fn import(file: &str, on_ciphertexts: bool) -> Imported {
     );
     assert!(off < 0.01 * largest, "{file}: fixed point is {off} from float");
     if on_ciphertexts {
-        encrypted(model, &options(), &KEY, (1, inputs.slice(ndarray::s![..1, ..])));
+        encrypted(model, &quantization(), &KEY, (1, inputs.slice(ndarray::s![..1, ..])));
     }
     imported
 }

@@ -21,6 +21,9 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
         if let Some(ImportError::Interface { .. }) = cause.downcast_ref() {
             return Some("--input 3x32x32 gives the shape of an input, --output NAME picks an output");
         }
+        if let Some(gelu_io::Error::Exposed { .. }) = cause.downcast_ref() {
+            return Some("--exposed-key takes the file as it is");
+        }
         let training = cause.downcast_ref::<PrivateError>().or_else(|| {
             // Transparent errors are not in the chain beside what they hold.
             match cause.downcast_ref::<gelu_net::Error>()? {
@@ -51,6 +54,10 @@ mod tests {
             (anyhow::Error::new(gelu_net::Error::from(full())).context("training"), "--ring-bits"),
             (anyhow::Error::new(missing("MNIST")), "gelu data --download"),
             (anyhow::Error::new(missing("Iris")).context("data"), "UCI"),
+            (
+                anyhow::Error::new(gelu_io::Error::Exposed { path: "a.key".into(), mode: 0o644 }),
+                "--exposed-key",
+            ),
         ] {
             assert!(advice(&error).is_some_and(|text| text.contains(wanted)), "{error:#}");
         }

@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use clap::Subcommand;
 use gelu_io::data::{DataDir, LabelledImages, Split};
 use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::files::make_folder;
 use gelu_layers::{Activation, Initializer};
 use gelu_models::train::private::{
     Client, CoordinatorConfig, DMax, Description, FixedPoint, LayerLeakage, Leakage, ParticipantConfig,
@@ -32,6 +33,7 @@ use self::observe::observe;
 use self::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
 use crate::datasets;
 use crate::model_args::new_key;
+use crate::output::{check_folders, note, out, outln};
 use crate::report::{Panel, TextTable, write_panels};
 
 /// Try out what private training leaks, and what its masks prevent.
@@ -118,6 +120,7 @@ fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<
 }
 
 fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
+    check_folders(args.out.as_deref())?;
     let (inputs, outputs) = (usize::from(args.inputs), usize::from(args.outputs));
     let mut model = zoo::mlp(&zoo::MlpConfig {
         inputs,
@@ -157,7 +160,7 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
     };
     let strict = LayerLeakage::of(&plan)[0].strict_iterations();
     if let Some(folder) = &args.out {
-        std::fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         let reals = |rows: &[Vec<i64>]| -> Vec<f64> {
             rows.iter().flat_map(|row| row[..inputs].iter().map(|&x| x as f64)).collect()
         };
@@ -169,7 +172,7 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
         let panel = |values| Panel { size: [outputs, inputs], values };
         let path = folder.join("extract.png");
         write_panels(&path, &[vec![panel(&truth)], vec![panel(&found)], vec![panel(&unknown)]])?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     if args.json {
         let object = json!({
@@ -178,20 +181,21 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
             "below": { "samples": inputs, "solved": matches!(below, Extraction::Solved { .. }), "rank": rank },
             "strict_samples": strict,
         });
-        println!("{object}");
+        outln!("{object}")?;
         return Ok(());
     }
-    println!(
+    outln!(
         "a dense layer of {inputs} inputs and {outputs} outputs: {} unknowns for each output",
         inputs + 1
-    );
-    println!("{} samples: {right} of {all} weights and biases recovered, exactly", inputs + 1);
-    println!("{inputs} samples: rank {rank}, infinitely many weights give the same sums");
-    println!("the strict policy allows {strict} samples");
+    )?;
+    outln!("{} samples: {right} of {all} weights and biases recovered, exactly", inputs + 1)?;
+    outln!("{inputs} samples: rank {rank}, infinitely many weights give the same sums")?;
+    outln!("the strict policy allows {strict} samples")?;
     Ok(())
 }
 
 fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
+    check_folders(args.out.as_deref())?;
     ensure!(
         matches!(args.activation, Activation::Sigmoid | Activation::Tanh | Activation::Relu),
         "--activation: expected sigmoid, tanh or relu, found {}",
@@ -245,7 +249,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
         })
         .collect();
     if let Some(folder) = &args.out {
-        std::fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         let panel = |values| Panel { size: [28, 28], values };
         let rows: Vec<Vec<Panel<'_>>> = results
             .iter()
@@ -257,7 +261,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
             .collect();
         let path = folder.join("reconstruct.png");
         write_panels(&path, &rows)?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     if args.json {
         let images: Vec<_> = correlations
@@ -269,10 +273,10 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
                 })
             })
             .collect();
-        println!("{}", json!({ "hidden": hidden, "activation": args.activation, "correlations": images }));
+        outln!("{}", json!({ "hidden": hidden, "activation": args.activation, "correlations": images }))?;
         return Ok(());
     }
-    println!("correlation of what the server computes with the image:\n");
+    outln!("correlation of what the server computes with the image:\n")?;
     let mut table = TextTable::new([
         "image",
         "no masks, directly",
@@ -283,7 +287,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
     for (at, row) in correlations.iter().enumerate() {
         table.row([at.to_string()].into_iter().chain(row.iter().map(|x| format!("{x:.3}"))));
     }
-    print!("{table}");
+    out!("{table}")?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::download::{MNIST_MIRRORS, Progress, download_mnist};
+use crate::output::{note, out, outln};
 use crate::report::TextTable;
 
 /// Show where data sets are looked for and what is there.
@@ -40,7 +41,7 @@ pub(crate) struct DataArgs {
 #[derive(Debug, Serialize)]
 struct Found {
     data_set: &'static str,
-    folder: PathBuf,
+    folder: String,
     #[serde(flatten)]
     state: State,
 }
@@ -75,11 +76,11 @@ pub(crate) fn run(args: DataArgs) -> anyhow::Result<()> {
         let places: Vec<_> = data
             .places()
             .iter()
-            .map(|place| serde_json::json!({ "folder": place.path, "named_by": named_by(place) }))
+            .map(|place| serde_json::json!({ "folder": place.path.display().to_string(), "named_by": named_by(place) }))
             .collect();
-        println!("{:#}", serde_json::json!({ "places": places, "data_sets": found }));
+        outln!("{:#}", serde_json::json!({ "places": places, "data_sets": found }))?;
     } else {
-        print!("{}", as_text(&data, &found));
+        out!("{}", as_text(&data, &found))?;
     }
     match found.iter().filter(|found| matches!(found.state, State::Broken { .. })).count() {
         0 => Ok(()),
@@ -113,7 +114,7 @@ fn inspect(folder: &Path) -> Vec<Found> {
             Error::DataNotFound { .. } => State::Missing,
             other => State::Broken { error: other.to_string() },
         });
-        Found { data_set, folder: folder.to_owned(), state }
+        Found { data_set, folder: folder.display().to_string(), state }
     })
     .collect()
 }
@@ -136,7 +137,7 @@ fn as_text(data: &DataDir, found: &[Found]) -> String {
                 samples.to_string(),
                 features.to_string(),
                 classes.to_string(),
-                folder.display().to_string(),
+                folder.clone(),
             ]);
         }
     }
@@ -173,7 +174,7 @@ fn download(data: &DataDir) -> anyhow::Result<()> {
         if current != file {
             current = file.to_owned();
             if bar.is_hidden() {
-                eprintln!("fetching {file}");
+                note!("fetching {file}");
             }
             bar.set_message(current.clone());
         }
@@ -183,7 +184,7 @@ fn download(data: &DataDir) -> anyhow::Result<()> {
         bar.set_position(received);
     });
     bar.finish_and_clear();
-    eprintln!("MNIST is in {}", folder?.display());
+    note!("MNIST is in {}", folder?.display());
     Ok(())
 }
 

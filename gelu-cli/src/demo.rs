@@ -4,10 +4,9 @@ use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
 use clap::Args;
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::files::write_atomic;
+use gelu_io::files::{make_folder, write_atomic};
 use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Quantization;
@@ -19,6 +18,7 @@ use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
 use crate::model::built_in_lenet5;
 use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key};
+use crate::output::{check_folders, out, outln};
 use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
 
 /// See it work: sample digits, classified by LeNet-5 on ciphertexts. Needs nothing.
@@ -51,6 +51,7 @@ pub(crate) struct DemoArgs {
 }
 
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    check_folders([args.out.as_path()])?;
     let KeyParameters { size, key_type } =
         KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     warn_of_short_key(size);
@@ -63,12 +64,12 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let seconds_key = start.elapsed().as_secs_f64();
     let backend = key.public_key().backend();
     if !args.json {
-        println!(
+        outln!(
             "{count} digits that this program drew, classified by LeNet-5 on ciphertexts.\n\
              The client has the digits and a new Paillier key of {} bits; the server has the network.\n\
              Only bytes go between them.\n",
             size.bits()
-        );
+        )?;
     }
     let local = LocalInference::new(ServerModel::new(model, Quantization::default()), key, count);
     let calibration = args.calibrate.start(backend);
@@ -89,8 +90,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         .collect();
     let correct = verdicts.iter().filter(|verdict| !verdict.is_wrong()).count();
 
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    make_folder(&args.out)?;
     let (sheet, chart) = (args.out.join("digits.png"), args.out.join("steps.svg"));
     write_contact_sheet(&sheet, samples.images(), &verdicts)?;
     write_atomic(&chart, chart_of(&report.steps)?.as_bytes())?;
@@ -102,12 +102,12 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             "predictions": report.predictions, "steps": report.steps, "saturations": report.saturations,
             "server": report.server, "client": report.client,
             "bytes_up": report.bytes_up, "bytes_down": report.bytes_down,
-            "pictures": [sheet, chart],
+            "pictures": [sheet.display().to_string(), chart.display().to_string()],
         });
         if let Some(calibrated) = &calibrated {
             calibrated.add_to(&mut object);
         }
-        println!("{object}");
+        outln!("{object}")?;
         return Ok(());
     }
     let captions: Vec<String> = verdicts
@@ -118,21 +118,19 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         })
         .collect();
     let canvas = Canvas { ink: Ink::detect(stdout().is_terminal()), columns: 116 };
-    println!("{}", canvas.draw(samples.images(), &captions));
-    println!("{}", table_of(&report.steps));
-    println!(
+    outln!("{}", canvas.draw(samples.images(), &captions))?;
+    outln!("{}", table_of(&report.steps))?;
+    outln!(
         "{correct} of {count} correct in {:.2} s ({:.1} ms an image, key of {} bits made in {seconds_key:.2} s)",
         report.seconds,
         1e3 * report.seconds / count as f64,
         size.bits()
-    );
-    println!(
-        "The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md)."
-    );
+    )?;
+    outln!("The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md).")?;
     if let Some(calibrated) = &calibrated {
-        print!("{}", calibrated.line());
+        out!("{}", calibrated.line())?;
     }
-    println!("Pictures: {} and {}", sheet.display(), chart.display());
+    outln!("Pictures: {} and {}", sheet.display(), chart.display())?;
     Ok(())
 }
 

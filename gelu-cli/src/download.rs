@@ -55,7 +55,7 @@ pub(crate) fn download_mnist(
 ) -> anyhow::Result<PathBuf> {
     let place = data.places().first().context("no data folder: name one with --data or GELU_DATA")?;
     let folder = place.path.join("mnist");
-    std::fs::create_dir_all(&folder).with_context(|| format!("{}: cannot create", folder.display()))?;
+    files::make_folder(&folder)?;
     for (name, sha256) in FILES {
         download(&folder, &RemoteFile { name, sha256 }, mirrors, &mut progress)?;
     }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::model::ensure_ranges;
 use crate::model_args::{KeySize, Numbers, backend, warn_of_short_key};
+use crate::output::{check_files, outln};
 use crate::plan;
 
 /// Inputs that the imported model is tried on.
@@ -55,6 +56,7 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
+    check_files([args.out.as_path()])?;
     let options = ImportOptions { input: args.input.clone(), output: args.output.clone() };
     let Imported { mut model, report } = Imported::read_with(&args.file, &options)?;
     let key = KeyBits::from(args.key_bits);
@@ -70,20 +72,21 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
     if args.json {
         let plan = plan::to_json(&program, &name, None);
         let out = &args.out;
-        println!(
+        outln!(
             "{}",
             json!({
                 "report": report, "parameters": model.parameter_count(), "inputs": INPUTS, "out": out,
                 "largest_logit": trial.largest, "logit_difference": trial.difference, "plan": plan,
             })
-        );
+        )?;
     } else {
-        println!("{report}\n\n{}", plan::to_text(program.plan(), &name, None));
-        println!(
+        outln!("{report}\n\n{}", plan::to_text(program.plan(), &name, None))?;
+        outln!(
             "{INPUTS} random inputs in the clear: logits up to {:.3}, in fixed point at most {:.3} from these",
-            trial.largest, trial.difference
-        );
-        println!("{} parameters written to {}", model.parameter_count(), args.out.display());
+            trial.largest,
+            trial.difference
+        )?;
+        outln!("{} parameters written to {}", model.parameter_count(), args.out.display())?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! `gelu infer`
 
+mod input;
+
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use gelu_io::data::{DataDir, Images, LabelledImages, Split};
-use gelu_io::digits::SIDE;
+use gelu_io::data::Images;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Deployment;
 use gelu_net::{LocalInference, LocalReport};
@@ -17,10 +18,12 @@ use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::input::{Input, Pictures};
 use crate::calibrate::{CalibrateArgs, Calibrated};
-use crate::images::{Invert, read_digit};
+use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
+use crate::output::{check_folders, out, outln};
 use crate::report::TextTable;
 
 /// Classify images on ciphertexts, with client and server both on this machine.
@@ -56,6 +59,9 @@ pub(crate) struct InferArgs {
     /// Whether pictures show dark ink on light paper.
     #[arg(long, value_enum, default_value = "auto")]
     invert: InvertName,
+    /// Write what the network saw of each picture into this folder, as PNG under the picture's name.
+    #[arg(long, value_name = "DIR", requires = "images")]
+    save_inputs: Option<PathBuf>,
     /// Images that go through together: up to the slots of a ciphertext, more cost hardly more.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
@@ -68,6 +74,9 @@ pub(crate) struct InferArgs {
     /// A secret key file of `gelu keygen` instead of a new key.
     #[arg(long, value_name = "FILE.key", conflicts_with = "key_bits")]
     key: Option<PathBuf>,
+    /// Take that file although others than its owner may read it.
+    #[arg(long, requires = "key")]
+    exposed_key: bool,
     /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
     /// would: encrypting then costs it little. LeNet-5 takes 660 for an image. They take 1 MB for 1,500 (key of 2048
     /// bits), and more are made in the background when fewer than half are left.
@@ -93,7 +102,7 @@ enum InferDataset {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum InvertName {
-    /// Decided by the brightness of the border.
+    /// Decided by what the paper is.
     Auto,
     /// Dark ink on light paper.
     Yes,
@@ -112,11 +121,12 @@ impl From<InvertName> for Invert {
 }
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
+    check_folders(args.save_inputs.as_deref())?;
     let Loaded { model, name, .. } = args.model.load()?;
-    let (images, labels) = read_images(args)?;
+    let Input { images, labels, pictures } = Input::read(args)?;
     let inputs = pixels(&images)?;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
-    let key = key_for(args.key.as_ref(), parameters)?;
+    let key = key_for(args.key.as_ref().map(|path| (path, args.exposed_key)), parameters)?;
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().backend();
     let batch = (args.batch as usize).min(images.count());
@@ -151,35 +161,17 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let engine =
         Engine { model: name, size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
     if args.json {
-        println!("{}", to_json(args, &report, &scores, labels.as_deref(), &engine));
+        let mut object = to_json(args, &report, &scores, labels.as_deref(), &engine);
+        pictures.add_to(&mut object);
+        outln!("{object}")?;
     } else {
-        print!("{}", to_text(args, &report, &scores, labels.as_deref(), &engine));
+        out!("{}", to_text(args, &report, &scores, labels.as_deref(), &engine, &pictures))?;
     }
-    Ok(())
+    pictures.are_all_usable()
 }
 
 pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {
     gelu_layers::argmax(&row.to_vec())
-}
-
-/// The images, and their labels where they have some.
-fn read_images(args: &InferArgs) -> anyhow::Result<(Images, Option<Vec<u8>>)> {
-    if args.images.is_empty() {
-        let all: LabelledImages = DataDir::locate(args.data.clone()).mnist(Split::Test)?;
-        let some = all.first(args.count as usize);
-        ensure!(
-            some.len() == args.count as usize,
-            "--count: expected at most {}, found {}",
-            all.len(),
-            args.count
-        );
-        return Ok((some.images().clone(), Some(some.labels().to_vec())));
-    }
-    let mut bytes = vec![];
-    for path in &args.images {
-        bytes.extend(read_digit(path, args.invert.into())?);
-    }
-    Ok((Images::new([SIDE, SIDE], bytes).context("pixels of the pictures")?, None))
 }
 
 /// Pixels scaled to 0..1, `[images, pixels]`.
@@ -296,6 +288,7 @@ fn to_text(
     scores: &Scores,
     labels: Option<&[u8]>,
     engine: &Engine,
+    pictures: &Pictures,
 ) -> String {
     const MOST_ROWS: usize = 50;
     let count = report.predictions.len();
@@ -305,10 +298,7 @@ fn to_text(
     }
     let mut table = TextTable::new(header);
     for (index, &prediction) in report.predictions.iter().enumerate().take(MOST_ROWS) {
-        let name = match args.images.get(index) {
-            Some(path) => path.display().to_string(),
-            None => index.to_string(),
-        };
+        let name = pictures.name(index).unwrap_or_else(|| index.to_string());
         let label = labels.map_or(String::new(), |labels| labels[index].to_string());
         let confidence = format!("{:.1}%", 100.0 * report.outputs[[index, prediction]]);
         let mut row = vec![name, label, prediction.to_string(), confidence];

@@ -10,6 +10,7 @@ use gelu_wire::{encode_public_key, encode_secret_key};
 use serde_json::json;
 
 use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key};
+use crate::output::{check_files, outln};
 
 /// Make a key pair: NAME.key, which only its owner can read, and NAME.pub.
 #[derive(Debug, Args)]
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
             path.display()
         );
     }
+    check_files([secret.as_path(), &public])?;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let KeyParameters { size, key_type } = parameters;
     warn_of_short_key(size);
@@ -59,14 +61,14 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     let fingerprint = key.public_key().fingerprint_hex();
     if args.json {
         let object = json!({
-            "key_bits": size.bits(), "key_type": key_type, "secret": secret, "public": public,
-            "fingerprint": fingerprint,
+            "key_bits": size.bits(), "key_type": key_type, "secret": secret.display().to_string(),
+            "public": public.display().to_string(), "fingerprint": fingerprint,
         });
-        println!("{object}");
+        outln!("{object}")?;
     } else {
-        println!("secret key   {}  (keep it to yourself)", secret.display());
-        println!("public key   {}", public.display());
-        println!("fingerprint  {fingerprint}");
+        outln!("secret key   {}  (keep it to yourself)", secret.display())?;
+        outln!("public key   {}", public.display())?;
+        outln!("fingerprint  {fingerprint}")?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The `gelu` command: convolutional networks on encrypted data.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod advice;
 mod attack;
 mod bench;
@@ -15,6 +17,7 @@ mod keygen;
 mod limit;
 mod model;
 mod model_args;
+mod output;
 mod plan;
 mod report;
 mod threads;
@@ -24,7 +27,8 @@ mod weights;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use crate::output::{OutputError, note};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Convolutional networks on encrypted data: the server computes on ciphertexts, the client keeps data and key.
 #[derive(Debug, Parser)]
@@ -60,8 +64,29 @@ enum Command {
     Weights(weights::Command),
 }
 
+/// The command line, with values of options that may begin with a minus: what is wrong with them is said by whoever
+/// knows the option, and not by the parser, which would take them for options.
+fn parse() -> Result<Cli, clap::Error> {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(|argument| match argument.get_action().takes_values() {
+                true => argument.allow_negative_numbers(true),
+                false => argument,
+            })
+            .mut_subcommands(with_negative_numbers)
+    }
+    Cli::from_arg_matches(&with_negative_numbers(Cli::command()).try_get_matches()?)
+}
+
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match parse() {
+        Ok(cli) => cli.command,
+        // Help is one of these, and may be piped into a program that does not read it to its end.
+        Err(error) => {
+            let is_shown = error.print().is_ok() && output::flush().is_ok();
+            return if is_shown { ExitCode::from(error.exit_code() as u8) } else { ExitCode::FAILURE };
+        }
+    };
     let done = model_args::backend().and_then(|_| threads::start()).and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
@@ -74,12 +99,13 @@ fn main() -> ExitCode {
         Command::Attack(command) => attack::run(&command),
         Command::Weights(command) => weights::run(&command),
     });
-    match done {
+    match done.and_then(|()| Ok(output::flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref().is_some_and(OutputError::is_closed) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             if let Some(advice) = advice::advice(&error) {
-                eprintln!("help: {advice}");
+                note!("help: {advice}");
             }
             ExitCode::FAILURE
         }

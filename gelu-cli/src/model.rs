@@ -14,6 +14,7 @@ use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::datasets;
+use crate::output::note;
 
 #[cfg(test)]
 mod tests;
@@ -257,12 +258,12 @@ fn named_model(
         );
     }
     if let Some(activation) = said.filter(|activation| *activation != Activation::Relu) {
-        eprintln!("note: {}: trained with {activation}, which is taken for the activation", source.display());
+        note!("note: {}: trained with {activation}, which is taken for the activation", source.display());
     }
     network.complete(setting, weights);
     let mut model = network.build(setting)?;
     for adaptation in weights.adapt(&model, renames).with_context(at)? {
-        eprintln!("note: {}: {adaptation}", source.display());
+        note!("note: {}: {adaptation}", source.display());
     }
     model.load(weights).with_context(at)?;
     if model.info().preprocessing.is_none() && matches!(network, Network::Lenet5 | Network::Conv1) {

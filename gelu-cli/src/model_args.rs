@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use gelu_io::files::read_limited;
+use gelu_io::files::{check_owner_only, read_limited};
 use gelu_models::Model;
 use gelu_models::plan::Quantization;
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use gelu_wire::decode_secret_key;
+
+use crate::output::note;
 
 /// Weight bits by layer.
 pub(crate) type LayerBits = BTreeMap<String, u32>;
@@ -105,16 +107,22 @@ impl From<KeyTypeName> for KeyType {
 /// Says on standard error when a key is for tests only.
 pub(crate) fn warn_of_short_key(size: KeyBits) {
     if size == KeyBits::Bits1024 {
-        eprintln!(
+        note!(
             "note: keys of 1024 bits are for tests and comparison only; use 2048 bits or more for real data"
         );
     }
 }
 
-/// Reads a secret key file.
-pub(crate) fn read_secret_key(path: &Path) -> anyhow::Result<SecretKey> {
+/// Reads a secret key file, which others may read only when that `is_allowed`.
+pub(crate) fn read_secret_key(path: &Path, is_allowed: bool) -> anyhow::Result<SecretKey> {
     let bytes = zeroize::Zeroizing::new(read_limited(path, 1 << 16)?);
-    decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))
+    let key =
+        decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))?;
+    // A file that holds no secret may be read by everyone.
+    if !is_allowed {
+        check_owner_only(path)?;
+    }
+    Ok(key)
 }
 
 /// The backend that `GELU_BACKEND` names, else the fastest that the machine has. One that is misspelt or missing is not
@@ -132,10 +140,13 @@ pub(crate) fn new_key(parameters: KeyParameters) -> anyhow::Result<SecretKey> {
     Ok(SecretKey::generate(parameters, &mut rand::rng())?.on(backend()?)?)
 }
 
-/// The key of a file, or a new one.
-pub(crate) fn key_for(file: Option<&PathBuf>, parameters: KeyParameters) -> anyhow::Result<SecretKey> {
+/// The key of a file, which others may read only when the flag beside it says so; or a new one.
+pub(crate) fn key_for(
+    file: Option<(&PathBuf, bool)>,
+    parameters: KeyParameters,
+) -> anyhow::Result<SecretKey> {
     let key = match file {
-        Some(path) => read_secret_key(path)?.on(backend()?)?,
+        Some((path, is_allowed)) => read_secret_key(path, is_allowed)?.on(backend()?)?,
         None => new_key(parameters)?,
     };
     warn_of_short_key(key.public_key().size());

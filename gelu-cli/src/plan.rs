@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::infer::pixels;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, backend, warn_of_short_key};
+use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
 
@@ -48,6 +49,7 @@ pub(crate) struct PlanArgs {
 }
 
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    check_files(args.tune.save.as_deref())?;
     let key = KeyBits::from(args.key_bits);
     warn_of_short_key(key);
     let Loaded { mut model, name, is_trained } = args.model.load_or_initialize()?;
@@ -78,10 +80,10 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         if let Some(tuned) = &tuned {
             object["tuned"] = serde_json::to_value(tuned)?;
         }
-        println!("{object}");
+        outln!("{object}")?;
     } else {
-        print!("{}", tuned.as_ref().map_or(String::new(), Tuned::text));
-        print!("{}", to_text(program.plan(), &name, error.as_ref()));
+        out!("{}", tuned.as_ref().map_or(String::new(), Tuned::text))?;
+        out!("{}", to_text(program.plan(), &name, error.as_ref()))?;
     }
     Ok(())
 }

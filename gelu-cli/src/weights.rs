@@ -1,6 +1,6 @@
 //! `gelu weights`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use gelu_io::{
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::datasets::{self, DatasetName};
 use crate::model::{Loaded, NetworkArgs, ensure_ranges};
+use crate::output::{check_files, note, out, outln};
 use crate::report::TextTable;
 
 /// Look into weight files, check them against a model, convert them.
@@ -115,7 +116,7 @@ impl From<DtypeName> for Dtype {
 /// What `import --json` prints.
 #[derive(Debug, Serialize)]
 struct Imported<'a> {
-    out: &'a Path,
+    out: String,
     model: &'a str,
     parameters: usize,
     ranges: Option<Ranges>,
@@ -133,29 +134,31 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 fn inspect(args: &Inspect) -> anyhow::Result<()> {
     let listing = list_safetensors(&args.file)?;
     if args.json {
-        println!("{}", serde_json::to_string(&listing)?);
+        outln!("{}", serde_json::to_string(&listing)?)?;
     } else {
-        print_table(&listing);
+        print_table(&listing)?;
     }
     Ok(())
 }
 
-fn print_table(listing: &Listing) {
+fn print_table(listing: &Listing) -> anyhow::Result<()> {
     let mut table = TextTable::new(["tensor", "type", "shape", "min", "max", "mean"]);
     for tensor in &listing.tensors {
         let numbers = [tensor.min, tensor.max, tensor.mean].map(|number| format!("{number:.6}"));
         let cells = [tensor.name.clone(), tensor.dtype.clone(), tensor.shape.to_string()];
         table.row(cells.into_iter().chain(numbers));
     }
-    print!("{table}");
+    out!("{table}")?;
     let elements: usize = listing.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
-    println!("{} tensors, {elements} numbers", listing.tensors.len());
+    outln!("{} tensors, {elements} numbers", listing.tensors.len())?;
     for (key, value) in &listing.metadata {
-        println!("{key}: {value}");
+        outln!("{key}: {value}")?;
     }
+    Ok(())
 }
 
 fn import(args: &Import) -> anyhow::Result<()> {
+    check_files([args.out.as_path()])?;
     let Loaded { mut model, name, .. } = args.network.read(Some(&args.file))?;
     let measured =
         args.calibrate.map(|dataset| measure(&mut model, dataset, args.data.clone())).transpose()?;
@@ -174,14 +177,15 @@ fn import(args: &Import) -> anyhow::Result<()> {
     if args.json {
         let ranges = measured.and(model.ranges().cloned());
         let parameters = model.parameter_count();
-        let imported = Imported { out: &args.out, model: &name, parameters, ranges, test_accuracy };
-        println!("{}", serde_json::to_string(&imported)?);
+        let imported =
+            Imported { out: args.out.display().to_string(), model: &name, parameters, ranges, test_accuracy };
+        outln!("{}", serde_json::to_string(&imported)?)?;
     } else {
-        println!("{}", tensors_of(&weights));
+        outln!("{}", tensors_of(&weights))?;
         if let Some(accuracy) = test_accuracy {
-            println!("test accuracy {:.2} %", 100.0 * accuracy);
+            outln!("test accuracy {:.2} %", 100.0 * accuracy)?;
         }
-        println!("wrote {}", args.out.display());
+        outln!("wrote {}", args.out.display())?;
     }
     Ok(())
 }
@@ -210,7 +214,7 @@ fn warn_of_chance(accuracy: f64, test: &Dataset) {
     test.labels().iter().for_each(|&label| counts[label] += 1);
     let chance = counts.into_iter().max().unwrap_or(0) as f64 / test.len().max(1) as f64;
     if accuracy < chance + 0.25 * (1.0 - chance) {
-        eprintln!(
+        note!(
             "warning: {:.1} % of the test inputs are classified correctly, and always saying the same would give {:.1} %: \
              the weights were probably trained with another activation (--activation), pooling (--pooling), \
              normalization (--normalize) or order of layers (--map)",
@@ -221,12 +225,16 @@ fn warn_of_chance(accuracy: f64, test: &Dataset) {
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
+    check_files([args.out.as_path()])?;
     let weights = Weights::read(&args.file)?;
     weights.write(&args.out, args.dtype.into())?;
     if args.json {
-        println!("{}", serde_json::json!({ "file": args.out, "tensors": weights.tensors.len() }));
+        outln!(
+            "{}",
+            serde_json::json!({ "file": args.out.display().to_string(), "tensors": weights.tensors.len() })
+        )?;
     } else {
-        println!("wrote {}", args.out.display());
+        outln!("wrote {}", args.out.display())?;
     }
     Ok(())
 }

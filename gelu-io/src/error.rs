@@ -18,6 +18,15 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// A secret that others than its owner may read or change.
+    #[error("{}: expected a secret that only its owner can read (mode 0600), found mode {mode:04o}; take the \
+             others' permissions away (chmod 600), and think about who may have read it", .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions on Unix.
+        mode: u32,
+    },
     /// A file ends before the length its header declares.
     #[error("{}: truncated: expected {expected} bytes, found {found}", .path.display())]
     Truncated {

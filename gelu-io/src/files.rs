@@ -1,7 +1,7 @@
 //! Reading with a limit, writing all or nothing.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -15,8 +15,11 @@ const MAX_ATTEMPTS: usize = 10_000;
 /// Writes `bytes` to `path`, whole or not at all: to a temporary file in the same folder, flushed to the disk,
 /// then renamed over `path`.
 ///
+/// A link stays one: the file that it leads to is replaced. A file that is replaced keeps its permissions. What is no
+/// ordinary file (a device, a pipe) is written to.
+///
 /// # Errors
-/// [`Error::Io`]; `path` is then as it was before.
+/// [`Error::Io`]; an ordinary file is then as it was before.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write(path, bytes, Access::Default)
 }
@@ -25,9 +28,45 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// is written).
 ///
 /// # Errors
-/// [`Error::Io`]; `path` is then as it was before.
+/// [`Error::Io`]; an ordinary file is then as it was before.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write(path, bytes, Access::OwnerOnly)
+}
+
+/// Checks that [`write_atomic`] could write to `path` now, and leaves everything as it is.
+///
+/// # Errors
+/// [`Error::Io`] when `path` is a folder, or its folder is missing or cannot be written to.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    match Target::of(path).map_err(Error::io(path, "write"))? {
+        Target::File { path: target, .. } => Temporary::create(folder_of(&target), Access::Default)
+            .map(drop)
+            .map_err(Error::io(path, "create a file in its folder")),
+        // To open a pipe would wait for its reader.
+        Target::Special(_) => Ok(()),
+    }
+}
+
+/// Checks that files could be written into `folder` now, which need not be there yet, and leaves everything as it is.
+///
+/// # Errors
+/// [`Error::Io`] when `folder`, or the nearest one above it that is there, is no folder or cannot be written to.
+pub fn check_folder_writable(folder: &Path) -> Result<(), Error> {
+    let mut nearest = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    while !nearest.exists() {
+        nearest = folder_of(nearest);
+    }
+    Temporary::create(nearest, Access::Default)
+        .map(drop)
+        .map_err(Error::io(folder, "create files in the folder"))
+}
+
+/// Makes `folder`, and those above it, unless they are there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn make_folder(folder: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -38,16 +77,67 @@ enum Access {
     OwnerOnly,
 }
 
-fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
-    let folder = match path.parent() {
+/// What a path leads to.
+enum Target {
+    /// An ordinary file that can be replaced, or none yet.
+    File { path: PathBuf, permissions: Option<Permissions> },
+    /// Something to write to.
+    Special(PathBuf),
+}
+
+impl Target {
+    fn of(path: &Path) -> io::Result<Self> {
+        /// As many links as Linux follows.
+        const MAX_LINKS: usize = 40;
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            // The files that a process has open, by number: to replace one would part it from the process.
+            if ["/proc", "/dev"].iter().any(|folder| path.starts_with(folder)) {
+                return Ok(Self::Special(path));
+            }
+            let Ok(link) = std::fs::read_link(&path) else { break };
+            path = folder_of(&path).join(link);
+        }
+        let ends_as_folder = path.as_os_str().as_encoded_bytes().last().is_none_or(|&last| last == b'/');
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if found.is_file() => Ok(Self::File { path, permissions: Some(found.permissions()) }),
+            Ok(_) => Ok(Self::Special(path)),
+            Err(_) if ends_as_folder || path.file_name().is_none() => Err(io::ErrorKind::IsADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self::File { path, permissions: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
+    let (target, permissions) = match Target::of(path).map_err(Error::io(path, "write"))? {
+        Target::File { path, permissions } => (path, permissions),
+        Target::Special(special) => {
+            // Where it is a file after all, as standard output may be, what is there already stays.
+            let file = OpenOptions::new().append(true).open(special).map_err(Error::io(path, "open"))?;
+            return { file }.write_all(bytes).map_err(Error::io(path, "write"));
+        }
     };
+    let folder = folder_of(&target);
     let (mut file, temporary) =
-        Temporary::create(folder, access).map_err(Error::io(folder, "create a file in the folder"))?;
+        Temporary::create(folder, access).map_err(Error::io(path, "create a file in its folder"))?;
+    if let Some(permissions) = permissions.filter(|_| access == Access::Default) {
+        file.set_permissions(permissions).map_err(Error::io(path, "keep the permissions"))?;
+    }
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(path, "write"))?;
     drop(file);
-    temporary.rename(path).map_err(Error::io(path, "replace"))?;
+    temporary.rename(&target).map_err(Error::io(path, "replace"))?;
     // The new name itself lasts only once the folder is on the disk too. Not every system can flush a folder.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
@@ -124,66 +214,22 @@ pub fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_and_nothing_is_left_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        write_atomic(&path, b"first").unwrap();
-        write_atomic(&path, b"second, longer").unwrap();
-        assert_eq!(read_limited(&path, 14).unwrap(), b"second, longer");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn names_that_are_taken_are_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let taken = |count| folder.path().join(format!(".gelu-{}-{count}.tmp", std::process::id()));
-        // Other tests count in the same process.
-        (0..100).for_each(|count| std::fs::write(taken(count), b"left behind").unwrap());
-        let path = folder.path().join("a");
-        write_atomic(&path, b"new").unwrap();
-        assert_eq!(read_limited(&path, 3).unwrap(), b"new");
-        assert!((0..100).all(|count| std::fs::read(taken(count)).unwrap() == b"left behind"));
-    }
-
-    #[test]
-    fn a_failed_write_leaves_no_temporary_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let taken = folder.path().join("taken");
-        std::fs::create_dir(&taken).unwrap();
-        std::fs::write(taken.join("inside"), b"x").unwrap();
-        let error = write_atomic(&taken, b"new").unwrap_err();
-        assert!(matches!(error, Error::Io { action: "replace", .. }), "{error}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-
-        let nowhere = folder.path().join("nowhere").join("file");
-        assert!(write_atomic(&nowhere, b"new").unwrap_err().to_string().contains("nowhere"));
-    }
-
+/// Checks that nobody but its owner may read or change an ordinary file, as it should be with a secret.
+///
+/// # Errors
+/// [`Error::Exposed`], on Unix; [`Error::Io`] when `path` is not there.
+pub fn check_owner_only(path: &Path) -> Result<(), Error> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read the permissions"))?;
     #[cfg(unix)]
-    #[test]
-    fn a_secret_is_for_its_owner_alone() {
+    {
         use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
-        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        write_atomic(&path, b"public").unwrap();
-        assert_eq!(mode() & 0o600, 0o600);
-        write_secret(&path, b"secret").unwrap();
-        assert_eq!(mode(), 0o600);
+        let mode = metadata.permissions().mode() & 0o777;
+        if metadata.is_file() && mode & 0o077 != 0 {
+            return Err(Error::Exposed { path: path.to_owned(), mode });
+        }
     }
-
-    #[test]
-    fn the_limit_is_exact() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        write_atomic(&path, &[7; 100]).unwrap();
-        assert_eq!(read_limited(&path, 100).unwrap().len(), 100);
-        let error = read_limited(&path, 99).unwrap_err();
-        assert!(matches!(error, Error::TooLarge { limit: 99, found: 100, .. }), "{error}");
-    }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,6 @@ mod training;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use gelu_io::files::write_atomic;
 use gelu_io::session::Role;
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::measure::{LayerFigures, Operation, SessionFigures};
 use crate::model::ModelArgs;
 use crate::model_args::{KeySize, KeyTypeName, Numbers};
+use crate::output::{check_files, out, outln};
 use crate::report::{Bar, TextTable, bar_chart_svg};
 
 /// Time every layer of a network and every operation on ciphertexts, beside the machine's own limit.
@@ -116,21 +116,21 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         Some(Other::Train(args)) => return training::run(args),
         None => {}
     }
+    check_files(args.svg.as_deref())?;
     // Read first: a mistyped name should not cost a measurement.
     let earlier = args.compare.as_deref().map(compare::read).transpose()?;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let report = measure::measure(args, parameters)?;
     if let Some(path) = &args.svg {
-        write_atomic(path, chart(&report)?.as_bytes())
-            .with_context(|| format!("the chart {}", path.display()))?;
+        write_atomic(path, chart(&report)?.as_bytes())?;
     }
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?)?;
         return Ok(());
     }
-    print!("{}", text(&report));
+    out!("{}", text(&report))?;
     if let Some(earlier) = &earlier {
-        print!("\n{}", compare::text(earlier, &report));
+        out!("\n{}", compare::text(earlier, &report))?;
     }
     Ok(())
 }

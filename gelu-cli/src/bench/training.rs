@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::limit::Limit;
 use crate::model::{Choices, untrained};
 use crate::model_args::{KeySize, KeyTypeName, new_key};
+use crate::output::{out, outln};
 use crate::train::private::shares;
 
 /// Time private training, and where its time goes: the server's products, the client's encryptions, updates.
@@ -123,10 +124,10 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
             "bytes_down": account.bytes_down(),
             "limit_ns": (limits[0] + limits[1]) / 2.0,
         });
-        println!("{object}");
+        outln!("{object}")?;
         return Ok(());
     }
-    println!(
+    outln!(
         "{}, {} key of {} bits, {} iterations of {} images: {:.1} images/s, {:.1} ms an image (limit_ns {:.0})\n",
         args.model.display(),
         parameters.key_type.name(),
@@ -136,13 +137,9 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
         images as f64 / seconds,
         1e3 * seconds / images as f64,
         (limits[0] + limits[1]) / 2.0,
-    );
-    print!("{}", shares(&account));
+    )?;
+    out!("{}", shares(&account))?;
     let bytes = |bytes: u64| bytes as f64 / images as f64 / 1e3;
-    println!(
-        "\nan image: {:.1} kB up, {:.1} kB down",
-        bytes(account.bytes_up()),
-        bytes(account.bytes_down())
-    );
+    outln!("\nan image: {:.1} kB up, {:.1} kB down", bytes(account.bytes_up()), bytes(account.bytes_down()))?;
     Ok(())
 }

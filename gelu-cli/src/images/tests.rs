@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
+use std::io::Cursor;
 
-use image::{ImageFormat, Luma, LumaA, RgbImage};
+use image::{DynamicImage, ImageFormat, Luma, LumaA, RgbImage, imageops};
 use proptest::prelude::*;
 
+use super::decode::MAX_EXTENT;
 use super::*;
 
 fn name() -> &'static Path {
@@ -98,23 +100,76 @@ fn large_and_tiny_pictures_are_scaled() {
     let expected = parse_digit(&png(letter(0, 255)), name(), Invert::Auto).unwrap();
     let difference: u32 = digit.iter().zip(&expected).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
     assert!(difference < 784 * 12, "{difference}");
-    let mut dot = GrayImage::from_pixel(3, 3, Luma([255]));
-    dot.put_pixel(1, 1, Luma([0]));
-    assert!(parse_digit(&png(dot), name(), Invert::Auto).is_ok());
+    let tiny = imageops::resize(&letter(0, 255), 24, 18, imageops::FilterType::Triangle);
+    assert!(parse_digit(&png(tiny), name(), Invert::Auto).is_ok());
+}
+
+fn message(bytes: &[u8]) -> String {
+    parse_digit(bytes, name(), Invert::Auto).unwrap_err().to_string()
 }
 
 #[test]
 fn what_shows_no_digit_is_refused() {
-    let message = |bytes: &[u8]| parse_digit(bytes, name(), Invert::Auto).unwrap_err().to_string();
-    for extent in [1, 28, 100] {
+    for extent in [1, 2, 28, 100] {
         let blank = message(&png(GrayImage::from_pixel(extent, extent, Luma([200]))));
-        assert!(blank.contains("one shade"), "{blank}");
+        assert!(blank.contains("at least 24 of 255, found a contrast of 0"), "{blank}");
     }
+    let faint = message(&png(letter(230, 250)));
+    assert!(faint.contains("at least 24 of 255, found a contrast of 20"), "{faint}");
     assert!(message(b"no picture at all").contains("a file of another kind"));
-    let whole = png(letter(0, 255));
-    assert!(message(&whole[..whole.len() / 2]).contains("expected a picture"));
     let wide = png(GrayImage::new(MAX_EXTENT + 1, 1));
     assert!(message(&wide).contains("width in pixels: expected at most 12000, found 12001"));
+}
+
+#[test]
+fn dust_blots_and_empty_frames_are_no_digits() {
+    let draw = |is_ink: &dyn Fn(u32, u32) -> bool| {
+        png(GrayImage::from_fn(200, 200, |x, y| Luma([if is_ink(x, y) { 10 } else { 245 }])))
+    };
+    for (specks, size) in
+        [(vec![[12, 20]], 3), (vec![[12, 20], [150, 70], [80, 180]], 4), (vec![[90, 90]], 9)]
+    {
+        let text = message(&draw(&|x, y| {
+            specks
+                .iter()
+                .any(|&[left, top]| (left..left + size).contains(&x) && (top..top + size).contains(&y))
+        }));
+        assert!(text.contains("expected a digit, found specks only"), "{text}");
+    }
+    let blot = message(&draw(&|x, y| (f64::from(x) - 90.0).hypot(f64::from(y) - 110.0) < 14.0));
+    assert!(blot.contains("specks only"), "{blot}");
+    let sheet = message(&draw(&|x, y| (40..150).contains(&x) && (50..160).contains(&y)));
+    assert!(sheet.contains("an area of 110 x 110 pixels in 200 x 200 pixels without any"), "{sheet}");
+    let empty = message(&draw(&|x, y| x < 4 || y < 4 || x > 195 || y > 195));
+    assert!(empty.contains("expected a digit"), "{empty}");
+}
+
+#[test]
+fn a_cut_off_picture_is_refused_wherever_it_is_cut() {
+    let picture = DynamicImage::ImageLuma8(letter(10, 240)).to_rgb8();
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Jpeg,
+        ImageFormat::Bmp,
+        ImageFormat::Gif,
+        ImageFormat::WebP,
+        ImageFormat::Tiff,
+    ] {
+        let mut whole = Cursor::new(Vec::new());
+        picture.write_to(&mut whole, format).unwrap();
+        let whole = whole.into_inner();
+        assert!(parse_digit(&whole, name(), Invert::Auto).is_ok(), "{format:?}");
+        // What comes after a picture, as some cameras write, does not matter.
+        let longer = [&whole[..], b"more"].concat();
+        assert!(parse_digit(&longer, name(), Invert::Auto).is_ok(), "{format:?}");
+        let step = (whole.len() / 97).max(1);
+        let cuts = (0..whole.len()).step_by(step).chain(whole.len().saturating_sub(20)..whole.len());
+        for length in cuts {
+            let text = parse_digit(&whole[..length], name(), Invert::Auto).map_err(|error| error.to_string());
+            let is_refused = text.as_ref().is_err_and(|text| text.starts_with("digit.png: expected"));
+            assert!(is_refused, "{format:?} cut to {length} of {}: {text:?}", whole.len());
+        }
+    }
 }
 
 proptest! {

@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use gelu_io::{
     data::DataDir,
-    files::write_atomic,
+    files::{make_folder, write_atomic},
     weights::{Dtype, WeightsFile},
 };
 use gelu_layers::Initializer;
@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datasets::{self, DatasetName};
 use crate::model::{Choices, network_of, untrained};
+use crate::output::{check_files, check_folders, note, outln};
 use crate::report::{EpochPoint, training_curves_svg};
 
 /// Train a model on a data set: privately, by clients that keep their data; or in the clear.
@@ -186,6 +187,8 @@ struct Report<'a> {
 const HISTORY: &str = "gelu.history";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    check_files([&args.out, &args.plot].into_iter().flatten().map(PathBuf::as_path))?;
+    check_folders([&args.checkpoint_dir, args.private.report()].into_iter().flatten().map(PathBuf::as_path))?;
     if !args.clear || args.fixed {
         return private::run(args);
     }
@@ -202,11 +205,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.out {
         let weights = finished(args, &trainer, &train, test_result)?;
         weights.write(path, Dtype::F32)?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     if let Some(path) = &args.plot {
         write_atomic(path, training_curves_svg(&curves(&history))?.as_bytes())?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     let report = Report {
         model: args.name(),
@@ -220,9 +223,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         test: test_result,
     };
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?)?;
     } else {
-        println!("test accuracy {:.2} %, loss {:.4}", 100.0 * test_result.accuracy, test_result.loss);
+        outln!("test accuracy {:.2} %, loss {:.4}", 100.0 * test_result.accuracy, test_result.loss)?;
     }
     Ok(())
 }
@@ -247,7 +250,7 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
         serde_json::to_string(&config)?,
         serde_json::to_string(&state.config)?,
     );
-    eprintln!("resuming after epoch {} of {}", state.epochs_done, config.epochs);
+    note!("resuming after epoch {} of {}", state.epochs_done, config.epochs);
     Ok((Trainer::resume(model, &state).with_context(|| path.display().to_string())?, history))
 }
 
@@ -281,7 +284,7 @@ fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
     let Some(path) = &args.init else { return Ok(()) };
     let mut weights = Weights::read(path)?;
     for adaptation in weights.adapt(model, &[])? {
-        eprintln!("note: {}: {adaptation}", path.display());
+        note!("note: {}: {adaptation}", path.display());
     }
     let report = model.load_partial(&weights).with_context(|| path.display().to_string())?;
     ensure!(
@@ -290,10 +293,10 @@ fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
         path.display()
     );
     for (name, shape) in &report.missing {
-        eprintln!("note: {}: no `{name}` of {shape}, which starts at random", path.display());
+        note!("note: {}: no `{name}` of {shape}, which starts at random", path.display());
     }
     for (name, _) in &report.unused {
-        eprintln!("note: {}: `{name}` has no place in the network", path.display());
+        note!("note: {}: `{name}` has no place in the network", path.display());
     }
     // What was measured and tuned for other weights.
     model.set_ranges(None);
@@ -318,7 +321,7 @@ fn epoch(trainer: &mut Trainer, [train, test]: [&Dataset; 2]) -> anyhow::Result<
     })?;
     bar.finish_and_clear();
     let test = evaluate(trainer.model(), test)?;
-    eprintln!(
+    note!(
         "epoch {number}/{}: loss {:.4}, accuracy {:.2} %; test loss {:.4}, accuracy {:.2} %; {:.1} s",
         trainer.config().epochs,
         stats.loss,
@@ -335,8 +338,7 @@ fn checkpoint(folder: &Path) -> PathBuf {
 }
 
 fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    make_folder(folder)?;
     let mut weights = trainer.state().to_weights();
     weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
     Ok(weights.write(checkpoint(folder), Dtype::F32)?)

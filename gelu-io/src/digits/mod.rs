@@ -9,7 +9,7 @@ mod strokes;
 #[cfg(test)]
 mod tests;
 
-pub use normalize::{PIXELS, SIDE, normalize_digit};
+pub use normalize::{PIXELS, SIDE, is_normalized, normalize_digit};
 use strokes::{Point, STYLES, Style};
 
 /// Which sample digits to draw.

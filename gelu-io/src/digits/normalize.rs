@@ -1,4 +1,4 @@
-//! Ink in the form of MNIST: cut out, scaled, centerd by its mass.
+//! Ink in the form of MNIST: cut out, scaled, centered by its mass.
 
 /// Height and width of a digit, in pixels.
 pub const SIDE: usize = 28;
@@ -27,6 +27,34 @@ pub fn normalize_digit(size: [usize; 2], ink: &[u8]) -> Option<[u8; PIXELS]> {
         pixels: rows().take(bottom + 1).skip(top).flat_map(|row| &row[left..=right]).copied().collect(),
     };
     cut.scaled().centered()
+}
+
+/// Returns whether `digit`, bright on black, has the form of MNIST already: its longer side is 20 pixels (19 in a few of
+/// MNIST's), its center of mass lies within a pixel of the center, its brightest pixel is (nearly) white, and most of it
+/// is black.
+pub fn is_normalized(digit: &[u8; PIXELS]) -> bool {
+    // Of MNIST's digits, none has fewer, and none has ink on more than two fifths of the square.
+    const LEAST_BRIGHTEST: u8 = 250;
+    const MOST_INK: usize = PIXELS / 2;
+    let inked =
+        || digit.iter().enumerate().filter(|(_, pixel)| **pixel > 0).map(|(at, _)| [at / SIDE, at % SIDE]);
+    let is_bright = digit.iter().any(|&pixel| pixel >= LEAST_BRIGHTEST);
+    if !is_bright || inked().count() > MOST_INK {
+        return false;
+    }
+    let extent = [0, 1].map(|axis| {
+        let places = || inked().map(|place| place[axis]);
+        places().max().unwrap_or(0) + 1 - places().min().unwrap_or(0)
+    });
+    let mass: f64 = digit.iter().map(|&pixel| f64::from(pixel)).sum();
+    let is_centered = (0..2).all(|axis| {
+        let moment = digit.iter().enumerate().map(|(at, &pixel)| {
+            let place = [at / SIDE, at % SIDE][axis];
+            f64::from(pixel) * (place as f64 + 0.5)
+        });
+        (moment.sum::<f64>() / mass - SIDE as f64 / 2.0).abs() <= 1.0
+    });
+    (INK_SIDE - 1..=INK_SIDE).contains(&extent[0].max(extent[1])) && is_centered
 }
 
 /// Grey pixels, row by row.

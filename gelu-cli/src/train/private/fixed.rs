@@ -4,12 +4,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
+use gelu_io::files::make_folder;
 use gelu_models::train::private::{CoordinatorState, FixedTrainer, ParticipantState};
 use gelu_net::TrainingSetup;
 use serde::{Deserialize, Serialize};
 
 use super::progress::{Curve, Progress, sum};
-use super::{Done, Kept, Setting, check_command, checkpoint_path, interval, make_folder};
+use super::{Done, Kept, Setting, check_command, checkpoint_path, interval};
+use crate::output::note;
 use crate::train::{Args, command};
 
 /// A checkpoint of the clear counterpart.
@@ -34,11 +36,7 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
         check_command(path, &checkpoint.run, args)?;
         kept = checkpoint.run;
         trainer.restore(config, checkpoint.coordinator, checkpoint.participants)?;
-        eprintln!(
-            "resuming after {} of {} iterations",
-            trainer.coordinator().iterations,
-            trainer.iterations()
-        );
+        note!("resuming after {} of {} iterations", trainer.coordinator().iterations, trainer.iterations());
     }
     let mut curve = Curve::new(kept.curve.clone(), sum(trainer.statistics()));
     let mut progress = Progress::new(

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
+use gelu_io::files::make_folder;
 use gelu_io::session::{Checkpoint, Go, read_checkpoint, write_checkpoint};
 use gelu_models::train::private::Client;
 use gelu_net::{LocalTraining, Moment};
 
 use super::progress::{Curve, Progress, sum};
-use super::{Done, Kept, Setting, check_command, checkpoint_path, interval, make_folder};
+use super::{Done, Kept, Setting, check_command, checkpoint_path, interval};
 use crate::model_args::warn_of_short_key;
+use crate::output::note;
 use crate::train::{Args, command};
 
 pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
@@ -27,7 +29,7 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
             let training = LocalTraining::resume(setting.setup.clone(), checkpoint, rng)
                 .with_context(|| format!("cannot resume from {}", path.display()))?;
             let server = training.server();
-            eprintln!("resuming after {} of {} iterations", server.iterations_done(), server.iterations());
+            note!("resuming after {} of {} iterations", server.iterations_done(), server.iterations());
             training
         }
         _ => LocalTraining::new(setting.setup.clone(), rng)?,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use gelu_io::session::TrainingAccount;
 use gelu_models::Model;
 use gelu_models::train::private::{
@@ -27,6 +27,7 @@ use super::Args;
 use crate::calibrate::CalibrateArgs;
 use crate::datasets::DatasetName;
 use crate::model_args::{KeySize, KeyTypeName, backend};
+use crate::output::note;
 
 /// What only private training has.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,6 +65,11 @@ pub(crate) struct PrivateArgs {
 }
 
 impl PrivateArgs {
+    /// The folder of the report.
+    pub(super) fn report(&self) -> &Option<PathBuf> {
+        &self.report
+    }
+
     /// What of it determines the weights.
     pub(super) fn command(&self) -> String {
         let d_max = match self.d_max {
@@ -173,7 +179,7 @@ impl Setting {
             })
             .collect();
         if !solvable.is_empty() {
-            eprintln!(
+            note!(
                 "warning: a turn of up to {longest} iterations shows a client more equations than unknowns, so that it \
                  could solve for the weights of {}; --leakage strict refuses that, a smaller batch or --d-max may help",
                 solvable.join(", ")
@@ -234,8 +240,4 @@ fn check_command(path: &Path, kept: &Kept, args: &Args) -> anyhow::Result<()> {
         kept.command,
     );
     Ok(())
-}
-
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::Setting;
+use crate::output::note;
 
 /// A point of the curves.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ impl Progress {
         self.bar.set_message(format!("{rate:.1} images/s, {last}"));
         if self.bar.is_hidden() && self.said.elapsed() > Duration::from_secs(30) {
             let left = self.of.saturating_sub(done) as f64 / rate.max(1e-9);
-            eprintln!(
+            note!(
                 "{done}/{} images, {rate:.1} images/s, {:.0} min left, {last}",
                 self.of,
                 (left / 60.0).ceil()
@@ -104,7 +105,7 @@ impl Curve {
         let (train_loss, train_accuracy) = since(&now, &self.before);
         if now.images > self.before.images || self.points.is_empty() {
             self.points.push(Point { epoch, train_loss, train_accuracy, test_loss, test_accuracy });
-            eprintln!(
+            note!(
                 "epoch {epoch:.2}: loss {train_loss:.4}, accuracy {:.2} %; test loss {test_loss:.4}, accuracy {:.2} %",
                 100.0 * train_accuracy,
                 100.0 * test_accuracy,

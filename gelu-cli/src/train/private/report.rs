@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use gelu_io::files::write_atomic;
+use gelu_io::files::{make_folder, write_atomic};
 use gelu_io::session::TrainingAccount;
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::peer::Part;
@@ -11,7 +11,8 @@ use gelu_tensor::paillier::{KeyBits, KeyType};
 use serde_json::json;
 
 use super::progress::Point;
-use super::{Done, Setting, make_folder};
+use super::{Done, Setting};
+use crate::output::{note, outln};
 use crate::report::{EpochPoint, TextTable, training_curves_svg};
 use crate::train::{Args, command, name_of, with_metadata};
 
@@ -63,7 +64,7 @@ pub(super) fn finish(
     let weights = || with_metadata(args, &setting.model, &setting.train, test);
     if let Some(path) = &args.out {
         weights()?.write(path, Dtype::F32)?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     let curves = || -> anyhow::Result<String> {
         let point = |point: &Point| EpochPoint {
@@ -77,7 +78,7 @@ pub(super) fn finish(
     };
     if let Some(path) = &args.plot {
         write_atomic(path, curves()?.as_bytes())?;
-        eprintln!("wrote {}", path.display());
+        note!("wrote {}", path.display());
     }
     if let Some(folder) = &args.private.report {
         make_folder(folder)?;
@@ -86,23 +87,23 @@ pub(super) fn finish(
         weights()?.write(folder.join("weights.safetensors"), Dtype::F32)?;
         let text = report(args, setting, done, [test.accuracy, train.accuracy], seconds);
         write_atomic(&folder.join("report.md"), text.as_bytes())?;
-        eprintln!("wrote {}", folder.join("report.md").display());
+        note!("wrote {}", folder.join("report.md").display());
     }
     if args.json {
-        println!("{object}");
+        outln!("{object}")?;
     } else {
-        println!(
+        outln!(
             "test accuracy {:.2} %, loss {:.4}; {} images in {seconds:.1} s ({:.1} images/s)",
             100.0 * test.accuracy,
             test.loss,
             done.statistics.images,
             done.statistics.images as f64 / seconds
-        );
+        )?;
         if done.account.is_some() {
-            println!("\n{}", shares(&account));
+            outln!("\n{}", shares(&account))?;
         }
         if let Some([before, after]) = limits {
-            println!("limit_ns {:.0} ({before:.0} before, {after:.0} after)", (before + after) / 2.0);
+            outln!("limit_ns {:.0} ({before:.0} before, {after:.0} after)", (before + after) / 2.0)?;
         }
     }
     Ok(())
