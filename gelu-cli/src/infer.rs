@@ -1,16 +1,20 @@
 //! `gelu infer`
 
+mod results;
+
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use gelu_io::data::{DataDir, Images, LabelledImages, Split};
+use gelu_io::data::{Images, ModelInputs};
 use gelu_io::digits::SIDE;
-use gelu_models::Normalization;
+use gelu_io::files::write_atomic;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanOptions;
+use gelu_models::train::ConfusionMatrix;
+use gelu_models::{Model, Normalization};
 use gelu_net::{LocalInference, LocalReport};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,11 +23,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calibrate::{CalibrateArgs, Calibrated};
+use crate::datasets::{DataOptions, DatasetArg};
 use crate::images::{Invert, read_digit};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for, load_model};
-use crate::report::TextTable;
+use crate::report::{TextTable, confusion_svg};
 
-/// Classify images on ciphertexts, with client and server both on this machine.
+use self::results::{OutFile, Results};
+
+/// Classify images or rows of a table on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,6 +39,9 @@ Examples:
 
   Pictures of digits, of any size and color:
     gelu infer --model conv1 --weights models/conv1.safetensors --images a.png b.jpg
+
+  The rows of a table, for a model that was trained on such:
+    gelu infer --model mlp --weights patients.safetensors --dataset new.csv --batch 64 --out results.csv
 
   A full batch at once, as JSON:
     gelu infer --model lenet5 --weights models/lenet5.safetensors --dataset mnist --count 60 --batch 60 --json")]
@@ -42,15 +52,16 @@ pub(crate) struct InferArgs {
     /// Its weights, with PyTorch's names.
     #[arg(long, value_name = "FILE.safetensors")]
     weights: PathBuf,
-    /// The images of a data set (its test part).
-    #[arg(long, value_enum, conflicts_with = "images", required_unless_present = "images")]
-    dataset: Option<InferDataset>,
-    /// How many images of the data set.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
-    /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    /// A data set (its test part, or all of one in one piece): a known name (`gelu data` lists them), a table, a folder of
+    /// class folders with pictures, an .npz or .npy file, or a folder with IDX files.
+    #[arg(long, value_name = "NAME|PATH", conflicts_with = "images", required_unless_present = "images")]
+    dataset: Option<DatasetArg>,
+    /// How many inputs of the data set [default: all of a table or of a folder of pictures, 10 of others].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// With --test SHARE: the seed by which training divided the data set.
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    split_seed: u64,
     /// Pictures of one digit each, of any size and color.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     images: Vec<PathBuf>,
@@ -84,15 +95,17 @@ pub(crate) struct InferArgs {
     logits: bool,
     #[command(flatten)]
     calibrate: CalibrateArgs,
+    /// Write a row for each input into this file: class, confidence and, where it is known, the label.
+    #[arg(long, value_name = "FILE.csv|FILE.json")]
+    out: Option<OutFile>,
+    /// Draw the confusion matrix into this file, where labels are known.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    options: DataOptions,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum InferDataset {
-    /// The 10,000 test images of MNIST.
-    Mnist,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -117,13 +130,13 @@ impl From<InvertName> for Invert {
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let model = load_model(&args.model, &args.weights, args.normalize.as_ref())?;
-    let (images, labels) = read_images(args)?;
-    let inputs = pixels(&images)?;
+    let read = read_inputs(args, &model)?;
+    let inputs = &read.inputs;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let key = key_for(args.key.as_ref(), parameters)?;
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().backend();
-    let batch = (args.batch as usize).min(images.count());
+    let batch = (args.batch as usize).min(inputs.nrows());
     let options = args.numbers.options(&model)?;
     let program = model.compile(&PlanOptions { key: size, key_type, batch, ..options.clone() })?;
     let fixed = program.run_clear(inputs.view())?;
@@ -140,7 +153,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         seconds: start.elapsed().as_secs_f64(),
     });
     let calibration = args.calibrate.start(backend);
-    let bar = progress_bar(images.count());
+    let bar = progress_bar(inputs.nrows());
     let report = local.run(inputs.view(), &mut rand::rng(), |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
@@ -150,12 +163,23 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         "the encrypted logits differ from the clear fixed-point ones; please report this as a bug"
     );
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
-    let scores = Scores::new(&report, labels.as_deref(), &fixed.predictions(), &float);
+    let scores = Scores::new(&report, &fixed.predictions(), &float);
+    let results = Results::new(&read, report.outputs.view(), &report.predictions);
     let engine = Engine { size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
     if args.json {
-        println!("{}", to_json(args, &report, &scores, labels.as_deref(), &engine));
+        println!("{}", to_json(args, &report, &scores, &results, &engine));
     } else {
-        print!("{}", to_text(args, &report, &scores, labels.as_deref(), &engine));
+        read.notes.iter().for_each(|note| eprintln!("data: {note}"));
+        print!("{}", to_text(args, &report, &scores, &results, &engine));
+    }
+    if let Some(file) = &args.out {
+        file.write(&results)?;
+        eprintln!("wrote {}", file.path().display());
+    }
+    if let Some(path) = &args.plot {
+        let matrix = results.confusion.as_ref().context("--plot: no input has a label that is known")?;
+        write_atomic(path, confusion_svg(matrix, &results.classes, results.area)?.as_bytes())?;
+        eprintln!("wrote {}", path.display());
     }
     Ok(())
 }
@@ -164,24 +188,32 @@ pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {
     gelu_layers::argmax(&row.to_vec())
 }
 
-/// The images, and their labels where they have some.
-fn read_images(args: &InferArgs) -> anyhow::Result<(Images, Option<Vec<u8>>)> {
-    if args.images.is_empty() {
-        let all: LabelledImages = DataDir::locate(args.data.clone()).mnist(Split::Test)?;
-        let some = all.first(args.count as usize);
-        ensure!(
-            some.len() == args.count as usize,
-            "--count: expected at most {}, found {}",
-            all.len(),
-            args.count
-        );
-        return Ok((some.images().clone(), Some(some.labels().to_vec())));
+/// The inputs, and their labels where they have some.
+fn read_inputs(args: &InferArgs, model: &Model) -> anyhow::Result<ModelInputs> {
+    let outputs = model.graph().shape(model.graph().logits()).elements();
+    let Some(dataset) = &args.dataset else {
+        let mut bytes = vec![];
+        for path in &args.images {
+            bytes.extend(read_digit(path, args.invert.into())?);
+        }
+        let inputs = pixels(&Images::new([SIDE, SIDE], bytes).context("pixels of the pictures")?)?;
+        let classes = match model.info().classes.is_empty() {
+            true => (0..outputs).map(|class| class.to_string()).collect(),
+            false => model.info().classes.clone(),
+        };
+        let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
+        return Ok(ModelInputs { inputs, labels: vec![None; names.len()], names, classes, notes: vec![] });
+    };
+    let mut read = args.options.for_model(dataset, model, args.split_seed)?;
+    let all = read.names.len();
+    if let Some(count) = args.count {
+        ensure!(count as usize <= all, "--count: expected at most {all}, found {count}");
     }
-    let mut bytes = vec![];
-    for path in &args.images {
-        bytes.extend(read_digit(path, args.invert.into())?);
-    }
-    Ok((Images::new([SIDE, SIDE], bytes).context("pixels of the pictures")?, None))
+    // Rows and pictures have names, and whoever asks about them wants to hear about all.
+    let are_numbered = read.names.first().is_some_and(|name| name == "0");
+    let default = if are_numbered { 10 } else { all };
+    read.truncate(args.count.map_or(default, |count| count as usize));
+    Ok(read)
 }
 
 /// Pixels scaled to 0..1, `[images, pixels]`.
@@ -203,19 +235,15 @@ pub(crate) fn progress_bar(images: usize) -> ProgressBar {
 }
 
 struct Scores {
-    correct: Option<usize>,
     agree_fixed: f64,
     agree_float: f64,
 }
 
 impl Scores {
-    fn new(report: &LocalReport, labels: Option<&[u8]>, fixed: &[usize], float: &[usize]) -> Self {
+    fn new(report: &LocalReport, fixed: &[usize], float: &[usize]) -> Self {
         let count = report.predictions.len();
         let same = |other: &[usize]| report.predictions.iter().zip(other).filter(|(a, b)| a == b).count();
-        let correct =
-            labels.map(|labels| same(&labels.iter().map(|&label| label.into()).collect::<Vec<_>>()));
         Self {
-            correct,
             agree_fixed: same(fixed) as f64 / count as f64,
             agree_float: same(float) as f64 / count as f64,
         }
@@ -242,15 +270,19 @@ fn to_json(
     args: &InferArgs,
     report: &LocalReport,
     scores: &Scores,
-    labels: Option<&[u8]>,
+    results: &Results,
     engine: &Engine,
 ) -> Value {
     let count = report.predictions.len();
     let mut object = json!({
         "model": args.model,
         "count": count,
-        "correct": scores.correct,
-        "accuracy": scores.correct.map(|correct| correct as f64 / count as f64),
+        "correct": results.confusion.as_ref().map(ConfusionMatrix::correct),
+        "accuracy": results.accuracy(),
+        "auc": results.area,
+        "confusion": results.confusion,
+        "classes": results.classes,
+        "rows": results.rows,
         "agree_fixed": scores.agree_fixed,
         "agree_float": scores.agree_float,
         "key_bits": engine.size.bits(),
@@ -277,7 +309,7 @@ fn to_json(
             .map(|(index, logits)| {
                 json!({
                     "index": index,
-                    "label": labels.map(|labels| labels[index]),
+                    "label": results.labels[index],
                     "prediction": report.predictions[index],
                     "logits": logits.to_vec(),
                 })
@@ -295,24 +327,23 @@ fn to_text(
     args: &InferArgs,
     report: &LocalReport,
     scores: &Scores,
-    labels: Option<&[u8]>,
+    results: &Results,
     engine: &Engine,
 ) -> String {
     const MOST_ROWS: usize = 50;
     let count = report.predictions.len();
-    let mut header = vec!["image", "label", "prediction", "confidence"];
+    let mut header = vec!["input", "label", "prediction", "confidence"];
     if args.logits {
         header.push("logits");
     }
     let mut table = TextTable::new(header);
-    for (index, &prediction) in report.predictions.iter().enumerate().take(MOST_ROWS) {
-        let name = match args.images.get(index) {
-            Some(path) => path.display().to_string(),
-            None => index.to_string(),
-        };
-        let label = labels.map_or(String::new(), |labels| labels[index].to_string());
-        let confidence = format!("{:.1}%", 100.0 * report.outputs[[index, prediction]]);
-        let mut row = vec![name, label, prediction.to_string(), confidence];
+    for (index, result) in results.rows.iter().enumerate().take(MOST_ROWS) {
+        let mut row = vec![
+            result.input.clone(),
+            result.label.clone().unwrap_or_default(),
+            result.class.clone(),
+            format!("{:.1}%", 100.0 * result.confidence),
+        ];
         if args.logits {
             let logits: Vec<String> = report.logits.row(index).iter().map(|x| format!("{x:.3}")).collect();
             row.push(logits.join(" "));
@@ -324,12 +355,7 @@ fn to_text(
         text += &format!("... and {} more (--json lists all)\n", count - MOST_ROWS);
     }
     text += "\n";
-    if let Some(correct) = scores.correct {
-        text += &format!(
-            "right           {correct} of {count} ({:.2}%)\n",
-            100.0 * correct as f64 / count as f64
-        );
-    }
+    text += &results.text();
     text += &format!(
         "as in the clear {:.2}% of the predictions (integers equal bit for bit), as on reals {:.2}%\n",
         100.0 * scores.agree_fixed,

@@ -134,7 +134,11 @@ pub(crate) fn with_weights(
     weights: &Weights,
     normalization: Option<&Normalization>,
 ) -> anyhow::Result<Model> {
-    let mut model = zoo::by_name(name)?;
+    // A file that holds its own graph needs no name that is known.
+    let mut model = match zoo::by_name(name) {
+        Ok(model) => model,
+        Err(error) => Model::from_weights(weights).map_err(|_| error)?,
+    };
     model.load(weights)?;
     if let Some(normalization) = normalization {
         model.fold_normalization(normalization)?;

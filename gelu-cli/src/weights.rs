@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
-use gelu_io::{
-    data::DataDir,
-    weights::{Dtype, Listing, WeightsFile, list_safetensors},
-};
+use gelu_io::weights::{Dtype, Listing, WeightsFile, list_safetensors};
 use gelu_models::plan::PlanOptions;
 use gelu_models::{Model, Normalization, Ranges, Weights, train::evaluate, zoo};
 use serde::Serialize;
 
-use crate::datasets::{self, DatasetName};
+use crate::datasets::{DataOptions, DatasetArg};
 use crate::report::TextTable;
 
 /// Look into weight files, check them against a model, convert them.
@@ -68,12 +65,10 @@ pub(crate) struct Import {
     #[arg(long, value_name = "MEAN,STD", value_parser = parse_normalization, allow_hyphen_values = true)]
     normalize: Option<Normalization>,
     /// Measure the ranges of the activations on the training part of this data set, and the accuracy on the rest.
-    #[arg(long, value_enum, value_name = "DATASET")]
-    calibrate: Option<DatasetName>,
-    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA, then the
-    /// per-user data folder].
-    #[arg(long, value_name = "DIR", requires = "calibrate")]
-    data: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|PATH")]
+    calibrate: Option<DatasetArg>,
+    #[command(flatten)]
+    options: DataOptions,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -173,7 +168,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
         model.set_layer_bits(BTreeMap::new());
     }
     let measured =
-        args.calibrate.map(|dataset| measure(&mut model, dataset, args.data.clone())).transpose()?;
+        args.calibrate.as_ref().map(|dataset| measure(&mut model, dataset, &args.options)).transpose()?;
     let mut weights = model.weights();
     for (key, value) in source.metadata {
         if key != Ranges::METADATA_KEY && key != PlanOptions::LAYER_BITS_KEY {
@@ -203,10 +198,10 @@ fn import(args: &Import) -> anyhow::Result<()> {
 }
 
 /// Calibrates on the training part of a data set, and returns the accuracy over the test part.
-fn measure(model: &mut Model, dataset: DatasetName, folder: Option<PathBuf>) -> anyhow::Result<f64> {
-    let [train, test] = datasets::load(dataset, &DataDir::locate(folder), 0)?;
-    model.calibrate(train.inputs())?;
-    Ok(evaluate(model, &test)?.accuracy)
+fn measure(model: &mut Model, dataset: &DatasetArg, options: &DataOptions) -> anyhow::Result<f64> {
+    let data = options.training(dataset, 0)?;
+    model.calibrate(data.train.inputs())?;
+    Ok(evaluate(model, &data.test)?.accuracy)
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
