@@ -3,7 +3,6 @@
 mod inspect;
 
 use std::{
-    collections::BTreeSet,
     io::{IsTerminal, stderr},
     path::{Path, PathBuf},
 };
@@ -176,12 +175,13 @@ fn as_text(data: &DataDir, found: &[Found]) -> String {
             text.push_str(&format!("\nbroken: {data_set}: {error}\n"));
         }
     }
-    let is_missing_everywhere = |name: &str| {
-        let mut states = found.iter().filter(|found| found.data_set == name).map(|found| &found.state);
-        states.all(|state| matches!(state, State::Missing))
+    let is_missing_everywhere = |title: &&str| {
+        // Parts have the title and a name of their own behind a comma.
+        let of_set = |found: &&Found| found.data_set.starts_with(title);
+        found.iter().filter(of_set).all(|found| matches!(found.state, State::Missing))
     };
-    let names: BTreeSet<&str> = found.iter().map(|found| found.data_set.as_str()).collect();
-    let missing: Vec<&str> = names.into_iter().filter(|name| is_missing_everywhere(name)).collect();
+    let titles = KnownSet::all().iter().map(KnownSet::title);
+    let missing: Vec<&str> = titles.filter(is_missing_everywhere).collect();
     if !missing.is_empty() {
         text.push_str(&format!("\nmissing: {}\n", missing.join("; ")));
         if missing.iter().any(|name| name.starts_with("MNIST")) {

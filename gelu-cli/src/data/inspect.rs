@@ -54,8 +54,7 @@ fn text(summary: &Summary) -> String {
         false => format!("\nfeatures        {shape}\n"),
     };
     for part in &summary.parts {
-        let name = format!("{} rows", part.role.name());
-        text += &format!("{name:<15} {}\n", part.examples);
+        text += &format!("{:<15} {} examples\n", part.role.name(), part.examples);
     }
     if let Some([least, most]) = summary.range {
         text += &format!("range           {} to {}\n", short(least), short(most));
@@ -67,7 +66,7 @@ fn text(summary: &Summary) -> String {
     text += &columns(summary);
     if let Some(fault) = &summary.fault {
         text += &format!("\nnot ready for training: {fault}\n");
-        if let Some(advice) = summary.missing.checked_sub(1).map(|_| crate::advice::MISSING) {
+        if let Some(advice) = (summary.missing > 0).then_some(crate::advice::MISSING) {
             text += &format!("help: {advice}\n");
         }
     }

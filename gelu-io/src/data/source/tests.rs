@@ -29,6 +29,7 @@ impl Folder {
     }
 }
 
+#[expect(clippy::type_complexity, reason = "a shape, and examples by part")]
 fn shape_of(path: &Path, options: &ReadOptions) -> Result<(Vec<usize>, Vec<(Role, usize)>), Error> {
     let summary = read(path, options)?.summary(0.2)?;
     Ok((summary.shape, summary.parts.into_iter().map(|part| (part.role, part.examples)).collect()))
