@@ -4,13 +4,26 @@ use gelu_io::onnx::ImportError;
 use gelu_io::session::RunError;
 use gelu_models::train::private::PrivateError;
 
+/// What to do about missing values.
+pub(crate) const MISSING: &str = "--missing drop leaves out rows that lack a value, --missing mean takes the column's mean, --missing VALUE that value";
+
 /// What a person can try next, where that is not plain from the error itself.
 pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
+        if let Some(advice) = cause.downcast_ref().and_then(of_data) {
+            return Some(advice);
+        }
         if let Some(gelu_io::Error::DataNotFound { what, .. }) = cause.downcast_ref() {
             return Some(match *what {
                 "MNIST" => {
                     "name the folder above `mnist` with --data or GELU_DATA, or run `gelu data --download` to fetch it"
+                }
+                "Fashion-MNIST" => {
+                    "install the package dataset-fashion-mnist where there is one, or name the folder above \
+                     `fashion-mnist` with --data or GELU_DATA"
+                }
+                "PneumoniaMNIST" | "BreastMNIST" => {
+                    "fetch the .npz file from MedMNIST, and name it, or the folder that it is in with --data or GELU_DATA"
                 }
                 _ => {
                     "fetch the table from the UCI Machine Learning Repository, and name the folder above `uci` with \
@@ -41,6 +54,27 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
     })
 }
 
+/// What to do about a data set that does not fit.
+fn of_data(error: &gelu_io::Error) -> Option<&'static str> {
+    use gelu_io::Error as E;
+    match error {
+        E::MissingValue { .. } => Some(MISSING),
+        E::Target { .. } => {
+            Some("--label COLUMN names the column of classes, by its name or its number from 1")
+        }
+        E::TooFew { expected, .. } if expected.contains("two classes") => {
+            Some("if another column has the classes, name it with --label COLUMN")
+        }
+        E::TooFew { expected, .. } if expected.contains("to test with") => {
+            Some("more rows, or --test FILE with rows to test with")
+        }
+        E::TooFew { expected, .. } if expected.contains("labelled") => {
+            Some("--labels FILE names the labels of an array or of a file of images")
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,11 +82,24 @@ mod tests {
     #[test]
     fn errors_of_training_and_missing_data_come_with_advice() {
         let full = || PrivateError::RingFull { layer: "fc1".to_owned(), needed_bits: 41, available_bits: 40 };
+        let cell = gelu_io::Error::MissingValue {
+            path: "a.csv".into(),
+            line: 11,
+            column: 2,
+            name: "x1".to_owned(),
+            found: "?".to_owned(),
+            count: 1,
+        };
+        let too_few =
+            |expected| gelu_io::Error::TooFew { path: "a.csv".into(), expected, found: "none".to_owned() };
         let missing = |what| gelu_io::Error::DataNotFound { what, looked: vec![] };
         for (error, wanted) in [
             (anyhow::Error::new(full()), "--ring-bits"),
             (anyhow::Error::new(gelu_net::Error::from(full())).context("training"), "--ring-bits"),
             (anyhow::Error::new(missing("MNIST")), "gelu data --download"),
+            (anyhow::Error::new(cell), "--missing drop"),
+            (anyhow::Error::new(too_few("examples of two classes at least to train with")), "--label"),
+            (anyhow::Error::new(too_few("examples to test with")), "--test"),
             (anyhow::Error::new(missing("Iris")).context("data"), "UCI"),
             (
                 anyhow::Error::new(gelu_io::Error::Exposed { path: "a.key".into(), mode: 0o644 }),

@@ -1,16 +1,17 @@
 //! `gelu data`: where data sets are looked for and what is there.
 
+mod inspect;
+
 use std::{
-    collections::BTreeSet,
     io::{IsTerminal, stderr},
     path::{Path, PathBuf},
 };
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, Subcommand};
 use gelu_io::{
     Error,
-    data::{DataDir, Encoding, LabelledImages, Place, Split, Table},
+    data::{DataDir, KnownSet, Place, Summary},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -19,14 +20,19 @@ use crate::download::{MNIST_MIRRORS, Progress, download_mnist};
 use crate::output::{note, out, outln};
 use crate::report::TextTable;
 
-/// Show where data sets are looked for and what is there.
+/// Show where data sets are looked for and what is there; look into one.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
   gelu data
-  gelu data --download --data ~/datasets")]
+  gelu data --download --data ~/datasets
+  gelu data inspect patients.csv --label diagnosis --missing mean
+  gelu data inspect pneumoniamnist")]
 pub(crate) struct DataArgs {
-    /// Folder with `mnist/` and `uci/` [default: $GELU_DATA, then the per-user data folder]
+    #[command(subcommand)]
+    command: Option<DataCommand>,
+    /// Folder with `mnist/`, `uci/` and other known data sets [default: $GELU_DATA, then the per-user data folder]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Fetch MNIST (12 MB) from its public mirrors first, checking each file's SHA-256
@@ -37,10 +43,16 @@ pub(crate) struct DataArgs {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Say what a data set holds: rows, features, shape, classes, missing values, ranges.
+    Inspect(inspect::InspectArgs),
+}
+
 /// One data set in one folder.
 #[derive(Debug, Serialize)]
 struct Found {
-    data_set: &'static str,
+    data_set: String,
     folder: String,
     #[serde(flatten)]
     state: State,
@@ -67,11 +79,14 @@ enum State {
 /// # Errors
 /// When the download fails or a data set is there but broken. Missing ones are no failure.
 pub(crate) fn run(args: DataArgs) -> anyhow::Result<()> {
+    if let Some(DataCommand::Inspect(args)) = &args.command {
+        return inspect::run(args);
+    }
     let data = DataDir::locate(args.data);
     if args.download {
         download(&data)?;
     }
-    let found: Vec<Found> = data.places().iter().flat_map(|place| inspect(&place.path)).collect();
+    let found: Vec<Found> = data.places().iter().flat_map(|place| list(&place.path)).collect();
     if args.json {
         let places: Vec<_> = data
             .places()
@@ -88,35 +103,48 @@ pub(crate) fn run(args: DataArgs) -> anyhow::Result<()> {
     }
 }
 
-/// All data sets in `folder`.
-fn inspect(folder: &Path) -> Vec<Found> {
+/// All known data sets in `folder`, part by part.
+fn list(folder: &Path) -> Vec<Found> {
     let data = DataDir::locate(Some(folder.to_owned()));
-    let images = |set: LabelledImages| State::Good {
-        samples: set.len(),
-        features: set.images().size().iter().product(),
-        classes: 10,
+    let found =
+        |data_set: String, state: State| Found { data_set, folder: folder.display().to_string(), state };
+    let parts = |known: &KnownSet, summary: Summary| -> Vec<Found> {
+        let classes = |counts: &[(String, usize)]| counts.len();
+        let features = summary.shape.iter().product();
+        let good = |samples, classes| State::Good { samples, features, classes };
+        match &summary.parts[..] {
+            [whole] => vec![found(known.title().to_owned(), good(whole.examples, classes(&whole.classes)))],
+            parts => parts
+                .iter()
+                .map(|part| {
+                    let name = format!("{}, {}", known.title(), part.role.name());
+                    found(name, good(part.examples, classes(&part.classes)))
+                })
+                .collect(),
+        }
     };
-    let table = |table: Table| State::Good {
-        samples: table.len(),
-        features: table.features(),
-        classes: table.class_names().len(),
-    };
-    [
-        ("MNIST, training", data.mnist(Split::Train).map(images)),
-        ("MNIST, test", data.mnist(Split::Test).map(images)),
-        ("Iris", data.iris().map(table)),
-        ("Diabetes", data.diabetes().map(table)),
-        ("Chess (kr-vs-kp)", data.chess(Encoding::Ordinal).map(table)),
-    ]
-    .into_iter()
-    .map(|(data_set, outcome)| {
-        let state = outcome.unwrap_or_else(|error| match error {
-            Error::DataNotFound { .. } => State::Missing,
-            other => State::Broken { error: other.to_string() },
-        });
-        Found { data_set, folder: folder.display().to_string(), state }
-    })
-    .collect()
+    KnownSet::all()
+        .iter()
+        .flat_map(|known| {
+            let path = match data.find(known) {
+                Ok(path) => path,
+                Err(Error::DataNotFound { .. }) => {
+                    return vec![found(known.title().to_owned(), State::Missing)];
+                }
+                Err(error) => {
+                    return vec![found(known.title().to_owned(), State::Broken { error: error.to_string() })];
+                }
+            };
+            let summary =
+                known.read(&path, &Default::default()).and_then(|set| set.summary(crate::datasets::HELD_OUT));
+            match summary {
+                Ok(summary) => parts(known, summary),
+                Err(error) => {
+                    vec![found(known.title().to_owned(), State::Broken { error: error.to_string() })]
+                }
+            }
+        })
+        .collect()
 }
 
 fn as_text(data: &DataDir, found: &[Found]) -> String {
@@ -133,7 +161,7 @@ fn as_text(data: &DataDir, found: &[Found]) -> String {
         if let State::Good { samples, features, classes } = state {
             is_anything_there = true;
             table.row([
-                (*data_set).to_owned(),
+                data_set.clone(),
                 samples.to_string(),
                 features.to_string(),
                 classes.to_string(),
@@ -149,18 +177,21 @@ fn as_text(data: &DataDir, found: &[Found]) -> String {
             text.push_str(&format!("\nbroken: {data_set}: {error}\n"));
         }
     }
-    let is_missing_everywhere = |name: &str| {
-        let mut states = found.iter().filter(|found| found.data_set == name).map(|found| &found.state);
-        states.all(|state| matches!(state, State::Missing))
+    let is_missing_everywhere = |title: &&str| {
+        // Parts have the title and a name of their own behind a comma.
+        let of_set = |found: &&Found| found.data_set.starts_with(title);
+        found.iter().filter(of_set).all(|found| matches!(found.state, State::Missing))
     };
-    let names: BTreeSet<&str> = found.iter().map(|found| found.data_set).collect();
-    let missing: Vec<&str> = names.into_iter().filter(|name| is_missing_everywhere(name)).collect();
+    let titles = KnownSet::all().iter().map(KnownSet::title);
+    let missing: Vec<&str> = titles.filter(is_missing_everywhere).collect();
     if !missing.is_empty() {
         text.push_str(&format!("\nmissing: {}\n", missing.join("; ")));
         if missing.iter().any(|name| name.starts_with("MNIST")) {
             text.push_str("`gelu data --download` fetches MNIST.\n");
         }
     }
+    let known: Vec<&str> = KnownSet::all().iter().map(KnownSet::name).collect();
+    text.push_str(&format!("\nknown names: {}; `gelu data inspect NAME` looks into one\n", known.join(", ")));
     text
 }
 

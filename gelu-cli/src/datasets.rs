@@ -1,67 +1,262 @@
-//! Data sets by name, ready for training.
+//! Data sets by name or by path, and the options that say how they are read.
 
-use anyhow::Context;
-use clap::ValueEnum;
-use gelu_io::data::{DataDir, Encoding, LabelledImages, Split, Table};
+mod pictures;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use gelu_io::data::{
+    self, DataDir, DataSet, Kind, KnownSet, LabelledImages, Missing, ModelInputs, ReadOptions, TrainingData,
+    kind_of,
+};
 use gelu_models::train::Dataset;
+use gelu_models::{Model, Preprocessing};
 use gelu_tensor::Shape;
-use ndarray::{Array2, Axis};
 
-/// A data set that `gelu` can train on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DatasetName {
-    /// Handwritten digits: 60,000 + 10,000 images of 28x28, 10 classes.
-    Mnist,
-    /// UCI Iris: 150 x 4 numbers, 3 classes.
-    Iris,
-    /// UCI Pima Indians Diabetes: 768 x 8 numbers, 2 classes.
-    Diabetes,
-    /// UCI King-Rook against King-Pawn: 3196 x 36 categories, 2 classes.
-    KrVsKp,
+pub(crate) use self::pictures::Form;
+
+#[cfg(test)]
+mod tests;
+
+/// Share of a data set in one piece that is kept for testing.
+pub(crate) const HELD_OUT: f64 = 0.2;
+
+/// A data set as it is named on the command line: a known name, or a file or folder.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum DatasetArg {
+    /// One that is known by name, to be looked for in the data folders.
+    Known(&'static KnownSet),
+    /// A file or a folder.
+    Path(PathBuf),
 }
 
-/// Share of a UCI table that is kept for testing.
-const HELD_OUT: f64 = 0.2;
+impl FromStr for DatasetArg {
+    type Err = String;
 
-/// The training and the test part. Tables come in one piece, which `seed` divides; their columns of numbers are
-/// brought to mean 0 and standard deviation 1 over the training part.
-pub(crate) fn load(name: DatasetName, folder: &DataDir, seed: u64) -> anyhow::Result<[Dataset; 2]> {
-    let numbers = |table: Table| {
-        let [train, test] = from_table(&table)?.split(HELD_OUT, seed);
-        standardize(&train, &test)
-    };
-    match name {
-        DatasetName::Mnist => {
-            Ok([from_images(&folder.mnist(Split::Train)?)?, from_images(&folder.mnist(Split::Test)?)?])
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(known) = KnownSet::by_name(text) {
+            return Ok(Self::Known(known));
         }
-        DatasetName::Iris => numbers(folder.iris()?),
-        DatasetName::Diabetes => numbers(folder.diabetes()?),
-        DatasetName::KrVsKp => Ok(from_table(&folder.chess(Encoding::OneHot)?)?.split(HELD_OUT, seed)),
+        let path = PathBuf::from(text);
+        // A missing file is an error of its own, with its path; a word alone is rather a misspelt name.
+        if path.exists() || text.contains(['/', '\\', '.']) {
+            return Ok(Self::Path(path));
+        }
+        let names: Vec<&str> = KnownSet::all().iter().map(KnownSet::name).collect();
+        Err(format!("expected a file, a folder, or one of {}; found `{text}`", names.join(", ")))
     }
+}
+
+impl DatasetArg {
+    /// The name, as it is written on the command line.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Known(known) => known.name().to_owned(),
+            Self::Path(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// What a data set is tested with.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum TestArg {
+    /// This share of it.
+    Share(f64),
+    /// Another file or folder.
+    Path(PathBuf),
+}
+
+impl FromStr for TestArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<f64>() {
+            Ok(share) if share > 0.0 && share < 1.0 => Ok(Self::Share(share)),
+            Ok(_) => Err(format!("expected a file, or a share between 0 and 1 such as 0.2; found {text}")),
+            Err(_) => Ok(Self::Path(text.into())),
+        }
+    }
+}
+
+/// How data sets are read.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct DataOptions {
+    /// The folder with mnist/, uci/ and other known data sets [default: the folder named by GELU_DATA, then the per-user
+    /// data folder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// A table's column of labels: its name, or its number from 1 [default: the one that the header calls label, class or
+    /// target, else the last].
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
+    /// The labels that go with an array or a file of images.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// What a table's missing values (?, NA, NaN, null or nothing) become: this value, or the column's `mean`; `drop` leaves
+    /// out rows that lack one [default: they are an error].
+    #[arg(long, value_name = "VALUE|drop|mean", value_parser = parse_missing, allow_hyphen_values = true)]
+    missing: Option<Missing>,
+    /// Test with this file or folder, or with this share of a data set that comes in one piece [default: its own test part,
+    /// or 0.2].
+    #[arg(long, value_name = "FILE|SHARE")]
+    test: Option<TestArg>,
+    /// The images of IDX files lie on their side, as EMNIST's do.
+    #[arg(long)]
+    transpose: bool,
+    /// Height and width that the pictures of a folder are scaled to [default: the most frequent size].
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    size: Option<[usize; 2]>,
+}
+
+fn parse_missing(text: &str) -> Result<Missing, String> {
+    Ok(match text {
+        "drop" => Missing::Drop,
+        "mean" => Missing::Mean,
+        "" => return Err("expected a value, drop or mean".to_owned()),
+        value => Missing::Value(value.to_owned()),
+    })
+}
+
+fn parse_size(text: &str) -> Result<[usize; 2], String> {
+    let extent = |text: &str| text.parse().ok().filter(|extent| (1..=1024).contains(extent));
+    let size = text.split_once('x').and_then(|(height, width)| Some([extent(height)?, extent(width)?]));
+    size.ok_or_else(|| {
+        format!("expected HEIGHTxWIDTH from 1x1 to 1024x1024, for instance 28x28; found `{text}`")
+    })
+}
+
+impl DataOptions {
+    /// The share of a data set in one piece that is kept for testing.
+    pub(crate) fn held_out(&self) -> f64 {
+        match self.test {
+            Some(TestArg::Share(share)) => share,
+            _ => HELD_OUT,
+        }
+    }
+
+    /// The same options as they are written on the command line, as far as they change what is trained on.
+    pub(crate) fn command(&self) -> String {
+        let mut text = String::new();
+        let mut option = |name: &str, value: Option<String>| {
+            text.extend(value.map(|value| format!(" --{name} {value}")));
+        };
+        option("label", self.label.clone());
+        option("labels", self.labels.as_ref().map(|path| path.display().to_string()));
+        option(
+            "missing",
+            self.missing.as_ref().map(|missing| match missing {
+                Missing::Drop => "drop".to_owned(),
+                Missing::Mean => "mean".to_owned(),
+                Missing::Value(value) => value.clone(),
+                Missing::Refuse => String::new(),
+            }),
+        );
+        option(
+            "test",
+            self.test.as_ref().map(|test| match test {
+                TestArg::Share(share) => share.to_string(),
+                TestArg::Path(path) => path.display().to_string(),
+            }),
+        );
+        option("size", self.size.map(|[height, width]| format!("{height}x{width}")));
+        if self.transpose {
+            text += " --transpose";
+        }
+        text
+    }
+
+    /// Reads a data set, with pictures in `form` where the caller has one to prescribe.
+    pub(crate) fn read(&self, dataset: &DatasetArg, form: Option<&Form>) -> anyhow::Result<DataSet> {
+        let options = ReadOptions {
+            label: self.label.clone(),
+            missing: self.missing.clone().unwrap_or_default(),
+            labels: self.labels.clone(),
+            transpose: self.transpose,
+        };
+        let set = match dataset {
+            DatasetArg::Known(known) => {
+                known.read(&DataDir::locate(self.data.clone()).find(known)?, &options)?
+            }
+            DatasetArg::Path(path) => self.read_path(path, &options, form)?,
+        };
+        match &self.test {
+            Some(TestArg::Path(path)) => Ok(set.with_test(self.read_path(path, &options, form)?)?),
+            Some(TestArg::Share(share)) if set.has_test_part() => {
+                bail!("--test {share}: {} has a test part of its own; leave the option out", dataset.name())
+            }
+            _ => Ok(set),
+        }
+    }
+
+    fn read_path(&self, path: &Path, options: &ReadOptions, form: Option<&Form>) -> anyhow::Result<DataSet> {
+        if kind_of(path)? == Kind::Folders {
+            let asked = self.size.map(|size| Form { size: Some(size), ..Form::default() });
+            return pictures::read(path, form.or(asked.as_ref()).unwrap_or(&Form::default()));
+        }
+        ensure!(self.size.is_none(), "--size: {} is no folder of pictures", path.display());
+        Ok(data::read(path, options)?)
+    }
+
+    /// Reads a data set and prepares it for training; says on standard error what was found out about it.
+    pub(crate) fn training(&self, dataset: &DatasetArg, seed: u64) -> anyhow::Result<TrainingData> {
+        let set = self.read(dataset, None)?;
+        let data = set.training(self.held_out(), seed)?;
+        // Those of a known data set are known.
+        if matches!(dataset, DatasetArg::Path(_)) {
+            set.notes().iter().chain(&data.notes).for_each(|note| eprintln!("data: {note}"));
+        }
+        Ok(data)
+    }
+
+    /// Reads a data set for a model: the rows or images to test with, or all of a set in one piece. With `--test SHARE`
+    /// only those that training with the same share and `seed` keeps.
+    pub(crate) fn for_model(
+        &self,
+        dataset: &DatasetArg,
+        model: &Model,
+        seed: u64,
+    ) -> anyhow::Result<ModelInputs> {
+        let info = model.info();
+        let shape = model.input_shape();
+        let form = match (&info.preprocessing, shape.dims()) {
+            (Some(Preprocessing::Columns(_)), _) => None,
+            (preprocessing, &[channels, height, width]) => {
+                let digits = matches!(preprocessing, Some(Preprocessing::Pixels(format)) if format.digits);
+                Some(Form { size: Some([height, width]), channels: Some(channels), digits })
+            }
+            _ => None,
+        };
+        let set = self.read(dataset, form.as_ref())?;
+        let outputs = model.graph().shape(model.graph().logits()).elements();
+        Ok(match self.test {
+            Some(TestArg::Share(share)) => set.held_out_for_model(info, shape, outputs, share, seed)?,
+            _ => set.for_model(info, shape, outputs)?,
+        })
+    }
+}
+
+/// Makes a model say how the inputs of `data` were prepared and what its classes are called. A network with more outputs
+/// than there are classes has names for the others, too.
+pub(crate) fn describe(model: &mut Model, data: &TrainingData) {
+    let outputs = model.graph().shape(model.graph().logits()).elements();
+    let info = model.info_mut();
+    info.preprocessing = Some(data.preprocessing.clone());
+    info.classes = data.classes.clone();
+    info.classes.extend((data.classes.len()..outputs).map(|at| format!("unused-{at}")));
+    info.provenance.extend(data.label.clone().map(|label| ("gelu.label".to_owned(), label)));
 }
 
 /// Digits, with pixels scaled to 0..1.
 pub(crate) fn from_images(images: &LabelledImages) -> anyhow::Result<Dataset> {
     let [height, width] = images.images().size();
-    let inputs = images.images().to_inputs().into_shape_with_order((images.len(), height * width))?;
+    let inputs = images
+        .images()
+        .to_inputs()
+        .into_shape_with_order((images.len(), height * width))
+        .context("pixels of the images")?;
     let labels = images.labels().iter().map(|&label| usize::from(label)).collect();
     Ok(Dataset::new(Shape::from([1, height, width]), inputs, labels, 10)?)
-}
-
-fn from_table(table: &Table) -> anyhow::Result<Dataset> {
-    let inputs = Array2::from_shape_vec((table.len(), table.features()), table.values().to_vec())
-        .context("values of the table")?;
-    let labels = table.labels().iter().map(|&label| usize::from(label)).collect();
-    Ok(Dataset::new(Shape::from([table.features()]), inputs, labels, table.class_names().len())?)
-}
-
-fn standardize(train: &Dataset, test: &Dataset) -> anyhow::Result<[Dataset; 2]> {
-    let mean = train.inputs().mean_axis(Axis(0)).context("a data set without rows")?;
-    // A constant column has nothing to say; dividing by 1 leaves it at 0.
-    let std = train.inputs().std_axis(Axis(0), 0.0).mapv(|std| if std > 0.0 { std } else { 1.0 });
-    let apply = |part: &Dataset| {
-        let inputs = (&part.inputs() - &mean) / &std;
-        Dataset::new(part.shape().clone(), inputs, part.labels().to_vec(), part.classes())
-    };
-    Ok([apply(train)?, apply(test)?])
 }

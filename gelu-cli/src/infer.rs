@@ -1,16 +1,19 @@
 //! `gelu infer`
 
 mod input;
+mod results;
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::data::Images;
+use gelu_io::files::write_atomic;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Deployment;
+use gelu_models::train::ConfusionMatrix;
 use gelu_net::{LocalInference, LocalReport};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,15 +21,18 @@ use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::input::{Input, Pictures};
+use self::input::Input;
 use crate::calibrate::{CalibrateArgs, Calibrated};
+use crate::datasets::{DataOptions, DatasetArg};
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
-use crate::output::{check_folders, out, outln};
-use crate::report::TextTable;
+use crate::output::{check_files, check_folders, note, out, outln};
+use crate::report::{TextTable, confusion_svg};
 
-/// Classify images on ciphertexts, with client and server both on this machine.
+use self::results::{OutFile, Results};
+
+/// Classify images or rows of a table on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,6 +42,9 @@ Examples:
   Pictures of digits, of any size and color:
     gelu infer --model conv1 --images a.png b.jpg
 
+  The rows of a table, for a model that was trained on such:
+    gelu infer --model mlp --weights patients.safetensors --dataset new.csv --batch 64 --out results.csv
+
   A full batch at once, as JSON:
     gelu infer --dataset mnist --count 60 --batch 60 --json
 
@@ -44,15 +53,16 @@ Examples:
 pub(crate) struct InferArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The images of a data set (its test part).
-    #[arg(long, value_enum, conflicts_with = "images", required_unless_present = "images")]
-    dataset: Option<InferDataset>,
-    /// How many images of the data set.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
-    /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    /// A data set (its test part, or all of one in one piece): a known name (`gelu data` lists them), a table, a folder of
+    /// class folders with pictures, an .npz or .npy file, or a folder with IDX files.
+    #[arg(long, value_name = "NAME|PATH", conflicts_with = "images", required_unless_present = "images")]
+    dataset: Option<DatasetArg>,
+    /// How many inputs of the data set [default: all of a table or of a folder of pictures, 10 of others].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// With --test SHARE: the seed by which training divided the data set.
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    split_seed: u64,
     /// Pictures of one digit each, of any size and color.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     images: Vec<PathBuf>,
@@ -89,15 +99,17 @@ pub(crate) struct InferArgs {
     logits: bool,
     #[command(flatten)]
     calibrate: CalibrateArgs,
+    /// Write a row for each input into this file: class, confidence and, where it is known, the label.
+    #[arg(long, value_name = "FILE.csv|FILE.json")]
+    out: Option<OutFile>,
+    /// Draw the confusion matrix into this file, where labels are known.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    options: DataOptions,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum InferDataset {
-    /// The 10,000 test images of MNIST.
-    Mnist,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -122,14 +134,15 @@ impl From<InvertName> for Invert {
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     check_folders(args.save_inputs.as_deref())?;
+    check_files(args.out.iter().map(OutFile::path).chain(args.plot.as_deref()))?;
     let Loaded { model, name, .. } = args.model.load()?;
-    let Input { images, labels, pictures } = Input::read(args)?;
-    let inputs = pixels(&images)?;
+    let Input { read, pictures } = Input::read(args, &model)?;
+    let inputs = &read.inputs;
     let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let key = key_for(args.key.as_ref().map(|path| (path, args.exposed_key)), parameters)?;
     let KeyParameters { size, key_type } = key.public_key().parameters();
     let backend = key.public_key().backend();
-    let batch = (args.batch as usize).min(images.count());
+    let batch = (args.batch as usize).min(inputs.nrows());
     let quantization = args.numbers.quantization(&model);
     let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes() };
     let program = model.compile(&quantization, &deployment)?;
@@ -147,7 +160,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         seconds: start.elapsed().as_secs_f64(),
     });
     let calibration = args.calibrate.start(backend);
-    let bar = progress_bar(images.count());
+    let bar = progress_bar(inputs.nrows());
     let report = local.run(inputs.view(), &mut rand::rng(), |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
@@ -157,15 +170,26 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         "the encrypted logits differ from the clear fixed-point ones; please report this as a bug"
     );
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
-    let scores = Scores::new(&report, labels.as_deref(), &fixed.predictions(), &float);
+    let scores = Scores::new(&report, &fixed.predictions(), &float);
+    let results = Results::new(&read, report.outputs.view(), &report.predictions);
     let engine =
         Engine { model: name, size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
     if args.json {
-        let mut object = to_json(args, &report, &scores, labels.as_deref(), &engine);
+        let mut object = to_json(args, &report, &scores, &results, &engine);
         pictures.add_to(&mut object);
         outln!("{object}")?;
     } else {
-        out!("{}", to_text(args, &report, &scores, labels.as_deref(), &engine, &pictures))?;
+        read.notes.iter().for_each(|note| note!("data: {note}"));
+        out!("{}", to_text(args, &report, &scores, &results, &engine))?;
+    }
+    if let Some(file) = &args.out {
+        file.write(&results)?;
+        note!("wrote {}", file.path().display());
+    }
+    if let Some(path) = &args.plot {
+        let matrix = results.confusion.as_ref().context("--plot: no input has a label that is known")?;
+        write_atomic(path, confusion_svg(matrix, &results.classes, results.area)?.as_bytes())?;
+        note!("wrote {}", path.display());
     }
     pictures.are_all_usable()
 }
@@ -193,19 +217,15 @@ pub(crate) fn progress_bar(images: usize) -> ProgressBar {
 }
 
 struct Scores {
-    correct: Option<usize>,
     agree_fixed: f64,
     agree_float: f64,
 }
 
 impl Scores {
-    fn new(report: &LocalReport, labels: Option<&[u8]>, fixed: &[usize], float: &[usize]) -> Self {
+    fn new(report: &LocalReport, fixed: &[usize], float: &[usize]) -> Self {
         let count = report.predictions.len();
         let same = |other: &[usize]| report.predictions.iter().zip(other).filter(|(a, b)| a == b).count();
-        let correct =
-            labels.map(|labels| same(&labels.iter().map(|&label| label.into()).collect::<Vec<_>>()));
         Self {
-            correct,
             agree_fixed: same(fixed) as f64 / count as f64,
             agree_float: same(float) as f64 / count as f64,
         }
@@ -233,15 +253,19 @@ fn to_json(
     args: &InferArgs,
     report: &LocalReport,
     scores: &Scores,
-    labels: Option<&[u8]>,
+    results: &Results,
     engine: &Engine,
 ) -> Value {
     let count = report.predictions.len();
     let mut object = json!({
         "model": engine.model,
         "count": count,
-        "correct": scores.correct,
-        "accuracy": scores.correct.map(|correct| correct as f64 / count as f64),
+        "correct": results.confusion.as_ref().map(ConfusionMatrix::correct),
+        "accuracy": results.accuracy(),
+        "auc": results.area,
+        "confusion": results.confusion,
+        "classes": results.classes,
+        "rows": results.rows,
         "agree_fixed": scores.agree_fixed,
         "agree_float": scores.agree_float,
         "key_bits": engine.size.bits(),
@@ -268,7 +292,7 @@ fn to_json(
             .map(|(index, logits)| {
                 json!({
                     "index": index,
-                    "label": labels.map(|labels| labels[index]),
+                    "label": results.labels[index],
                     "prediction": report.predictions[index],
                     "logits": logits.to_vec(),
                 })
@@ -286,22 +310,23 @@ fn to_text(
     args: &InferArgs,
     report: &LocalReport,
     scores: &Scores,
-    labels: Option<&[u8]>,
+    results: &Results,
     engine: &Engine,
-    pictures: &Pictures,
 ) -> String {
     const MOST_ROWS: usize = 50;
     let count = report.predictions.len();
-    let mut header = vec!["image", "label", "prediction", "confidence"];
+    let mut header = vec!["input", "label", "prediction", "confidence"];
     if args.logits {
         header.push("logits");
     }
     let mut table = TextTable::new(header);
-    for (index, &prediction) in report.predictions.iter().enumerate().take(MOST_ROWS) {
-        let name = pictures.name(index).unwrap_or_else(|| index.to_string());
-        let label = labels.map_or(String::new(), |labels| labels[index].to_string());
-        let confidence = format!("{:.1}%", 100.0 * report.outputs[[index, prediction]]);
-        let mut row = vec![name, label, prediction.to_string(), confidence];
+    for (index, result) in results.rows.iter().enumerate().take(MOST_ROWS) {
+        let mut row = vec![
+            result.input.clone(),
+            result.label.clone().unwrap_or_default(),
+            result.class.clone(),
+            format!("{:.1}%", 100.0 * result.confidence),
+        ];
         if args.logits {
             let logits: Vec<String> = report.logits.row(index).iter().map(|x| format!("{x:.3}")).collect();
             row.push(logits.join(" "));
@@ -313,12 +338,7 @@ fn to_text(
         text += &format!("... and {} more (--json lists all)\n", count - MOST_ROWS);
     }
     text += "\n";
-    if let Some(correct) = scores.correct {
-        text += &format!(
-            "right           {correct} of {count} ({:.2}%)\n",
-            100.0 * correct as f64 / count as f64
-        );
-    }
+    text += &results.text();
     text += &format!(
         "as in the clear {:.2}% of the predictions (integers equal bit for bit), as on reals {:.2}%\n",
         100.0 * scores.agree_fixed,

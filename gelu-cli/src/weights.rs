@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use gelu_io::{
-    data::DataDir,
-    weights::{Dtype, Listing, WeightsFile, list_safetensors},
-};
+use gelu_io::weights::{Dtype, Listing, WeightsFile, list_safetensors};
 use gelu_models::train::{Dataset, evaluate};
 use gelu_models::{Model, Ranges, Weights};
 use serde::Serialize;
 
-use crate::datasets::{self, DatasetName};
+use crate::datasets::{DataOptions, DatasetArg, describe};
 use crate::model::{Loaded, NetworkArgs, ensure_ranges};
 use crate::output::{check_files, note, out, outln};
 use crate::report::TextTable;
@@ -64,12 +61,10 @@ pub(crate) struct Import {
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
     /// Measure the ranges of the activations on the training part of this data set, and the accuracy on the rest.
-    #[arg(long, value_enum, value_name = "DATASET")]
-    calibrate: Option<DatasetName>,
-    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA, then the
-    /// per-user data folder].
-    #[arg(long, value_name = "DIR", requires = "calibrate")]
-    data: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|PATH")]
+    calibrate: Option<DatasetArg>,
+    #[command(flatten)]
+    options: DataOptions,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -161,7 +156,7 @@ fn import(args: &Import) -> anyhow::Result<()> {
     check_files([args.out.as_path()])?;
     let Loaded { mut model, name, .. } = args.network.read(Some(&args.file))?;
     let measured =
-        args.calibrate.map(|dataset| measure(&mut model, dataset, args.data.clone())).transpose()?;
+        args.calibrate.as_ref().map(|dataset| measure(&mut model, dataset, &args.options)).transpose()?;
     if measured.is_none() {
         ensure_ranges(&mut model)?;
     }
@@ -200,11 +195,12 @@ fn tensors_of(weights: &Weights) -> TextTable {
 }
 
 /// Calibrates on the training part of a data set, and returns the accuracy over the test part.
-fn measure(model: &mut Model, dataset: DatasetName, folder: Option<PathBuf>) -> anyhow::Result<f64> {
-    let [train, test] = datasets::load(dataset, &DataDir::locate(folder), 0)?;
-    model.calibrate(train.inputs())?;
-    let accuracy = evaluate(model, &test)?.accuracy;
-    warn_of_chance(accuracy, &test);
+fn measure(model: &mut Model, dataset: &DatasetArg, options: &DataOptions) -> anyhow::Result<f64> {
+    let data = options.training(dataset, 0)?;
+    model.calibrate(data.train.inputs())?;
+    describe(model, &data);
+    let accuracy = evaluate(model, &data.test)?.accuracy;
+    warn_of_chance(accuracy, &data.test);
     Ok(accuracy)
 }
 

@@ -139,6 +139,105 @@ pub enum Error {
         /// The label.
         found: u8,
     },
+    /// A cell of a table does not hold what it should.
+    #[error("{}: line {line}, column {column} (`{name}`): expected {expected}, found {found}", .path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// The line in the file, from 1.
+        line: u64,
+        /// The column, from 1.
+        column: usize,
+        /// The column's name.
+        name: String,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A value of a table is missing, and nobody has said what is to stand in its place.
+    #[error(
+        "{}: line {line}, column {column} (`{name}`): expected a value, found `{found}`; values missing in all: {count}",
+        .path.display()
+    )]
+    MissingValue {
+        /// The file.
+        path: PathBuf,
+        /// The line of the first one, from 1.
+        line: u64,
+        /// Its column, from 1.
+        column: usize,
+        /// That column's name.
+        name: String,
+        /// What stands there, for instance `?`.
+        found: String,
+        /// How many values are missing.
+        count: usize,
+    },
+    /// A row of a table is shorter or longer than the first.
+    #[error("{}: line {line}: expected {expected} columns, as in the first line, found {found}", .path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The line in the file, from 1.
+        line: u64,
+        /// Columns of the first line.
+        expected: usize,
+        /// Columns of this one.
+        found: usize,
+    },
+    /// A table has no such column.
+    #[error("{}: expected a column {wanted}, found {}", .path.display(), .found.join(", "))]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column that is needed.
+        wanted: String,
+        /// The columns that there are.
+        found: Vec<String>,
+    },
+    /// The column of labels holds measurements, not classes.
+    #[error(
+        "{}: line {line}, column {column} (`{name}`): expected the name of a class, found {found}, one of {distinct} \
+         different numbers in {rows} rows, as in a column of measurements",
+        .path.display()
+    )]
+    Target {
+        /// The file.
+        path: PathBuf,
+        /// A line with such a number, from 1.
+        line: u64,
+        /// The column, from 1.
+        column: usize,
+        /// Its name.
+        name: String,
+        /// The number in that line.
+        found: String,
+        /// How many different numbers there are.
+        distinct: usize,
+        /// How many rows there are.
+        rows: usize,
+    },
+    /// There are too few examples or classes to train and test with.
+    #[error("{}: expected {expected}, found {found}", .path.display())]
+    TooFew {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is needed.
+        expected: &'static str,
+        /// What there is.
+        found: String,
+    },
+    /// A data set does not fit the model that is to read it.
+    #[error("{}: expected {expected}, as the model reads it, found {found}", .path.display())]
+    Unfit {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the model takes.
+        expected: String,
+        /// What the data set has.
+        found: String,
+    },
     /// A data set is in none of the places where it is looked for.
     #[error(
         "{what}: expected {}, found none of them",

@@ -22,6 +22,15 @@ pub(super) fn unexpected(name: &Path, expected: &str, found: &str) -> anyhow::Er
 
 /// The picture in grey, upright, on paper where it is transparent, and no larger than is useful.
 pub(super) fn decode(bytes: &[u8], name: &Path) -> anyhow::Result<GrayImage> {
+    let mut picture = decode_whole(bytes, name)?;
+    if picture.width().max(picture.height()) > WORKING_EXTENT {
+        picture = picture.resize(WORKING_EXTENT, WORKING_EXTENT, imageops::FilterType::Triangle);
+    }
+    Ok(grey(&picture))
+}
+
+/// The picture upright; one that is cut off, too large or of another format is refused.
+pub(crate) fn decode_whole(bytes: &[u8], name: &Path) -> anyhow::Result<DynamicImage> {
     let expected = "a picture (PNG, JPEG, BMP, GIF, WebP or TIFF)";
     let failed = |error: ImageError| match error {
         ImageError::Limits(_) => {
@@ -60,10 +69,7 @@ pub(super) fn decode(bytes: &[u8], name: &Path) -> anyhow::Result<GrayImage> {
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
-    if width.max(height) > WORKING_EXTENT {
-        picture = picture.resize(WORKING_EXTENT, WORKING_EXTENT, imageops::FilterType::Triangle);
-    }
-    Ok(grey(&picture))
+    Ok(picture)
 }
 
 fn grey(picture: &DynamicImage) -> GrayImage {

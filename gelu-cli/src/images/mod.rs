@@ -10,6 +10,7 @@ use gelu_io::digits::{PIXELS, SIDE, is_normalized, normalize_digit};
 use gelu_io::files;
 use image::GrayImage;
 
+pub(crate) use self::decode::decode_whole;
 use self::decode::{decode, unexpected};
 use self::ink::{NoDigit, ink};
 

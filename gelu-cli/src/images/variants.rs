@@ -4,7 +4,6 @@ use std::f32::consts::PI;
 use std::io::Cursor;
 
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::weights::parse_safetensors;
 use gelu_models::Model;
 use image::{
     DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage, imageops,
@@ -386,9 +385,7 @@ fn variants() -> Vec<Variant> {
 }
 
 fn lenet5() -> Model {
-    let weights = include_bytes!("../../../models/lenet5.safetensors");
-    let weights = parse_safetensors(weights, Path::new("lenet5")).unwrap();
-    crate::model_args::with_weights("lenet5", &weights, None).unwrap()
+    crate::model::built_in_lenet5().unwrap()
 }
 
 /// What LeNet-5 reads in the clear.

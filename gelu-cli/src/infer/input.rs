@@ -5,21 +5,19 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use gelu_io::data::{DataDir, Images, LabelledImages, Split};
-use gelu_io::digits::{PIXELS, SIDE};
+use gelu_io::data::{DataSet, Images, Inputs, ModelInputs, Part, Role};
 use gelu_io::files;
-use image::{GrayImage, ImageFormat};
+use gelu_models::Model;
+use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::{Value, json};
 
 use super::InferArgs;
-use crate::images::read_digit;
+use crate::datasets::Form;
 use crate::output::note;
 
-/// Images, and what is known about them.
+/// Inputs, and what is known about them.
 pub(super) struct Input {
-    pub(super) images: Images,
-    /// Those of a data set.
-    pub(super) labels: Option<Vec<u8>>,
+    pub(super) read: ModelInputs,
     pub(super) pictures: Pictures,
 }
 
@@ -31,29 +29,28 @@ pub(super) struct Pictures {
 }
 
 impl Input {
-    pub(super) fn read(args: &InferArgs) -> anyhow::Result<Self> {
-        if !args.images.is_empty() {
-            return Self::from_pictures(args);
+    pub(super) fn read(args: &InferArgs, model: &Model) -> anyhow::Result<Self> {
+        let Some(dataset) = &args.dataset else { return Self::from_pictures(args, model) };
+        let mut read = args.options.for_model(dataset, model, args.split_seed)?;
+        let all = read.names.len();
+        if let Some(count) = args.count {
+            ensure!(count as usize <= all, "--count: expected at most {all}, found {count}");
         }
-        let all: LabelledImages = DataDir::locate(args.data.clone()).mnist(Split::Test)?;
-        let some = all.first(args.count as usize);
-        ensure!(
-            some.len() == args.count as usize,
-            "--count: expected at most {}, found {}",
-            all.len(),
-            args.count
-        );
-        let pictures = Pictures { usable: vec![], unusable: vec![] };
-        Ok(Self { images: some.images().clone(), labels: Some(some.labels().to_vec()), pictures })
+        // Rows and pictures have names, and whoever asks about them wants to hear about all.
+        let are_numbered = read.names.first().is_some_and(|name| name == "0");
+        let default = if are_numbered { 10 } else { all };
+        read.truncate(args.count.map_or(default, |count| count as usize));
+        Ok(Self { read, pictures: Pictures { usable: vec![], unusable: vec![] } })
     }
 
     /// Pictures that cannot be used are named, and the others are used.
-    fn from_pictures(args: &InferArgs) -> anyhow::Result<Self> {
-        let (mut digits, mut pictures) = (vec![], Pictures { usable: vec![], unusable: vec![] });
+    fn from_pictures(args: &InferArgs, model: &Model) -> anyhow::Result<Self> {
+        let form = Form::of(model)?;
+        let (mut pixels, mut pictures) = (vec![], Pictures { usable: vec![], unusable: vec![] });
         for path in &args.images {
-            match read_digit(path, args.invert.into()) {
-                Ok(digit) => {
-                    digits.push(digit);
+            match form.read(path, args.invert.into()) {
+                Ok(picture) => {
+                    pixels.push(picture);
                     pictures.usable.push(path.clone());
                 }
                 // The only one: there is nothing to go on with.
@@ -64,23 +61,23 @@ impl Input {
                 }
             }
         }
-        if digits.is_empty() {
+        if pixels.is_empty() {
             pictures.are_all_usable()?;
         }
+        let images = form.images(pixels.concat())?;
         if let Some(folder) = &args.save_inputs {
-            save(folder, &pictures.usable, &digits)?;
+            save(folder, &pictures.usable, &images)?;
         }
-        let images = Images::new([SIDE, SIDE], digits.concat()).context("pixels of the pictures")?;
-        Ok(Self { images, labels: None, pictures })
+        let names = pictures.usable.iter().map(|path| path.display().to_string()).collect();
+        let part = Part { role: Role::All, inputs: Inputs::Pixels(images), labels: None, names };
+        let set = DataSet::new(Path::new("pictures"), "pictures", vec![part], vec![])?;
+        let outputs = model.graph().shape(model.graph().logits()).elements();
+        let read = set.for_model(model.info(), model.input_shape(), outputs)?;
+        Ok(Self { read, pictures })
     }
 }
 
 impl Pictures {
-    /// The name of the picture that an image comes from.
-    pub(super) fn name(&self, image: usize) -> Option<String> {
-        self.usable.get(image).map(|path| path.display().to_string())
-    }
-
     /// Adds the names to a report.
     pub(super) fn add_to(&self, object: &mut Value) {
         if self.usable.is_empty() {
@@ -110,10 +107,11 @@ impl Pictures {
 
 /// Writes what the network sees of each picture into `folder`, as PNG under the picture's name. Pictures of one name get
 /// numbers.
-fn save(folder: &Path, pictures: &[PathBuf], digits: &[[u8; PIXELS]]) -> anyhow::Result<()> {
+fn save(folder: &Path, pictures: &[PathBuf], images: &Images) -> anyhow::Result<()> {
     files::make_folder(folder)?;
     let mut taken = BTreeSet::new();
-    for (picture, digit) in pictures.iter().zip(digits) {
+    let ([height, width], channels) = (images.size(), images.channels());
+    for (picture, planes) in pictures.iter().zip(images.iter()) {
         let stem = picture.file_stem().unwrap_or_default();
         let path = (1..)
             .map(|number| {
@@ -126,7 +124,13 @@ fn save(folder: &Path, pictures: &[PathBuf], digits: &[[u8; PIXELS]]) -> anyhow:
             })
             .find(|path| !taken.contains(path) && !is_same_file(path, pictures))
             .context("a name for the picture")?;
-        let image = GrayImage::from_raw(SIDE as u32, SIDE as u32, digit.to_vec()).context("28x28 pixels")?;
+        let color = |at: usize| {
+            [0, 1, 2].map(|channel: usize| planes[channel.min(channels - 1) * height * width + at])
+        };
+        let rgb = (0..height * width).flat_map(color).collect();
+        let image = RgbImage::from_raw(width as u32, height as u32, rgb).context("pixels of the picture")?;
+        let image = DynamicImage::ImageRgb8(image);
+        let image = if channels == 1 { DynamicImage::ImageLuma8(image.to_luma8()) } else { image };
         let mut png = Cursor::new(vec![]);
         image
             .write_to(&mut png, ImageFormat::Png)

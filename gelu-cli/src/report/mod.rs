@@ -1,6 +1,7 @@
 //! Results for people: digits in the terminal, text tables, contact sheets, charts.
 
 mod charts;
+mod confusion;
 mod font;
 mod panels;
 mod sheet;
@@ -8,6 +9,7 @@ mod table;
 mod terminal;
 
 pub(crate) use charts::{Bar, EpochPoint, bar_chart_svg, training_curves_svg};
+pub(crate) use confusion::confusion_svg;
 pub(crate) use panels::{Panel, write_panels};
 pub(crate) use sheet::write_contact_sheet;
 pub(crate) use table::TextTable;

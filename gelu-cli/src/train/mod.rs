@@ -10,9 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::ValueEnum;
 use gelu_io::{
-    data::DataDir,
+    data::TrainingData,
     files::{make_folder, write_atomic},
     weights::{Dtype, WeightsFile},
 };
@@ -28,7 +27,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-use crate::datasets::{self, DatasetName};
+use crate::datasets::{DataOptions, DatasetArg, describe};
 use crate::model::{Choices, network_of, untrained};
 use crate::output::{check_files, check_folders, note, outln};
 use crate::report::{EpochPoint, training_curves_svg};
@@ -56,6 +55,9 @@ Examples:
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
 
+  A table of your own, which says in its header what the label is:
+    gelu train --clear --model mlp:16 --dataset patients.csv --missing mean --out patients.safetensors
+
   One hidden layer of 12 neurons on UCI Iris, result as JSON:
     gelu train --clear --model mlp:12 --dataset iris --epochs 50 --batch 16 --json")]
 pub(crate) struct Args {
@@ -74,13 +76,10 @@ pub(crate) struct Args {
     /// Start from the weights of this file, as far as they fit, instead of random ones.
     #[arg(long, value_name = "FILE.safetensors", conflicts_with = "resume")]
     init: Option<PathBuf>,
-    /// The data.
-    #[arg(long, value_enum, default_value = "mnist")]
-    dataset: DatasetName,
-    /// The folder with mnist/ and uci/ [default: the folder named by GELU_DATA, then the
-    /// per-user data folder].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    /// The data: a known name (`gelu data` lists them), a table, a folder of class folders with pictures, an .npz or .npy
+    /// file, or a folder with IDX files.
+    #[arg(long, default_value = "mnist", value_name = "NAME|PATH")]
+    dataset: DatasetArg,
     /// Train on so many inputs of the data set only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -125,6 +124,8 @@ pub(crate) struct Args {
     plot: Option<PathBuf>,
     #[command(flatten)]
     private: private::PrivateArgs,
+    #[command(flatten)]
+    options: DataOptions,
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -153,11 +154,11 @@ impl Args {
     }
 
     /// The training and the test part, the first cut to `--limit`.
-    fn data(&self) -> anyhow::Result<[Dataset; 2]> {
-        let [train, test] = datasets::load(self.dataset, &DataDir::locate(self.data.clone()), self.seed)?;
+    fn data(&self) -> anyhow::Result<TrainingData> {
+        let data = self.options.training(&self.dataset, self.seed)?;
         Ok(match self.limit {
-            Some(limit) => [train.first(limit as usize), test],
-            None => [train, test],
+            Some(limit) => TrainingData { train: data.train.first(limit as usize), ..data },
+            None => data,
         })
     }
 }
@@ -193,17 +194,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return private::run(args);
     }
     let start = Instant::now();
-    let [train, test] = args.data()?;
-    let (mut trainer, mut history) = begin(args, &train)?;
+    let data = args.data()?;
+    let (train, test) = (&data.train, &data.test);
+    let (mut trainer, mut history) = begin(args, train)?;
     while trainer.epochs_done() < trainer.config().epochs {
-        history.push(epoch(&mut trainer, [&train, &test])?);
+        history.push(epoch(&mut trainer, [train, test])?);
         if let Some(folder) = &args.checkpoint_dir {
             save(&trainer, &history, folder)?;
         }
     }
-    let test_result = evaluate(trainer.model(), &test)?;
+    let test_result = evaluate(trainer.model(), test)?;
     if let Some(path) = &args.out {
-        let weights = finished(args, &trainer, &train, test_result)?;
+        let weights = with_metadata(args, trainer.model(), &data, test_result)?;
         weights.write(path, Dtype::F32)?;
         note!("wrote {}", path.display());
     }
@@ -213,7 +215,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let report = Report {
         model: args.name(),
-        dataset: name_of(args.dataset),
+        dataset: args.dataset.name(),
         config: trainer.config(),
         parameters: trainer.model().parameter_count(),
         train_images: train.len(),
@@ -266,14 +268,14 @@ fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
         expected.elements() == found.elements(),
         "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp:WIDTHS",
         args.name(),
-        name_of(args.dataset),
+        args.dataset.name(),
     );
     let (expected, found) = (model.output_shape().elements(), train.classes());
     ensure!(
         expected == found,
         "--model {} has {expected} classes, --dataset {} has {found}",
         args.name(),
-        name_of(args.dataset),
+        args.dataset.name(),
     );
     Ok(model)
 }
@@ -356,16 +358,18 @@ fn curves(history: &[Epoch]) -> Vec<EpochPoint> {
 }
 
 /// The trained weights with what a user needs to know about them.
-fn finished(args: &Args, trainer: &Trainer, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
-    with_metadata(args, trainer.model(), train, test)
-}
-
-fn with_metadata(args: &Args, model: &Model, train: &Dataset, test: Evaluation) -> anyhow::Result<Weights> {
+fn with_metadata(
+    args: &Args,
+    model: &Model,
+    data: &TrainingData,
+    test: Evaluation,
+) -> anyhow::Result<Weights> {
     let mut model = model.clone();
-    model.calibrate(train.inputs())?;
+    describe(&mut model, data);
+    model.calibrate(data.train.inputs())?;
     let provenance = [
         ("gelu.model", args.name()),
-        ("gelu.dataset", name_of(args.dataset)),
+        ("gelu.dataset", args.dataset.name()),
         ("gelu.command", command(args)),
         ("gelu.test_accuracy", test.accuracy.to_string()),
     ];
@@ -391,7 +395,7 @@ fn command(args: &Args) -> String {
         text,
         " --dataset {} --epochs {} --batch {} --lr {} --momentum {} --weight-decay {} --schedule {} --warm-up {} \
          --seed {}",
-        name_of(args.dataset),
+        args.dataset.name(),
         config.epochs,
         config.batch_size,
         config.learning_rate,
@@ -401,6 +405,7 @@ fn command(args: &Args) -> String {
         config.warm_up,
         config.seed,
     );
+    text += &args.options.command();
     if let Some(limit) = args.limit {
         let _ = write!(text, " --limit {limit}");
     }
@@ -411,9 +416,4 @@ fn command(args: &Args) -> String {
         text += &args.private.command();
     }
     text
-}
-
-/// The name of a choice as it is written on the command line.
-fn name_of(choice: impl ValueEnum) -> String {
-    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }

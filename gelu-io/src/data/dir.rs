@@ -1,9 +1,8 @@
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+//! Where data sets are looked for.
 
-use super::{Columns, Encoding, LabelledImages, Table, TableFormat, read_images, read_labels, read_table};
+use std::{ffi::OsString, path::PathBuf};
+
+use super::{KnownSet, LabelledImages, Role, idx_folder, read_images, read_labels};
 use crate::Error;
 
 #[cfg(test)]
@@ -37,7 +36,7 @@ impl Split {
 /// A folder where data sets are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The folder; data sets are in `mnist/` and `uci/` below it.
+    /// The folder; data sets are in `mnist/`, `uci/` and other folders below it.
     pub path: PathBuf,
     /// Who named it, for people: `the caller`, `GELU_DATA` or `per-user folder`.
     pub origin: &'static str,
@@ -80,23 +79,16 @@ impl DataDir {
         &self.places
     }
 
-    /// The path of MNIST's file `name` (without `.gz`), packed or plain, in the first folder that has it.
-    ///
-    /// # Errors
-    /// [`Error::DataNotFound`].
-    pub fn mnist_file(&self, name: &str) -> Result<PathBuf, Error> {
-        let folder = Path::new("mnist");
-        self.find("MNIST", &[folder.join(format!("{name}.gz")), folder.join(name)])
-    }
-
     /// One half of MNIST: images of 28x28, labels from 0 to 9.
     ///
     /// # Errors
     /// [`Error::DataNotFound`]; [`Error::LabelCount`]; whatever [`read_images`] and [`read_labels`] find.
     pub fn mnist(&self, split: Split) -> Result<LabelledImages, Error> {
-        let [images_name, labels_name] = split.file_names();
-        let images_path = self.mnist_file(images_name)?;
-        let labels_path = self.mnist_file(labels_name)?;
+        let role = match split {
+            Split::Train => Role::Train,
+            Split::Test => Role::Test,
+        };
+        let [images_path, labels_path] = self.mnist_files(split, role)?;
         let images = read_images(&images_path)?;
         if images.size() != [28, 28] {
             let [height, width] = images.size();
@@ -111,43 +103,42 @@ impl DataDir {
         LabelledImages::new(images, labels).ok_or(Error::LabelCount { path: labels_path, expected, found })
     }
 
-    /// Fisher's Iris: 150 rows of 4 numbers (centimetres), 3 classes.
-    ///
-    /// # Errors
-    /// [`Error::DataNotFound`]; whatever [`read_table`] finds.
-    pub fn iris(&self) -> Result<Table, Error> {
-        self.uci("Iris", "iris.csv", &TableFormat { header: false, quote: b'"', columns: Columns::Numbers })
-    }
-
-    /// Pima Indians Diabetes: 768 rows of 8 numbers, 2 classes.
-    ///
-    /// # Errors
-    /// [`Error::DataNotFound`]; whatever [`read_table`] finds.
-    pub fn diabetes(&self) -> Result<Table, Error> {
-        let format = TableFormat { header: false, quote: b'"', columns: Columns::Numbers };
-        self.uci("Diabetes", "pima-indians-diabetes.csv", &format)
-    }
-
-    /// Chess, King and Rook against King and Pawn: 3,196 rows of 36 categories, 2 classes.
-    ///
-    /// # Errors
-    /// [`Error::DataNotFound`]; whatever [`read_table`] finds.
-    pub fn chess(&self, encoding: Encoding) -> Result<Table, Error> {
-        let format = TableFormat { header: true, quote: b'\'', columns: Columns::Categories(encoding) };
-        self.uci("Chess (kr-vs-kp)", "kr-vs-kp.csv", &format)
-    }
-
-    fn uci(&self, what: &'static str, file: &str, format: &TableFormat) -> Result<Table, Error> {
-        read_table(&self.find(what, &[Path::new("uci").join(file)])?, format)
-    }
-
-    /// The first of `names` that is a file, folder by folder.
-    fn find(&self, what: &'static str, names: &[PathBuf]) -> Result<PathBuf, Error> {
-        let looked: Vec<PathBuf> =
-            self.places.iter().flat_map(|place| names.iter().map(|name| place.path.join(name))).collect();
-        match looked.iter().find(|path| path.is_file()) {
-            Some(path) => Ok(path.clone()),
-            None => Err(Error::DataNotFound { what, looked }),
+    /// Images and labels of a half of MNIST, in the first folder that has both.
+    fn mnist_files(&self, split: Split, role: Role) -> Result<[PathBuf; 2], Error> {
+        for place in &self.places {
+            for folder in ["mnist", "MNIST"].map(|folder| place.path.join(folder)) {
+                if folder.is_dir()
+                    && let Some(set) = idx_folder::files_in(&folder)?.get("")
+                    && let Some(files) = set.part(role)
+                {
+                    return Ok(files);
+                }
+            }
         }
+        let [images, _] = split.file_names();
+        let names = [format!("{images}.gz"), images.to_owned()];
+        let looked =
+            self.places.iter().flat_map(|place| names.iter().map(|name| place.path.join("mnist").join(name)));
+        Err(Error::DataNotFound { what: "MNIST", looked: looked.collect() })
+    }
+
+    /// Returns where the data set `known` is: its file or folder in the first folder that has it.
+    ///
+    /// # Errors
+    /// [`Error::DataNotFound`]; [`Error::Io`].
+    pub fn find(&self, known: &KnownSet) -> Result<PathBuf, Error> {
+        let mut looked = Vec::new();
+        for place in &self.places {
+            for path in known.paths().map(|path| place.path.join(path)) {
+                if path.is_file() || path.is_dir() && !idx_folder::files_in(&path)?.is_empty() {
+                    return Ok(path);
+                }
+                looked.push(path);
+            }
+        }
+        if let Some(path) = known.elsewhere().filter(|path| path.is_dir()) {
+            return Ok(path.to_owned());
+        }
+        Err(Error::DataNotFound { what: known.title(), looked })
     }
 }

@@ -3,9 +3,7 @@ use std::{
     path::Path,
 };
 
-use flate2::read::MultiGzDecoder;
-
-use super::Images;
+use super::{Images, gzip::unpacked};
 use crate::{Error, files};
 
 #[cfg(test)]
@@ -61,6 +59,12 @@ pub fn parse_labels(bytes: &[u8], name: &Path, classes: usize) -> Result<Vec<u8>
     }
 }
 
+/// Whether `bytes`, plain or gzip, start as an IDX file of images or labels does.
+pub(super) fn is_idx(bytes: &[u8]) -> bool {
+    let mut magic = [0; 4];
+    unpacked(bytes).read_exact(&mut magic).is_ok() && (magic == IMAGES || magic == LABELS)
+}
+
 /// The extents and the body of an IDX file of unsigned bytes.
 fn parse<const RANK: usize>(
     bytes: &[u8],
@@ -88,11 +92,6 @@ fn parse<const RANK: usize>(
         });
     }
     Ok((dims, reader.rest(body)?))
-}
-
-/// `bytes`, through gzip if they start as gzip does.
-fn unpacked(bytes: &[u8]) -> Box<dyn Read + '_> {
-    if bytes.starts_with(&[0x1f, 0x8b]) { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) }
 }
 
 fn describe(magic: [u8; 4]) -> String {

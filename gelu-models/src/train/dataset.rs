@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use gelu_tensor::Shape;
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
@@ -117,14 +119,10 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// Returns the same inputs in two data sets, shuffled by `seed` and divided: `held_out` of them, from 0 to 1, in
-    /// the second part.
+    /// Returns the same inputs, shuffled by `seed` and divided by [`stratified_split`]: `held_out` of them, from 0 to 1,
+    /// in the second part.
     pub fn split(&self, held_out: f64, seed: u64) -> [Self; 2] {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        let kept = self.len() - (self.len() as f64 * held_out.clamp(0.0, 1.0)).round() as usize;
-        let (first, second) = order.split_at(kept);
-        [self.select(first), self.select(second)]
+        stratified_split(&self.labels, held_out, seed).map(|indices| self.select(&indices))
     }
 
     /// Returns the first `count` inputs, or all if there are fewer.
@@ -140,4 +138,46 @@ impl Dataset {
             classes: self.classes,
         }
     }
+}
+
+/// Returns which inputs go into each of two parts, in an order shuffled by `seed`: `held_out` of them, from 0 to 1, into
+/// the second, with the same share of every class as near as whole inputs allow. A class never loses its last input to
+/// the second part.
+pub fn stratified_split(labels: &[usize], held_out: f64, seed: u64) -> [Vec<usize>; 2] {
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    labels.iter().for_each(|&label| *counts.entry(label).or_default() += 1);
+    let share = |count: usize| count as f64 * held_out.clamp(0.0, 1.0);
+    let mut quotas: BTreeMap<usize, usize> = BTreeMap::new();
+    for (&label, &count) in &counts {
+        quotas.insert(label, (share(count) as usize).min(count - 1));
+    }
+    // Whole inputs that the shares leave over go to the classes that were cut the most.
+    let mut cut: Vec<(usize, f64)> =
+        counts.iter().map(|(&label, &count)| (label, share(count) - share(count).floor())).collect();
+    cut.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let wanted = share(labels.len()).round() as usize;
+    let mut missing = wanted.saturating_sub(quotas.values().sum());
+    for (label, _) in cut {
+        if let (Some(quota), Some(count)) = (quotas.get_mut(&label), counts.get(&label))
+            && missing > 0
+            && *quota + 1 < *count
+        {
+            *quota += 1;
+            missing -= 1;
+        }
+    }
+    let mut parts = [Vec::new(), Vec::new()];
+    for index in order {
+        let part = match quotas.get_mut(&labels[index]) {
+            Some(quota) if *quota > 0 => {
+                *quota -= 1;
+                1
+            }
+            _ => 0,
+        };
+        parts[part].push(index);
+    }
+    parts
 }

@@ -8,14 +8,16 @@ mod backprop;
 mod config;
 mod dataset;
 mod evaluate;
+mod metrics;
 pub mod private;
 mod state;
 mod trainer;
 
 pub use augmentation::Augmentation;
 pub use config::{Schedule, TrainConfig, UnknownSchedule};
-pub use dataset::{Dataset, DatasetError};
+pub use dataset::{Dataset, DatasetError, stratified_split};
 pub use evaluate::{Evaluation, evaluate};
+pub use metrics::{ConfusionMatrix, area_under_curve};
 pub use state::{StateError, TrainState};
 pub use trainer::{EpochStats, Progress, TrainError, Trainer};
 

@@ -326,6 +326,20 @@ fn a_split_keeps_every_input_once() {
 }
 
 #[test]
+fn a_split_keeps_the_share_of_every_class() {
+    let labels: Vec<usize> = (0..100).map(|i| usize::from(i % 10 == 0) + 2 * usize::from(i == 5)).collect();
+    let [kept, held_out] = stratified_split(&labels, 0.2, 7);
+    let count = |part: &[usize], class: usize| part.iter().filter(|&&i| labels[i] == class).count();
+    assert_eq!([0, 1, 2].map(|class| count(&held_out, class)), [18, 2, 0]);
+    assert_eq!([0, 1, 2].map(|class| count(&kept, class)), [71, 8, 1]);
+    assert_eq!(stratified_split(&labels, 0.2, 7), [kept.clone(), held_out]);
+    assert_ne!(stratified_split(&labels, 0.2, 8)[0], kept);
+    assert!(stratified_split(&[], 0.2, 0).iter().all(Vec::is_empty));
+    // A class keeps one at least.
+    assert_eq!(stratified_split(&[0, 0, 1, 1], 1.0, 0).map(|part| part.len()), [2, 2]);
+}
+
+#[test]
 fn schedules_are_what_their_names_say_and_print_as_they_are_read() {
     let at = |schedule, epochs| {
         TrainConfig { learning_rate: 1.0, epochs: 10, warm_up: 2.0, schedule, ..TrainConfig::default() }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use gelu_io::data::TrainingData;
 use gelu_io::session::TrainingAccount;
-use gelu_models::Model;
 use gelu_models::train::private::{
     Augmented, CoordinatorState, DMax, FixedPoint, LayerLeakage, Leakage, Samples, Shard, Statistics,
 };
 use gelu_models::train::{Augmentation, Dataset};
+use gelu_models::{ColumnValues, Model, Preprocessing};
 use gelu_net::{TrainingOptions, TrainingSetup};
 use gelu_tensor::RingBits;
 use gelu_tensor::paillier::KeyParameters;
@@ -25,7 +26,6 @@ use self::progress::Point;
 pub(crate) use self::report::shares;
 use super::Args;
 use crate::calibrate::CalibrateArgs;
-use crate::datasets::DatasetName;
 use crate::model_args::{KeySize, KeyTypeName, backend};
 use crate::output::note;
 
@@ -99,17 +99,26 @@ fn parse_ring(text: &str) -> Result<RingBits, String> {
 }
 
 /// The numbers that suit a data set.
-fn numbers(args: &Args) -> FixedPoint {
+fn numbers(args: &Args, data: &TrainingData) -> FixedPoint {
     let ring = args.private.ring_bits;
     let short = if ring.bits() < 40 {
         FixedPoint { weight_bits: 15, activation_bits: 10, error_bits: 10, ..FixedPoint::default() }
     } else {
         FixedPoint::default()
     };
-    let (input_bits, input_range) = match args.dataset {
-        DatasetName::Mnist | DatasetName::KrVsKp => (8, 0),
+    let (input_bits, input_range) = match &data.preprocessing {
         // Standardized numbers.
-        DatasetName::Iris | DatasetName::Diabetes => (10, 3),
+        Preprocessing::Columns(columns)
+            if columns.iter().any(|column| matches!(column.values, ColumnValues::Number { .. })) =>
+        {
+            (10, 3)
+        }
+        // From 0 to 1.
+        Preprocessing::Pixels(_) | Preprocessing::Columns(_) => (8, 0),
+        Preprocessing::Raw => {
+            let largest = data.train.inputs().iter().fold(0.0f32, |most, value| most.max(value.abs()));
+            (10, largest.max(1.0).log2().ceil().min(24.0) as _)
+        }
     };
     FixedPoint { ring, input_bits, input_range, ..short }
 }
@@ -119,7 +128,7 @@ struct Setting {
     model: Model,
     setup: TrainingSetup,
     train: Arc<Dataset>,
-    test: Dataset,
+    data: TrainingData,
 }
 
 /// What of a run is kept besides the two sides' states.
@@ -133,7 +142,8 @@ struct Kept {
 
 impl Setting {
     fn new(args: &Args) -> anyhow::Result<Self> {
-        let [train, test] = args.data()?;
+        let data = args.data()?;
+        let train = Arc::new(data.train.clone());
         let mut model = super::model(args, &train)?;
         super::initialize(args, &mut model)?;
         let key =
@@ -147,14 +157,13 @@ impl Setting {
         let options = TrainingOptions {
             key,
             backend: backend()?,
-            numbers: numbers(args),
+            numbers: numbers(args, &data),
             train: args.config(),
             d_max: args.private.d_max,
             leakage: args.private.leakage,
         };
-        let train = Arc::new(train);
         let setup = TrainingSetup::new(&model, samples(args, &train), &options)?;
-        Ok(Self { model, setup, train, test })
+        Ok(Self { model, setup, train, data })
     }
 
     /// The model with the parameters of a server.

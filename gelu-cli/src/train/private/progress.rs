@@ -101,7 +101,7 @@ impl Curve {
         }
         setting.load(&coordinator.parameters)?;
         let Evaluation { loss: test_loss, accuracy: test_accuracy } =
-            evaluate(&setting.model, &setting.test)?;
+            evaluate(&setting.model, &setting.data.test)?;
         let (train_loss, train_accuracy) = since(&now, &self.before);
         if now.images > self.before.images || self.points.is_empty() {
             self.points.push(Point { epoch, train_loss, train_accuracy, test_loss, test_accuracy });

@@ -14,7 +14,7 @@ use super::progress::Point;
 use super::{Done, Setting};
 use crate::output::{note, outln};
 use crate::report::{EpochPoint, TextTable, training_curves_svg};
-use crate::train::{Args, command, name_of, with_metadata};
+use crate::train::{Args, command, with_metadata};
 
 /// Tells how the run went, and writes what was asked for.
 pub(super) fn finish(
@@ -25,13 +25,13 @@ pub(super) fn finish(
     limits: Option<[f64; 2]>,
 ) -> anyhow::Result<()> {
     setting.load(&done.coordinator.parameters)?;
-    let test = evaluate(&setting.model, &setting.test)?;
+    let test = evaluate(&setting.model, &setting.data.test)?;
     let train = evaluate(&setting.model, &setting.train)?;
     let account = done.account.clone().unwrap_or_default();
     let key_bits = done.account.is_some().then(|| usize::from(KeyBits::from(args.private.key_bits)));
     let mut object = json!({
         "model": args.name(),
-        "dataset": name_of(args.dataset),
+        "dataset": args.dataset.name(),
         "clients": args.private.clients,
         "epochs": args.epochs,
         "iterations": done.coordinator.iterations,
@@ -61,7 +61,7 @@ pub(super) fn finish(
     if let Some([before, after]) = limits {
         object["limit_ns"] = json!((before + after) / 2.0);
     }
-    let weights = || with_metadata(args, &setting.model, &setting.train, test);
+    let weights = || with_metadata(args, &setting.model, &setting.data, test);
     if let Some(path) = &args.out {
         weights()?.write(path, Dtype::F32)?;
         note!("wrote {}", path.display());
@@ -142,7 +142,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
          Accuracy {:.2} % on the {} test images, {:.2} % on the {} training images. {} numbers were clamped to their \
          range.\n\n![curves](curves.svg)\n",
         args.name(),
-        name_of(args.dataset),
+        args.dataset.name(),
         if done.account.is_some() {
             let size = KeyBits::from(args.private.key_bits).bits();
             format!("privately, keys of {size} bits ({})", KeyType::from(args.private.key_type).name())
@@ -155,7 +155,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
         done.coordinator.turns,
         done.statistics.images as f64 / seconds,
         100.0 * test,
-        setting.test.len(),
+        setting.data.test.len(),
         100.0 * train,
         setting.train.len(),
         done.statistics.clamped,

@@ -1,3 +1,6 @@
+use super::super::{Missing, ReadOptions};
+use std::path::Path;
+
 use super::*;
 
 #[test]
@@ -33,7 +36,8 @@ fn missing_data_says_where_it_was_looked_for() {
         "MNIST: expected nowhere/mnist/t10k-images-idx3-ubyte.gz or nowhere/mnist/t10k-images-idx3-ubyte, found \
          none of them"
     );
-    let error = DataDir { places: Vec::new() }.iris().unwrap_err();
+    let iris = KnownSet::by_name("iris").unwrap();
+    let error = DataDir { places: Vec::new() }.find(iris).unwrap_err();
     assert!(error.to_string().contains("Iris"), "{error}");
 }
 
@@ -73,16 +77,41 @@ fn the_real_mnist() {
 }
 
 #[test]
-fn the_real_tables() {
+fn torchvisions_folder_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("MNIST/raw");
+    std::fs::create_dir_all(&raw).unwrap();
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28][..], &[5; 784]].concat();
+    std::fs::write(raw.join("t10k-images-idx3-ubyte"), &images).unwrap();
+    std::fs::write(raw.join("t10k-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 7]).unwrap();
+    let data = DataDir::locate(Some(folder.path().to_owned()));
+    assert_eq!(data.mnist(Split::Test).unwrap().labels(), [7]);
+    let found = data.find(KnownSet::by_name("mnist").unwrap()).unwrap();
+    assert_eq!(found, folder.path().join("MNIST"));
+}
+
+/// Examples to train and to test with, features and classes of each known data set that comes as a file.
+#[test]
+fn the_real_known_sets() {
     let Some(data) = real_data() else { return };
-    let iris = data.iris().unwrap();
-    assert_eq!((iris.len(), iris.features(), iris.class_names().len()), (150, 4, 3));
-    let diabetes = data.diabetes().unwrap();
-    assert_eq!((diabetes.len(), diabetes.features(), diabetes.class_names().len()), (768, 8, 2));
-    assert_eq!(diabetes.labels().iter().filter(|&&label| label == 1).count(), 268);
-    let chess = data.chess(Encoding::Ordinal).unwrap();
-    assert_eq!((chess.len(), chess.features()), (3196, 36));
-    assert_eq!(chess.class_names(), ["nowin", "won"]);
-    assert_eq!(chess.labels().iter().filter(|&&label| label == 1).count(), 1669);
-    assert_eq!(data.chess(Encoding::OneHot).unwrap().features(), 73);
+    for (name, train, test, features, classes) in [
+        ("iris", 120, 30, 4, 3),
+        ("diabetes", 614, 154, 8, 2),
+        ("kr-vs-kp", 2557, 639, 73, 2),
+        ("wdbc", 455, 114, 30, 2),
+        ("german-credit", 800, 200, 24, 2),
+        ("heart-cleveland", 242, 61, 13, 5),
+        ("pneumoniamnist", 4708, 624, 784, 2),
+        ("breastmnist", 546, 156, 784, 2),
+        ("mnist", 60_000, 10_000, 784, 10),
+    ] {
+        let known = KnownSet::by_name(name).unwrap();
+        let options = ReadOptions { missing: Missing::Mean, ..ReadOptions::default() };
+        let set = known.read(&data.find(known).unwrap(), &options).unwrap().training(0.2, 0).unwrap();
+        assert_eq!(
+            (set.train.len(), set.test.len(), set.train.shape().elements(), set.classes.len()),
+            (train, test, features, classes),
+            "{name}"
+        );
+    }
 }

@@ -37,6 +37,20 @@ fn plain_and_gzip_read_alike() {
 }
 
 #[test]
+fn zeros_behind_gzip_and_streams_in_pieces_are_read() {
+    let (first, second) = (&sample()[..13], &sample()[13..]);
+    for bytes in [
+        [gzip(&sample()), vec![0; 512]].concat(),
+        [gzip(first), gzip(second)].concat(),
+        [gzip(first), gzip(second), vec![0]].concat(),
+    ] {
+        assert_eq!(parse_images(&bytes, name()).unwrap().count(), 2);
+        assert!(is_idx(&bytes));
+    }
+    assert!(!is_idx(b"1,2,3") && !is_idx(&gzip(b"1,2,3")) && !is_idx(&[]));
+}
+
+#[test]
 fn mislabelled_files_are_told_apart() {
     let labels = idx(LABELS, &[1], &[3]);
     assert_eq!(
@@ -57,8 +71,10 @@ fn lengths_and_labels_are_checked() {
         let error = parse_images(&bytes, name()).unwrap_err();
         assert!(matches!(error, Error::Trailing { expected: 28, .. }), "{error}");
     }
-    let behind_gzip = [gzip(&sample()), b"junk".to_vec()].concat();
-    assert!(parse_images(&behind_gzip, name()).is_err());
+    for junk in [&b"junk"[..], &[0, 0, 0, 1], &[0x1f, 0x8b, 7]] {
+        let behind_gzip = [gzip(&sample()), junk.to_vec()].concat();
+        assert!(parse_images(&behind_gzip, name()).is_err(), "{junk:?}");
+    }
     let error = parse_images(&idx(IMAGES, &[u32::MAX, u32::MAX, u32::MAX], &[]), name()).unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
     let error = parse_images(&idx(IMAGES, &[5, 0, 28], &[]), name()).unwrap_err();
