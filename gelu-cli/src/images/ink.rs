@@ -223,7 +223,7 @@ fn is_near(piece: &Component, largest: &Component) -> bool {
 }
 
 /// Widens strokes that would all but vanish when the digit is scaled down.
-fn widen(ink: &mut Vec<u8>, [height, width]: [usize; 2]) {
+fn widen(ink: &mut [u8], [height, width]: [usize; 2]) {
     let strokes: Vec<usize> = (0..ink.len()).filter(|&at| ink[at] >= 128).collect();
     let mask = Mask::of([height, width], &strokes);
     let edge = mask.edge().len();
@@ -248,7 +248,7 @@ fn widen(ink: &mut Vec<u8>, [height, width]: [usize; 2]) {
     }
     for stride in [1, width] {
         let count = if stride == 1 { width } else { height };
-        let source = ink.clone();
+        let source = ink.to_vec();
         for (at, pixel) in ink.iter_mut().enumerate() {
             let place = if stride == 1 { at % width } else { at / width };
             let from = at - place.min(reach) * stride;
