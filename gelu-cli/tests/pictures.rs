@@ -21,7 +21,7 @@ fn draw(digit: u8) -> GrayImage {
     let mut large = imageops::resize(&small, 160, 160, imageops::FilterType::Triangle);
     imageops::invert(&mut large);
     GrayImage::from_fn(160, 160, |x, y| {
-        if [x, y].iter().any(|&at| at < 2 || at >= 158) { Luma([0]) } else { *large.get_pixel(x, y) }
+        if [x, y].iter().any(|at| !(2..158).contains(at)) { Luma([0]) } else { *large.get_pixel(x, y) }
     })
 }
 
