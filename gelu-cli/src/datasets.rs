@@ -16,6 +16,7 @@ use gelu_models::{Model, Preprocessing};
 use gelu_tensor::Shape;
 
 pub(crate) use self::pictures::Form;
+use crate::output::note;
 
 #[cfg(test)]
 mod tests;
@@ -206,7 +207,7 @@ impl DataOptions {
         let data = set.training(self.held_out(), seed)?;
         // Those of a known data set are known.
         if matches!(dataset, DatasetArg::Path(_)) {
-            set.notes().iter().chain(&data.notes).for_each(|note| eprintln!("data: {note}"));
+            set.notes().iter().chain(&data.notes).for_each(|note| note!("data: {note}"));
         }
         Ok(data)
     }

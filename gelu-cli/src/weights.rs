@@ -34,7 +34,7 @@ Examples:
 
 In PyTorch, name the layers conv1, conv2, fc1, fc2, fc3 and save with
   safetensors.torch.save_file(model.state_dict(), \"trained.safetensors\")")]
-    Import(Import),
+    Import(Box<Import>),
     /// Write a weight file in another number format.
     #[command(after_help = "\
 Example:

@@ -5,6 +5,7 @@ use gelu_io::data::{ColumnSummary, Summary};
 use serde_json::json;
 
 use crate::datasets::{DataOptions, DatasetArg};
+use crate::output::{out, outln};
 use crate::report::TextTable;
 
 /// Columns and classes that are listed.
@@ -35,10 +36,10 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     if args.json {
         let mut object = serde_json::to_value(&summary)?;
         object["path"] = json!(set.path());
-        println!("{object:#}");
+        outln!("{object:#}")?;
     } else {
-        println!("{}: {}", set.path().display(), summary.format);
-        print!("{}", text(&summary));
+        outln!("{}: {}", set.path().display(), summary.format)?;
+        out!("{}", text(&summary))?;
     }
     Ok(())
 }

@@ -95,6 +95,9 @@ impl Form {
     }
 }
 
+/// Pixels, labels and names of a part's pictures.
+type Gathered = (Vec<u8>, Vec<usize>, Vec<String>);
+
 /// A picture's file, what part it is in, and its class.
 struct Entry {
     path: PathBuf,
@@ -150,7 +153,7 @@ pub(super) fn read(root: &Path, form: &Form) -> anyhow::Result<DataSet> {
         "{}: pictures have 1 or 3 channels, the model takes {channels}",
         root.display()
     );
-    let mut parts: BTreeMap<Role, (Vec<u8>, Vec<usize>, Vec<String>)> = BTreeMap::new();
+    let mut parts: BTreeMap<Role, Gathered> = BTreeMap::new();
     for (entry, picture) in &found {
         let (pixels, labels, names) = parts.entry(entry.role).or_default();
         picture.append_to(pixels, channels);
@@ -252,7 +255,6 @@ fn contents(folder: &Path, skipped: &mut Vec<String>) -> anyhow::Result<(Vec<Pat
 }
 
 /// The most frequent size of the pictures, the larger of two; and a note when there are others.
-#[expect(clippy::type_complexity, reason = "a size and a note")]
 fn most_frequent(entries: &[Entry]) -> Option<([usize; 2], Option<String>)> {
     let size = |entry: &Entry| {
         let reader = ImageReader::open(&entry.path).ok()?.with_guessed_format().ok()?;

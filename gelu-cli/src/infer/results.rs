@@ -92,7 +92,7 @@ impl Results {
                 table.row(std::iter::once(name(label)).chain(counts));
             }
             // Writing to a String cannot fail.
-            let _ = write!(text, "{table}\n");
+            let _ = writeln!(text, "{table}");
         }
         let _ = writeln!(text, "right           {correct} of {total} ({:.2}%)", 100.0 * accuracy);
         if let Some(area) = self.area {
