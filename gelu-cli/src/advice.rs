@@ -2,6 +2,7 @@
 
 use gelu_io::onnx::ImportError;
 use gelu_io::session::RunError;
+use gelu_io::weights::FileKind;
 use gelu_models::train::private::PrivateError;
 
 /// What to do about missing values.
@@ -33,6 +34,9 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
         }
         if let Some(ImportError::Interface { .. }) = cause.downcast_ref() {
             return Some("--input 3x32x32 gives the shape of an input, --output NAME picks an output");
+        }
+        if let Some(gelu_io::Error::Kind { found: FileKind::Onnx, .. }) = cause.downcast_ref() {
+            return Some("`gelu import FILE.onnx --out FILE.safetensors` makes a model file of it");
         }
         if let Some(gelu_io::Error::Exposed { .. }) = cause.downcast_ref() {
             return Some("--exposed-key takes the file as it is");

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use gelu_io::onnx::{ImportOptions, Imported};
 use gelu_io::weights::{Dtype, WeightsFile};
-use gelu_models::Model;
 use gelu_models::plan::{Deployment, Program};
+use gelu_models::{Model, Normalization};
 use gelu_tensor::Shape;
 use gelu_tensor::paillier::KeyBits;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
-use crate::model::ensure_ranges;
+use crate::model::{ensure_ranges, normalize, parse_normalization};
 use crate::model_args::{KeySize, Numbers, backend, warn_of_short_key};
 use crate::output::{check_files, outln};
 use crate::plan;
@@ -45,6 +45,9 @@ pub(crate) struct ImportArgs {
     /// The output that is wanted, where the model has several.
     #[arg(long, value_name = "NAME")]
     output: Option<String>,
+    /// The model was trained on (pixel - MEAN) / STD with pixels from 0 to 1.
+    #[arg(long, value_name = "MEAN,STD", value_parser = parse_normalization, allow_hyphen_values = true)]
+    normalize: Option<Normalization>,
     /// Bits of the client's key, for the plan that is shown.
     #[arg(long, value_enum, default_value = "3072")]
     key_bits: KeySize,
@@ -61,6 +64,9 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let Imported { mut model, report } = Imported::read_with(&args.file, &options)?;
     let key = KeyBits::from(args.key_bits);
     warn_of_short_key(key);
+    if let Some(normalization) = &args.normalize {
+        normalize(&mut model, normalization)?;
+    }
     let inputs = random_inputs(&model);
     ensure_ranges(&mut model)?;
     let deployment = Deployment { key: key.into(), batch: 1, lanes: backend()?.lanes() };

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use gelu_io::data::Images;
 use gelu_io::files::write_atomic;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::Deployment;
+use gelu_models::plan::{Deployment, Plan};
 use gelu_models::train::ConfusionMatrix;
 use gelu_net::{LocalInference, LocalReport};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
@@ -29,6 +29,7 @@ use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
 use crate::output::{check_files, check_folders, note, out, outln};
 use crate::report::{TextTable, confusion_svg};
+use crate::weights::warn_of_chance;
 
 use self::results::{OutFile, Results};
 
@@ -174,6 +175,11 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let results = Results::new(&read, report.outputs.view(), &report.predictions);
     let engine =
         Engine { model: name, size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
+    warn_of_clamped(&report, program.plan());
+    if let Some(matrix) = results.confusion.as_ref().filter(|matrix| matrix.total() >= FEW) {
+        let counts: Vec<usize> = matrix.counts().iter().map(|row| row.iter().sum()).collect();
+        warn_of_chance(matrix.correct() as f64 / matrix.total() as f64, &counts);
+    }
     if args.json {
         let mut object = to_json(args, &report, &scores, &results, &engine);
         pictures.add_to(&mut object);
@@ -192,6 +198,23 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         note!("wrote {}", path.display());
     }
     pictures.are_all_usable()
+}
+
+/// Fewer labels say nothing about a model.
+const FEW: usize = 50;
+
+/// Says on standard error when more than one value in a thousand did not fit its range.
+fn warn_of_clamped(report: &LocalReport, plan: &Plan) {
+    let terms = plan.segments().iter().flat_map(|segment| segment.terms.iter());
+    let each: usize = terms.map(|term| term.map.input().elements()).sum();
+    let all = (each * report.predictions.len()) as u64;
+    if report.saturations > all / 1000 {
+        note!(
+            "warning: {} of {all} values were beyond the ranges that the model was calibrated to and were clamped: \
+             `gelu weights import --calibrate DATASET` measures them on data like these",
+            report.saturations
+        );
+    }
 }
 
 pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {

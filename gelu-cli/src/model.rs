@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::{SIDE, SampleOptions, sample_digits};
 use gelu_io::weights::{WeightsFile, parse_safetensors};
 use gelu_layers::{Activation, Initializer};
 use gelu_models::zoo::{Network, Pooling, Setting};
-use gelu_models::{Model, Normalization, PixelFormat, Preprocessing, Ranges, Weights};
+use gelu_models::{FoldError, Model, Normalization, PixelFormat, Preprocessing, Ranges, Weights};
 use gelu_tensor::Shape;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-use crate::datasets;
+use crate::infer::pixels;
 use crate::output::note;
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ impl NetworkArgs {
                 "--normalize: {} normalizes the columns of its tables by itself",
                 loaded.name
             );
-            loaded.model.fold_normalization(normalization).with_context(|| loaded.name.clone())?;
+            normalize(&mut loaded.model, normalization).with_context(|| loaded.name.clone())?;
             // Measured on the other scale of the input.
             loaded.model.set_ranges(None);
             loaded.model.set_layer_bits([].into());
@@ -177,6 +177,21 @@ impl NetworkArgs {
         };
         let model = named_model(&network, &mut setting, &mut weights, &self.map, &source)?;
         Ok(Loaded { model, name, is_trained: true })
+    }
+}
+
+/// Makes a normalization part of the first layer, or, where that cannot take it up, of what the client does to pixels.
+pub(crate) fn normalize(model: &mut Model, normalization: &Normalization) -> Result<(), FoldError> {
+    match model.fold_normalization(normalization) {
+        Err(FoldError::Padding { .. } | FoldError::NoWeights { .. }) => {
+            let own = PixelFormat { normalization: Some(normalization.clone()), ..PixelFormat::default() };
+            match &mut model.info_mut().preprocessing {
+                Some(Preprocessing::Pixels(pixels)) => pixels.normalization = Some(normalization.clone()),
+                other => *other = Some(Preprocessing::Pixels(own)),
+            }
+            Ok(())
+        }
+        done => done,
     }
 }
 
@@ -288,18 +303,29 @@ pub(crate) fn ensure_ranges(model: &mut Model) -> anyhow::Result<()> {
 /// Measures the ranges of a network's values on inputs that this program makes up, and doubles them: on the digits that
 /// it draws, where the network takes such, else on uniform noise.
 pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
-    let mut ranges =
-        if *model.input_shape() == Shape::from([1, 28, 28]) || model.input_shape().elements() == 784 {
-            let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
-            model.measure_ranges(datasets::from_images(&digits)?.inputs())?
-        } else {
-            let mut rng = ChaCha8Rng::seed_from_u64(0);
-            let elements = model.input_shape().elements();
-            let noise = Array2::from_shape_fn((16, elements), |_| rng.random_range(0.0..1.0f32));
-            model.measure_ranges(noise.view())?
-        };
+    let elements = model.input_shape().elements();
+    let mut inputs = if elements == SIDE * SIDE {
+        pixels(sample_digits(SampleOptions { seed: 0, per_digit: 30 }).images())?
+    } else {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        Array2::from_shape_fn((16, elements), |_| rng.random_range(0.0..1.0f32))
+    };
+    let mut largest = 1.0;
+    if let Some(Preprocessing::Pixels(PixelFormat { normalization: Some(normalization), .. })) =
+        &model.info().preprocessing
+    {
+        let channels = model.input_shape().dims()[0];
+        let numbers = normalization.per_channel(channels)?;
+        inputs.indexed_iter_mut().for_each(|((_, at), x)| {
+            let [mean, std] = numbers[at / (elements / channels)];
+            *x = (*x - mean) / std;
+        });
+        let ends = numbers.iter().flat_map(|[mean, std]| [mean / std, (1.0 - mean) / std]);
+        largest = ends.fold(0.0, |largest: f32, end| largest.max(end.abs()));
+    }
+    let mut ranges = model.measure_ranges(inputs.view())?;
     ranges.widen(2.0);
-    ranges.set(Ranges::INPUT, 1.0);
+    ranges.set(Ranges::INPUT, largest);
     model.set_ranges(Some(ranges));
     Ok(())
 }

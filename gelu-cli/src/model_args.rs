@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::files::{check_owner_only, read_limited};
 use gelu_models::Model;
-use gelu_models::plan::Quantization;
+use gelu_models::plan::{LostResolution, Quantization};
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use gelu_wire::decode_secret_key;
@@ -36,8 +36,23 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// How to round with these bits a network that may have been tuned to bits of its own.
+    /// How to round with these bits a network that may have been tuned to bits of its own. Says on standard error when
+    /// that would cost a layer its weights.
     pub(crate) fn quantization(&self, model: &Model) -> Quantization {
+        let quantization = self.rounding(model);
+        for LostResolution { layer, bits, largest, typical, needed_bits } in
+            model.lost_resolution(&quantization)
+        {
+            note!(
+                "warning: layer {layer} has weights up to {largest}, while most are about {typical:.2e}: with {bits} bits \
+                 these are lost to rounding; --layer-bits {layer}={needed_bits} keeps them, and so does training without \
+                 the outliers"
+            );
+        }
+        quantization
+    }
+
+    fn rounding(&self, model: &Model) -> Quantization {
         let default = Quantization::default();
         let mut layer_bits =
             if self.weight_bits.is_none() { model.layer_bits().clone() } else { LayerBits::new() };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use gelu_io::weights::{Dtype, Listing, WeightsFile, list_safetensors};
-use gelu_models::train::{Dataset, evaluate};
+use gelu_models::train::evaluate;
 use gelu_models::{Model, Ranges, Weights};
 use serde::Serialize;
 
@@ -200,15 +200,17 @@ fn measure(model: &mut Model, dataset: &DatasetArg, options: &DataOptions) -> an
     model.calibrate(data.train.inputs())?;
     describe(model, &data);
     let accuracy = evaluate(model, &data.test)?.accuracy;
-    warn_of_chance(accuracy, &data.test);
+    let mut counts = vec![0; data.test.classes()];
+    data.test.labels().iter().for_each(|&label| counts[label] += 1);
+    warn_of_chance(accuracy, &counts);
     Ok(accuracy)
 }
 
-/// Says on standard error when a network does hardly better than one that always says the same.
-fn warn_of_chance(accuracy: f64, test: &Dataset) {
-    let mut counts = vec![0usize; test.classes()];
-    test.labels().iter().for_each(|&label| counts[label] += 1);
-    let chance = counts.into_iter().max().unwrap_or(0) as f64 / test.len().max(1) as f64;
+/// Says on standard error when a network does hardly better than one that always says the same, on inputs of which there
+/// are so many of each class.
+pub(crate) fn warn_of_chance(accuracy: f64, counts: &[usize]) {
+    let (most, all) = (counts.iter().max().copied().unwrap_or(0), counts.iter().sum::<usize>());
+    let chance = most as f64 / all.max(1) as f64;
     if accuracy < chance + 0.25 * (1.0 - chance) {
         note!(
             "warning: {:.1} % of the test inputs are classified correctly, and always saying the same would give {:.1} %: \

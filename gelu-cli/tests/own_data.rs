@@ -98,8 +98,7 @@ fn a_table_is_inspected_trained_on_and_read_by_the_model() {
     let new = folder
         .write("new.csv", "smoker,pressure,note,diagnosis_label\nyes,152,a,ill\nno,93,b,well\nno,95,c,?\n");
     let [out, plot] = ["results.csv", "confusion.svg"].map(|name| folder.text(name));
-    let infer =
-        ["infer", "--model", "mlp", "--weights", &model, "--key-bits", "1024", "--batch", "8", "--json"];
+    let infer = ["infer", "--model", &model, "--key-bits", "1024", "--batch", "8", "--json"];
     let more = ["--dataset", &new, "--out", &out, "--plot", &plot];
     let report: Value = serde_json::from_str(&succeed(&[&infer[..], &more].concat(), folder.data())).unwrap();
     assert_eq!((&report["count"], &report["correct"], &report["auc"]), (&3.into(), &2.into(), &1.0.into()));
@@ -125,8 +124,7 @@ fn the_rows_that_training_kept_can_be_asked_for() {
         ["train", "--clear", "--model", "mlp:4", "--epochs", "5", "--json", "--test", "0.3", "--seed", "5"];
     let own = ["--missing", "mean", "--dataset", &table, "--out", &model];
     let trained: Value = serde_json::from_str(&succeed(&[&train[..], &own].concat(), folder.data())).unwrap();
-    let infer =
-        ["infer", "--model", "mlp", "--weights", &model, "--key-bits", "1024", "--batch", "32", "--json"];
+    let infer = ["infer", "--model", &model, "--key-bits", "1024", "--batch", "32", "--json"];
     let same = ["--dataset", &table, "--missing", "mean", "--test", "0.3", "--split-seed", "5"];
     let report: Value = serde_json::from_str(&succeed(&[&infer[..], &same].concat(), folder.data())).unwrap();
     assert_eq!(report["count"], trained["test_images"]);
@@ -155,8 +153,7 @@ fn pictures_in_folders_are_trained_on_and_named_in_results() {
         &model,
     ];
     succeed(&[&train[..], &["--dataset", &pictures]].concat(), folder.data());
-    let infer =
-        ["infer", "--model", "mlp", "--weights", &model, "--key-bits", "1024", "--batch", "24", "--json"];
+    let infer = ["infer", "--model", &model, "--key-bits", "1024", "--batch", "24", "--json"];
     let report: Value =
         serde_json::from_str(&succeed(&[&infer[..], &["--dataset", &pictures]].concat(), folder.data()))
             .unwrap();
@@ -183,12 +180,18 @@ fn what_cannot_be_trained_on_is_said_with_advice() {
 
 /// A known name in another folder is read by what the file there says.
 #[test]
-fn known_tables_may_have_a_header() {
+fn known_tables_may_have_a_header_or_their_label_first() {
     let plain = common::data();
     let text = fs::read_to_string(plain.path().join("uci/iris.csv")).unwrap();
     let headed = Folder::new();
     headed.write("uci/iris.csv", format!("a,b,c,d,class\n{text}"));
-    for folder in [plain.path(), headed.data()] {
+    let turned = Folder::new();
+    let turn = |line: &str| {
+        let (numbers, label) = line.rsplit_once(',').unwrap();
+        format!("{label},{numbers}\n")
+    };
+    turned.write("uci/iris.csv", text.lines().map(turn).collect::<String>());
+    for folder in [plain.path(), headed.data(), turned.data()] {
         let output = gelu(
             &["train", "--clear", "--model", "mlp:4", "--dataset", "iris", "--epochs", "2", "--json"],
             folder,

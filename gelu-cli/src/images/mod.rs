@@ -1,8 +1,8 @@
 //! Pictures of digits, brought into the form of MNIST: grey, 28x28, ink bright, centered by mass.
 //!
-//! A picture is decoded to grey ([`decode`]); the paper is found in it, without frames, dark edges and table
+//! A picture is decoded to grey ([`mod@decode`]); the paper is found in it, without frames, dark edges and table
 //! ([`paper`]); the light on the paper is evened out ([`light`]); ink is what differs from paper, less specks
-//! ([`ink`]). What is left is scaled and centered as MNIST's digits are.
+//! ([`mod@ink`]). What is left is scaled and centered as MNIST's digits are.
 
 use std::path::Path;
 

@@ -136,3 +136,16 @@ fn weights_that_do_not_fit_name_their_file() {
     let error = format!("{:#}", args("conv1").read(Some(&path)).unwrap_err());
     assert!(error.contains("wrong.safetensors") && error.contains("expected 5x1x5x5, found 1"), "{error}");
 }
+
+#[test]
+fn a_normalization_that_a_padded_layer_cannot_take_up_is_the_clients() {
+    let normalize = Some(parse_normalization("0.5,0.25").unwrap());
+    let network = NetworkArgs { normalize, ..args("resnet8:2") };
+    let mut model = network.read(None).unwrap().model;
+    let own = Normalization { mean: vec![0.5], std: vec![0.25] };
+    let pixels = PixelFormat { normalization: Some(own), ..PixelFormat::default() };
+    assert_eq!(model.info().preprocessing, Some(Preprocessing::Pixels(pixels)));
+    // Pixels from 0 to 1 become -2 to 2.
+    ensure_ranges(&mut model).unwrap();
+    assert_eq!(model.ranges().and_then(|ranges| ranges.get(Ranges::INPUT)), Some(2.0));
+}

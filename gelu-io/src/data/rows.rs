@@ -47,7 +47,7 @@ pub(super) fn label_of(table: &Table, wanted: Option<&str>) -> Result<Label, Err
     }
     let last = table.names().len() - 1;
     let rows: Vec<usize> = (0..table.len()).collect();
-    if target(table, &rows, last).is_some() {
+    if target(table, &rows, last).is_some() || !could_be_classes(table, last) {
         let is_text = |column: &usize| {
             let cells = (0..table.len()).map(|row| table.cell(row, *column));
             cells.filter(|cell| !is_missing(cell)).all(|cell| number(cell).is_none())
@@ -58,6 +58,14 @@ pub(super) fn label_of(table: &Table, wanted: Option<&str>) -> Result<Label, Err
         }
     }
     Ok(said(last, "the last one"))
+}
+
+/// Whether numbers could stand for classes: whole ones, and more than one. Words could.
+fn could_be_classes(table: &Table, column: usize) -> bool {
+    let cells = (0..table.len()).map(|row| table.cell(row, column)).filter(|cell| !is_missing(cell));
+    let Some(numbers) = cells.map(number).collect::<Option<Vec<_>>>() else { return true };
+    let differ = numbers.windows(2).any(|pair| pair[0] != pair[1]);
+    differ && numbers.iter().all(|number| number.fract() == 0.0)
 }
 
 /// The column that the header calls the label.

@@ -14,6 +14,7 @@ mod layout;
 mod numbers;
 mod program;
 mod quantization;
+mod resolution;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use numbers::{Numbers, SegmentNumbers};
 pub(crate) use program::Lowered;
 pub use program::Program;
 pub use quantization::Quantization;
+pub use resolution::LostResolution;
 pub use run::{ClientFunction, Functions, Outcome};
 pub(crate) use run::{Need, Run, compute, gradients_of, sum};
 
