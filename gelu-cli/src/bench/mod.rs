@@ -38,7 +38,8 @@ Examples:
   The same operations in python-paillier, SecretFlow HEU and TenSEAL, on one core:
     gelu bench peers
 
-Times are medians. Weights and images are made up: no time depends on them. The limit is what independent multiply-add
+Times are medians. Images are made up, and so are weights that no file has: no time depends on them, but on the bits of
+weights. The limit is what independent multiply-add
 instructions would take (see `gelu infer --help`), timed before and after the work; a comparison is scaled by it, so
 that two runs on a machine whose speed drifts, or on two machines, can be compared."
 )]

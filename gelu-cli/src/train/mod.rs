@@ -1,6 +1,8 @@
 //! `gelu train`
 
+mod network;
 pub(crate) mod private;
+mod provenance;
 
 use std::{
     fmt::Write as _,
@@ -15,20 +17,19 @@ use gelu_io::{
     files::{make_folder, write_atomic},
     weights::{Dtype, WeightsFile},
 };
-use gelu_layers::Initializer;
 use gelu_models::{
-    Model, Weights,
+    Weights,
     train::{
         Augmentation, Dataset, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate,
     },
-    zoo::{Network, Setting},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-use crate::datasets::{DataOptions, DatasetArg, describe};
-use crate::model::{Choices, network_of, untrained};
+use self::network::{initialize, model};
+use self::provenance::{command, with_metadata};
+use crate::datasets::{DataOptions, DatasetArg};
+use crate::model::{Choices, network_of};
 use crate::output::{check_files, check_folders, note, outln};
 use crate::report::{EpochPoint, training_curves_svg};
 
@@ -256,56 +257,6 @@ fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> 
     Ok((Trainer::resume(model, &state).with_context(|| path.display().to_string())?, history))
 }
 
-fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
-    let is_mlp = matches!(network_of(&args.model), Some(Network::Mlp(_)));
-    let takes_it = is_mlp || train.shape().dims().len() == 3;
-    // A network of images says itself what is wrong with a table.
-    let input = takes_it.then(|| train.shape().clone());
-    let setting = Setting { input, classes: Some(train.classes()), ..Setting::default() };
-    let model = untrained(&args.model, &args.choices, setting)?;
-    let (expected, found) = (model.input_shape(), train.shape());
-    ensure!(
-        expected.elements() == found.elements(),
-        "--model {} takes inputs of {expected}, --dataset {} has {found}; use --model mlp:WIDTHS",
-        args.name(),
-        args.dataset.name(),
-    );
-    let (expected, found) = (model.output_shape().elements(), train.classes());
-    ensure!(
-        expected == found,
-        "--model {} has {expected} classes, --dataset {} has {found}",
-        args.name(),
-        args.dataset.name(),
-    );
-    Ok(model)
-}
-
-/// Random first weights, or those of `--init`.
-fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
-    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
-    let Some(path) = &args.init else { return Ok(()) };
-    let mut weights = Weights::read(path)?;
-    for adaptation in weights.adapt(model, &[])? {
-        note!("note: {}: {adaptation}", path.display());
-    }
-    let report = model.load_partial(&weights).with_context(|| path.display().to_string())?;
-    ensure!(
-        !report.applied.is_empty(),
-        "--init {}: expected tensors of the network, found none",
-        path.display()
-    );
-    for (name, shape) in &report.missing {
-        note!("note: {}: no `{name}` of {shape}, which starts at random", path.display());
-    }
-    for (name, _) in &report.unused {
-        note!("note: {}: `{name}` has no place in the network", path.display());
-    }
-    // What was measured and tuned for other weights.
-    model.set_ranges(None);
-    model.set_layer_bits([].into());
-    Ok(())
-}
-
 /// Trains one epoch, tests, and says so on standard error.
 fn epoch(trainer: &mut Trainer, [train, test]: [&Dataset; 2]) -> anyhow::Result<Epoch> {
     let start = Instant::now();
@@ -355,65 +306,4 @@ fn curves(history: &[Epoch]) -> Vec<EpochPoint> {
         test_accuracy: epoch.test.accuracy,
     };
     history.iter().map(point).collect()
-}
-
-/// The trained weights with what a user needs to know about them.
-fn with_metadata(
-    args: &Args,
-    model: &Model,
-    data: &TrainingData,
-    test: Evaluation,
-) -> anyhow::Result<Weights> {
-    let mut model = model.clone();
-    describe(&mut model, data);
-    model.calibrate(data.train.inputs())?;
-    let provenance = [
-        ("gelu.model", args.name()),
-        ("gelu.dataset", args.dataset.name()),
-        ("gelu.command", command(args)),
-        ("gelu.test_accuracy", test.accuracy.to_string()),
-    ];
-    model.info_mut().provenance = provenance.map(|(key, value)| (key.to_owned(), value)).into();
-    Ok(model.weights())
-}
-
-/// The command that gives the same weights again, without the names of files. Private training and its clear
-/// counterpart have the same.
-fn command(args: &Args) -> String {
-    let clear = if args.clear && !args.fixed { " --clear" } else { "" };
-    let mut text = format!("gelu train{clear} --model {}", args.name());
-    // Writing to a String cannot fail.
-    let Choices { activation, pooling } = args.choices;
-    if let Some(activation) = activation {
-        let _ = write!(text, " --activation {activation}");
-    }
-    if let Some(pooling) = pooling {
-        let _ = write!(text, " --pooling {pooling}");
-    }
-    let config = args.config();
-    let _ = write!(
-        text,
-        " --dataset {} --epochs {} --batch {} --lr {} --momentum {} --weight-decay {} --schedule {} --warm-up {} \
-         --seed {}",
-        args.dataset.name(),
-        config.epochs,
-        config.batch_size,
-        config.learning_rate,
-        config.momentum,
-        config.weight_decay,
-        config.schedule,
-        config.warm_up,
-        config.seed,
-    );
-    text += &args.options.command();
-    if let Some(limit) = args.limit {
-        let _ = write!(text, " --limit {limit}");
-    }
-    if args.augment {
-        text += " --augment";
-    }
-    if clear.is_empty() {
-        text += &args.private.command();
-    }
-    text
 }
