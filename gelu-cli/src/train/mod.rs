@@ -5,7 +5,6 @@ pub(crate) mod private;
 mod provenance;
 
 use std::{
-    fmt::Write as _,
     io::IsTerminal,
     path::{Path, PathBuf},
     time::Instant,

@@ -104,16 +104,24 @@ fn draw(style: Style, hand: &Hand) -> [u8; PIXELS] {
         .iter()
         .map(|stroke| strokes::curve(stroke).into_iter().map(|point| hand.place(point)).collect())
         .collect();
-    let pixel = |at: usize| {
-        let here = [(at % CANVAS) as f32 + 0.5, (at / CANVAS) as f32 + 0.5];
-        let distance = strokes
-            .iter()
-            .flat_map(|stroke| stroke.windows(2))
-            .map(|ends| strokes::distance(here, [ends[0], ends[1]]))
-            .fold(f32::INFINITY, f32::min);
-        ((hand.pen - distance + 0.5).clamp(0.0, 1.0) * 255.0) as u8
-    };
-    let canvas: Vec<u8> = (0..CANVAS * CANVAS).map(pixel).collect();
+    // Of each pixel, to the nearest piece of a stroke that could reach it.
+    let mut distances = vec![f32::INFINITY; CANVAS * CANVAS];
+    for ends in strokes.iter().flat_map(|stroke| stroke.windows(2)) {
+        let [xs, ys] = [0, 1].map(|axis| {
+            let reach = hand.pen + 1.0;
+            let [low, high] = [ends[0][axis].min(ends[1][axis]), ends[0][axis].max(ends[1][axis])];
+            (low - reach).max(0.0) as usize..((high + reach).max(0.0) as usize + 1).min(CANVAS)
+        });
+        for y in ys {
+            for x in xs.clone() {
+                let distance = strokes::distance([x as f32 + 0.5, y as f32 + 0.5], [ends[0], ends[1]]);
+                let nearest = &mut distances[y * CANVAS + x];
+                *nearest = nearest.min(distance);
+            }
+        }
+    }
+    let ink = |distance: f32| ((hand.pen - distance + 0.5).clamp(0.0, 1.0) * 255.0) as u8;
+    let canvas: Vec<u8> = distances.into_iter().map(ink).collect();
     // Every style has strokes on the canvas, so there is ink.
     normalize_digit([CANVAS; 2], &canvas).unwrap_or([0; PIXELS])
 }
