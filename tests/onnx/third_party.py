@@ -35,20 +35,30 @@ def gelu(*arguments, seconds):
 
 
 def missing(error):
-    """The operators that an error names, and how many nodes of each; none where it is about something else."""
-    return collections.Counter(re.findall(r"^  node `[^\n]*?` \(([^)]+)\): ", error, re.M))
+    """What an error names: operators that are not known, and nodes of others with what is wrong with them."""
+    nodes = re.findall(r"^  node `.*?` \(([^)]+)\): ([^;\n]*)", error, re.M)
+    unknown = collections.Counter(name for name, reason in nodes if reason == "the operator is not known")
+    refused = collections.Counter(f"{name}: {reason}" for name, reason in nodes if name not in unknown)
+    return ", ".join(
+        [f"{count} {name}" for name, count in unknown.items()]
+        + [f"{count} {name if len(name) < 90 else name[:87] + '...'}" for name, count in refused.items()]
+    )
 
 
-def expected(file, inputs):
-    """The file's logits: its output, or what its softmax reads."""
+def expected(file, inputs, report):
+    """The file's logits: its output, or what the softmax before that reads."""
     import onnx
     import onnxruntime
 
     model = onnx.load(file)
     output = model.graph.output[0].name
-    last = next(node for node in model.graph.node if output in node.output)
-    if last.op_type in ("Softmax", "LogSoftmax"):
-        output = last.input[0]
+    softmax = ("Softmax", "LogSoftmax")
+    layers = {one["node"] for one in report["operators"] if one["operator"] in softmax and "layer" in one["became"]}
+    for node in model.graph.node:
+        # Nodes without names go by those of their outputs.
+        if node.op_type in softmax and (node.name or node.output[0]) in layers:
+            output = node.input[0]
+    if output != model.graph.output[0].name:
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -69,7 +79,7 @@ def compare(file, imported, report, work):
 
         shape = report["input"]["shape"]
         inputs = numpy.random.default_rng(0).random((COUNT, *shape), dtype=numpy.float32)
-        theirs = numpy.stack(expected(file, inputs))
+        theirs = numpy.stack(expected(file, inputs, report))
     except Exception as error:  # Whatever ONNX Runtime says of a file is one line of the table.
         return None, f"ONNX Runtime gives nothing to compare with: {str(error).splitlines()[0]}"
     numpy.save(work / "inputs.npy", inputs)
@@ -107,9 +117,7 @@ def test(file, label, shape, work):
         found, error = gelu("import", file, *arguments, seconds=IMPORT_SECONDS)
     if found is None:
         print(f"\n{label}\n{error}", flush=True)
-        operators = missing(error)
-        listed = ", ".join(f"{count} {name}" if count > 1 else name for name, count in operators.items())
-        return label, "not imported", listed or error.splitlines()[0].replace(f"{file}: ", "")
+        return label, "not imported", missing(error) or error.splitlines()[0].replace(f"{file}: ", "")
     fits, text = compare(file, imported, found["report"], work)
     verdict = {True: "same logits", False: "OTHER LOGITS", None: "imported, not compared"}[fits]
     print(f"\n{label}\n{found['parameters']} parameters; {verdict}: {text}", flush=True)
@@ -135,7 +143,7 @@ def main():
                 continue
             rows.append(test(file, f"{name}/{file.name}", shape, work))
 
-    header = ("file", "verdict", "logits, or nodes that cannot be imported")
+    header = ("file", "verdict", "logits, or what cannot be imported")
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(2)]
     print()
     for label, verdict, text in [header, *rows]:

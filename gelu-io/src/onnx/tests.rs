@@ -300,6 +300,9 @@ fn settings_that_compute_something_else_are_refused() {
     let transposed =
         Draft::new(&[1, 2, 3, 4]).node("Transpose", &["x"], "y", vec![ints("perm", &[0, 2, 3, 1])]);
     assert!(transposed.unsupported()[0].advice.contains("[batch, channels, height, width]"));
+    let sliced = Draft::new(&[1, 1, 3, 3]).ints("from", &[1]).ints("to", &[i64::MAX]).ints("at", &[2]);
+    let sliced = sliced.node("Slice", &["x", "from", "to", "at"], "y", vec![]).unsupported();
+    assert_eq!(sliced[0].reason, "it slices axis 2 of [1, 1, 3, 3] by 1::1");
     let sums = Draft::new(&[1, 2]).node("Softmax", &["x"], "a", vec![]).node("Relu", &["a"], "y", vec![]);
     assert!(sums.unsupported()[0].reason.contains("softmax"));
 }

@@ -221,6 +221,8 @@ impl<'a> Lowering<'a> {
                 }
                 _ => {
                     let [start, end, step] = bounds;
+                    // To the last one, which exporters write as the largest number there is.
+                    let end = if end == i64::MAX { String::new() } else { end.to_string() };
                     let reason = format!("it slices axis {at} of {:?} by {start}:{end}:{step}", tensor.dims);
                     return Err(because(
                         reason,
