@@ -30,8 +30,9 @@ def gelu(*arguments, seconds):
     except subprocess.TimeoutExpired:
         return None, f"error: not done after {seconds} s"
     if run.returncode != 0:
-        return None, run.stderr.strip() or f"error: exit code {run.returncode} and no message"
-    return json.loads(run.stdout), run.stderr.strip()
+        said = [line for line in run.stderr.splitlines() if line.strip() and not line.startswith("note: ")]
+        return None, "\n".join(said) or f"error: exit code {run.returncode} and no message"
+    return json.loads(run.stdout), ""
 
 
 def missing(error):
@@ -73,7 +74,7 @@ def expected(file, inputs, report):
 
 
 def compare(file, imported, report, work):
-    """The largest distance of our logits from ONNX Runtime's, and the largest logit; or why there is none."""
+    """Whether our logits are ONNX Runtime's (None where there is nothing to compare), and what there is to say."""
     try:
         import numpy
 
@@ -81,7 +82,7 @@ def compare(file, imported, report, work):
         inputs = numpy.random.default_rng(0).random((COUNT, *shape), dtype=numpy.float32)
         theirs = numpy.stack(expected(file, inputs, report))
     except Exception as error:  # Whatever ONNX Runtime says of a file is one line of the table.
-        return None, f"ONNX Runtime gives nothing to compare with: {str(error).splitlines()[0]}"
+        return None, f"ONNX Runtime gives nothing to compare with: {(str(error) or repr(error)).splitlines()[0]}"
     numpy.save(work / "inputs.npy", inputs)
     arguments = ["--dataset", work / "inputs.npy", "--count", COUNT, "--logits", "--json"]
     found, error = gelu("infer", "--model", imported, *arguments, *BITS, seconds=INFER_SECONDS)
