@@ -35,7 +35,7 @@ pub enum ImportError {
     #[error(transparent)]
     File(#[from] crate::Error),
     /// The file is for another version of ONNX's operators.
-    #[error("{}: expected an operator set from {least} to {most}, found {found}; export the model anew for one of these", .path.display())]
+    #[error("{}: expected an operator set from {least} to {most}, found {}; export the model anew for one of these", .path.display(), shown(*.found))]
     Opset {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum ImportError {
         least: i64,
         /// The newest.
         most: i64,
-        /// The file's.
+        /// The file's; 0 where it has none of ONNX's own.
         found: i64,
     },
     /// The model has not one input and one output of known extents.
@@ -87,4 +87,8 @@ pub enum ImportError {
         /// Which.
         source: LoadError,
     },
+}
+
+fn shown(opset: i64) -> String {
+    if opset == 0 { "none of ONNX's own".to_owned() } else { opset.to_string() }
 }

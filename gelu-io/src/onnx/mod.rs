@@ -10,10 +10,11 @@
 //! - pooling: AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool, ReduceMean and ReduceSum over pixels;
 //! - activations: Relu, Clip, LeakyRelu, PRelu with one slope, Sigmoid, Tanh, Gelu (exact), HardSigmoid, HardSwish, and
 //!   SiLU, GELU and hard swish where they are spelled out; Softmax and LogSoftmax as the last node;
-//! - arithmetic: Add, Sub, Mul, Div and Neg with constants that have one number or one for each channel, Add and Sub of two
-//!   values, Mul of two values or of an image and a factor for each channel, Pow by 2;
+//! - arithmetic: Add, Sub, Mul, Div and Neg with constants that have one number or one for each channel, Add, Sub and
+//!   Sum of values, Mul of two values or of an image and a factor for each channel, Pow by 2;
 //! - structure: Concat, Split and Slice of channels, Slice of every so many pixels, Pad by zeros, Flatten, Reshape,
-//!   Squeeze, Unsqueeze, Transpose that moves nothing, Identity, Dropout, Cast;
+//!   Squeeze, Unsqueeze, Transpose that moves nothing, shuffles channels, or puts the channels of the model's input first,
+//!   Identity, Dropout, Cast;
 //! - whatever of Shape, Gather, Range and the like does not depend on the input.
 //!
 //! A file is not trusted: lengths, counts and depths are checked before anything is decoded, weights beside the file must

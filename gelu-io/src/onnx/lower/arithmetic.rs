@@ -72,9 +72,8 @@ impl<'a> Lowering<'a> {
         self.scaled(tensor, affine)
     }
 
-    /// Two inputs of the same extents as values of the same shape.
-    fn alike(&mut self, node: &'a Node) -> Result<[Tensor; 2], Stop> {
-        let (a, b) = (self.plain(node, 0)?, self.plain(node, 1)?);
+    /// Two values of the same extents as values of the same shape.
+    fn alike(&mut self, a: Tensor, b: Tensor) -> Result<[Tensor; 2], Stop> {
         if a.dims != b.dims {
             let reason = format!("its inputs are {:?} and {:?}", a.dims, b.dims);
             return Err(because(reason, "two values of a network must have the same extents"));
@@ -87,16 +86,43 @@ impl<'a> Lowering<'a> {
     }
 
     fn sum(&mut self, node: &'a Node, is_difference: bool) -> Result<Tensor, Stop> {
-        let [a, mut b] = self.alike(node)?;
+        let (a, b) = (self.plain(node, 0)?, self.plain(node, 1)?);
+        let [a, mut b] = self.alike(a, b)?;
         if is_difference {
             let at = self.at;
             let negative = Affine { nodes: vec![at], ..Affine::new(vec![-1.0], vec![0.0]) };
             let negated = Tensor { affine: Some(negative), ..b };
             b = self.settled(negated)?;
         }
+        self.added(node, a, b)
+    }
+
+    fn added(&mut self, node: &'a Node, a: Tensor, b: Tensor) -> Result<Tensor, Stop> {
         let name = self.name(node, "add");
         let id = self.emit(name, Op::Add, vec![a.id, b.id], Numbers::default)?;
         Ok(self.fresh(id, a.dims))
+    }
+
+    /// A `Sum`: of any number of values, with constants among them.
+    pub(super) fn total(&mut self, node: &'a Node, constants: Inputs<'_>) -> Result<Tensor, Stop> {
+        let (values, of_constants): (Vec<usize>, Vec<usize>) =
+            (0..node.inputs.len()).partition(|&at| constants.get(at).is_none_or(Option::is_none));
+        let mut total = match (&values[..], &of_constants[..]) {
+            (&[_], []) => return self.same(node, constants),
+            (&[only], _) => self.tensor(node, only)?,
+            (&[first, ..], _) => self.plain(node, first)?,
+            ([], _) => return Err("it has no input that depends on the model's".into()),
+        };
+        for &at in values.iter().skip(1) {
+            let value = self.plain(node, at)?;
+            let [a, b] = self.alike(total, value)?;
+            total = self.added(node, a, b)?;
+        }
+        for constant in of_constants.iter().filter_map(|&at| constants.get(at)?.as_ref()) {
+            let values = self.per_channel(&total, constant)?;
+            total = self.by_constant(total, Affine::new(vec![1.0], values))?;
+        }
+        Ok(total)
     }
 
     /// The product of two values: a square, an activation that is spelled out, or a gate.
@@ -132,7 +158,7 @@ impl<'a> Lowering<'a> {
         };
         let (a, b) = match a.dims.len() == 4 && a.dims != b.dims && (is_gate(&a, &b) || is_gate(&b, &a)) {
             true => (a, b),
-            false => self.alike(node)?.into(),
+            false => self.alike(a, b)?.into(),
         };
         let dims = if a.dims.iter().product::<usize>() >= b.dims.iter().product() { a.dims } else { b.dims };
         let name = self.name(node, "mul");

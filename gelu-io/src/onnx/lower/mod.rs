@@ -265,6 +265,7 @@ impl<'a> Lowering<'a> {
             "GlobalAveragePool" | "GlobalMaxPool" => self.global_pool(node),
             "ReduceMean" | "ReduceSum" => self.reduce(node, &constants),
             "Add" | "Sub" | "Mul" | "Div" | "Neg" | "Pow" | "Erf" => self.arithmetic(node, &constants),
+            "Sum" => self.total(node, &constants),
             "Clip" => self.clip(node, &constants),
             "Softmax" | "LogSoftmax" => self.softmax(node),
             "Identity" | "Dropout" | "Cast" => self.same(node, &constants),

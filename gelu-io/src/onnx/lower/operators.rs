@@ -8,11 +8,18 @@ pub(super) fn no_such(operator: &str) -> Stop {
         _ if operator.contains('.') => "only operators of ONNX's own domain are known; export the model anew",
         "ConvTranspose" | "Resize" | "Upsample" => "networks here classify: they do not enlarge images",
         "LSTM" | "GRU" | "RNN" => "networks here have no state",
-        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "MatMulInteger" => {
-            "export the model before it is quantized: quantization here is its own"
-        }
+        "QuantizeLinear"
+        | "DequantizeLinear"
+        | "DynamicQuantizeLinear"
+        | "QLinearConv"
+        | "QLinearMatMul"
+        | "ConvInteger"
+        | "MatMulInteger" => "export the model before it is quantized: quantization here is its own",
         "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => {
             "train with batch norm in its place, which becomes part of a convolution"
+        }
+        "Sqrt" | "ReduceL2" | "LpNormalization" => {
+            "a norm over each input needs it: train with batch norm in its place"
         }
         "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign" | "Mish" | "ThresholdedRelu" => {
             "train with one of the activations that are known, such as Relu, Gelu or HardSwish"
@@ -25,7 +32,7 @@ pub(super) fn no_such(operator: &str) -> Stop {
 
 /// Whether nodes of the operator can be imported at all.
 pub(super) fn is_supported(operator: &str) -> bool {
-    const SUPPORTED: [&str; 46] = [
+    const SUPPORTED: [&str; 47] = [
         "Add",
         "AveragePool",
         "BatchNormalization",
@@ -69,6 +76,7 @@ pub(super) fn is_supported(operator: &str) -> bool {
         "Split",
         "Squeeze",
         "Sub",
+        "Sum",
         "Tanh",
         "Transpose",
         "Unsqueeze",

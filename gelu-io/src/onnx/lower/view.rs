@@ -4,6 +4,7 @@ use gelu_layers::{Conv2dConfig, DenseConfig, LinearConfig};
 use gelu_models::Op;
 use gelu_tensor::{Shape, Window};
 
+use super::affine::Affine;
 use super::{Fate, Lowering, Node, Numbers, Stop, Tensor, Value, because, padding_stays};
 use crate::onnx::constant::{axis, slice};
 use crate::onnx::fold::{Inputs, dims, permutation, slices};
@@ -58,11 +59,67 @@ impl<'a> Lowering<'a> {
         let order = permutation(node.ints("perm"), tensor.dims.len())?;
         let moved: Vec<usize> = order.iter().copied().filter(|&at| tensor.dims[at] != 1).collect();
         if !moved.is_sorted() {
+            if let Some(image) = self.channels_first(&tensor, &order) {
+                return Ok(image);
+            }
+            if let Some(channels) = shuffled(&tensor.dims, &order, self.shape_of(tensor.id)) {
+                return self.reordered(node, tensor, &channels, &order);
+            }
             let reason = format!("it moves the axes of {:?} to {order:?}", tensor.dims);
             return Err(because(reason, LAYOUT));
         }
         let dims = order.iter().map(|&at| tensor.dims[at]).collect();
         self.viewed(tensor, dims)
+    }
+
+    /// The model's input with its channels first, where a file has them last and does nothing with it but this.
+    fn channels_first(&mut self, tensor: &Tensor, order: &[usize]) -> Option<Tensor> {
+        let is_only_reader = tensor.exclusive && self.layers.is_empty();
+        if tensor.id != 0 || tensor.padding != [[0; 2]; 2] || !is_only_reader {
+            return None;
+        }
+        // What is done to every channel alike stays as it is.
+        let affine = match &tensor.affine {
+            None => None,
+            Some(affine) => {
+                let [scale, shift] = affine.uniform()?;
+                Some(Affine { nodes: affine.nodes.clone(), ..Affine::new(vec![scale], vec![shift]) })
+            }
+        };
+        let dims: Vec<usize> = order.iter().map(|&at| tensor.dims[at]).collect();
+        if order != [0, 3, 1, 2] || self.input.dims() != &tensor.dims[1..] {
+            return None;
+        }
+        self.fates[self.at] = Fate::View;
+        self.input = Shape::from(&dims[1..]);
+        self.notes.push(
+            "an input is [channels, height, width] here, and [height, width, channels] in the file"
+                .to_owned(),
+        );
+        Some(Tensor { dims, affine, ..tensor.clone() })
+    }
+
+    /// The channels of an image in another order.
+    fn reordered(
+        &mut self,
+        node: &'a Node,
+        tensor: Tensor,
+        channels: &[usize],
+        order: &[usize],
+    ) -> Result<Tensor, Stop> {
+        let tensor = self.settled(tensor)?;
+        let count = channels.len();
+        let numbers = || {
+            let mut weight = vec![0.0; count * count];
+            for (to, from) in channels.iter().enumerate() {
+                weight[to * count + from] = 1.0;
+            }
+            Numbers { weight, ..Numbers::default() }
+        };
+        let config = LinearConfig::Conv2d(Conv2dConfig::new(count, [1, 1]).without_bias());
+        let name = self.name(node, "shuffle");
+        let id = self.emit(name, Op::Linear(config), vec![tensor.id], numbers)?;
+        Ok(self.fresh(id, order.iter().map(|&at| tensor.dims[at]).collect()))
     }
 
     pub(super) fn concat(&mut self, node: &'a Node) -> Result<Tensor, Stop> {
@@ -164,6 +221,8 @@ impl<'a> Lowering<'a> {
                 }
                 _ => {
                     let [start, end, step] = bounds;
+                    // To the last one, which exporters write as the largest number there is.
+                    let end = if end == i64::MAX { String::new() } else { end.to_string() };
                     let reason = format!("it slices axis {at} of {:?} by {start}:{end}:{step}", tensor.dims);
                     return Err(because(
                         reason,
@@ -268,4 +327,11 @@ impl<'a> Lowering<'a> {
         }
         Ok(tensor)
     }
+}
+
+/// Which channel of an image each becomes when its channels, seen as a table, are transposed, as ShuffleNet has it.
+fn shuffled(dims: &[usize], order: &[usize], shape: &Shape) -> Option<Vec<usize>> {
+    let (&[_, groups, per_group, height, width], [0, 2, 1, 3, 4]) = (dims, order) else { return None };
+    let is_image = shape.dims() == [groups.checked_mul(per_group)?, height, width];
+    is_image.then(|| (0..groups * per_group).map(|at| at % groups * per_group + at / groups).collect())
 }
