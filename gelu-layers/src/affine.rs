@@ -138,6 +138,11 @@ impl Affine {
 /// Returns the smallest e for which no number exceeds 2^e in absolute value (0 where all are zero).
 pub fn exponent(numbers: &[f64]) -> i32 {
     let largest = numbers.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    if largest == 0.0 {
+        return 0;
+    }
     // Beyond these, scales leave the range of a format.
-    if largest > 0.0 { largest.log2().ceil().clamp(-100.0, 100.0) as i32 } else { 0 }
+    let exponent = largest.log2().ceil().clamp(-100.0, 100.0) as i32;
+    // The logarithm of a number just above a power of two is rounded to that of the power.
+    if largest > f64::from(exponent).exp2() && exponent < 100 { exponent + 1 } else { exponent }
 }
