@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gelu_io::data::Images;
 use gelu_io::files::write_atomic;
 use gelu_models::infer::ServerModel;
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use self::input::Input;
 use crate::calibrate::{CalibrateArgs, Calibrated};
 use crate::datasets::{DataOptions, DatasetArg};
+use crate::given::Given;
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
@@ -69,7 +70,7 @@ pub(crate) struct InferArgs {
     images: Vec<PathBuf>,
     /// Whether pictures show dark ink on light paper.
     #[arg(long, value_enum, default_value = "auto")]
-    invert: InvertName,
+    invert: Invert,
     /// Write what the network saw of each picture into this folder, as PNG under the picture's name.
     #[arg(long, value_name = "DIR", requires = "images")]
     save_inputs: Option<PathBuf>,
@@ -83,7 +84,7 @@ pub(crate) struct InferArgs {
     #[arg(long, value_enum, default_value = "djn")]
     key_type: KeyTypeName,
     /// A secret key file of `gelu keygen` instead of a new key.
-    #[arg(long, value_name = "FILE.key", conflicts_with = "key_bits")]
+    #[arg(long, value_name = "FILE.key", conflicts_with_all = ["key_bits", "key_type"])]
     key: Option<PathBuf>,
     /// Take that file although others than its owner may read it.
     #[arg(long, requires = "key")]
@@ -113,27 +114,29 @@ pub(crate) struct InferArgs {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum InvertName {
-    /// Decided by what the paper is.
-    Auto,
-    /// Dark ink on light paper.
-    Yes,
-    /// Light ink on dark paper.
-    No,
-}
-
-impl From<InvertName> for Invert {
-    fn from(name: InvertName) -> Self {
-        match name {
-            InvertName::Auto => Self::Auto,
-            InvertName::Yes => Self::Yes,
-            InvertName::No => Self::No,
-        }
+pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
+    match args.dataset {
+        Some(_) => given.refuse(&["invert"], "it is about pictures (--images), and --dataset reads none")?,
+        None => given.refuse(
+            &[
+                "count",
+                "split-seed",
+                "data",
+                "label",
+                "labels",
+                "missing",
+                "test",
+                "transpose",
+                "size",
+                "plot",
+            ],
+            "it is about data sets (--dataset), and --images names pictures without labels",
+        )?,
     }
-}
-
-pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
+    if args.key.is_some() {
+        given
+            .refuse(&["key-bits", "key-type"], "the key of the file given by --key has a size and a type")?;
+    }
     check_folders(args.save_inputs.as_deref())?;
     check_files(args.out.iter().map(OutFile::path).chain(args.plot.as_deref()))?;
     let Loaded { model, name, .. } = args.model.load()?;

@@ -10,6 +10,7 @@ mod data;
 mod datasets;
 mod demo;
 mod download;
+mod given;
 mod images;
 mod import;
 mod infer;
@@ -27,8 +28,10 @@ mod weights;
 
 use std::process::ExitCode;
 
-use crate::output::{OutputError, note};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::given::{Given, WrongUsage};
+use crate::output::{OutputError, note};
 
 /// Convolutional networks on encrypted data: the server computes on ciphertexts, the client keeps data and key.
 #[derive(Debug, Parser)]
@@ -66,7 +69,7 @@ enum Command {
 
 /// The command line, with values of options that may begin with a minus: what is wrong with them is said by whoever
 /// knows the option, and not by the parser, which would take them for options.
-fn parse() -> Result<Cli, clap::Error> {
+fn parse() -> Result<(Cli, Given), clap::Error> {
     fn with_negative_numbers(command: clap::Command) -> clap::Command {
         command
             .mut_args(|argument| match argument.get_action().takes_values() {
@@ -75,12 +78,13 @@ fn parse() -> Result<Cli, clap::Error> {
             })
             .mut_subcommands(with_negative_numbers)
     }
-    Cli::from_arg_matches(&with_negative_numbers(Cli::command()).try_get_matches()?)
+    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
+    Ok((Cli::from_arg_matches(&matches)?, Given::of(&matches)))
 }
 
 fn main() -> ExitCode {
-    let command = match parse() {
-        Ok(cli) => cli.command,
+    let (command, given) = match parse() {
+        Ok((cli, given)) => (cli.command, given),
         // Help is one of these, and may be piped into a program that does not read it to its end.
         Err(error) => {
             let is_shown = error.print().is_ok() && output::flush().is_ok();
@@ -89,13 +93,13 @@ fn main() -> ExitCode {
     };
     let done = model_args::backend().and_then(|_| threads::start()).and_then(|()| match command {
         Command::Demo(args) => demo::run(&args),
-        Command::Infer(args) => infer::run(&args),
+        Command::Infer(args) => infer::run(&args, &given),
         Command::Import(args) => import::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Data(args) => data::run(args),
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => train::run(&args, &given),
         Command::Attack(command) => attack::run(&command),
         Command::Weights(command) => weights::run(&command),
     });
@@ -107,7 +111,7 @@ fn main() -> ExitCode {
             if let Some(advice) = advice::advice(&error) {
                 note!("help: {advice}");
             }
-            ExitCode::FAILURE
+            if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

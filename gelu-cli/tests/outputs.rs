@@ -11,7 +11,7 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use common::weights_file;
 use serde_json::Value;
@@ -57,9 +57,10 @@ fn names(folder: &Path) -> Vec<OsString> {
 #[test]
 fn a_closed_pipe_ends_a_command_quietly() {
     for arguments in [&["plan"][..], &["--help"], &["train", "--help"], &["plan", "--json"]] {
-        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
+        // Closed before the command begins, so that it cannot be done by then.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(arguments).stdout(writer).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert_eq!(stderr(&output), "", "{arguments:?}");
     }

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use gelu_io::digits::{PIXELS, SIDE, is_normalized, normalize_digit};
 use gelu_io::files;
 use image::GrayImage;
@@ -30,7 +31,7 @@ mod whole;
 const MAX_FILE_BYTES: u64 = 1 << 26;
 
 /// Whether a picture shows dark ink on light paper (and must be inverted, since MNIST's ink is bright).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Invert {
     /// Decided by what the paper is.
     #[default]

@@ -48,7 +48,7 @@ impl Input {
         let form = Form::of(model)?;
         let (mut pixels, mut pictures) = (vec![], Pictures { usable: vec![], unusable: vec![] });
         for path in &args.images {
-            match form.read(path, args.invert.into()) {
+            match form.read(path, args.invert) {
                 Ok(picture) => {
                     pixels.push(picture);
                     pictures.usable.push(path.clone());

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use self::network::{initialize, model};
 use self::provenance::{command, with_metadata};
 use crate::datasets::{DataOptions, DatasetArg};
+use crate::given::Given;
 use crate::model::{Choices, network_of};
 use crate::output::{check_files, check_folders, note, outln};
 use crate::report::{EpochPoint, training_curves_svg};
@@ -187,7 +188,18 @@ struct Report<'a> {
 /// The key of a checkpoint's metadata that holds the learning curve so far.
 const HISTORY: &str = "gelu.history";
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
+    let keys = ["key-bits", "key-type"];
+    if args.clear {
+        given.refuse(&keys, "training in the clear (--clear) has no keys")?;
+    }
+    if args.clear && !args.fixed {
+        given.refuse(
+            &["clients", "d-max", "leakage", "ring-bits", "checkpoint-every", "report", "calibrate"],
+            "training on floats (--clear without --fixed) has no clients that take turns",
+        )?;
+    }
+
     check_files([&args.out, &args.plot].into_iter().flatten().map(PathBuf::as_path))?;
     check_folders([&args.checkpoint_dir, args.private.report()].into_iter().flatten().map(PathBuf::as_path))?;
     if !args.clear || args.fixed {
