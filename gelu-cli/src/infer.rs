@@ -133,10 +133,6 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
             "it is about data sets (--dataset), and --images names pictures without labels",
         )?,
     }
-    if args.key.is_some() {
-        given
-            .refuse(&["key-bits", "key-type"], "the key of the file given by --key has a size and a type")?;
-    }
     check_folders(args.save_inputs.as_deref())?;
     check_files(args.out.iter().map(OutFile::path).chain(args.plot.as_deref()))?;
     let Loaded { model, name, .. } = args.model.load()?;

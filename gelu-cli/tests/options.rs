@@ -1,5 +1,7 @@
 //! Options that a command would ignore: each is refused in the modes in which it means nothing, and in no other.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use common::{data, gelu};
