@@ -10,16 +10,12 @@ use gelu_models::{Model, Normalization};
 use gelu_tensor::Shape;
 use gelu_tensor::paillier::KeyBits;
 use ndarray::Array2;
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
-use crate::model::{ensure_ranges, normalize, parse_normalization};
+use crate::model::{ensure_ranges, made_up_inputs, normalize, parse_normalization};
 use crate::model_args::{KeySize, Numbers, backend, warn_of_short_key};
 use crate::output::{check_files, outln};
 use crate::plan;
-
-/// Inputs that the imported model is tried on.
-const INPUTS: usize = 8;
 
 /// Turn an ONNX model, as PyTorch exports it, into one that runs on ciphertexts.
 #[derive(Debug, Args)]
@@ -67,7 +63,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
     if let Some(normalization) = &args.normalize {
         normalize(&mut model, normalization)?;
     }
-    let inputs = random_inputs(&model);
+    let inputs = made_up_inputs(&model)?;
     ensure_ranges(&mut model)?;
     let deployment = Deployment { key: key.into(), batch: 1, lanes: backend()?.lanes() };
     let program = model.compile(&args.numbers.quantization(&model), &deployment)?;
@@ -81,14 +77,15 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
         outln!(
             "{}",
             json!({
-                "report": report, "parameters": model.parameter_count(), "inputs": INPUTS, "out": out,
+                "report": report, "parameters": model.parameter_count(), "inputs": inputs.nrows(), "out": out,
                 "largest_logit": trial.largest, "logit_difference": trial.difference, "plan": plan,
             })
         )?;
     } else {
         outln!("{report}\n\n{}", plan::to_text(program.plan(), &name, None))?;
         outln!(
-            "{INPUTS} random inputs in the clear: logits up to {:.3}, in fixed point at most {:.3} from these",
+            "{} inputs made up, in the clear: logits up to {:.3}, in fixed point at most {:.3} from these",
+            inputs.nrows(),
             trial.largest,
             trial.difference
         )?;
@@ -112,12 +109,6 @@ impl Trial {
         let largest = float.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
         Ok(Self { largest: largest.into(), difference: pairs.fold(0.0, f64::max) })
     }
-}
-
-/// Inputs of 0 to 1, as pixels are.
-fn random_inputs(model: &Model) -> Array2<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(0);
-    Array2::from_shape_fn((INPUTS, model.input_shape().elements()), |_| rng.random_range(0.0..1.0f32))
 }
 
 fn parse_shape(text: &str) -> Result<Shape, String> {

@@ -116,7 +116,7 @@ pub(crate) struct InferArgs {
 
 pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     match args.dataset {
-        Some(_) => given.refuse(&["invert"], "it is about pictures (--images), and --dataset reads none")?,
+        Some(_) => given.refuse(&["invert"], "it is about the pictures of --images")?,
         None => given.refuse(
             &[
                 "count",

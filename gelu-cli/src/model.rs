@@ -300,9 +300,9 @@ pub(crate) fn ensure_ranges(model: &mut Model) -> anyhow::Result<()> {
     }
 }
 
-/// Measures the ranges of a network's values on inputs that this program makes up, and doubles them: on the digits that
-/// it draws, where the network takes such, else on uniform noise.
-pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
+/// Inputs that this program makes up, as a network takes them, `[inputs, elements]`: the digits that it draws where the
+/// network takes such, else uniform noise from 0 to 1; normalized as the network asks for.
+pub(crate) fn made_up_inputs(model: &Model) -> anyhow::Result<Array2<f32>> {
     let elements = model.input_shape().elements();
     let mut inputs = if elements == SIDE * SIDE {
         pixels(sample_digits(SampleOptions { seed: 0, per_digit: 30 }).images())?
@@ -310,20 +310,36 @@ pub(crate) fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         Array2::from_shape_fn((16, elements), |_| rng.random_range(0.0..1.0f32))
     };
-    let mut largest = 1.0;
-    if let Some(Preprocessing::Pixels(PixelFormat { normalization: Some(normalization), .. })) =
-        &model.info().preprocessing
-    {
+    if let Some(normalization) = own_normalization(model) {
         let channels = model.input_shape().dims()[0];
         let numbers = normalization.per_channel(channels)?;
         inputs.indexed_iter_mut().for_each(|((_, at), x)| {
             let [mean, std] = numbers[at / (elements / channels)];
             *x = (*x - mean) / std;
         });
-        let ends = numbers.iter().flat_map(|[mean, std]| [mean / std, (1.0 - mean) / std]);
-        largest = ends.fold(0.0, |largest: f32, end| largest.max(end.abs()));
     }
-    let mut ranges = model.measure_ranges(inputs.view())?;
+    Ok(inputs)
+}
+
+/// What the client does to pixels from 0 to 1.
+fn own_normalization(model: &Model) -> Option<&Normalization> {
+    match &model.info().preprocessing {
+        Some(Preprocessing::Pixels(pixels)) => pixels.normalization.as_ref(),
+        _ => None,
+    }
+}
+
+/// Measures the ranges of a network's values on inputs that this program makes up, and doubles them.
+fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
+    let largest = match own_normalization(model) {
+        Some(normalization) => {
+            let numbers = normalization.per_channel(model.input_shape().dims()[0])?;
+            let ends = numbers.iter().flat_map(|[mean, std]| [mean / std, (1.0 - mean) / std]);
+            ends.fold(0.0, |largest: f32, end| largest.max(end.abs()))
+        }
+        None => 1.0,
+    };
+    let mut ranges = model.measure_ranges(made_up_inputs(model)?.view())?;
     ranges.widen(2.0);
     ranges.set(Ranges::INPUT, largest);
     model.set_ranges(Some(ranges));

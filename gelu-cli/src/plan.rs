@@ -2,15 +2,13 @@
 
 use anyhow::ensure;
 use clap::Args;
-use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::Model;
 use gelu_models::plan::{Deployment, Plan, Program, Segment};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use serde_json::{Value, json};
 
-use crate::infer::pixels;
-use crate::model::{Loaded, ModelArgs};
+use crate::model::{Loaded, ModelArgs, made_up_inputs};
 use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, backend, warn_of_short_key};
 use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
@@ -92,19 +90,18 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
 pub(crate) struct LogitError {
     /// With every rounding at its worst, all in the same direction.
     bound: f64,
-    /// The largest over the digits that this program draws.
+    /// The largest over inputs that this program makes up.
     observed: f64,
-    /// How many digits those were.
-    digits: usize,
+    /// How many those were.
+    inputs: usize,
 }
 
 impl LogitError {
     fn measure(model: &Model, program: &Program) -> anyhow::Result<Self> {
-        let digits = sample_digits(SampleOptions { seed: 0, per_digit: 30 });
-        let inputs = pixels(digits.images())?;
+        let inputs = made_up_inputs(model)?;
         let (fixed, real) = (program.run_clear(inputs.view())?.logits, model.logits(inputs.view())?);
         let observed = fixed.iter().zip(&real).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
-        Ok(Self { bound: program.error_bound()?, observed, digits: digits.len() })
+        Ok(Self { bound: program.error_bound()?, observed, inputs: inputs.nrows() })
     }
 }
 
@@ -233,9 +230,9 @@ pub(crate) fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> S
         plan.description().batch
     );
     text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomization\n";
-    if let Some(LogitError { bound, observed, digits }) = error {
+    if let Some(LogitError { bound, observed, inputs }) = error {
         text += &format!(
-            "logits: at most {observed:.3} from the real network's over {digits} drawn digits; {bound:.0} if every \
+            "logits: at most {observed:.3} from the real network's over {inputs} inputs made up; {bound:.0} if every \
              rounding were at its worst\n"
         );
     }

@@ -33,9 +33,10 @@ const PRIVATE: [&str; 16] = [
     "--json",
 ];
 
+/// The same on integers in the clear, where there are no keys.
 fn clear(arguments: &[&str]) -> Vec<String> {
-    let clear = arguments.iter().chain(&["--clear", "--fixed"]).map(|&argument| argument.to_owned());
-    clear.collect()
+    let keyless = arguments.iter().filter(|argument| !["--key-bits", "1024"].contains(argument));
+    keyless.chain(&["--clear", "--fixed"]).map(|&argument| argument.to_owned()).collect()
 }
 
 fn path(folder: &Path, name: &str) -> String {

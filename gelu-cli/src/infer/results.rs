@@ -94,7 +94,7 @@ impl Results {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{table}");
         }
-        let _ = writeln!(text, "right           {correct} of {total} ({:.2}%)", 100.0 * accuracy);
+        let _ = writeln!(text, "correct         {correct} of {total} ({:.2}%)", 100.0 * accuracy);
         if let Some(area) = self.area {
             let _ = writeln!(
                 text,
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!((scored.accuracy(), scored.area), (Some(0.5), Some(1.0)));
         let text = scored.text();
         for part in
-            ["right           1 of 2 (50.00%)", "AUC             1.0000 (for `yes`)", "label \\ found"]
+            ["correct         1 of 2 (50.00%)", "AUC             1.0000 (for `yes`)", "label \\ found"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
