@@ -55,7 +55,8 @@ fn serve(model: Model) -> Server {
 }
 
 fn program(model: &Model, batch: usize) -> Program {
-    let deployment = Deployment { key: KeyBits::Bits1024.into(), batch, ..Deployment::default() };
+    let lanes = KEY.public_key().backend().lanes();
+    let deployment = Deployment { key: KeyBits::Bits1024.into(), batch, lanes };
     model.compile(&Quantization::default(), &deployment).unwrap()
 }
 
