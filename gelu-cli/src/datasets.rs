@@ -5,7 +5,7 @@ mod pictures;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Args;
 use gelu_io::data::{
     self, DataDir, DataSet, Kind, KnownSet, LabelledImages, Missing, ModelInputs, ReadOptions, TrainingData,
@@ -16,6 +16,7 @@ use gelu_models::{Model, Preprocessing};
 use gelu_tensor::Shape;
 
 pub(crate) use self::pictures::Form;
+use crate::infer::pixels;
 use crate::output::note;
 
 #[cfg(test)]
@@ -253,11 +254,7 @@ pub(crate) fn describe(model: &mut Model, data: &TrainingData) {
 /// Digits, with pixels scaled to 0..1.
 pub(crate) fn from_images(images: &LabelledImages) -> anyhow::Result<Dataset> {
     let [height, width] = images.images().size();
-    let inputs = images
-        .images()
-        .to_inputs()
-        .into_shape_with_order((images.len(), height * width))
-        .context("pixels of the images")?;
+    let inputs = pixels(images.images())?;
     let labels = images.labels().iter().map(|&label| usize::from(label)).collect();
     Ok(Dataset::new(Shape::from([1, height, width]), inputs, labels, 10)?)
 }

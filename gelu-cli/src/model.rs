@@ -8,7 +8,7 @@ use gelu_io::digits::{SIDE, SampleOptions, sample_digits};
 use gelu_io::weights::{WeightsFile, parse_safetensors};
 use gelu_layers::{Activation, Initializer};
 use gelu_models::zoo::{Network, Pooling, Setting};
-use gelu_models::{FoldError, Model, Normalization, PixelFormat, Preprocessing, Ranges, Weights};
+use gelu_models::{FoldError, Graph, Model, Normalization, PixelFormat, Preprocessing, Ranges, Weights};
 use gelu_tensor::Shape;
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -138,16 +138,8 @@ impl NetworkArgs {
 
     fn read_file(&self, weights: Option<&Path>) -> anyhow::Result<Loaded> {
         let path = &self.model;
-        let Choices { activation, pooling } = &self.choices;
-        let refused = [
-            (weights.is_some(), "--weights"),
-            (!self.map.is_empty(), "--map"),
-            (activation.is_some(), "--activation"),
-            (pooling.is_some(), "--pooling"),
-        ];
-        for (given, option) in refused {
-            ensure!(!given, "{option}: --model {} is a file and says all of that itself", path.display());
-        }
+        let others = [(weights.is_some(), "--weights"), (!self.map.is_empty(), "--map")];
+        refuse_beside_file(path, &self.choices, &others)?;
         Ok(Loaded { model: read_model(path)?, name: path.display().to_string(), is_trained: true })
     }
 
@@ -205,15 +197,21 @@ pub(crate) fn is_file(model: &Path) -> bool {
     model.components().count() > 1 || model.extension().is_some() || model.exists()
 }
 
+/// Fails when what a model file says itself was given beside it.
+fn refuse_beside_file(path: &Path, choices: &Choices, others: &[(bool, &str)]) -> anyhow::Result<()> {
+    let Choices { activation, pooling } = choices;
+    let chosen = [(activation.is_some(), "--activation"), (pooling.is_some(), "--pooling")];
+    for (given, option) in others.iter().copied().chain(chosen) {
+        ensure!(!given, "{option}: --model {} is a file and says all of that itself", path.display());
+    }
+    Ok(())
+}
+
 /// The network of `--model`, by name or a file's, without trained weights; what neither says is in `setting`.
 pub(crate) fn untrained(model: &Path, choices: &Choices, setting: Setting) -> anyhow::Result<Model> {
     let Choices { activation, pooling } = *choices;
     if network_of(model).is_none() && is_file(model) {
-        ensure!(
-            activation.is_none() && pooling.is_none(),
-            "--activation, --pooling: --model {} is a file and says all of that itself",
-            model.display()
-        );
+        refuse_beside_file(model, choices, &[])?;
         return Ok(Model::new((**read_model(model)?.graph()).clone())?);
     }
     let network: Network = model.to_string_lossy().parse()?;
@@ -223,7 +221,7 @@ pub(crate) fn untrained(model: &Path, choices: &Choices, setting: Setting) -> an
 /// The model of a file that holds one.
 pub(crate) fn read_model(path: &Path) -> anyhow::Result<Model> {
     let weights = Weights::read(path)?;
-    if !weights.metadata.contains_key("gelu.graph") {
+    if !weights.metadata.contains_key(Graph::METADATA_KEY) {
         bail!(
             "{}: expected a model file, found weights without their network; name it beside them: --model NAME --weights \
              FILE",
@@ -242,7 +240,7 @@ fn named_model(
     source: &Path,
 ) -> anyhow::Result<Model> {
     let at = || source.display().to_string();
-    if weights.metadata.contains_key("gelu.graph") && renames.is_empty() {
+    if weights.metadata.contains_key(Graph::METADATA_KEY) && renames.is_empty() {
         let model = Model::from_weights(weights).with_context(at)?;
         let chosen = Setting {
             input: Some(model.input_shape().clone()),
@@ -277,15 +275,25 @@ fn named_model(
     }
     network.complete(setting, weights);
     let mut model = network.build(setting)?;
-    for adaptation in weights.adapt(&model, renames).with_context(at)? {
-        note!("note: {}: {adaptation}", source.display());
-    }
+    adapt(weights, &model, renames, source)?;
     model.load(weights).with_context(at)?;
     if model.info().preprocessing.is_none() && matches!(network, Network::Lenet5 | Network::Conv1) {
         model.info_mut().preprocessing =
             Some(Preprocessing::Pixels(PixelFormat { digits: true, ..PixelFormat::default() }));
     }
     Ok(model)
+}
+
+/// Brings weights under a model's names, and says on standard error what was changed.
+pub(crate) fn adapt(
+    weights: &mut Weights,
+    model: &Model,
+    renames: &[(String, String)],
+    source: &Path,
+) -> anyhow::Result<()> {
+    let done = weights.adapt(model, renames).with_context(|| source.display().to_string())?;
+    done.iter().for_each(|adaptation| note!("note: {}: {adaptation}", source.display()));
+    Ok(())
 }
 
 fn shapes(model: &Model) -> Vec<(String, Shape)> {

@@ -5,10 +5,10 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use assert_cmd::Command;
-use common::weights_file;
+use common::{Folder, weights_file};
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::io::weights::{Dtype, WeightsFile};
 use gelu_net::models::{WeightTensor, Weights};
@@ -47,21 +47,7 @@ fn expect(message: &str, parts: &[&str]) {
     }
 }
 
-struct Folder(tempfile::TempDir);
-
 impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
     fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<String> =

@@ -73,8 +73,9 @@ impl fmt::Display for LoadProblem {
             }
             Self::Graph => write!(
                 f,
-                "metadata {GRAPH}: expected the graph of this network, found another; make the model from the weights \
-                 alone"
+                "metadata {}: expected the graph of this network, found another; make the model from the weights \
+                 alone",
+                Graph::METADATA_KEY
             ),
         }
     }
@@ -127,21 +128,14 @@ impl Model {
     /// # Errors
     /// [`LoadError`] with all that is missing or does not fit.
     pub fn from_weights(weights: &Weights) -> Result<Self, LoadError> {
-        let graph: Graph = match metadata(weights, GRAPH, "the graph of a network") {
-            Ok(Some(graph)) => graph,
-            Ok(None) => {
-                let (expected, found) = ("the graph of a network", "none".to_owned());
-                return Err(LoadError {
-                    problems: vec![LoadProblem::Metadata { key: GRAPH, expected, found }],
-                });
-            }
-            Err(problem) => return Err(LoadError { problems: vec![problem] }),
+        let refused = |problem| LoadError { problems: vec![problem] };
+        let no_graph = |found: String| {
+            refused(LoadProblem::Metadata { key: Graph::METADATA_KEY, expected: A_GRAPH, found })
         };
-        let mut model = Self::new(graph).map_err(|error| {
-            let (expected, found) = ("the graph of a network", error.to_string());
-            LoadError { problems: vec![LoadProblem::Metadata { key: GRAPH, expected, found }] }
-        })?;
-        model.load(weights)?;
+        let graph = metadata::<Graph>(weights, Graph::METADATA_KEY, A_GRAPH).map_err(refused)?;
+        let graph = graph.ok_or_else(|| no_graph("none".to_owned()))?;
+        let mut model = Self::new(graph).map_err(|error| no_graph(error.to_string()))?;
+        model.fill(weights, vec![])?;
         Ok(model)
     }
 
@@ -152,16 +146,23 @@ impl Model {
     /// # Errors
     /// [`LoadError`] with all that does not fit; the model is then unchanged.
     pub fn load(&mut self, weights: &Weights) -> Result<LoadReport, LoadError> {
+        let graph = metadata::<Graph>(weights, Graph::METADATA_KEY, A_GRAPH);
+        let problem = match graph {
+            Ok(Some(graph)) if graph != **self.graph() => Some(LoadProblem::Graph),
+            Ok(_) => None,
+            Err(problem) => Some(problem),
+        };
+        self.fill(weights, problem.into_iter().collect())
+    }
+
+    /// [`load`](Self::load) where the graph is the model's, or was found to have `graph_problems`.
+    fn fill(&mut self, weights: &Weights, graph_problems: Vec<LoadProblem>) -> Result<LoadReport, LoadError> {
         let (report, mut problems) = self.compare(weights);
         let missing = report.missing.iter().cloned();
         problems.extend(missing.map(|(name, expected)| LoadProblem::Missing { name, expected }));
         let unused = report.unused.iter().cloned();
         problems.extend(unused.map(|(name, found)| LoadProblem::Unused { name, found }));
-        match metadata::<Graph>(weights, GRAPH, "the graph of a network") {
-            Ok(Some(graph)) if graph != **self.graph() => problems.push(LoadProblem::Graph),
-            Ok(_) => {}
-            Err(problem) => problems.push(problem),
-        }
+        problems.extend(graph_problems);
         let info = self.info_of(weights).map_err(|problem| problems.push(problem));
         let report = self.apply(weights, report, problems)?;
         if let Ok(info) = info {
@@ -245,7 +246,7 @@ impl Model {
         if let Some(classes) = metadata(weights, CLASSES, "names of classes")? {
             info.classes = classes;
         }
-        let structured = [GRAPH, PREPROCESSING, CLASSES, LAYER_BITS, Ranges::METADATA_KEY];
+        let structured = [Graph::METADATA_KEY, PREPROCESSING, CLASSES, LAYER_BITS, Ranges::METADATA_KEY];
         let text = weights.metadata.iter().filter(|(key, _)| !structured.contains(&key.as_str()));
         info.provenance.extend(text.map(|(key, value)| (key.clone(), value.clone())));
         let outputs = self.graph().shape(self.graph().logits()).elements();
@@ -281,7 +282,7 @@ impl Model {
         if !self.layer_bits().is_empty() {
             keep(LAYER_BITS, serde_json::to_string(self.layer_bits()));
         }
-        keep(GRAPH, serde_json::to_string(&**self.graph()));
+        keep(Graph::METADATA_KEY, serde_json::to_string(&**self.graph()));
         if let Some(preprocessing) = &self.info().preprocessing {
             keep(PREPROCESSING, serde_json::to_string(preprocessing));
         }
@@ -310,8 +311,7 @@ impl Model {
     }
 }
 
-/// The key of [`Weights::metadata`] under which the graph travels.
-pub(crate) const GRAPH: &str = "gelu.graph";
+const A_GRAPH: &str = "the graph of a network";
 const PREPROCESSING: &str = "gelu.preprocessing";
 const CLASSES: &str = "gelu.classes";
 const LAYER_BITS: &str = crate::plan::Quantization::LAYER_BITS_KEY;

@@ -9,7 +9,7 @@ use gelu_models::{Model, Weights};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use super::Args;
-use crate::model::{network_of, untrained};
+use crate::model::{adapt, network_of, untrained};
 use crate::output::note;
 
 /// The network of `--model` for a data set, without weights.
@@ -42,9 +42,7 @@ pub(super) fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
     model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
     let Some(path) = &args.init else { return Ok(()) };
     let mut weights = Weights::read(path)?;
-    for adaptation in weights.adapt(model, &[])? {
-        note!("note: {}: {adaptation}", path.display());
-    }
+    adapt(&mut weights, model, &[], path)?;
     let report = model.load_partial(&weights).with_context(|| path.display().to_string())?;
     ensure!(
         !report.applied.is_empty(),

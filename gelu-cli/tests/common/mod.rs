@@ -46,3 +46,20 @@ pub(crate) fn data() -> tempfile::TempDir {
     fs::write(folder.path().join("uci/iris.csv"), table).unwrap();
     folder
 }
+
+/// A folder of a test's own.
+pub(crate) struct Folder(pub(crate) tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+}

@@ -195,6 +195,9 @@ const MOST_ELEMENTS: usize = 1 << 25;
 const MOST_INDICES: usize = 1 << 25;
 
 impl Graph {
+    /// The key of [`Weights::metadata`](crate::Weights::metadata) under which a model's graph travels, as JSON.
+    pub const METADATA_KEY: &str = "gelu.graph";
+
     /// Returns the graph of nodes over inputs of `[channels, height, width]` or `[features]`, whose output is one of its
     /// values.
     ///
