@@ -213,6 +213,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(ZooError::NoChoice { network: Network::Mlp(vec![12]), what: "pooling", found: text("max") }),
         Box::new(ZooError::Graph(GraphError::Empty)),
         Box::new(UnknownPooling { found: text("sum") }),
+        Box::new(UnknownInitializer { found: text("kaiming") }),
         Box::new(AdaptError::NoSuchName { from: text("features.0") }),
         Box::new(AdaptError::Taken { from: text("features.0"), to: text("conv1.bias") }),
         Box::new(Io::Dtype { path: path(), tensor: text("fc1.bias"), expected: "F32", found: text("I64") }),

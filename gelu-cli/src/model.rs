@@ -64,6 +64,10 @@ pub(crate) struct Choices {
     /// How lenet5 and conv1 pool: mean or max [default: mean].
     #[arg(long)]
     pub(crate) pooling: Option<Pooling>,
+    /// Whether a batch norm follows every convolution of a residual network by name, or each has a bias, as private
+    /// training needs it [default: true].
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) batch_norm: Option<bool>,
 }
 
 fn parse_rename(text: &str) -> Result<(String, String), String> {
@@ -150,6 +154,7 @@ impl NetworkArgs {
         let mut setting = Setting {
             activation: self.choices.activation,
             pooling: self.choices.pooling,
+            batch_norm: self.choices.batch_norm,
             ..Setting::default()
         };
         let (weights, source) = match weights {
@@ -199,8 +204,12 @@ pub(crate) fn is_file(model: &Path) -> bool {
 
 /// Fails when what a model file says itself was given beside it.
 fn refuse_beside_file(path: &Path, choices: &Choices, others: &[(bool, &str)]) -> anyhow::Result<()> {
-    let Choices { activation, pooling } = choices;
-    let chosen = [(activation.is_some(), "--activation"), (pooling.is_some(), "--pooling")];
+    let Choices { activation, pooling, batch_norm } = choices;
+    let chosen = [
+        (activation.is_some(), "--activation"),
+        (pooling.is_some(), "--pooling"),
+        (batch_norm.is_some(), "--batch-norm"),
+    ];
     for (given, option) in others.iter().copied().chain(chosen) {
         ensure!(!given, "{option}: --model {} is a file and says all of that itself", path.display());
     }
@@ -209,13 +218,13 @@ fn refuse_beside_file(path: &Path, choices: &Choices, others: &[(bool, &str)]) -
 
 /// The network of `--model`, by name or a file's, without trained weights; what neither says is in `setting`.
 pub(crate) fn untrained(model: &Path, choices: &Choices, setting: Setting) -> anyhow::Result<Model> {
-    let Choices { activation, pooling } = *choices;
+    let Choices { activation, pooling, batch_norm } = *choices;
     if network_of(model).is_none() && is_file(model) {
         refuse_beside_file(model, choices, &[])?;
         return Ok(Model::new((**read_model(model)?.graph()).clone())?);
     }
     let network: Network = model.to_string_lossy().parse()?;
-    Ok(network.build(&Setting { activation, pooling, ..setting })?)
+    Ok(network.build(&Setting { activation, pooling, batch_norm, ..setting })?)
 }
 
 /// The model of a file that holds one.
@@ -242,14 +251,16 @@ fn named_model(
     let at = || source.display().to_string();
     if weights.metadata.contains_key(Graph::METADATA_KEY) && renames.is_empty() {
         let model = Model::from_weights(weights).with_context(at)?;
-        let chosen = Setting {
+        let mut chosen = Setting {
             input: Some(model.input_shape().clone()),
             classes: Some(model.output_shape().elements()),
             ..setting.clone()
         };
+        network.complete(&mut chosen, weights);
         let named = network.build(&chosen)?;
         // What is not chosen is the file's own business.
-        let is_open = setting.activation.is_none() && setting.pooling.is_none();
+        let is_open =
+            setting.activation.is_none() && setting.pooling.is_none() && setting.batch_norm.is_none();
         ensure!(
             named.graph() == model.graph() || is_open && shapes(&named) == shapes(&model),
             "{}: the file holds another network than `{network}` with these options; --model {} runs it",

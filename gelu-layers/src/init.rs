@@ -1,18 +1,23 @@
 //! How weights start.
 
 use std::fmt;
+use std::str::FromStr;
 
 use rand::{Rng, RngExt};
 
 use crate::{LinearConfig, LinearLayer};
 
-/// How weights start. A batch norm always starts as one that changes nothing.
+/// How weights start. A batch norm always starts as one that changes nothing. Read from and printed as `kaiming-uniform`,
+/// `he-uniform`, `xavier-uniform` and `zeros`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Initializer {
     /// Weights and biases uniform within one over the square root of the fan-in: PyTorch's default for `Conv2d` and
     /// `Linear` (Kaiming uniform with a slope of the square root of 5).
     #[default]
     KaimingUniform,
+    /// Weights uniform within `sqrt(6 / fan_in)`, biases zero (He, Zhang, Ren and Sun, 2015): ReLU then keeps the size of
+    /// values from layer to layer, which deep networks without batch norm need.
+    HeUniform,
     /// Weights uniform within `sqrt(6 / (fan_in + fan_out))`, biases zero (Glorot and Bengio, 2010).
     XavierUniform,
     /// All zeros.
@@ -46,6 +51,11 @@ impl Initializer {
                 parameters.weight.iter_mut().for_each(|weight| *weight = draw(rng));
                 parameters.bias.iter_mut().for_each(|bias| *bias = draw(rng));
             }
+            Self::HeUniform => {
+                let draw = uniform((6.0 / fan_in as f64).sqrt());
+                parameters.weight.iter_mut().for_each(|weight| *weight = draw(rng));
+                parameters.bias.fill(0.0);
+            }
             Self::XavierUniform => {
                 let draw = uniform((6.0 / (fan_in + outputs * kernel_area) as f64).sqrt());
                 parameters.weight.iter_mut().for_each(|weight| *weight = draw(rng));
@@ -63,8 +73,28 @@ impl fmt::Display for Initializer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::KaimingUniform => "kaiming-uniform",
+            Self::HeUniform => "he-uniform",
             Self::XavierUniform => "xavier-uniform",
             Self::Zeros => "zeros",
         })
+    }
+}
+
+/// A text that is no [`Initializer`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("initializer: expected kaiming-uniform, he-uniform, xavier-uniform or zeros, found `{found}`")]
+pub struct UnknownInitializer {
+    /// The text that was given.
+    pub found: String,
+}
+
+impl FromStr for Initializer {
+    type Err = UnknownInitializer;
+
+    fn from_str(text: &str) -> Result<Self, UnknownInitializer> {
+        [Self::KaimingUniform, Self::HeUniform, Self::XavierUniform, Self::Zeros]
+            .into_iter()
+            .find(|initializer| initializer.to_string() == text)
+            .ok_or_else(|| UnknownInitializer { found: text.to_owned() })
     }
 }

@@ -16,7 +16,7 @@ pub use affine::{Affine, exponent};
 pub use batch_norm::BatchStatistics;
 pub use client_op::{ClientOp, argmax, softmax};
 pub use config::{BatchNorm2dConfig, Conv2dConfig, DenseConfig, LinearConfig};
-pub use init::Initializer;
+pub use init::{Initializer, UnknownInitializer};
 pub use layer::{Gradients, InputGradient, LinearLayer, Mode, Parameters, RunningStatistics};
 pub use loss::{CrossEntropy, cross_entropy};
 

@@ -16,6 +16,7 @@ use gelu_io::{
     files::{make_folder, write_atomic},
     weights::{Dtype, WeightsFile},
 };
+use gelu_layers::Initializer;
 use gelu_models::{
     Weights,
     train::{
@@ -105,6 +106,10 @@ pub(crate) struct Args {
     /// Epochs over which the learning rate first rises from zero.
     #[arg(long, default_value_t = 0.0, value_name = "EPOCHS")]
     warm_up: f64,
+    /// How the first weights are drawn: kaiming-uniform, as PyTorch does; he-uniform, which suits deep networks without
+    /// batch norm; xavier-uniform; or zeros.
+    #[arg(long, default_value = "kaiming-uniform")]
+    initializer: Initializer,
     /// Determines first weights, order and augmentation: the same seed gives the same weights.
     #[arg(long, default_value_t = 0)]
     seed: u64,

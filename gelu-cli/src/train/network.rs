@@ -2,7 +2,6 @@
 
 use anyhow::{Context, ensure};
 use gelu_io::weights::WeightsFile;
-use gelu_layers::Initializer;
 use gelu_models::train::Dataset;
 use gelu_models::zoo::{Network, Setting};
 use gelu_models::{Model, Weights};
@@ -39,7 +38,7 @@ pub(super) fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
 
 /// Random first weights, or those of `--init`.
 pub(super) fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
-    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(args.seed));
+    model.initialize(args.initializer, &mut ChaCha8Rng::seed_from_u64(args.seed));
     let Some(path) = &args.init else { return Ok(()) };
     let mut weights = Weights::read(path)?;
     adapt(&mut weights, model, &[], path)?;

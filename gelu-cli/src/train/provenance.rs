@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use gelu_io::data::TrainingData;
+use gelu_layers::Initializer;
 use gelu_models::train::Evaluation;
 use gelu_models::{Model, Weights};
 
@@ -36,12 +37,15 @@ pub(super) fn command(args: &Args) -> String {
     let clear = if args.clear && !args.fixed { " --clear" } else { "" };
     let mut text = format!("gelu train{clear} --model {}", args.name());
     // Writing to a String cannot fail.
-    let Choices { activation, pooling } = args.choices;
+    let Choices { activation, pooling, batch_norm } = args.choices;
     if let Some(activation) = activation {
         let _ = write!(text, " --activation {activation}");
     }
     if let Some(pooling) = pooling {
         let _ = write!(text, " --pooling {pooling}");
+    }
+    if let Some(batch_norm) = batch_norm {
+        let _ = write!(text, " --batch-norm {batch_norm}");
     }
     let config = args.config();
     let _ = write!(
@@ -58,6 +62,9 @@ pub(super) fn command(args: &Args) -> String {
         config.warm_up,
         config.seed,
     );
+    if args.initializer != Initializer::default() {
+        let _ = write!(text, " --initializer {}", args.initializer);
+    }
     text += &args.options.command();
     if let Some(limit) = args.limit {
         let _ = write!(text, " --limit {limit}");

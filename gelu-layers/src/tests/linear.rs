@@ -395,6 +395,10 @@ fn initial_values_stay_within_their_bounds() {
     assert!((0.14..=0.141_43).contains(&largest(&layer.parameters().weight)));
     Initializer::XavierUniform.fill(&mut layer, &mut rng);
     assert!((0.19..=0.2).contains(&largest(&layer.parameters().weight)));
+    // sqrt(6 / 50).
+    Initializer::HeUniform.fill(&mut layer, &mut rng);
+    assert!((0.34..=0.346_42).contains(&largest(&layer.parameters().weight)));
+    assert_eq!(largest(&layer.parameters().bias), 0.0);
 }
 
 /// Whatever the other layers start with, and however it was trained before.
@@ -407,7 +411,9 @@ fn a_batch_norm_starts_as_one_that_changes_nothing() {
         y.iter().zip(&x).all(|(&y, &x)| close(y.into(), x.into(), 1e-5))
     };
     assert!(same(&LinearLayer::new(norm(), &Shape::from([3, 2, 2])).unwrap()));
-    for initializer in [Initializer::KaimingUniform, Initializer::XavierUniform, Initializer::Zeros] {
+    for name in ["kaiming-uniform", "he-uniform", "xavier-uniform", "zeros"] {
+        let initializer: Initializer = name.parse().unwrap();
+        assert_eq!(initializer.to_string(), name);
         let mut layer = layer(norm(), [3, 2, 2], &mut rng);
         assert!(!same(&layer));
         initializer.fill(&mut layer, &mut rng);

@@ -160,13 +160,13 @@ fn residual_networks_come_in_other_sizes() {
     for (input, depth_of, width, classes) in
         [([3, 32, 32], 32, 16, 100), ([1, 28, 28], 8, 4, 10), ([2, 9, 7], 14, 3, 5), ([1, 1, 1], 8, 1, 1)]
     {
-        let config = ResnetConfig { input: Shape::from(input), depth: depth_of, width, classes };
+        let config = ResnetConfig { input: Shape::from(input), depth: depth_of, width, classes, batch_norm: true };
         let model = resnet(&config).unwrap();
         assert_eq!(depth(model.graph()), depth_of, "{config:?}");
         assert_eq!(model.parameter_count(), parameters(input[0], (depth_of - 2) / 6, width, classes));
         assert_eq!((model.input_shape(), model.output_shape().dims()), (&config.input, &[classes][..]));
     }
-    let config = ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3 };
+    let config = ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3, batch_norm: true };
     let mut model = resnet(&config).unwrap();
     fill(&mut model, 1);
     let images = images(&model, 2, 2);
@@ -184,7 +184,7 @@ fn residual_networks_come_in_other_sizes() {
 #[test]
 fn residual_networks_that_cannot_be_are_refused() {
     let config =
-        |depth: usize| ResnetConfig { input: Shape::from([3, 32, 32]), depth, width: 16, classes: 10 };
+        |depth: usize| ResnetConfig { input: Shape::from([3, 32, 32]), depth, width: 16, classes: 10, batch_norm: true };
     for (depth, expected) in [(0, 8), (1, 8), (2, 8), (7, 8), (9, 8), (19, 14), (21, 20), (49, 44)] {
         let error = resnet(&config(depth)).unwrap_err();
         let what = "depth of a residual network (6 n + 2)";

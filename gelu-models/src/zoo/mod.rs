@@ -156,6 +156,9 @@ pub struct ResnetConfig {
     pub width: usize,
     /// Classes.
     pub classes: usize,
+    /// Whether a batch norm follows every convolution, as in the paper. Without, convolutions have a bias instead, and the
+    /// network can be trained privately.
+    pub batch_norm: bool,
 }
 
 /// The residual network of 20 layers for images of 3x32x32 (He, Zhang, Ren and Sun, "Deep residual learning for image
@@ -164,17 +167,17 @@ pub struct ResnetConfig {
 /// # Errors
 /// [`GraphError`] when there are no classes.
 pub fn resnet20(classes: usize) -> Result<Model, GraphError> {
-    resnet(&ResnetConfig { input: Shape::from([3, 32, 32]), depth: 20, width: 16, classes })
+    resnet(&ResnetConfig { input: Shape::from([3, 32, 32]), depth: 20, width: 16, classes, batch_norm: true })
 }
 
 /// A residual network for small images: a convolution, three stages of `(depth - 2) / 6` blocks of two 3x3 convolutions
 /// each, of which the second and the third halve the image and double the channels, global mean pooling and a dense
-/// layer. Where a block changes the shape, its shortcut is a 1x1 convolution with batch norm (option B of the paper).
+/// layer. Where a block changes the shape, its shortcut is a 1x1 convolution (option B of the paper).
 ///
 /// # Errors
 /// [`GraphError`] when the depth is not 6 n + 2, a width is zero, or the image is too small.
 pub fn resnet(config: &ResnetConfig) -> Result<Model, GraphError> {
-    let ResnetConfig { input, depth, width, classes } = config;
+    let ResnetConfig { input, depth, width, classes, batch_norm } = config;
     let blocks = depth.saturating_sub(2) / 6;
     if blocks == 0 || blocks * 6 + 2 != *depth {
         return Err(GraphError::Node {
@@ -187,31 +190,30 @@ pub fn resnet(config: &ResnetConfig) -> Result<Model, GraphError> {
             },
         });
     }
-    let conv = |channels: usize, stride: usize| {
-        let config = Conv2dConfig::new(channels, [3, 3]).with_padding([1, 1]);
-        config.with_stride([stride, stride]).without_bias()
+    // A batch norm has a bias of its own.
+    let conv = |builder: ModelBuilder, [conv, norm]: [&str; 2], config: Conv2dConfig| match batch_norm {
+        true => builder.conv2d(conv, config.without_bias()).batch_norm2d(norm),
+        false => builder.conv2d(conv, config),
     };
-    let mut builder =
-        ModelBuilder::new(input.clone()).conv2d("conv1", conv(*width, 1)).batch_norm2d("bn1").relu();
+    let conv3x3 = |channels: usize, stride: usize| {
+        Conv2dConfig::new(channels, [3, 3]).with_padding([1, 1]).with_stride([stride, stride])
+    };
+    let mut builder = conv(ModelBuilder::new(input.clone()), ["conv1", "bn1"], conv3x3(*width, 1)).relu();
     for stage in 0..3 {
         let channels = width << stage;
         for block in 0..blocks {
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             let name = |part: &str| format!("layer{}.{block}.{part}", stage + 1);
             let main = |builder: ModelBuilder| {
-                builder
-                    .conv2d(&name("conv1"), conv(channels, stride))
-                    .batch_norm2d(&name("bn1"))
-                    .relu()
-                    .conv2d(&name("conv2"), conv(channels, 1))
-                    .batch_norm2d(&name("bn2"))
+                let builder = conv(builder, [&name("conv1"), &name("bn1")], conv3x3(channels, stride)).relu();
+                conv(builder, [&name("conv2"), &name("bn2")], conv3x3(channels, 1))
             };
             builder = if stride == 1 {
                 builder.residual(main)
             } else {
-                let projection = Conv2dConfig::new(channels, [1, 1]).with_stride([2, 2]).without_bias();
+                let projection = Conv2dConfig::new(channels, [1, 1]).with_stride([2, 2]);
                 builder.residual_with(main, |builder| {
-                    builder.conv2d(&name("shortcut.0"), projection).batch_norm2d(&name("shortcut.1"))
+                    conv(builder, [&name("shortcut.0"), &name("shortcut.1")], projection)
                 })
             }
             .relu();

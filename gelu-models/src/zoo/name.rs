@@ -54,6 +54,8 @@ pub struct Setting {
     pub activation: Option<Activation>,
     /// How `conv1` and `lenet5` pool: by the mean. Other networks have no choice.
     pub pooling: Option<Pooling>,
+    /// Whether batch norms follow the convolutions of a residual network: they do. Other networks have none.
+    pub batch_norm: Option<bool>,
 }
 
 /// Why there is no such network.
@@ -138,6 +140,10 @@ impl Network {
             None => Ok(()),
         };
         let classes = setting.classes.unwrap_or(10);
+        if !matches!(self, Self::Resnet { .. }) {
+            let batch_norm = setting.batch_norm.filter(|&batch_norm| batch_norm);
+            no_choice("batch norm", batch_norm.map(|batch_norm| batch_norm.to_string()))?;
+        }
         Ok(match self {
             Self::Conv1 => conv1_with(setting)?,
             Self::Lenet5 => lenet5_with(setting)?,
@@ -155,12 +161,14 @@ impl Network {
                 let activation = setting.activation.filter(|activation| *activation != Activation::Relu);
                 no_choice("activation", activation.map(|activation| activation.to_string()))?;
                 let input = setting.input.clone().unwrap_or_else(|| Shape::from([3, 32, 32]));
-                resnet(&ResnetConfig { input, depth: *depth, width: *width, classes })?
+                let batch_norm = setting.batch_norm.unwrap_or(true);
+                resnet(&ResnetConfig { input, depth: *depth, width: *width, classes, batch_norm })?
             }
         })
     }
 
-    /// Completes a setting by what the shapes of trained weights tell: the classes, and the inputs of an `mlp`.
+    /// Completes a setting by what the names and shapes of trained weights tell: the classes, the inputs of an `mlp`, the
+    /// channels of a residual network's images and whether it has batch norms.
     pub fn complete(&self, setting: &mut Setting, weights: &Weights) {
         let extent = |name: &str, axis: usize| weights.tensors.get(name)?.shape().dims().get(axis).copied();
         let (first, last) = match self {
@@ -179,6 +187,10 @@ impl Network {
         }
         if let (Self::Resnet { .. }, None, Some(channels)) = (self, &setting.input, inputs) {
             setting.input = Some(Shape::from([channels, 32, 32]));
+        }
+        if let (Self::Resnet { .. }, None) = (self, setting.batch_norm) {
+            // A convolution has a bias only where no batch norm has one.
+            setting.batch_norm = Some(!weights.tensors.contains_key("conv1.bias"));
         }
     }
 }
