@@ -61,20 +61,24 @@ pub struct TrainingSetup {
 }
 
 impl TrainingSetup {
-    /// Returns the setup of a run that trains a model from its present weights on what the clients hold.
+    /// Returns the setup of a run that trains a model from its present weights on what the clients hold. A batch that is
+    /// larger than what a client holds is cut to that.
     ///
     /// # Errors
     /// [`Error::PrivateTraining`](crate::Error::PrivateTraining) when the model cannot be trained privately or an option is
     /// out of its range.
     pub fn new(model: &Model, clients: Vec<Arc<dyn Samples>>, options: &TrainingOptions) -> Result<Self> {
         let TrainingOptions { key, backend, numbers, train, d_max, leakage } = options;
+        let least = clients.iter().map(|samples| samples.count()).min().unwrap_or(train.batch_size);
+        // Clients without samples are refused elsewhere.
+        let train = TrainConfig { batch_size: train.batch_size.min(least.max(1)), ..train.clone() };
         let description = Description::new(model, train.batch_size, *numbers, *key, key.size);
         let plan = Arc::new(TrainPlan::new(description)?);
         let parameters = plan.quantize(&model.weights())?;
         let images = clients.iter().map(|samples| samples.count() as u64).sum();
-        let config = CoordinatorConfig { train: train.clone(), images, d_max: *d_max, leakage: *leakage };
         let participant = |client| ParticipantConfig { client, seed: train.seed, momentum: train.momentum };
         let clients = (0..).zip(clients).map(|(client, samples)| (samples, participant(client))).collect();
+        let config = CoordinatorConfig { train, images, d_max: *d_max, leakage: *leakage };
         Ok(Self { plan, config, parameters, clients, backend: *backend })
     }
 }

@@ -10,6 +10,7 @@ use gelu_net::Error;
 use gelu_net::io::onnx::{ImportError, Unsupported};
 use gelu_net::io::session::RunError;
 use gelu_net::io::transport::Disconnected;
+use gelu_net::layers::UnknownInitializer;
 use gelu_net::models::infer::SessionError;
 use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
 use gelu_net::models::plan::PlanError;
@@ -174,6 +175,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(FoldError::Twice { found: Normalization { mean: vec![0.1307], std: vec![0.3081] } }),
         Box::new(FoldError::NoWeights { found: text("relu") }),
         Box::new(StateError::NoState { found: text("none") }),
+        Box::new(StateError::Progress { what: "epochs done", expected: text("at most 10"), found: 12 }),
         Box::new(StateError::Weights(load())),
         Box::new(StateError::Velocity(load())),
         Box::new(TrainError::Config { what: "learning rate", expected: "a positive number", found: -1.0 }),
@@ -267,6 +269,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(ResumeFault::Masks),
         Box::new(ResumeFault::Turn),
         Box::new(ResumeFault::Clients),
+        Box::new(ResumeFault::Counters),
     ]
 }
 

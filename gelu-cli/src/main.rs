@@ -106,6 +106,10 @@ fn main() -> ExitCode {
     match done.and_then(|()| Ok(output::flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.downcast_ref().is_some_and(OutputError::is_closed) => ExitCode::FAILURE,
+        Err(error) if error.is::<train::Interrupted>() => {
+            note!("{error}");
+            ExitCode::from(train::INTERRUPTED)
+        }
         Err(error) => {
             note!("error: {error:#}");
             if let Some(advice) = advice::advice(&error) {

@@ -40,17 +40,7 @@ const MODES: [(&[&str], &[&str]); 6] = [
     (&["train", "--model", "mlp:2", "--dataset", "none.csv", "--checkpoint-dir", "none"], &[]),
     (
         &["train", "--clear", "--model", "mlp:2", "--dataset", "none.csv", "--checkpoint-dir", "none"],
-        &[
-            "key-bits",
-            "key-type",
-            "clients",
-            "d-max",
-            "leakage",
-            "ring-bits",
-            "checkpoint-every",
-            "report",
-            "calibrate",
-        ],
+        &["key-bits", "key-type", "clients", "d-max", "leakage", "ring-bits", "report", "calibrate"],
     ),
     (
         &[

@@ -1,33 +1,33 @@
 //! `gelu train`
 
+mod checkpoint;
+mod interrupt;
 mod network;
 pub(crate) mod private;
 mod provenance;
+mod settings;
 
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{io::IsTerminal, path::PathBuf, time::Instant};
 
 use anyhow::{Context, ensure};
 use gelu_io::{
     data::TrainingData,
-    files::{make_folder, write_atomic},
+    files::write_atomic,
     weights::{Dtype, WeightsFile},
 };
 use gelu_layers::Initializer;
 use gelu_models::{
     Weights,
-    train::{
-        Augmentation, Dataset, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate,
-    },
+    train::{Augmentation, EpochStats, Evaluation, Schedule, TrainConfig, TrainState, Trainer, evaluate},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
+use self::checkpoint::Store;
+pub(crate) use self::interrupt::{EXIT_CODE as INTERRUPTED, Interrupted};
 use self::network::{initialize, model};
 use self::provenance::{command, with_metadata};
+use self::settings::Settings;
 use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::model::{Choices, network_of};
@@ -53,7 +53,7 @@ Examples:
   LeNet-5 on MNIST in the clear, from the folder that holds mnist/*-ubyte.gz:
     gelu train --clear --model lenet5 --dataset mnist --data DIR --out lenet5.safetensors
 
-  The same, interrupted and taken up again where it stopped, with the same result:
+  The same, stopped by Ctrl-C and taken up again where it was, with the same result:
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
 
@@ -76,7 +76,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     choices: Choices,
     /// Start from the weights of this file, as far as they fit, instead of random ones.
-    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE.safetensors")]
     init: Option<PathBuf>,
     /// The data: a known name (`gelu data` lists them), a table, a folder of class folders with pictures, an .npz or .npy
     /// file, or a folder with IDX files.
@@ -116,12 +116,20 @@ pub(crate) struct Args {
     /// Shift, turn, scale and shear the training images a little.
     #[arg(long)]
     augment: bool,
-    /// Keep the state in this folder: after every epoch, and in private training between iterations, twice a minute.
+    /// Keep the state in this folder: from the first iteration on, twice a minute, after every epoch, and when Ctrl-C or
+    /// SIGTERM stops the run.
     #[arg(long, value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
-    /// Go on from the checkpoint.
+    /// Seconds between two checkpoints, at least. Every checkpoint stands for one point between two iterations, from
+    /// which the run goes on to the same weights.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "checkpoint_dir")]
+    checkpoint_every: u32,
+    /// Go on from the checkpoint. All settings must be those of the run, but --epochs can be raised.
     #[arg(long, requires = "checkpoint_dir")]
     resume: bool,
+    /// Begin anew, and overwrite the checkpoint that is in the folder.
+    #[arg(long, requires = "checkpoint_dir", conflicts_with = "resume")]
+    force: bool,
     /// Write the trained weights here, with the ranges of their activations.
     #[arg(long, value_name = "FILE.safetensors")]
     out: Option<PathBuf>,
@@ -144,8 +152,13 @@ impl Args {
             .map_or_else(|| self.model.display().to_string(), |network| network.to_string())
     }
 
+    /// Whether it is training in the clear, on floats.
+    fn is_on_floats(&self) -> bool {
+        self.clear && !self.fixed
+    }
+
     fn config(&self) -> TrainConfig {
-        let default_decay = if self.clear && !self.fixed { 1e-4 } else { 0.0 };
+        let default_decay = if self.is_on_floats() { 1e-4 } else { 0.0 };
         TrainConfig {
             learning_rate: self.lr,
             momentum: self.momentum,
@@ -190,36 +203,36 @@ struct Report<'a> {
     test: Evaluation,
 }
 
-/// The key of a checkpoint's metadata that holds the learning curve so far.
+/// The keys of a checkpoint's metadata that hold the learning curve so far, and the run's settings.
 const HISTORY: &str = "gelu.history";
+const SETTINGS: &str = "gelu.settings";
 
 pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     let keys = ["key-bits", "key-type"];
     if args.clear {
         given.refuse(&keys, "training in the clear (--clear) has no keys")?;
     }
-    if args.clear && !args.fixed {
+    if args.is_on_floats() {
         given.refuse(
-            &["clients", "d-max", "leakage", "ring-bits", "checkpoint-every", "report", "calibrate"],
+            &["clients", "d-max", "leakage", "ring-bits", "report", "calibrate"],
             "training on floats (--clear without --fixed) has no clients that take turns",
         )?;
     }
 
     check_files([&args.out, &args.plot].into_iter().flatten().map(PathBuf::as_path))?;
     check_folders([&args.checkpoint_dir, args.private.report()].into_iter().flatten().map(PathBuf::as_path))?;
-    if !args.clear || args.fixed {
-        return private::run(args);
+    let store = Store::open(args, !args.is_on_floats())?;
+    if !args.is_on_floats() {
+        return private::run(args, store);
     }
     let start = Instant::now();
     let data = args.data()?;
-    let (train, test) = (&data.train, &data.test);
-    let (mut trainer, mut history) = begin(args, train)?;
-    while trainer.epochs_done() < trainer.config().epochs {
-        history.push(epoch(&mut trainer, [train, test])?);
-        if let Some(folder) = &args.checkpoint_dir {
-            save(&trainer, &history, folder)?;
-        }
+    let mut run = Run::begin(args, &data, store)?;
+    while run.trainer.epochs_done() < run.trainer.config().epochs {
+        run.epoch(&data)?;
     }
+    let Run { trainer, history, .. } = run;
+    let (train, test) = (&data.train, &data.test);
     let test_result = evaluate(trainer.model(), test)?;
     if let Some(path) = &args.out {
         let weights = with_metadata(args, trainer.model(), &data, test_result)?;
@@ -249,68 +262,110 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new run, or the one in the checkpoint, with its learning curve.
-fn begin(args: &Args, train: &Dataset) -> anyhow::Result<(Trainer, Vec<Epoch>)> {
-    let mut model = model(args, train)?;
-    let config = args.config();
-    let Some(folder) = args.checkpoint_dir.as_deref().filter(|_| args.resume) else {
+/// A run in the clear.
+struct Run {
+    trainer: Trainer,
+    /// The learning curve so far.
+    history: Vec<Epoch>,
+    settings: Settings,
+    store: Option<Store>,
+}
+
+impl Run {
+    /// A new run, or the one in the checkpoint.
+    fn begin(args: &Args, data: &TrainingData, store: Option<Store>) -> anyhow::Result<Self> {
+        let mut model = model(args, &data.train)?;
+        let config = args.config();
         initialize(args, &mut model)?;
-        return Ok((Trainer::new(model, config)?, Vec::new()));
-    };
-    let path = checkpoint(folder);
-    let mut weights = Weights::read(&path).context("--resume needs a checkpoint")?;
-    let history = weights.metadata.remove(HISTORY).unwrap_or_default();
-    let history = serde_json::from_str(&history).with_context(|| format!("{}: {HISTORY}", path.display()))?;
-    let state = TrainState::from_weights(weights).with_context(|| path.display().to_string())?;
-    ensure!(
-        state.config == config,
-        "{}: the checkpoint is of another run.\n  expected (this command): {}\n  found (the checkpoint): {}",
-        path.display(),
-        serde_json::to_string(&config)?,
-        serde_json::to_string(&state.config)?,
-    );
-    note!("resuming after epoch {} of {}", state.epochs_done, config.epochs);
-    Ok((Trainer::resume(model, &state).with_context(|| path.display().to_string())?, history))
-}
+        let settings = Settings::new(args, &model, data, "in the clear, on floats")?;
+        let Some(path) = store.as_ref().filter(|store| store.resumes).map(Store::path) else {
+            return Ok(Self { trainer: Trainer::new(model, config)?, history: vec![], settings, store });
+        };
+        let at = || path.display().to_string();
+        let mut weights = Weights::read(&path)?;
+        let mut text = |key| weights.metadata.remove(key).unwrap_or_default();
+        let (history, kept) = (text(HISTORY), text(SETTINGS));
+        let history: Vec<Epoch> =
+            serde_json::from_str(&history).with_context(|| format!("{}: {HISTORY}", path.display()))?;
+        let kept = serde_json::from_str(&kept).with_context(|| format!("{}: {SETTINGS}", path.display()))?;
+        let mut state = TrainState::from_weights(weights).with_context(at)?;
+        if let Some(store) = &store {
+            store.check(&kept, &settings, [state.config.epochs, config.epochs])?;
+        }
+        ensure!(
+            history.len() == state.epochs_done as usize,
+            "{}: expected a curve of {} epochs, found {}",
+            path.display(),
+            state.epochs_done,
+            history.len()
+        );
+        // The same but for the epochs.
+        state.config = config;
+        let trainer = Trainer::resume(model, &state).with_context(at)?;
+        let run = Self { trainer, history, settings, store };
+        note!("resuming after {}", run.at());
+        Ok(run)
+    }
 
-/// Trains one epoch, tests, and says so on standard error.
-fn epoch(trainer: &mut Trainer, [train, test]: [&Dataset; 2]) -> anyhow::Result<Epoch> {
-    let start = Instant::now();
-    let number = trainer.epochs_done() + 1;
-    let bar = if std::io::stderr().is_terminal() {
-        ProgressBar::new(train.len() as u64)
-    } else {
-        ProgressBar::hidden()
-    };
-    bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}  {msg}  {eta}")?);
-    bar.set_prefix(format!("epoch {number}/{}", trainer.config().epochs));
-    let stats = trainer.train_epoch(train, |progress| {
-        bar.set_position(progress.done as u64);
-        bar.set_message(format!("loss {:.4}", progress.loss));
-    })?;
-    bar.finish_and_clear();
-    let test = evaluate(trainer.model(), test)?;
-    note!(
-        "epoch {number}/{}: loss {:.4}, accuracy {:.2} %; test loss {:.4}, accuracy {:.2} %; {:.1} s",
-        trainer.config().epochs,
-        stats.loss,
-        100.0 * stats.accuracy,
-        test.loss,
-        100.0 * test.accuracy,
-        start.elapsed().as_secs_f64(),
-    );
-    Ok(Epoch { train: stats, test })
-}
+    /// How far the run is.
+    fn at(&self) -> String {
+        let part = match self.trainer.part_of_epoch().done {
+            0 => String::new(),
+            done => format!(" and {done} inputs of the next"),
+        };
+        format!("{} of {} epochs{part}", self.trainer.epochs_done(), self.trainer.config().epochs)
+    }
 
-fn checkpoint(folder: &Path) -> PathBuf {
-    folder.join("checkpoint.safetensors")
-}
+    /// Trains one epoch, or the rest of one, tests, and says so on standard error.
+    fn epoch(&mut self, data: &TrainingData) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let (number, of) = (self.trainer.epochs_done() + 1, self.trainer.config().epochs);
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::new(data.train.len() as u64)
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}  {msg}  {eta}")?);
+        bar.set_prefix(format!("epoch {number}/{of}"));
+        let stats = loop {
+            let store = &self.store;
+            let ended = self.trainer.train_while(&data.train, |progress| {
+                bar.set_position(progress.done as u64);
+                bar.set_message(format!("loss {:.4}", progress.loss));
+                !store.as_ref().is_some_and(Store::is_due)
+            })?;
+            match ended {
+                Some(stats) => break stats,
+                None => self.save().inspect_err(|_| bar.finish_and_clear())?,
+            }
+        };
+        bar.finish_and_clear();
+        let test = evaluate(self.trainer.model(), &data.test)?;
+        note!(
+            "epoch {number}/{of}: loss {:.4}, accuracy {:.2} %; test loss {:.4}, accuracy {:.2} %; {:.1} s",
+            stats.loss,
+            100.0 * stats.accuracy,
+            test.loss,
+            100.0 * test.accuracy,
+            start.elapsed().as_secs_f64(),
+        );
+        self.history.push(Epoch { train: stats, test });
+        self.save()
+    }
 
-fn save(trainer: &Trainer, history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
-    make_folder(folder)?;
-    let mut weights = trainer.state().to_weights();
-    weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(history)?);
-    Ok(weights.write(checkpoint(folder), Dtype::F32)?)
+    /// Keeps the run as it stands, and stops it if that was asked for.
+    fn save(&mut self) -> anyhow::Result<()> {
+        let at = self.at();
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let mut weights = self.trainer.state().to_weights();
+        weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(&self.history)?);
+        weights.metadata.insert(SETTINGS.to_owned(), serde_json::to_string(&self.settings)?);
+        store.save(|path| Ok(weights.write(path, Dtype::F32)?))?;
+        match self.trainer.epochs_done() < self.trainer.config().epochs {
+            true => store.stop_if_asked(at),
+            false => Ok(()),
+        }
+    }
 }
 
 fn curves(history: &[Epoch]) -> Vec<EpochPoint> {

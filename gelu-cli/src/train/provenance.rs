@@ -76,7 +76,7 @@ pub(super) fn command(args: &Args) -> String {
         text += " --augment";
     }
     if clear.is_empty() {
-        text += &args.private.command();
+        text.extend(args.private.settings().map(|(option, value)| format!(" {option} {value}")));
     }
     text
 }

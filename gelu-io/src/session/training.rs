@@ -70,8 +70,8 @@ impl TrainingAccount {
 
     fn sum<'a>(parts: impl Iterator<Item = &'a PartTotals>) -> PartTotals {
         parts.fold(PartTotals::default(), |sum, part| PartTotals {
-            ciphertexts: sum.ciphertexts + part.ciphertexts,
-            bytes: sum.bytes + part.bytes,
+            ciphertexts: sum.ciphertexts.saturating_add(part.ciphertexts),
+            bytes: sum.bytes.saturating_add(part.bytes),
             making: sum.making + part.making,
             taking: sum.taking + part.taking,
         })
@@ -109,12 +109,12 @@ impl TrainingAccount {
 
     /// Bytes from client to server.
     pub fn bytes_up(&self) -> u64 {
-        self.up().bytes + self.updates().bytes
+        self.up().bytes.saturating_add(self.updates().bytes)
     }
 
     /// Bytes from server to client.
     pub fn bytes_down(&self) -> u64 {
-        self.down().bytes + self.other.bytes
+        self.down().bytes.saturating_add(self.other.bytes)
     }
 }
 
@@ -136,8 +136,9 @@ impl TrainingAccount {
             WorkKind::Made | WorkKind::Idle | WorkKind::Background => totals.making += work.seconds,
         }
         if work.kind == WorkKind::Made {
-            totals.bytes += work.bytes as u64;
-            totals.ciphertexts += work.place.map_or(0, |place| place.ciphertexts as u64);
+            let ciphertexts = work.place.map_or(0, |place| place.ciphertexts as u64);
+            totals.bytes = totals.bytes.saturating_add(work.bytes as u64);
+            totals.ciphertexts = totals.ciphertexts.saturating_add(ciphertexts);
         }
     }
 

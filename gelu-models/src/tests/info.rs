@@ -37,7 +37,8 @@ fn table_model() -> Model {
 
 #[test]
 fn a_model_comes_back_whole_from_its_weights_alone() {
-    let resnet = zoo::ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3, batch_norm: true };
+    let resnet =
+        zoo::ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3, batch_norm: true };
     let builder = ModelBuilder::new([2, 4, 4]).client_function("own", [4]).dense("fc", 2);
     for model in
         [table_model(), zoo::lenet5().unwrap(), zoo::resnet(&resnet).unwrap(), builder.build().unwrap()]

@@ -82,9 +82,12 @@ fn shapes_of_trained_weights_complete_a_setting() {
     assert_eq!(found, given);
     let network: Network = "resnet8:2".parse().unwrap();
     let given = Setting { input: Some([1, 32, 32].into()), classes: Some(3), ..Setting::default() };
-    let mut found = Setting::default();
-    network.complete(&mut found, &network.build(&given).unwrap().weights());
-    assert_eq!(found, given);
+    for batch_norm in [true, false] {
+        let given = Setting { batch_norm: Some(batch_norm), ..given.clone() };
+        let mut found = Setting::default();
+        network.complete(&mut found, &network.build(&given).unwrap().weights());
+        assert_eq!(found, given);
+    }
     // Nothing to tell, nothing told.
     let mut found = Setting::default();
     network.complete(&mut found, &Weights::default());
@@ -160,31 +163,42 @@ fn residual_networks_come_in_other_sizes() {
     for (input, depth_of, width, classes) in
         [([3, 32, 32], 32, 16, 100), ([1, 28, 28], 8, 4, 10), ([2, 9, 7], 14, 3, 5), ([1, 1, 1], 8, 1, 1)]
     {
-        let config = ResnetConfig { input: Shape::from(input), depth: depth_of, width, classes, batch_norm: true };
+        let config =
+            ResnetConfig { input: Shape::from(input), depth: depth_of, width, classes, batch_norm: true };
         let model = resnet(&config).unwrap();
         assert_eq!(depth(model.graph()), depth_of, "{config:?}");
         assert_eq!(model.parameter_count(), parameters(input[0], (depth_of - 2) / 6, width, classes));
         assert_eq!((model.input_shape(), model.output_shape().dims()), (&config.input, &[classes][..]));
     }
-    let config = ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3, batch_norm: true };
-    let mut model = resnet(&config).unwrap();
-    fill(&mut model, 1);
-    let images = images(&model, 2, 2);
-    let found = model.logits(images.view()).unwrap();
-    for (row, image) in found.outer_iter().zip(images.outer_iter()) {
-        let values = naive(&model, &image.to_vec());
-        let expected = &values[model.graph().logits().index()];
-        assert!(
-            row.iter().zip(expected).all(|(f, e)| (f64::from(*f) - e).abs() < 1e-4),
-            "{row} {expected:?}"
-        );
+    for batch_norm in [true, false] {
+        let config =
+            ResnetConfig { input: Shape::from([1, 8, 8]), depth: 8, width: 2, classes: 3, batch_norm };
+        let mut model = resnet(&config).unwrap();
+        let has_norms = model.weights().tensors.keys().any(|name| name.contains("running_mean"));
+        assert_eq!((has_norms, depth(model.graph())), (batch_norm, 8));
+        fill(&mut model, 1);
+        let images = images(&model, 2, 2);
+        let found = model.logits(images.view()).unwrap();
+        for (row, image) in found.outer_iter().zip(images.outer_iter()) {
+            let values = naive(&model, &image.to_vec());
+            let expected = &values[model.graph().logits().index()];
+            assert!(
+                row.iter().zip(expected).all(|(f, e)| (f64::from(*f) - e).abs() < 1e-4),
+                "{row} {expected:?}"
+            );
+        }
     }
 }
 
 #[test]
 fn residual_networks_that_cannot_be_are_refused() {
-    let config =
-        |depth: usize| ResnetConfig { input: Shape::from([3, 32, 32]), depth, width: 16, classes: 10, batch_norm: true };
+    let config = |depth: usize| ResnetConfig {
+        input: Shape::from([3, 32, 32]),
+        depth,
+        width: 16,
+        classes: 10,
+        batch_norm: true,
+    };
     for (depth, expected) in [(0, 8), (1, 8), (2, 8), (7, 8), (9, 8), (19, 14), (21, 20), (49, 44)] {
         let error = resnet(&config(depth)).unwrap_err();
         let what = "depth of a residual network (6 n + 2)";

@@ -18,7 +18,7 @@ pub use config::{Schedule, TrainConfig, UnknownSchedule};
 pub use dataset::{Dataset, DatasetError, stratified_split};
 pub use evaluate::{Evaluation, evaluate};
 pub use metrics::{ConfusionMatrix, area_under_curve};
-pub use state::{StateError, TrainState};
+pub use state::{PartOfEpoch, StateError, TrainState};
 pub use trainer::{EpochStats, Progress, TrainError, Trainer};
 
 #[cfg(test)]

@@ -3,13 +3,27 @@ use serde::{Deserialize, Serialize};
 use super::TrainConfig;
 use crate::{LoadError, Weights};
 
-/// A training run between two epochs.
+/// How far an epoch is that has not come to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartOfEpoch {
+    /// Inputs done.
+    pub done: usize,
+    /// Sum of their losses, in nats.
+    pub loss: f64,
+    /// Inputs with the right label.
+    pub correct: usize,
+}
+
+/// A training run between two updates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
     /// What determines the run.
     pub config: TrainConfig,
     /// Epochs done.
     pub epochs_done: u32,
+    /// What of the next epoch is done.
+    pub part: PartOfEpoch,
     /// The model's weights.
     pub weights: Weights,
     /// The optimizer's velocity, under the weights' names.
@@ -26,6 +40,16 @@ pub enum StateError {
         /// What is there instead.
         found: String,
     },
+    /// Counters that no run can come to.
+    #[error("{what}: expected {expected}, found {found}")]
+    Progress {
+        /// What is counted.
+        what: &'static str,
+        /// The range.
+        expected: String,
+        /// The count.
+        found: u64,
+    },
     /// The weights are not of this model.
     #[error("the weights of the checkpoint")]
     Weights(#[source] LoadError),
@@ -39,6 +63,7 @@ pub enum StateError {
 struct Header {
     config: TrainConfig,
     epochs_done: u32,
+    part: PartOfEpoch,
 }
 
 const VELOCITY: &str = "velocity/";
@@ -52,7 +77,7 @@ impl TrainState {
         let mut weights = self.weights.clone();
         let velocity = self.velocity.tensors.iter();
         weights.tensors.extend(velocity.map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
-        let header = Header { config: self.config.clone(), epochs_done: self.epochs_done };
+        let header = Header { config: self.config.clone(), epochs_done: self.epochs_done, part: self.part };
         // Numbers and fixed names only, which JSON can always hold.
         let header = serde_json::to_string(&header).unwrap_or_default();
         weights.metadata.insert(Self::METADATA_KEY.to_owned(), header);
@@ -75,6 +100,7 @@ impl TrainState {
                 None => weights.tensors.insert(name, tensor),
             };
         }
-        Ok(Self { config: header.config, epochs_done: header.epochs_done, weights, velocity })
+        let Header { config, epochs_done, part } = header;
+        Ok(Self { config, epochs_done, part, weights, velocity })
     }
 }

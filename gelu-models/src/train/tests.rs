@@ -214,6 +214,18 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         let resumed = train(Trainer::resume(model(), &state).unwrap(), 2);
         assert_eq!(whole.state(), resumed.state());
     }
+    // Stopped within an epoch, after every update.
+    let whole = train(Trainer::new(model(), config()).unwrap(), 2);
+    let mut trainer = Trainer::new(model(), config()).unwrap();
+    let (data, mut stops) = (corners(150), 0);
+    while trainer.epochs_done() < 2 {
+        stops += usize::from(trainer.train_while(&data, |_| false).unwrap().is_none());
+        let state = TrainState::from_weights(trainer.state().to_weights()).unwrap();
+        trainer = Trainer::resume(model(), &state).unwrap();
+    }
+    assert!(stops >= 2, "{stops}");
+    assert_eq!(whole.state(), trainer.state());
+
     let state = train(Trainer::new(everything(Activation::Relu), config()).unwrap(), 1).state();
     let running = state.weights.tensors.get("stem_norm.running_mean").unwrap();
     assert!(running.data().iter().any(|&mean| mean != 0.0));
@@ -265,6 +277,24 @@ fn what_cannot_be_trained_is_refused() {
     );
     // Nothing of these is in the weights.
     assert_eq!(trainer.model().weights(), model().weights());
+}
+
+#[test]
+fn counters_that_no_run_can_come_to_are_refused() {
+    let state = train(Trainer::new(model(), config()).unwrap(), 1).state();
+    let refused = |change: &dyn Fn(&mut TrainState)| {
+        let mut state = state.clone();
+        change(&mut state);
+        let trained = Trainer::resume(model(), &state).and_then(|mut t| t.train_epoch(&corners(150), |_| ()));
+        matches!(trained, Err(TrainError::State(StateError::Progress { .. })))
+    };
+    assert!(!refused(&|_| ()));
+    assert!(refused(&|state| state.epochs_done = u32::MAX));
+    assert!(refused(&|state| state.part.done = usize::MAX));
+    assert!(refused(&|state| state.part.done = 150));
+    assert!(refused(&|state| state.part.done = 1));
+    assert!(refused(&|state| state.part.correct = 1));
+    assert!(refused(&|state| state.part.loss = f64::INFINITY));
 }
 
 #[test]

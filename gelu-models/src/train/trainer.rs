@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::backprop::{BatchGradients, gradients};
-use super::{Dataset, StateError, TrainConfig, TrainState};
+use super::{Dataset, PartOfEpoch, StateError, TrainConfig, TrainState};
 use crate::{LoadError, LoadProblem, Model};
 
 /// Why training cannot start or go on.
@@ -123,6 +123,7 @@ pub struct Trainer {
     /// Of the layers that have parameters, in order.
     velocity: Vec<Parameters>,
     epochs_done: u32,
+    part: PartOfEpoch,
 }
 
 /// Inputs that one task takes through the model. It is fixed, so that sums are formed in the same order whatever the
@@ -145,7 +146,7 @@ impl Trainer {
             return Err(gelu_tensor::Error::ClientFunction.into());
         }
         let velocity = parameters(&model).map(Parameters::zeros_like).collect();
-        Ok(Self { model, config, velocity, epochs_done: 0 })
+        Ok(Self { model, config, velocity, epochs_done: 0, part: PartOfEpoch::default() })
     }
 
     /// Returns a run from where `state` was taken, which goes on as if it had not been interrupted.
@@ -166,7 +167,18 @@ impl Trainer {
         }
         let velocity = parameters(&model).cloned().collect();
         model.load(&state.weights).map_err(StateError::Weights)?;
-        Ok(Self { velocity, epochs_done: state.epochs_done, ..Self::new(model, state.config.clone())? })
+        let TrainState { config, epochs_done, part, .. } = state;
+        if *epochs_done > config.epochs {
+            let expected = format!("at most {}", config.epochs);
+            let found = u64::from(*epochs_done);
+            return Err(StateError::Progress { what: "epochs done", expected, found }.into());
+        }
+        if part.correct > part.done || !part.loss.is_finite() {
+            let (expected, found) = (format!("at most {}", part.done), part.correct as u64);
+            return Err(StateError::Progress { what: "right answers of an epoch", expected, found }.into());
+        }
+        let trainer = Self::new(model, config.clone())?;
+        Ok(Self { velocity, epochs_done: *epochs_done, part: *part, ..trainer })
     }
 
     /// Returns everything that is needed to [`resume`](Self::resume).
@@ -174,6 +186,7 @@ impl Trainer {
         TrainState {
             config: self.config.clone(),
             epochs_done: self.epochs_done,
+            part: self.part,
             weights: self.model.weights(),
             velocity: self.model.named(&self.velocity),
         }
@@ -194,13 +207,18 @@ impl Trainer {
         &self.config
     }
 
-    /// Returns the number of epochs done.
+    /// Returns the number of epochs done, without one that has not come to its end.
     pub fn epochs_done(&self) -> u32 {
         self.epochs_done
     }
 
-    /// Makes one pass over `dataset`, in an order drawn from the seed and the epoch. `progress` is called after every
-    /// update.
+    /// Returns what is done of an epoch that has not come to its end.
+    pub fn part_of_epoch(&self) -> PartOfEpoch {
+        self.part
+    }
+
+    /// Makes one pass over `dataset`, or the rest of one, in an order drawn from the seed and the epoch. `progress` is
+    /// called after every update.
     ///
     /// # Errors
     /// [`TrainError`] when the data set does not fit the model, or the loss is no longer finite.
@@ -209,28 +227,57 @@ impl Trainer {
         dataset: &Dataset,
         mut progress: impl FnMut(Progress),
     ) -> Result<EpochStats, TrainError> {
+        loop {
+            let ended = self.train_while(dataset, |now| {
+                progress(now);
+                true
+            })?;
+            if let Some(stats) = ended {
+                return Ok(stats);
+            }
+        }
+    }
+
+    /// Goes on with a pass over `dataset`, as [`train_epoch`](Self::train_epoch) does, while `go_on`, which is called after
+    /// every update, returns true.
+    ///
+    /// Returns what the epoch did, or nothing where it was stopped before its end: it goes on from there when this is
+    /// called again, or when a run is [resumed](Self::resume) from the [state](Self::state).
+    ///
+    /// # Errors
+    /// As [`train_epoch`](Self::train_epoch).
+    pub fn train_while(
+        &mut self,
+        dataset: &Dataset,
+        mut go_on: impl FnMut(Progress) -> bool,
+    ) -> Result<Option<EpochStats>, TrainError> {
         self.check(dataset)?;
         let mut order: Vec<usize> = (0..dataset.len()).collect();
         order.shuffle(&mut self.rng(0));
 
-        let epoch = self.epochs_done + 1;
-        let (mut loss, mut correct, mut done, mut learning_rate) = (0.0, 0, 0, 0.0);
-        for (batch, indices) in order.chunks(self.config.batch_size).enumerate() {
+        let (epoch, of) = (self.epochs_done + 1, dataset.len());
+        let batch_size = self.config.batch_size;
+        let mut learning_rate = 0.0;
+        for (batch, indices) in order.chunks(batch_size).enumerate().skip(self.part.done / batch_size) {
             let sum = self.batch_gradients(dataset, indices)?;
             if !sum.loss.is_finite() {
                 return Err(TrainError::Diverged { epoch, batch: batch + 1, loss: sum.loss });
             }
-            done += indices.len();
-            let position = f64::from(self.epochs_done) + done as f64 / dataset.len() as f64;
+            self.part.done += indices.len();
+            let position = f64::from(self.epochs_done) + self.part.done as f64 / of as f64;
             learning_rate = self.config.learning_rate_at(position);
             self.update(&sum, indices.len(), learning_rate);
-            loss += sum.loss;
-            correct += sum.correct;
-            progress(Progress { done, of: dataset.len(), loss: loss / done as f64 });
+            self.part.loss += sum.loss;
+            self.part.correct += sum.correct;
+            let PartOfEpoch { done, loss, .. } = self.part;
+            if !go_on(Progress { done, of, loss: loss / done as f64 }) && done < of {
+                return Ok(None);
+            }
         }
+        let PartOfEpoch { loss, correct, .. } = std::mem::take(&mut self.part);
         self.epochs_done = epoch;
-        let images = dataset.len() as f64;
-        Ok(EpochStats { epoch, learning_rate, loss: loss / images, accuracy: correct as f64 / images })
+        let (loss, accuracy) = (loss / of as f64, correct as f64 / of as f64);
+        Ok(Some(EpochStats { epoch, learning_rate, loss, accuracy }))
     }
 
     fn check(&self, dataset: &Dataset) -> Result<(), TrainError> {
@@ -240,6 +287,12 @@ impl Trainer {
         }
         if dataset.is_empty() {
             return Err(TrainError::Empty);
+        }
+        let PartOfEpoch { done, .. } = self.part;
+        if done >= dataset.len() || !done.is_multiple_of(self.config.batch_size) {
+            let expected = format!("whole batches, of {} inputs", dataset.len());
+            let found = done as u64;
+            return Err(StateError::Progress { what: "inputs done of an epoch", expected, found }.into());
         }
         if self.config.augmentation.is_some() && dataset.shape().dims().len() != 3 {
             return Err(TrainError::NoImages { found: dataset.shape().clone() });

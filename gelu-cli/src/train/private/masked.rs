@@ -1,59 +1,57 @@
 //! Private training, both sides in this process.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use gelu_io::files::make_folder;
 use gelu_io::session::{Checkpoint, Go, read_checkpoint, write_checkpoint};
 use gelu_models::train::private::Client;
 use gelu_net::{LocalTraining, Moment};
 
 use super::progress::{Curve, Progress, sum};
-use super::{Done, Kept, Setting, check_command, checkpoint_path, interval};
+use super::{Done, Kept, Setting};
 use crate::model_args::warn_of_short_key;
 use crate::output::note;
-use crate::train::{Args, command};
+use crate::train::Args;
+use crate::train::checkpoint::Store;
 
-pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
+pub(super) fn run(
+    args: &Args,
+    mut store: Option<Store>,
+    mut kept: Kept,
+    setting: &mut Setting,
+) -> anyhow::Result<Done> {
     warn_of_short_key(args.private.key_bits.into());
     let rng = &mut rand::rng();
-    let mut kept = Kept { command: command(args), curve: vec![], seconds: 0.0 };
-    let path = args.checkpoint_dir.as_deref().map(checkpoint_path);
-    let mut training = match (&path, args.resume) {
-        (Some(path), true) => {
-            let mut checkpoint: Checkpoint<Kept> =
-                read_checkpoint(path).context("--resume needs a checkpoint")?;
-            check_command(path, &checkpoint.run, args)?;
-            std::mem::swap(&mut kept, &mut checkpoint.run);
+    let mut training = match store.as_ref().filter(|store| store.resumes) {
+        Some(store) => {
+            let mut checkpoint: Checkpoint<Kept> = read_checkpoint(&store.path())?;
+            store.check(&checkpoint.run.settings, &kept.settings, [checkpoint.run.epochs, kept.epochs])?;
+            (kept.curve, kept.seconds) = (std::mem::take(&mut checkpoint.run.curve), checkpoint.run.seconds);
             let training = LocalTraining::resume(setting.setup.clone(), checkpoint, rng)
-                .with_context(|| format!("cannot resume from {}", path.display()))?;
-            let server = training.server();
-            note!("resuming after {} of {} iterations", server.iterations_done(), server.iterations());
+                .with_context(|| format!("cannot resume from {}", store.path().display()))?;
+            note!("resuming after {}", at(&training.moment()));
             training
         }
-        _ => LocalTraining::new(setting.setup.clone(), rng)?,
+        None => LocalTraining::new(setting.setup.clone(), rng)?,
     };
     setting.warn(training.server().leakage());
     let statistics = |training: &LocalTraining| sum(training.clients().iter().map(Client::statistics));
     let mut curve = Curve::new(kept.curve.clone(), statistics(&training));
     let images = training.server().iterations() * setting.setup.plan.description().batch as u64;
     let mut progress = Progress::new(curve.before.images, images)?;
-    let (start, mut saved) = (Instant::now(), Instant::now());
-    let save = |moment: &Moment<'_>, curve: &Curve| -> anyhow::Result<()> {
-        let Some(path) = &path else { return Ok(()) };
-        make_folder(path.parent().unwrap_or(Path::new(".")))?;
+    let start = Instant::now();
+    let save = |store: &mut Store, moment: &Moment<'_>, curve: &Curve| -> anyhow::Result<()> {
         let seconds = kept.seconds + start.elapsed().as_secs_f64();
         let run = Kept { curve: curve.points.clone(), seconds, ..kept.clone() };
-        Ok(write_checkpoint(path, &moment.checkpoint(run))?)
+        store.save(|path| Ok(write_checkpoint(path, &moment.checkpoint(run))?))
     };
     while !training.server().is_complete() {
         let last = curve.last();
         training.turn(rng, |moment| -> anyhow::Result<Go> {
             progress.show(&sum(moment.clients.iter().map(|client| client.statistics())), &last);
-            if saved.elapsed() >= interval(args) {
-                save(&moment, &curve)?;
-                saved = Instant::now();
+            if let Some(store) = store.as_mut().filter(|store| store.is_due()) {
+                save(store, &moment, &curve)?;
+                store.stop_if_asked(at(&moment)).inspect_err(|_| progress.bar.finish_and_clear())?;
             }
             Ok(Go::On)
         })?;
@@ -62,7 +60,9 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
         progress.show(&now, &curve.last());
     }
     progress.bar.finish_and_clear();
-    save(&training.moment(), &curve)?;
+    if let Some(store) = &mut store {
+        save(store, &training.moment(), &curve)?;
+    }
     Ok(Done {
         coordinator: training.server().coordinator().clone(),
         leakage: training.server().leakage().to_vec(),
@@ -71,4 +71,9 @@ pub(super) fn run(args: &Args, setting: &mut Setting) -> anyhow::Result<Done> {
         curve: curve.points,
         seconds_before: kept.seconds,
     })
+}
+
+/// How far a run is.
+fn at(moment: &Moment<'_>) -> String {
+    format!("{} of {} iterations", moment.server.iterations_done(), moment.server.iterations())
 }

@@ -5,9 +5,9 @@ mod masked;
 mod progress;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 use gelu_io::data::TrainingData;
@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use self::progress::Point;
 pub(crate) use self::report::shares;
 use super::Args;
+use super::checkpoint::Store;
+use super::settings::Settings;
 use crate::calibrate::CalibrateArgs;
 use crate::model_args::{KeySize, KeyTypeName, backend};
 use crate::output::note;
@@ -53,10 +55,6 @@ pub(crate) struct PrivateArgs {
     /// Bits of the ring in which weights are masked: 32, 40, 48 or 64.
     #[arg(long, default_value = "40", value_parser = parse_ring)]
     ring_bits: RingBits,
-    /// Seconds between two checkpoints, at least. Every checkpoint stands for one point between two iterations, from
-    /// which the run goes on to the same weights.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "checkpoint_dir")]
-    checkpoint_every: u32,
     /// Write a report into this folder: report.md, report.json, curves.svg, weights.safetensors.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -70,14 +68,18 @@ impl PrivateArgs {
         &self.report
     }
 
-    /// What of it determines the weights.
-    pub(super) fn command(&self) -> String {
+    /// What of it determines the weights: options and their values.
+    pub(super) fn settings(&self) -> [(&'static str, String); 4] {
         let d_max = match self.d_max {
             DMax::Auto => "auto".to_owned(),
             DMax::Fixed(iterations) => iterations.to_string(),
         };
-        let (clients, ring) = (self.clients, self.ring_bits.bits());
-        format!(" --clients {clients} --d-max {d_max} --leakage {} --ring-bits {ring}", self.leakage)
+        [
+            ("--clients", self.clients.to_string()),
+            ("--d-max", d_max),
+            ("--leakage", self.leakage.to_string()),
+            ("--ring-bits", self.ring_bits.bits().to_string()),
+        ]
     }
 }
 
@@ -135,7 +137,8 @@ struct Setting {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
-    command: String,
+    settings: Settings,
+    epochs: u32,
     curve: Vec<Point>,
     seconds: f64,
 }
@@ -163,6 +166,10 @@ impl Setting {
             leakage: args.private.leakage,
         };
         let setup = TrainingSetup::new(&model, samples(args, &train), &options)?;
+        let batch = setup.config.train.batch_size;
+        if batch < args.batch_size {
+            note!("note: batches of {batch} inputs, not {}: a client has no more", args.batch_size);
+        }
         Ok(Self { model, setup, train, data })
     }
 
@@ -212,11 +219,17 @@ fn samples(args: &Args, train: &Arc<Dataset>) -> Vec<Arc<dyn Samples>> {
     shards.map(samples).collect()
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, store: Option<Store>) -> anyhow::Result<()> {
     let mut setting = Setting::new(args)?;
     let start = Instant::now();
     let calibration = args.private.calibrate.start(backend()?);
-    let done = if args.fixed { fixed::run(args, &mut setting)? } else { masked::run(args, &mut setting)? };
+    let kind = if args.fixed { "in the clear, on integers" } else { "private" };
+    let settings = Settings::new(args, &setting.model, &setting.data, kind)?;
+    let kept = Kept { settings, epochs: args.epochs, curve: vec![], seconds: 0.0 };
+    let done = match args.fixed {
+        true => fixed::run(store, kept, &mut setting)?,
+        false => masked::run(args, store, kept, &mut setting)?,
+    };
     let seconds = done.seconds_before + start.elapsed().as_secs_f64();
     let calibrated = calibration.map(|calibration| calibration.limits());
     report::finish(args, &mut setting, &done, seconds, calibrated)
@@ -230,23 +243,4 @@ struct Done {
     account: Option<TrainingAccount>,
     curve: Vec<Point>,
     seconds_before: f64,
-}
-
-fn checkpoint_path(folder: &Path) -> PathBuf {
-    folder.join("private.json")
-}
-
-fn interval(args: &Args) -> Duration {
-    Duration::from_secs(args.private.checkpoint_every.into())
-}
-
-fn check_command(path: &Path, kept: &Kept, args: &Args) -> anyhow::Result<()> {
-    let expected = super::command(args);
-    ensure!(
-        kept.command == expected,
-        "{}: the checkpoint is of another run.\n  expected (this command): {expected}\n  found (the checkpoint): {}",
-        path.display(),
-        kept.command,
-    );
-    Ok(())
 }

@@ -67,10 +67,10 @@ fn since(now: &Statistics, before: &Statistics) -> (f64, f64) {
 
 pub(super) fn sum(all: impl IntoIterator<Item = Statistics>) -> Statistics {
     all.into_iter().fold(Statistics::default(), |sum, one| Statistics {
-        images: sum.images + one.images,
+        images: sum.images.saturating_add(one.images),
         loss: sum.loss + one.loss,
-        correct: sum.correct + one.correct,
-        clamped: sum.clamped + one.clamped,
+        correct: sum.correct.saturating_add(one.correct),
+        clamped: sum.clamped.saturating_add(one.clamped),
     })
 }
 

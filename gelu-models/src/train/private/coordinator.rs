@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{LayerLeakage, Leakage, Ledger};
-use super::{PrivateError, TrainPlan};
+use super::{PrivateError, ResumeFault, TrainPlan};
 use crate::train::TrainConfig;
 
 /// How many iterations a client may run in one go.
@@ -47,6 +47,15 @@ pub struct Grant {
     /// By how much the largest possible sum and product of each segment may grow before they could leave the
     /// ring: powers of two.
     pub room: Vec<[u64; 2]>,
+}
+
+impl Grant {
+    /// Whether a turn of that plan can be granted so.
+    pub(super) fn is_of(&self, plan: &TrainPlan) -> bool {
+        self.iterations > 0
+            && self.room.len() == plan.segments().len()
+            && self.rate_scale <= plan.numbers().weight_bits
+    }
 }
 
 /// The largest secret part of a learning rate.
@@ -107,9 +116,27 @@ impl Coordinator {
             let (expected, found) = (format!("{expected} as in the plan"), found.to_string());
             return Err(PrivateError::Setting { what: "batch size", expected, found });
         }
+        let finest = f64::from(plan.numbers().weight_bits).exp2().recip();
+        let rates = finest..=MOST_RATE as f64;
+        let rate = config.train.learning_rate;
+        if !rates.contains(&rate) {
+            let (what, found) = ("learning rate", rate.to_string());
+            let expected = format!(
+                "from {finest} (2^-{}, the unit of the weights) to {MOST_RATE}; the nearest is {}",
+                plan.numbers().weight_bits,
+                rate.clamp(finest, MOST_RATE as f64)
+            );
+            return Err(PrivateError::Setting { what, expected, found });
+        }
         plan.check_parameters(&state.parameters)?;
         let leakage = LayerLeakage::of(&plan);
         let coordinator = Self { plan, config, leakage, state };
+        let CoordinatorState { turns, iterations, ledger, .. } = &coordinator.state;
+        // A turn has an iteration at least.
+        if *iterations > coordinator.iterations() || turns > iterations || !ledger.is_of(&coordinator.leakage)
+        {
+            return Err(PrivateError::Resume(ResumeFault::Counters));
+        }
         coordinator.longest()?;
         Ok(coordinator)
     }
@@ -124,7 +151,7 @@ impl Coordinator {
 
     /// Iterations of the whole run.
     pub(super) fn iterations(&self) -> u64 {
-        let images = self.config.images * u64::from(self.config.train.epochs);
+        let images = self.config.images.saturating_mul(self.config.train.epochs.into());
         images.div_ceil(self.plan.batch() as u64)
     }
 
@@ -243,7 +270,7 @@ impl Coordinator {
         }
         self.state.parameters = self.after(rate, totals);
         self.state.turns += 1;
-        self.state.iterations += u64::from(iterations);
+        self.state.iterations = self.state.iterations.saturating_add(iterations.into());
         self.note(client, iterations);
         Ok(())
     }

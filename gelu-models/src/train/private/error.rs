@@ -184,6 +184,9 @@ pub enum ResumeFault {
     /// The number of clients.
     #[error("it has another number of clients")]
     Clients,
+    /// A counter.
+    #[error("its counters are none that a run of these settings can come to")]
+    Counters,
 }
 
 impl PrivateError {

@@ -1,5 +1,6 @@
 //! What clients see of the weights, counted in linear equations.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -145,6 +146,17 @@ pub struct LedgerEntry {
 }
 
 impl Ledger {
+    /// Whether every entry is of one of these layers, with that layer's unknowns, and no client and layer has two.
+    pub(super) fn is_of(&self, layers: &[LayerLeakage]) -> bool {
+        let mut seen = BTreeSet::new();
+        self.entries.iter().all(|entry| {
+            let layer = layers.iter().find(|layer| layer.layer == entry.layer);
+            layer.is_some_and(|layer| {
+                [entry.forward[1], entry.backward[1]] == [layer.forward_unknowns, layer.backward_unknowns]
+            }) && seen.insert((entry.client, &entry.layer))
+        })
+    }
+
     /// Takes note of iterations that a client has run in one turn.
     pub(super) fn note(&mut self, client: u32, iterations: u32, layers: &[LayerLeakage]) {
         for layer in layers {
@@ -163,10 +175,10 @@ impl Ledger {
                 self.entries.len() - 1
             });
             let (entry, times) = (&mut self.entries[at], u64::from(iterations));
-            entry.turns += 1;
+            entry.turns = entry.turns.saturating_add(1);
             entry.most_iterations = entry.most_iterations.max(iterations);
-            entry.forward[0] = entry.forward[0].max(times * layer.forward);
-            entry.backward[0] = entry.backward[0].max(times * layer.backward);
+            entry.forward[0] = entry.forward[0].max(times.saturating_mul(layer.forward));
+            entry.backward[0] = entry.backward[0].max(times.saturating_mul(layer.backward));
             entry.solvable |= layer.is_solvable_after(iterations);
         }
     }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::coordinator::MOST_RATE;
 use super::pass::{Pass, round_stochastically};
-use super::{Grant, PrivateError, Samples, TrainPlan};
+use super::{Grant, PrivateError, ResumeFault, Samples, TrainPlan};
 use crate::plan::{Functions, Step, compute, gradients_of};
 
 /// What determines a client's part of a run, besides its data.
@@ -77,6 +77,9 @@ pub struct ParticipantState {
     pub turn: Option<(Grant, u32, Vec<i64>)>,
 }
 
+/// Counters of a state that is resumed from are below this: a century of training cannot bring them to where they wrap.
+const MOST_COUNTED: u64 = 1 << 60;
+
 struct Iteration {
     pass: Pass,
     rng: ChaCha8Rng,
@@ -116,6 +119,22 @@ impl Participant {
             let bits = self.plan.numbers().ring.bits();
             return Err(PrivateError::Parameters { expected, bits, found });
         }
+        let Statistics { images, correct, loss, clamped } = state.statistics;
+        let is_finite = |&bits: &u64| f64::from_bits(bits).is_finite();
+        // A turn that was given up is not taken off what has been consumed, and counters may not come near their ends.
+        let counted = [state.consumed, clamped].iter().all(|&count| count < MOST_COUNTED)
+            && images <= state.consumed
+            && correct <= images
+            && loss.is_finite();
+        let turn = state.turn.as_ref().is_none_or(|(grant, done, totals)| {
+            let bound = u64::from(*done) * UpdateLayout::STEP_BOUND.unsigned_abs();
+            grant.is_of(&self.plan)
+                && *done < grant.iterations
+                && totals.iter().all(|total| total.unsigned_abs() <= bound)
+        });
+        if !counted || !turn || !state.velocity.iter().all(is_finite) {
+            return Err(PrivateError::Resume(ResumeFault::Counters));
+        }
         self.state = state;
         self.iteration = None;
         Ok(())
@@ -127,11 +146,7 @@ impl Participant {
 
     /// Begins a turn: [`next_batch`](Self::next_batch) is next.
     pub(super) fn begin(&mut self, grant: Grant) -> Result<(), PrivateError> {
-        let expected = self.plan.segments().len();
-        if grant.iterations == 0
-            || grant.room.len() != expected
-            || grant.rate_scale > self.plan.numbers().weight_bits
-        {
+        if !grant.is_of(&self.plan) {
             return Err(PrivateError::Grant(
                 "expected iterations, room for each segment and a rate within the weights' grid",
             ));

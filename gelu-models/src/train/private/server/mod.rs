@@ -12,7 +12,7 @@ use gelu_tensor::paillier::{PublicKey, SecretKey};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
-use super::coordinator::{Coordinator, CoordinatorState};
+use super::coordinator::{Coordinator, CoordinatorState, MOST_RATE};
 use super::ledger::LayerLeakage;
 use super::{CoordinatorConfig, Grant, Message, PrivateError, ResumeFault, TrainPlan};
 use crate::peer::exchange::Incoming;
@@ -119,6 +119,15 @@ impl Server {
             return Err(PrivateError::Resume(ResumeFault::Turn));
         }
         let coordinator = Coordinator::resume(plan.clone(), config, coordinator)?;
+        let left = coordinator.iterations() - coordinator.state().iterations;
+        if turn.as_ref().is_some_and(|turn| {
+            !turn.grant.is_of(&plan)
+                || turn.done >= turn.grant.iterations
+                || u64::from(turn.grant.iterations) > left
+                || !(1..=MOST_RATE).contains(&turn.rate)
+        }) {
+            return Err(PrivateError::Resume(ResumeFault::Counters));
+        }
         Self::assemble(plan, key, coordinator, turn)
     }
 

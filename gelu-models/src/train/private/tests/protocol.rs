@@ -540,6 +540,37 @@ fn states_of_other_runs_are_refused() {
     );
     assert_eq!(resume(&|states| states[1]["participant"]["turn"][2] = serde_json::json!([0])), [false, true]);
 
+    // Counters that would overflow later, or are beyond the run.
+    let ledger = serde_json::json!([{
+        "client": 0, "layer": "fc9", "turns": large, "most_iterations": 1,
+        "forward": [0, 1], "backward": [0, 1], "solvable": false
+    }]);
+    assert_eq!(resume(&|states| states[0]["coordinator"]["turns"] = large.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["coordinator"]["iterations"] = large.into()), [true, false]);
+    assert_eq!(
+        resume(&|states| states[0]["coordinator"]["ledger"]["entries"] = ledger.clone()),
+        [true, false]
+    );
+    assert_eq!(resume(&|states| states[0]["turn"]["done"] = u32::MAX.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["rate"] = large.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["grant"]["iterations"] = u32::MAX.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["grant"]["rate_scale"] = u32::MAX.into()), [true, false]);
+    assert_eq!(resume(&|states| states[1]["participant"]["consumed"] = large.into()), [false, true]);
+    for counter in ["images", "correct", "clamped"] {
+        assert_eq!(
+            resume(&|states| states[1]["participant"]["statistics"][counter] = large.into()),
+            [false, true],
+            "{counter}"
+        );
+    }
+    let not_a_number = f64::NAN.to_bits();
+    assert_eq!(
+        resume(&|states| states[1]["participant"]["velocity"][0] = not_a_number.into()),
+        [false, true]
+    );
+    assert_eq!(resume(&|states| states[1]["participant"]["turn"][1] = u32::MAX.into()), [false, true]);
+    assert_eq!(resume(&|states| states[1]["participant"]["turn"][2][0] = i64::MIN.into()), [false, true]);
+
     // A client that has not seen the turn which the server kept.
     let mut server =
         Server::resume(run.plan.clone(), KEYS[0].clone(), run.config.clone(), server.state()).unwrap();
