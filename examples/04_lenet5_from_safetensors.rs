@@ -57,6 +57,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     println!();
-    println!("{:.2} s in all, {} values clamped", report.seconds, report.saturations);
+    println!("{:.2} s in all, {} values clamped", report.seconds, report.saturations.total());
     Ok(())
 }

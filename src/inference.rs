@@ -8,7 +8,7 @@ use gelu_io::pool::BackgroundPool;
 use gelu_io::session::{ClientSession, Role, RunError, StepRecord, serve};
 use gelu_io::transport::InProcess;
 use gelu_models::infer::{Client, Server, ServerModel, SessionError};
-use gelu_models::plan::{ClientFunction, Plan};
+use gelu_models::plan::{ClientFunction, Plan, Saturations};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{Array2, ArrayView, ArrayView2, Axis, Dimension, concatenate};
 use rand::rngs::ChaCha20Rng;
@@ -52,7 +52,7 @@ pub struct LocalReport {
     /// The class of the largest logit of each image.
     pub predictions: Vec<usize>,
     /// Inputs and activations that were clamped to their declared range.
-    pub saturations: u64,
+    pub saturations: Saturations,
     /// Every step of both sides, batch after batch.
     pub steps: Vec<StepRecord>,
     /// Seconds from the first hello to the last reply.
@@ -270,6 +270,8 @@ impl LocalReport {
             encryptions: of(Role::Client).map(|step| step.ciphertexts_out).sum(),
             decryptions: of(Role::Client).map(|step| step.ciphertexts_in).sum(),
         };
+        let mut saturations = Saturations::default();
+        outcomes.iter().for_each(|outcome| saturations.add(&outcome.saturations));
         let stack = |pick: fn(&gelu_models::plan::Outcome) -> ArrayView2<'_, f64>| {
             let parts: Vec<_> = outcomes.iter().map(pick).collect();
             stacked(&parts)
@@ -279,7 +281,7 @@ impl LocalReport {
             logits: stack(|outcome| outcome.logits.view())?,
             outputs: stack(|outcome| outcome.outputs.view())?,
             predictions: outcomes.iter().flat_map(|outcome| outcome.predictions()).collect(),
-            saturations: outcomes.iter().map(|outcome| outcome.saturations).sum(),
+            saturations,
             seconds: 0.0,
             server,
             client,
@@ -296,7 +298,7 @@ impl LocalReport {
         self.outputs = stacked(&[self.outputs.view(), other.outputs.view()])?;
         self.integers.extend(other.integers);
         self.predictions.extend(other.predictions);
-        self.saturations += other.saturations;
+        self.saturations.add(&other.saturations);
         self.steps.extend(other.steps);
         self.server.seconds += other.server.seconds;
         self.server.products += other.server.products;

@@ -43,7 +43,7 @@ fn fixed_point_is_as_accurate_as_the_real_network() {
             let (right_fixed, right_float) = (right(&predictions), right(&float));
             println!(
                 "{name}: {right_fixed} right on integers, {right_float} on reals, {same} the same, {} values clamped",
-                fixed.saturations
+                fixed.saturations.total()
             );
             assert!(right_fixed.abs_diff(right_float) <= 5, "{name}");
             assert!(same >= 9_990, "{name}");

@@ -35,7 +35,7 @@ fn check_bound(
     report: &LocalReport,
     images: &Array2<f32>,
 ) -> f64 {
-    assert_eq!(report.saturations, 0, "calibrated on these very images");
+    assert_eq!(report.saturations.total(), 0, "calibrated on these very images");
     let float = model.logits(images.view()).unwrap();
     let error = largest_difference(&report.logits, &float);
     let bound = model.compile(quantization, &Deployment::default()).unwrap().error_bound().unwrap();
@@ -214,7 +214,7 @@ fn a_function_of_the_clients_own_is_exact() {
     let local = || LocalInference::shared(Arc::clone(&server), Arc::clone(&KEY), 2);
     let report = local().with_function("waves", waves).run(images.view(), &mut rand::rng(), |_| ()).unwrap();
     assert_eq!((&report.integers[..], &report.outputs), (clear.integers.values(), &clear.outputs));
-    assert_eq!(report.saturations, 0);
+    assert_eq!(report.saturations.total(), 0);
 
     // Without it, or with one that makes too little, the client says what is missing.
     let refused = |local: LocalInference| {
@@ -280,7 +280,7 @@ fn logits_are_within_the_programs_bound_of_the_real_network() {
         let fine = Quantization { range_margin: 4.0, weight_bits: 12, activation_bits: 14, ..quantization() };
         let program = model.compile(&fine, &Deployment::default()).unwrap();
         let clear = program.run_clear(images.view()).unwrap();
-        assert_eq!(clear.saturations, 0, "{name}");
+        assert_eq!(clear.saturations.total(), 0, "{name}");
         let error = largest_difference(&clear.logits, &model.logits(images.view()).unwrap());
         let bound = program.error_bound().unwrap();
         println!("{name}: logits are off by {error:.5} at most, the bound is {bound:.3}");
@@ -304,7 +304,7 @@ fn more_bits_come_nearer() {
                     .compile(&Quantization { range_margin: 2.0, ..bits }, &Deployment::default())
                     .unwrap();
                 let clear = program.run_clear(images.view()).unwrap();
-                assert_eq!(clear.saturations, 0);
+                assert_eq!(clear.saturations.total(), 0);
                 [largest_difference(&clear.logits, &float), program.error_bound().unwrap()]
             })
             .to_vec();
@@ -321,11 +321,11 @@ fn values_beyond_the_declared_range_are_clamped_and_counted() {
     ranges.widen(1.0 / 8.0);
     model.set_ranges(Some(ranges));
     let report = encrypted(model, &quantization(), &KEY, (2, digits(6, 2).view()));
-    assert!(report.saturations > 0);
+    assert!(report.saturations.total() > 0);
     // So are elements of the input.
     let brighter = digits(6, 1) * 1.5;
     let report = encrypted(shipped("conv1"), &quantization(), &KEY, (1, brighter.view()));
-    assert!(report.saturations >= brighter.iter().filter(|&&pixel| pixel > 1.01).count() as u64);
+    assert!(report.saturations.total() >= brighter.iter().filter(|&&pixel| pixel > 1.01).count() as u64);
 }
 
 /// What a client says about images before it encrypts any.
@@ -378,7 +378,7 @@ fn a_dead_convolution_is_exact() {
     let images = Array2::from_elem((2, 16), 0.5);
     model.calibrate(images.view()).unwrap();
     assert_eq!(model.ranges().unwrap().get("relu1"), Some(0.0));
-    assert_eq!(encrypted(model, &quantization(), &KEY, (2, images.view())).saturations, 0);
+    assert_eq!(encrypted(model, &quantization(), &KEY, (2, images.view())).saturations.total(), 0);
 }
 
 /// Bits of weights, activations and inputs.

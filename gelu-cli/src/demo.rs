@@ -99,7 +99,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let mut object = json!({
             "model": "lenet5", "count": count, "correct": correct, "key_bits": size.bits(), "key_type": key_type,
             "backend": backend.name(), "seconds_key": seconds_key, "seconds_total": report.seconds,
-            "predictions": report.predictions, "steps": report.steps, "saturations": report.saturations,
+            "predictions": report.predictions, "steps": report.steps, "saturations": report.saturations.total(),
             "server": report.server, "client": report.client,
             "bytes_up": report.bytes_up, "bytes_down": report.bytes_down,
             "pictures": [sheet.display().to_string(), chart.display().to_string()],

@@ -202,16 +202,25 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
 /// Fewer labels say nothing about a model.
 const FEW: usize = 50;
 
-/// Says on standard error when more than one value in a thousand did not fit its range.
+/// Says on standard error of which layers' values more than one in a thousand did not fit its range.
 fn warn_of_clamped(report: &LocalReport, plan: &Plan) {
-    let terms = plan.segments().iter().flat_map(|segment| segment.terms.iter());
-    let each: usize = terms.map(|term| term.map.input().elements()).sum();
-    let all = (each * report.predictions.len()) as u64;
-    if report.saturations > all / 1000 {
+    let graph = plan.graph();
+    let terms = || plan.segments().iter().flat_map(|segment| segment.terms.iter());
+    let worst: Vec<String> = report
+        .saturations
+        .by_value()
+        .filter_map(|(value, clamped)| {
+            // A value that several terms read is counted for each.
+            let read = terms().filter(|term| term.source == value).count();
+            let all = (read * graph.shape(value).elements() * report.predictions.len()) as u64;
+            (clamped > all / 1000).then(|| format!("{} ({clamped} of {all})", graph.name(value)))
+        })
+        .collect();
+    if !worst.is_empty() {
         note!(
-            "warning: {} of {all} values were beyond the ranges that the model was calibrated to and were clamped: \
+            "warning: values were beyond the ranges that the model was calibrated to and were clamped, those of {}: \
              `gelu weights import --calibrate DATASET` measures them on data like these",
-            report.saturations
+            worst.join(", ")
         );
     }
 }
@@ -302,7 +311,7 @@ fn to_json(
         "client": report.client,
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
-        "saturations": report.saturations,
+        "saturations": report.saturations.total(),
         "pool": engine.pool,
         "steps": report.steps,
     });
@@ -381,7 +390,9 @@ fn to_text(
     );
     text += &format!(
         "client          {} encryptions, {} decryptions, {} values clamped\n",
-        report.client.encryptions, report.client.decryptions, report.saturations
+        report.client.encryptions,
+        report.client.decryptions,
+        report.saturations.total()
     );
     if let Some(Pool { factors, bytes, seconds }) = pool {
         text += &format!(

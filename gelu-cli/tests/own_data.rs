@@ -119,6 +119,31 @@ fn the_rows_that_training_kept_can_be_asked_for() {
 }
 
 #[test]
+fn layers_whose_values_were_clamped_are_named() {
+    let folder = Folder::new();
+    let table = folder.write("patients.csv", patients(90));
+    let model = folder.text("model.safetensors");
+    let train = ["train", "--clear", "--model", "mlp:3", "--missing", "mean", "--epochs", "3"];
+    succeed(&[&train[..], &["--dataset", &table, "--out", &model]].concat(), folder.data());
+    let infer = |table: &str| -> String {
+        let infer =
+            ["infer", "--model", &model, "--missing", "mean", "--key-bits", "1024", "--dataset", table];
+        let output = gelu(&infer, folder.data());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let messages = infer(&table);
+    assert!(!messages.contains("clamped"), "{messages}");
+    // A table in another unit.
+    let other = folder.write("other.csv", patients(90).replace(";1", ";91"));
+    let messages = infer(&other);
+    assert!(
+        messages.contains("were clamped, those of input (") && messages.contains("--calibrate"),
+        "{messages}"
+    );
+}
+
+#[test]
 fn pictures_in_folders_are_trained_on_and_named_in_results() {
     let folder = Folder::new();
     for i in 0..24u8 {

@@ -143,7 +143,7 @@ fn a_session_gives_what_the_clear_run_gives() {
     let outcomes = converse(&mut server, &mut client);
     assert_eq!(outcomes, [clear(&small(), &images)]);
     assert!(outcomes[0].outputs.outer_iter().all(|row| (row.sum() - 1.0).abs() < 1e-12), "probabilities");
-    assert_eq!(outcomes[0].saturations, 0);
+    assert_eq!(outcomes[0].saturations.total(), 0);
     assert_eq!(server.program().unwrap().plan().segments()[1].name, "fc2");
     assert_eq!(server.key(), Some(KEY.public_key()));
     client.finish().unwrap();
@@ -330,7 +330,7 @@ fn values_beyond_the_range_are_counted_and_those_that_are_no_numbers_refused() {
     client.start(wild.view()).unwrap();
     let outcome = converse(&mut server, &mut client).remove(0);
     assert_eq!(outcome, clear(&small(), &wild));
-    assert!(outcome.saturations >= 2);
+    assert!(outcome.saturations.total() >= 2);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let (_, mut client) = opened(small(), 1);
         let mut images = images(1);

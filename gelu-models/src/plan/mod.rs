@@ -39,7 +39,7 @@ pub(crate) use program::Lowered;
 pub use program::Program;
 pub use quantization::Quantization;
 pub use resolution::LostResolution;
-pub use run::{ClientFunction, Functions, Outcome};
+pub use run::{ClientFunction, Functions, Outcome, Saturations};
 pub(crate) use run::{Need, Run, compute, gradients_of, sum};
 
 use crate::{Graph, ValueId};

@@ -63,8 +63,36 @@ pub(crate) struct Run {
     values: Vec<Option<Zeroizing<Vec<f64>>>>,
     /// The next step.
     at: usize,
-    saturations: u64,
+    saturations: Saturations,
     integers: Option<FixedTensor>,
+}
+
+/// How many inputs and activations were clamped to their declared range, value by value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saturations(BTreeMap<ValueId, u64>);
+
+impl Saturations {
+    /// Returns the number in all.
+    pub fn total(&self) -> u64 {
+        self.0.values().fold(0, |sum, &count| sum.saturating_add(count))
+    }
+
+    /// Returns the values of which any were clamped, and how many of each, in the graph's order.
+    pub fn by_value(&self) -> impl Iterator<Item = (ValueId, u64)> {
+        self.0.iter().map(|(&value, &count)| (value, count))
+    }
+
+    /// Adds those of another batch.
+    pub fn add(&mut self, other: &Self) {
+        other.by_value().for_each(|(value, count)| self.count(value, count));
+    }
+
+    fn count(&mut self, value: ValueId, count: u64) {
+        if count > 0 {
+            let counted = self.0.entry(value).or_default();
+            *counted = counted.saturating_add(count);
+        }
+    }
 }
 
 /// What comes out at the end.
@@ -77,7 +105,7 @@ pub struct Outcome {
     /// The outputs (probabilities, where the model ends in a softmax), `[images, outputs]`.
     pub outputs: Array2<f64>,
     /// Inputs and activations that were clamped to their declared range.
-    pub saturations: u64,
+    pub saturations: Saturations,
 }
 
 impl Outcome {
@@ -110,7 +138,8 @@ impl Run {
         let mut values = vec![None; plan.graph().nodes().len() + 1];
         values[0] = Some(Zeroizing::new(images.iter().map(|&x| f64::from(x)).collect()));
         let images = images.nrows();
-        let mut run = Self { plan, functions, images, values, at: 0, saturations: 0, integers: None };
+        let saturations = Saturations::default();
+        let mut run = Self { plan, functions, images, values, at: 0, saturations, integers: None };
         let need = run.proceed()?;
         Ok((run, need))
     }
@@ -186,7 +215,7 @@ impl Run {
             let value = self.read(&[term.source])?[0];
             round(value, term.values)
         };
-        self.saturations += clamped;
+        self.saturations.count(term.source, clamped);
         let (shape, format) = (term.map.input().clone(), term.format);
         let values = match term.sums.as_deref() {
             None => values,

@@ -13,7 +13,7 @@ use crate::tests::{
     all_kinds, calibrated, dense, extremes, fill, graph, images, initialized, naive, node, numbers_in,
     random_model, relu,
 };
-use crate::{Model, ModelBuilder, Op, Ranges, WeightTensor, zoo};
+use crate::{Model, ModelBuilder, Op, Ranges, ValueId, WeightTensor, zoo};
 
 /// Ranges of every node, as after calibration.
 fn ranged(mut model: Model, range: f32) -> Model {
@@ -664,7 +664,7 @@ proptest! {
         // What a gate multiplies need not have a declared range.
         let gated = model.graph().nodes().iter().any(|node| node.op == Op::Client(ClientOp::Mul));
         prop_assert!(bound > 0.0 && (bound.is_finite() || gated), "{bound}");
-        prop_assume!(outcome.saturations == 0);
+        prop_assume!(outcome.saturations.total() == 0);
         for (row, image) in outcome.logits.outer_iter().zip(images.outer_iter()) {
             let values = naive(&model, &image.to_vec());
             for (found, expected) in row.iter().zip(&values[model.graph().logits().index()]) {
@@ -692,7 +692,7 @@ fn the_bound_counts_what_multiplies_an_error() {
     let program = model.compile(&coarse, &Deployment::default()).unwrap();
     let images = array![[8.0, 8.0], [0.9, -0.3], [7.0, 1.0], [1.0, 1.0]];
     let outcome = program.run_clear(images.view()).unwrap();
-    assert_eq!(outcome.saturations, 0);
+    assert_eq!(outcome.saturations.total(), 0);
     let bound = program.error_bound().unwrap();
     let mut largest: f64 = 0.0;
     for (row, image) in outcome.logits.outer_iter().zip(images.outer_iter()) {
@@ -756,13 +756,15 @@ fn values_beyond_the_declared_range_are_clamped_and_counted() {
     let images = array![[0.5, -1.0, 1.0], [1.01, -7.0, f32::MAX]];
     let outcome = program.run_clear(images.view()).unwrap();
     // Three inputs of the second image, and all three activations of both, which are twice what was declared.
-    assert_eq!(outcome.saturations, 3 + 6);
+    let [input, relu1] = [ValueId::INPUT, ValueId::of_node(1)];
+    assert_eq!(outcome.saturations.by_value().collect::<Vec<_>>(), [(input, 3), (relu1, 6)]);
+    assert_eq!(outcome.saturations.total(), 3 + 6);
     assert!(outcome.logits.iter().all(|logit| (logit - 3.0).abs() < 0.02), "{:?}", outcome.logits);
     // Where there is room, nothing is clamped.
     let roomy =
         model.compile(&Quantization { range_margin: 2.0, ..options }, &Deployment::default()).unwrap();
     let outcome = roomy.run_clear(images.view()).unwrap();
-    assert_eq!(outcome.saturations, 3);
+    assert_eq!(outcome.saturations.total(), 3);
     assert!(outcome.logits.iter().all(|logit| (logit - 6.0).abs() < 0.04), "{:?}", outcome.logits);
 }
 
@@ -825,7 +827,7 @@ fn functions_of_the_clients_own_run_image_by_image() {
         let expected = affine(2, &fold(&affine(0, &image)));
         assert!(row.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.03), "{row}");
     }
-    assert_eq!(outcome.saturations, 0);
+    assert_eq!(outcome.saturations.total(), 0);
 
     let missing = program.run_clear(images.view()).unwrap_err();
     assert_eq!(missing, Error::MissingFunction { name: "fold".to_owned() });
@@ -839,7 +841,7 @@ fn functions_of_the_clients_own_run_image_by_image() {
     // A NaN becomes zero, the infinite the largest value, and both count.
     let wild = |_: &[f64]| vec![f64::NAN, f64::NEG_INFINITY];
     let outcome = program.run_clear_with(functions("fold", wild), images.view()).unwrap();
-    assert_eq!(outcome.saturations, 4);
+    assert_eq!(outcome.saturations.total(), 4);
     let values = program.plan().segments()[1].terms[0].values;
     let expected = affine(2, &[0.0, -values.real(values.bound() as i64)]);
     assert!(outcome.logits.iter().zip(expected.iter().cycle()).all(|(f, e)| (f - e).abs() < 0.05));
