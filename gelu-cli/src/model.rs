@@ -107,6 +107,13 @@ impl ModelArgs {
             "--model {}: expected trained weights beside the name: --weights FILE.safetensors",
             loaded.name
         );
+        if loaded.model.ranges().is_none() {
+            note!(
+                "note: {}: no ranges of activations, which are measured on inputs that are made up; `gelu weights import \
+                 --calibrate DATASET` measures and keeps them",
+                self.weights.as_ref().map_or_else(|| loaded.name.clone(), |path| path.display().to_string())
+            );
+        }
         ensure_ranges(&mut loaded.model)?;
         Ok(loaded)
     }
