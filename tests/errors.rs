@@ -184,6 +184,8 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(TrainError::Empty),
         Box::new(TrainError::NoImages { found: [64].into() }),
         Box::new(TrainError::Diverged { epoch: 2, batch: 3, loss: f64::INFINITY }),
+        Box::new(TrainError::WeightBits { layer: text("fc1"), found: 1 }),
+        Box::new(TrainError::UnknownLayer { name: text("fc9") }),
         Box::new(TrainError::State(StateError::NoState { found: text("none") })),
         Box::new(TrainError::Tensor(cause())),
         Box::new(DatasetError::Columns { expected: 4, found: 3 }),

@@ -67,7 +67,7 @@ impl Numbers {
     }
 }
 
-fn parse_layer_bits(text: &str) -> Result<(String, u32), String> {
+pub(crate) fn parse_layer_bits(text: &str) -> Result<(String, u32), String> {
     let (layer, bits) = text.split_once('=').ok_or("expected LAYER=BITS, for instance fc1=8")?;
     let bits = bits.parse().map_err(|_| format!("expected a number of bits, found `{bits}`"))?;
     Ok((layer.to_owned(), bits))

@@ -7,7 +7,7 @@ mod common;
 use common::{data, gelu};
 
 /// Options with a value that they take.
-const OPTIONS: [(&str, &[&str]); 19] = [
+const OPTIONS: [(&str, &[&str]); 21] = [
     ("invert", &["yes"]),
     ("count", &["3"]),
     ("split-seed", &["1"]),
@@ -26,6 +26,8 @@ const OPTIONS: [(&str, &[&str]); 19] = [
     ("ring-bits", &["48"]),
     ("checkpoint-every", &["5"]),
     ("report", &["none/report"]),
+    ("weight-bits", &["3"]),
+    ("layer-bits", &["fc1=3"]),
     ("calibrate", &[]),
 ];
 
@@ -54,7 +56,7 @@ const MODES: [(&[&str], &[&str]); 6] = [
             "--checkpoint-dir",
             "none",
         ],
-        &["key-bits", "key-type"],
+        &["key-bits", "key-type", "weight-bits", "layer-bits"],
     ),
 ];
 

@@ -90,9 +90,18 @@ impl Affine {
         Some((Arc::new(sums), Self { map: Arc::new(map), weights, bias }))
     }
 
-    /// Returns the finest power-of-two scale at which weights of `bits` bits (their sign included) hold the largest one.
+    /// Returns the finest power-of-two scale at which weights of `bits` bits (their sign included) hold the largest one, or
+    /// half of that where it loses less: where the largest weight is a power of two it is one more than those bits hold.
     pub fn finest_scale(&self, bits: u32) -> i32 {
-        bits as i32 - 1 - exponent(&self.weights)
+        let scale = bits as i32 - 1 - exponent(&self.weights);
+        let lost = |scale: i32| -> f64 {
+            let rounded = |weight: &f64| (rounded(*weight, bits, scale) - weight).powi(2);
+            self.weights.iter().map(rounded).sum()
+        };
+        let limit = f64::from(bits - 1).exp2() - 1.0;
+        let largest = self.weights.iter().fold(0.0, |largest: f64, &weight| largest.max(weight));
+        let fits = (largest * f64::from(scale).exp2()).round() <= limit;
+        if fits || lost(scale) <= lost(scale - 1) { scale } else { scale - 1 }
     }
 
     /// Returns the weights as integers of a signed range, rounded to the nearest, with what is true of the sums of rows.
@@ -106,9 +115,7 @@ impl Affine {
         if found > 0 {
             return Err(Error::NotFinite { what: "weights", found, of: numbers.count() });
         }
-        let limit = (1i64 << (range.bits() - 1)) as f64;
-        let scale = f64::from(range.scale_bits()).exp2();
-        let round = |weight: &f64| (weight * scale).round().clamp(-limit, limit - 1.0) as i32;
+        let round = |weight: &f64| to_integer(*weight, range.bits(), range.scale_bits()) as i32;
         IntWeights::new(range, self.weights.iter().map(round).collect())?.summed(&self.map)
     }
 
@@ -133,6 +140,17 @@ impl Affine {
         let errors: Vec<f64> = self.weights.iter().zip(integers.values()).map(error).collect();
         self.map.apply(&errors, largest)
     }
+}
+
+/// A weight in units of 2^-`scale`, rounded to the nearest integer that `bits` bits hold, the sign included.
+fn to_integer(weight: f64, bits: u32, scale: i32) -> f64 {
+    let limit = f64::from(bits - 1).exp2();
+    (weight * f64::from(scale).exp2()).round().clamp(-limit, limit - 1.0)
+}
+
+/// Returns what a weight becomes when it is rounded to `bits` bits, its sign included (at least 1), in units of 2^-`scale`.
+pub fn rounded(weight: f64, bits: u32, scale: i32) -> f64 {
+    to_integer(weight, bits, scale) / f64::from(scale).exp2()
 }
 
 /// Returns the smallest e for which no number exceeds 2^e in absolute value (0 where all are zero).

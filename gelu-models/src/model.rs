@@ -87,6 +87,11 @@ impl Model {
         self.layers.get(node)?.as_ref()
     }
 
+    /// The linear layer of a node, to be changed in place.
+    pub(crate) fn layer_mut(&mut self, node: usize) -> Option<&mut LinearLayer> {
+        self.layers.get_mut(node)?.as_mut()
+    }
+
     /// Returns the linear layers with their names, in order.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &LinearLayer)> {
         let named = self.graph.nodes().iter().zip(&self.layers);

@@ -31,6 +31,7 @@ use self::settings::Settings;
 use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::model::{Choices, network_of};
+use crate::model_args::parse_layer_bits;
 use crate::output::{check_files, check_folders, note, outln};
 use crate::report::{EpochPoint, training_curves_svg};
 
@@ -56,6 +57,9 @@ Examples:
   The same, stopped by Ctrl-C and taken up again where it was, with the same result:
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
+
+  LeNet-5 with weights of 3 bits, from trained ones: the same accuracy, in half the products on ciphertexts:
+    gelu train --clear --model lenet5 --dataset mnist --init lenet5.safetensors --weight-bits 3 --lr 0.01 --out few.safetensors
 
   A table of your own, which says in its header what the label is:
     gelu train --clear --model mlp:16 --dataset patients.csv --missing mean --out patients.safetensors
@@ -116,6 +120,19 @@ pub(crate) struct Args {
     /// Shift, turn, scale and shear the training images a little.
     #[arg(long)]
     augment: bool,
+    /// With --clear: train weights of so many bits (2 to 24), their sign included. Fewer bits cost the server fewer
+    /// products; begin from trained weights (--init).
+    #[arg(long, value_name = "BITS", requires = "clear")]
+    weight_bits: Option<u32>,
+    /// With --clear: other weight bits for single layers, for instance conv1=5,fc1=2.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LAYER=BITS",
+        value_parser = parse_layer_bits,
+        requires = "clear"
+    )]
+    layer_bits: Vec<(String, u32)>,
     /// Keep the state in this folder: from the first iteration on, twice a minute, after every epoch, and when Ctrl-C or
     /// SIGTERM stops the run.
     #[arg(long, value_name = "DIR")]
@@ -169,6 +186,8 @@ impl Args {
             warm_up: self.warm_up,
             seed: self.seed,
             augmentation: self.augment.then_some(Augmentation::LIGHT),
+            weight_bits: self.weight_bits,
+            layer_bits: self.layer_bits.iter().cloned().collect(),
         }
     }
 
@@ -211,6 +230,12 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     let keys = ["key-bits", "key-type"];
     if args.clear {
         given.refuse(&keys, "training in the clear (--clear) has no keys")?;
+    }
+    if args.fixed {
+        given.refuse(
+            &["weight-bits", "layer-bits"],
+            "training on integers (--fixed) has weights of one precision, that of private training",
+        )?;
     }
     if args.is_on_floats() {
         given.refuse(

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use gelu_io::data::TrainingData;
 use gelu_layers::Initializer;
-use gelu_models::train::Evaluation;
+use gelu_models::train::{Evaluation, TrainConfig};
 use gelu_models::{Model, Weights};
 
 use super::Args;
@@ -29,6 +29,13 @@ pub(super) fn with_metadata(
     ];
     model.info_mut().provenance.extend(provenance.map(|(key, value)| (key.to_owned(), value)));
     Ok(model.weights())
+}
+
+/// Bits of single layers, as they are written on the command line.
+pub(super) fn layer_bits(config: &TrainConfig) -> String {
+    let layers: Vec<String> =
+        config.layer_bits.iter().map(|(layer, bits)| format!("{layer}={bits}")).collect();
+    layers.join(",")
 }
 
 /// The command that gives the same weights again, without the names of files. Private training and its clear
@@ -64,6 +71,12 @@ pub(super) fn command(args: &Args) -> String {
     );
     if args.initializer != Initializer::default() {
         let _ = write!(text, " --initializer {}", args.initializer);
+    }
+    if let Some(bits) = config.weight_bits {
+        let _ = write!(text, " --weight-bits {bits}");
+    }
+    if !config.layer_bits.is_empty() {
+        let _ = write!(text, " --layer-bits {}", layer_bits(&config));
     }
     text += &args.options.command();
     if let Some(limit) = args.limit {

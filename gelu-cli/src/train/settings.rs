@@ -10,6 +10,7 @@ use gelu_models::train::Dataset;
 use serde::{Deserialize, Serialize};
 
 use super::Args;
+use super::provenance::layer_bits;
 
 /// What determines a run, in groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ impl Settings {
             ("--schedule", Some(config.schedule.to_string())),
             ("--warm-up", Some(config.warm_up.to_string())),
             ("--seed", Some(config.seed.to_string())),
+            ("--weight-bits", config.weight_bits.map(|bits| bits.to_string())),
+            ("--layer-bits", (!config.layer_bits.is_empty()).then(|| layer_bits(&config))),
             ("--augment", Some(config.augmentation.is_some().to_string())),
         ]);
         if !args.is_on_floats() {

@@ -516,7 +516,7 @@ fn numbers_that_fit_no_integer_are_refused() {
         Quantization { weight_bits: 24, activation_bits: 24, input_bits: 24, ..Quantization::default() };
     let largest = |inputs: usize| {
         let mut model = initialized(ModelBuilder::new([inputs]).dense("fc1", 2));
-        with_tensor(&mut model, "fc1.weight", 1.0);
+        with_tensor(&mut model, "fc1.weight", 0.999);
         model
     };
     assert!(largest(1 << 13).compile(&wide, &Deployment::default()).is_ok(), "24 + 23 + 13 bits, and biases");

@@ -1,4 +1,4 @@
-use std::{f64::consts::PI, fmt, str::FromStr};
+use std::{collections::BTreeMap, f64::consts::PI, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,13 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Random changes to every training image.
     pub augmentation: Option<Augmentation>,
+    /// Bits of the weights that every layer is trained with, 2 to 24, their sign included: gradients are those of the rounded
+    /// weights. `None` trains on floats.
+    #[serde(default)]
+    pub weight_bits: Option<u32>,
+    /// Other bits for some layers, by name.
+    #[serde(default)]
+    pub layer_bits: BTreeMap<String, u32>,
 }
 
 impl Default for TrainConfig {
@@ -99,6 +106,8 @@ impl Default for TrainConfig {
             warm_up: 0.0,
             seed: 0,
             augmentation: None,
+            weight_bits: None,
+            layer_bits: BTreeMap::new(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod dataset;
 mod evaluate;
 mod metrics;
 pub mod private;
+mod rounding;
 mod state;
 mod trainer;
 

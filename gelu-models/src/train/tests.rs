@@ -7,7 +7,7 @@ use super::{augmentation::Augmentation, backprop::gradients, *};
 use crate::{LoadError, LoadProblem, Model, ModelBuilder, Weights};
 
 /// Images with a bright square in one of four corners: the label.
-fn corners(images: usize) -> Dataset {
+pub(super) fn corners(images: usize) -> Dataset {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let labels: Vec<usize> = (0..images).map(|i| i % 4).collect();
     let inputs = Array2::from_shape_fn((images, 64), |(i, pixel)| {

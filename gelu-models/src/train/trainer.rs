@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::backprop::{BatchGradients, gradients};
+use super::rounding::Rounding;
 use super::{Dataset, PartOfEpoch, StateError, TrainConfig, TrainState};
 use crate::{LoadError, LoadProblem, Model};
 
@@ -47,6 +48,20 @@ pub enum TrainError {
     NoImages {
         /// Shape of the inputs.
         found: Shape,
+    },
+    /// Bits of a layer's weights out of their range.
+    #[error("weight bits of `{layer}`: expected 2 to 24, found {found}")]
+    WeightBits {
+        /// The layer.
+        layer: String,
+        /// Its bits.
+        found: u32,
+    },
+    /// Bits for a layer that the model does not have.
+    #[error("weight bits of `{name}`: the model has no layer of that name with weights to be rounded")]
+    UnknownLayer {
+        /// The name.
+        name: String,
     },
     /// The loss is no longer a finite number. Polynomial activations tend to this (IJCAI 2018 paper, figure 3).
     #[error(
@@ -118,7 +133,10 @@ pub struct EpochStats {
 /// ```
 #[derive(Debug)]
 pub struct Trainer {
+    /// With the weights that updates are applied to.
     model: Model,
+    /// The model with rounded weights, where that is asked for.
+    rounded: Option<(Rounding, Model)>,
     config: TrainConfig,
     /// Of the layers that have parameters, in order.
     velocity: Vec<Parameters>,
@@ -146,7 +164,12 @@ impl Trainer {
             return Err(gelu_tensor::Error::ClientFunction.into());
         }
         let velocity = parameters(&model).map(Parameters::zeros_like).collect();
-        Ok(Self { model, config, velocity, epochs_done: 0, part: PartOfEpoch::default() })
+        let rounding = Rounding::new(&model, &config)?;
+        let rounded = rounding.map(|rounding| {
+            let rounded = rounding.of(&model);
+            (rounding, rounded)
+        });
+        Ok(Self { model, rounded, config, velocity, epochs_done: 0, part: PartOfEpoch::default() })
     }
 
     /// Returns a run from where `state` was taken, which goes on as if it had not been interrupted.
@@ -192,14 +215,14 @@ impl Trainer {
         }
     }
 
-    /// Returns the model as it is now.
+    /// Returns the model as it is now, with rounded weights if the run is of such.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.rounded.as_ref().map_or(&self.model, |(_, rounded)| rounded)
     }
 
-    /// Ends the run.
+    /// Ends the run and returns the [model](Self::model).
     pub fn into_model(self) -> Model {
-        self.model
+        self.rounded.map_or(self.model, |(_, rounded)| rounded)
     }
 
     /// Returns what determines the run.
@@ -304,7 +327,7 @@ impl Trainer {
     fn batch_gradients(&self, dataset: &Dataset, indices: &[usize]) -> Result<BatchGradients, TrainError> {
         let chunk = |indices: &[usize]| {
             let labels: Vec<usize> = indices.iter().map(|&index| dataset.labels()[index]).collect();
-            gradients(&self.model, self.inputs(dataset, indices)?.view(), &labels)
+            gradients(self.model(), self.inputs(dataset, indices)?.view(), &labels)
         };
         // A batch norm needs the whole batch at once.
         let norms = self.model.layers().any(|(_, layer)| layer.statistics().is_some());
@@ -359,6 +382,9 @@ impl Trainer {
             weights.for_each(|((w, v), &g)| step(w, v, g, decay));
             let biases = parameters.bias.iter_mut().zip(&mut velocity.bias).zip(&gradient.bias);
             biases.for_each(|((b, v), &g)| step(b, v, g, 0.0));
+        }
+        if let Some((rounding, rounded)) = &mut self.rounded {
+            *rounded = rounding.of(&self.model);
         }
     }
 }

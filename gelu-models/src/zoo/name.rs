@@ -188,7 +188,7 @@ impl Network {
         if let (Self::Resnet { .. }, None, Some(channels)) = (self, &setting.input, inputs) {
             setting.input = Some(Shape::from([channels, 32, 32]));
         }
-        if let (Self::Resnet { .. }, None) = (self, setting.batch_norm) {
+        if let (Self::Resnet { .. }, None, Some(_)) = (self, setting.batch_norm, inputs) {
             // A convolution has a bias only where no batch norm has one.
             setting.batch_norm = Some(!weights.tensors.contains_key("conv1.bias"));
         }

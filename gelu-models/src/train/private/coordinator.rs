@@ -107,6 +107,10 @@ impl Coordinator {
             let found = config.train.weight_decay.to_string();
             return Err(PrivateError::Setting { what: "weight decay", expected: "0".to_owned(), found });
         }
+        if config.train.weight_bits.is_some() || !config.train.layer_bits.is_empty() {
+            let (what, expected) = ("weight bits", "none: those of the plan's numbers hold".to_owned());
+            return Err(PrivateError::Setting { what, expected, found: "some".to_owned() });
+        }
         if config.images == 0 {
             let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
             return Err(PrivateError::Setting { what: "images of a run", expected, found });

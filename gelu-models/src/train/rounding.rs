@@ -1,0 +1,207 @@
+//! Training with weights of few bits: every update is computed with rounded weights, and applied to those behind them.
+
+use gelu_layers::{LinearConfig, exponent, rounded};
+
+use super::{TrainConfig, TrainError};
+use crate::{Model, Op, ValueId};
+
+/// Which layers' weights are rounded, to how many bits (straight-through estimation: Bengio, Léonard and Courville, 2013;
+/// with a batch norm's factors as plans have them: Jacob et al., 2018, section 3.2).
+#[derive(Clone, Debug)]
+pub(super) struct Rounding {
+    layers: Vec<RoundedLayer>,
+}
+
+#[derive(Clone, Debug)]
+struct RoundedLayer {
+    node: usize,
+    name: String,
+    bits: u32,
+    /// The batch norm that alone reads what the layer makes: a plan makes the two one.
+    norm: Option<usize>,
+}
+
+impl Rounding {
+    /// The rounding that a configuration asks for; `None` where it asks for none.
+    pub(super) fn new(model: &Model, config: &TrainConfig) -> Result<Option<Self>, TrainError> {
+        let mut layers = vec![];
+        let graph = model.graph();
+        for (node, description) in graph.nodes().iter().enumerate() {
+            let name = &description.name;
+            let Some(layer) = model.layer(node).filter(|layer| layer.weight_shape().is_some()) else {
+                continue;
+            };
+            if matches!(layer.config(), LinearConfig::BatchNorm2d(_)) {
+                continue;
+            }
+            let Some(bits) = config.layer_bits.get(name).copied().or(config.weight_bits) else { continue };
+            if !(2..=24).contains(&bits) {
+                return Err(TrainError::WeightBits { layer: name.clone(), found: bits });
+            }
+            let output = ValueId::of_node(node);
+            let mut readers =
+                graph.nodes().iter().enumerate().filter(|(_, reader)| reader.inputs.contains(&output));
+            let norm = match (readers.next(), readers.next()) {
+                (Some((at, reader)), None) => {
+                    matches!(reader.op, Op::Linear(LinearConfig::BatchNorm2d(_))).then_some(at)
+                }
+                _ => None,
+            };
+            layers.push(RoundedLayer { node, name: name.clone(), bits, norm });
+        }
+        if let Some(name) =
+            config.layer_bits.keys().find(|name| layers.iter().all(|layer| layer.name != **name))
+        {
+            return Err(TrainError::UnknownLayer { name: name.clone() });
+        }
+        Ok((!layers.is_empty()).then_some(Self { layers }))
+    }
+
+    /// Returns the model with rounded weights, and with the bits to which they are.
+    pub(super) fn of(&self, model: &Model) -> Model {
+        let mut rounded = model.clone();
+        for layer in &self.layers {
+            let factors = layer.norm.and_then(|norm| factors(model, norm));
+            let Some(target) = rounded.layer_mut(layer.node) else { continue };
+            let rows = target.weight_shape().map_or(1, |shape| shape.dims()[0]).max(1);
+            let weights = &mut target.parameters_mut().weight;
+            let columns = (weights.len() / rows).max(1);
+            let factor = |row: usize| factors.as_ref().map_or(1.0, |factors| factors[row]);
+            let mut reals: Vec<f64> = weights
+                .iter()
+                .enumerate()
+                .map(|(at, &weight)| f64::from(weight) * factor(at / columns))
+                .collect();
+            round(&mut reals, layer.bits);
+            for (at, (weight, real)) in weights.iter_mut().zip(&reals).enumerate() {
+                let factor = factor(at / columns);
+                // Where it meets a factor again it may not come out above the largest integer, for which a plan would take
+                // a coarser scale; the integers are the same.
+                let below = if factors.is_some() { 1.0 - BELOW } else { 1.0 };
+                if factor != 0.0 {
+                    *weight = (real / factor * below) as f32;
+                }
+            }
+        }
+        rounded.set_layer_bits(self.layers.iter().map(|layer| (layer.name.clone(), layer.bits)).collect());
+        rounded
+    }
+}
+
+/// More than the rounding to `f32` of a weight, of a factor and of their product.
+const BELOW: f64 = 1.0 / (1u32 << 20) as f64;
+
+/// What a batch norm multiplies each channel with.
+fn factors(model: &Model, norm: usize) -> Option<Vec<f64>> {
+    let layer = model.layer(norm)?;
+    let LinearConfig::BatchNorm2d(config) = layer.config() else { return None };
+    let variances = layer.statistics()?.variance.iter();
+    let factors = layer.parameters().weight.iter().zip(variances);
+    Some(
+        factors
+            .map(|(&scale, &variance)| f64::from(scale) / (f64::from(variance) + config.epsilon).sqrt())
+            .collect(),
+    )
+}
+
+/// Scales that are tried, each half as coarse as the one before: clipping a few large weights can leave more to the others.
+const SCALES: i32 = 6;
+
+/// Rounds to integers of so many bits, their sign included, times the power of two that loses the least.
+fn round(weights: &mut [f64], bits: u32) {
+    let coarsest = bits as i32 - 2 - exponent(weights);
+    let lost = |scale: i32| -> f64 {
+        weights.iter().map(|&weight| (rounded(weight, bits, scale) - weight).powi(2)).sum()
+    };
+    let scales = coarsest..coarsest + SCALES;
+    let best = scales.map(|scale| (lost(scale), scale)).min_by(|(a, _), (b, _)| a.total_cmp(b));
+    if let Some((_, scale)) = best {
+        weights.iter_mut().for_each(|weight| *weight = rounded(*weight, bits, scale));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gelu_layers::{Conv2dConfig, Initializer};
+    use rand::{SeedableRng, rngs::ChaCha8Rng};
+
+    use super::*;
+    use crate::ModelBuilder;
+    use crate::plan::{Deployment, Quantization};
+    use crate::train::tests::corners;
+    use crate::train::{Trainer, evaluate};
+
+    #[test]
+    fn the_scale_that_loses_the_least_is_taken() {
+        let mut ternary = [0.5, -0.5, 0.1, 0.4, -0.1];
+        round(&mut ternary, 2);
+        assert_eq!(ternary, [0.5, -0.5, 0.0, 0.5, 0.0]);
+        // One outlier is clipped where there are many others.
+        let mut many = vec![0.25; 999];
+        many.push(4.0);
+        round(&mut many, 3);
+        assert!(many[..999].iter().all(|&weight| weight == 0.25), "{many:?}");
+        let mut nothing = [0.0; 3];
+        round(&mut nothing, 2);
+        assert_eq!(nothing, [0.0; 3]);
+    }
+
+    /// A plan finds the very integers that were trained with, behind a batch norm too.
+    #[test]
+    fn plans_take_the_rounded_weights_as_they_are() {
+        for norm in [false, true] {
+            let conv = |builder: ModelBuilder| match norm {
+                false => builder.conv2d("conv1", Conv2dConfig::new(4, [3, 3])),
+                true => {
+                    builder.conv2d("conv1", Conv2dConfig::new(4, [3, 3]).without_bias()).batch_norm2d("bn1")
+                }
+            };
+            let builder = conv(ModelBuilder::new([1, 8, 8])).relu().avg_pool2d("pool1", [2, 2]).flatten();
+            let mut model = builder.dense("fc1", 4).softmax().build().unwrap();
+            model.initialize(Initializer::HeUniform, &mut ChaCha8Rng::seed_from_u64(3));
+            let data = corners(200);
+            for bits in [2, 3, 5] {
+                let config = TrainConfig {
+                    batch_size: 10,
+                    epochs: 6,
+                    weight_bits: Some(3),
+                    layer_bits: [("conv1".to_owned(), bits)].into(),
+                    ..TrainConfig::default()
+                };
+                let mut trainer = Trainer::new(model.clone(), config).unwrap();
+                for _ in 0..6 {
+                    trainer.train_epoch(&data, |_| ()).unwrap();
+                }
+                let mut trained = trainer.into_model();
+                assert!(evaluate(&trained, &data).unwrap().accuracy > 0.9, "{norm} {bits}");
+                trained.calibrate(data.inputs()).unwrap();
+                let expected = [("conv1".to_owned(), bits), ("fc1".to_owned(), 3)].into();
+                assert_eq!(trained.layer_bits(), &expected);
+                let program = trained.compile(&Quantization::default(), &Deployment::default()).unwrap();
+                // With many more bits, nothing changes but what biases are rounded to.
+                let fine =
+                    Quantization { weight_bits: 20, layer_bits: Some([].into()), ..Quantization::default() };
+                let fine = trained.compile(&fine, &Deployment::default()).unwrap();
+                let [few, many] =
+                    [program, fine].map(|program| program.run_clear(data.inputs()).unwrap().logits);
+                let largest = many.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
+                for (few, many) in few.iter().zip(&many) {
+                    assert!((few - many).abs() < 0.01 * largest, "{norm} {bits}: {few} {many}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layers_and_bits_that_cannot_be_are_refused() {
+        let model = ModelBuilder::new([4]).dense("fc1", 2).softmax().build().unwrap();
+        let with = |layer: &str, bits| {
+            let layer_bits = [(layer.to_owned(), bits)].into();
+            Trainer::new(model.clone(), TrainConfig { layer_bits, ..TrainConfig::default() }).unwrap_err()
+        };
+        assert_eq!(with("fc2", 3), TrainError::UnknownLayer { name: "fc2".to_owned() });
+        for found in [0, 1, 25] {
+            assert_eq!(with("fc1", found), TrainError::WeightBits { layer: "fc1".to_owned(), found });
+        }
+    }
+}
