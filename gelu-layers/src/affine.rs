@@ -90,18 +90,9 @@ impl Affine {
         Some((Arc::new(sums), Self { map: Arc::new(map), weights, bias }))
     }
 
-    /// Returns the finest power-of-two scale at which weights of `bits` bits (their sign included) hold the largest one, or
-    /// half of that where it loses less: where the largest weight is a power of two it is one more than those bits hold.
+    /// Returns the [finest scale](finest_scale) of the weights for so many bits.
     pub fn finest_scale(&self, bits: u32) -> i32 {
-        let scale = bits as i32 - 1 - exponent(&self.weights);
-        let lost = |scale: i32| -> f64 {
-            let rounded = |weight: &f64| (rounded(*weight, bits, scale) - weight).powi(2);
-            self.weights.iter().map(rounded).sum()
-        };
-        let limit = f64::from(bits - 1).exp2() - 1.0;
-        let largest = self.weights.iter().fold(0.0, |largest: f64, &weight| largest.max(weight));
-        let fits = (largest * f64::from(scale).exp2()).round() <= limit;
-        if fits || lost(scale) <= lost(scale - 1) { scale } else { scale - 1 }
+        finest_scale(&self.weights, bits)
     }
 
     /// Returns the weights as integers of a signed range, rounded to the nearest, with what is true of the sums of rows.
@@ -151,6 +142,18 @@ fn to_integer(weight: f64, bits: u32, scale: i32) -> f64 {
 /// Returns what a weight becomes when it is rounded to `bits` bits, its sign included (at least 1), in units of 2^-`scale`.
 pub fn rounded(weight: f64, bits: u32, scale: i32) -> f64 {
     to_integer(weight, bits, scale) / f64::from(scale).exp2()
+}
+
+/// Returns the finest power-of-two scale at which weights of `bits` bits (their sign included, at least 2) hold the largest
+/// one, or half of that where it loses less: a largest weight that is a power of two is one more than those bits hold.
+pub fn finest_scale(weights: &[f64], bits: u32) -> i32 {
+    let scale = bits as i32 - 1 - exponent(weights);
+    let lost = |scale: i32| -> f64 {
+        weights.iter().map(|&weight| (rounded(weight, bits, scale) - weight).powi(2)).sum()
+    };
+    let largest = weights.iter().fold(0.0, |largest: f64, &weight| largest.max(weight));
+    let fits = (largest * f64::from(scale).exp2()).round() < f64::from(bits - 1).exp2();
+    if fits || lost(scale) <= lost(scale - 1) { scale } else { scale - 1 }
 }
 
 /// Returns the smallest e for which no number exceeds 2^e in absolute value (0 where all are zero).

@@ -12,7 +12,7 @@ mod layer;
 mod loss;
 
 pub use activation::{Activation, UnknownActivation};
-pub use affine::{Affine, exponent, rounded};
+pub use affine::{Affine, exponent, finest_scale, rounded};
 pub use batch_norm::BatchStatistics;
 pub use client_op::{ClientOp, argmax, softmax};
 pub use config::{BatchNorm2dConfig, Conv2dConfig, DenseConfig, LinearConfig};

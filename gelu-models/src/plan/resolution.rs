@@ -1,5 +1,7 @@
 //! Layers whose weights a few large ones leave without resolution.
 
+use gelu_layers::{finest_scale, rounded};
+
 use super::Quantization;
 use crate::Model;
 
@@ -29,35 +31,29 @@ impl Model {
         let layers = self.layers().filter(|(_, layer)| !layer.parameters().weight.is_empty());
         layers
             .filter_map(|(name, layer)| {
-                let bits = tuned.get(name).copied().unwrap_or(quantization.weight_bits);
-                let mut sizes: Vec<f32> =
-                    layer.parameters().weight.iter().map(|weight| weight.abs()).collect();
-                sizes.sort_unstable_by(|a, b| b.total_cmp(a));
-                let (largest, rest) = (*sizes.first()?, &sizes[sizes.len().div_ceil(100)..]);
-                let energy: f64 = rest.iter().map(|&size| f64::from(size).powi(2)).sum();
+                let bits = tuned.get(name).copied().unwrap_or(quantization.weight_bits).clamp(2, 24);
+                let mut weights: Vec<f64> = layer.parameters().weight.iter().map(|&x| x.into()).collect();
+                weights.sort_unstable_by(|a, b| b.abs().total_cmp(&a.abs()));
+                let (largest, rest) = (weights.first()?.abs(), &weights[weights.len().div_ceil(100)..]);
+                let energy: f64 = rest.iter().map(|weight| weight.powi(2)).sum();
                 if energy == 0.0 || !largest.is_finite() {
                     return None;
                 }
-                let keeps = |bits: u32| lost(rest, largest, bits) <= MOST_LOST * energy;
+                let lost = |bits: u32| -> f64 {
+                    let scale = finest_scale(&weights, bits);
+                    rest.iter().map(|&weight| (rounded(weight, bits, scale) - weight).powi(2)).sum()
+                };
+                let keeps = |bits: u32| lost(bits) <= MOST_LOST * energy;
                 (!keeps(bits)).then(|| LostResolution {
                     layer: name.to_owned(),
                     bits,
-                    largest,
+                    largest: largest as f32,
                     typical: (energy / rest.len() as f64).sqrt() as f32,
                     needed_bits: (bits..24).find(|&bits| keeps(bits)).unwrap_or(24),
                 })
             })
             .collect()
     }
-}
-
-/// The energy of the rounding errors of `weights` when the largest of all takes `bits`.
-fn lost(weights: &[f32], largest: f32, bits: u32) -> f64 {
-    let step = f64::from(largest) / f64::from((1u32 << (bits.clamp(2, 24) - 1)) - 1);
-    weights
-        .iter()
-        .map(|&weight| (f64::from(weight) / step).round().mul_add(-step, f64::from(weight)).powi(2))
-        .sum()
 }
 
 #[cfg(test)]
@@ -88,6 +84,13 @@ mod tests {
             ..Quantization::default()
         };
         assert_eq!(model.lost_resolution(&enough), []);
+        // Weights of few integers lose nothing with as few bits.
+        let (_, layer) = model.layers_mut().find(|(name, _)| *name == "fc2").unwrap();
+        let ternary = layer.parameters_mut().weight.iter_mut().enumerate();
+        ternary.for_each(|(at, weight)| *weight = [0.0, 0.25, 0.0, 0.0, -0.25][at % 5]);
+        let few =
+            Quantization { layer_bits: Some([("fc2".to_owned(), 2)].into()), ..Quantization::default() };
+        assert_eq!(model.lost_resolution(&few), []);
         // Nothing at all loses nothing.
         model.layers_mut().for_each(|(_, layer)| layer.parameters_mut().weight.fill(0.0));
         assert_eq!(model.lost_resolution(&quantization), []);
