@@ -56,8 +56,6 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
             is_trained,
             "--tune: expected trained weights beside --model {name}: --weights FILE.safetensors"
         );
-        // It starts anew.
-        model.set_layer_bits(LayerBits::new());
     }
     let parameters = KeyParameters { size: key, key_type: args.key_type.into() };
     let deployment = Deployment { key: parameters, batch: args.batch, lanes: backend()?.lanes() };

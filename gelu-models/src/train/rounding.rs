@@ -1,4 +1,7 @@
-//! Training with weights of few bits: every update is computed with rounded weights, and applied to those behind them.
+//! Training with weights of few bits: every update is computed with rounded weights, and applied to those behind them. The
+//! scales follow the weights from epoch to epoch in the first half of a run, and are fixed in the second.
+
+use std::collections::BTreeMap;
 
 use gelu_layers::{LinearConfig, exponent, rounded};
 
@@ -17,12 +20,15 @@ struct RoundedLayer {
     node: usize,
     name: String,
     bits: u32,
+    /// Weights are integers in units of 2^-`scale`.
+    scale: i32,
     /// The batch norm that alone reads what the layer makes: a plan makes the two one.
     norm: Option<usize>,
 }
 
 impl Rounding {
-    /// The rounding that a configuration asks for; `None` where it asks for none.
+    /// The rounding that a configuration asks for, at the scales that suit the model's weights; `None` where it asks for
+    /// none.
     pub(super) fn new(model: &Model, config: &TrainConfig) -> Result<Option<Self>, TrainError> {
         let mut layers = vec![];
         let graph = model.graph();
@@ -47,77 +53,122 @@ impl Rounding {
                 }
                 _ => None,
             };
-            layers.push(RoundedLayer { node, name: name.clone(), bits, norm });
+            layers.push(RoundedLayer { node, name: name.clone(), bits, scale: 0, norm });
         }
         if let Some(name) =
             config.layer_bits.keys().find(|name| layers.iter().all(|layer| layer.name != **name))
         {
             return Err(TrainError::UnknownLayer { name: name.clone() });
         }
-        Ok((!layers.is_empty()).then_some(Self { layers }))
+        let mut rounding = Self { layers };
+        rounding.choose_scales(model);
+        Ok((!rounding.layers.is_empty()).then_some(rounding))
+    }
+
+    /// Takes the scales that lose the least of the model's weights.
+    pub(super) fn choose_scales(&mut self, model: &Model) {
+        for layer in &mut self.layers {
+            layer.scale = best_scale(&layer.reals(model), layer.bits);
+        }
+    }
+
+    /// Returns the scales, by the layers' names.
+    pub(super) fn scales(&self) -> BTreeMap<String, i32> {
+        self.layers.iter().map(|layer| (layer.name.clone(), layer.scale)).collect()
+    }
+
+    /// Takes scales that were kept, those of some layers or of all.
+    pub(super) fn set_scales(&mut self, scales: &BTreeMap<String, i32>) {
+        for layer in &mut self.layers {
+            // As far as formats go.
+            layer.scale = scales.get(&layer.name).map_or(layer.scale, |&scale| scale.clamp(-120, 120));
+        }
     }
 
     /// Returns the model with rounded weights, and with the bits to which they are.
     pub(super) fn of(&self, model: &Model) -> Model {
-        let mut rounded = model.clone();
+        let mut rounded_model = model.clone();
         for layer in &self.layers {
-            let factors = layer.norm.and_then(|norm| factors(model, norm));
-            let Some(target) = rounded.layer_mut(layer.node) else { continue };
-            let rows = target.weight_shape().map_or(1, |shape| shape.dims()[0]).max(1);
-            let weights = &mut target.parameters_mut().weight;
-            let columns = (weights.len() / rows).max(1);
-            let factor = |row: usize| factors.as_ref().map_or(1.0, |factors| factors[row]);
-            let mut reals: Vec<f64> = weights
-                .iter()
-                .enumerate()
-                .map(|(at, &weight)| f64::from(weight) * factor(at / columns))
-                .collect();
-            round(&mut reals, layer.bits);
-            for (at, (weight, real)) in weights.iter_mut().zip(&reals).enumerate() {
-                let factor = factor(at / columns);
-                // Where it meets a factor again it may not come out above the largest integer, for which a plan would take
-                // a coarser scale; the integers are the same.
-                let below = if factors.is_some() { 1.0 - BELOW } else { 1.0 };
-                if factor != 0.0 {
-                    *weight = (real / factor * below) as f32;
-                }
+            // Where it meets a factor again it may not come out above the largest integer, for which a plan would take a
+            // coarser scale; the integers are the same.
+            let below = if layer.norm.is_some() { 1.0 - BELOW } else { 1.0 };
+            layer.map(model, &mut rounded_model, |real| rounded(real, layer.bits, layer.scale) * below);
+        }
+        rounded_model
+            .set_layer_bits(self.layers.iter().map(|layer| (layer.name.clone(), layer.bits)).collect());
+        rounded_model
+    }
+
+    /// Keeps the weights behind the rounded ones within half a step of the integers that there are: beyond, nothing would
+    /// change until they come back.
+    pub(super) fn clip(&self, model: &mut Model) {
+        let before = model.clone();
+        for layer in &self.layers {
+            let unit = f64::from(-layer.scale).exp2();
+            let limit = f64::from(layer.bits - 1).exp2();
+            layer.map(&before, model, |real| real.clamp((-limit - 0.5) * unit, (limit - 0.5) * unit));
+        }
+    }
+}
+
+impl RoundedLayer {
+    /// The weights as a plan has them: with the factors of the batch norm.
+    fn reals(&self, model: &Model) -> Vec<f64> {
+        let Some(layer) = model.layer(self.node) else { return vec![] };
+        let weights = &layer.parameters().weight;
+        let factors = self.factors(model, weights.len());
+        weights.iter().zip(factors).map(|(&weight, factor)| f64::from(weight) * factor).collect()
+    }
+
+    /// Sets the weights of `to` to those of `from`, changed by `change` as a plan has them.
+    fn map(&self, from: &Model, to: &mut Model, change: impl Fn(f64) -> f64) {
+        let reals = self.reals(from);
+        let factors = self.factors(from, reals.len());
+        let Some(layer) = to.layer_mut(self.node) else { return };
+        for ((weight, real), factor) in layer.parameters_mut().weight.iter_mut().zip(reals).zip(factors) {
+            // A channel that is multiplied with zero has no weights that matter.
+            if factor != 0.0 {
+                *weight = (change(real) / factor) as f32;
             }
         }
-        rounded.set_layer_bits(self.layers.iter().map(|layer| (layer.name.clone(), layer.bits)).collect());
-        rounded
+    }
+
+    /// What the batch norm multiplies each of so many weights with; ones without it.
+    fn factors(&self, model: &Model, weights: usize) -> Vec<f64> {
+        let factors = self.norm.and_then(|norm| {
+            let layer = model.layer(norm)?;
+            let LinearConfig::BatchNorm2d(config) = layer.config() else { return None };
+            let variances = layer.statistics()?.variance.iter();
+            let factors =
+                layer.parameters().weight.iter().zip(variances).map(|(&scale, &variance)| {
+                    f64::from(scale) / (f64::from(variance) + config.epsilon).sqrt()
+                });
+            Some(factors.collect::<Vec<_>>())
+        });
+        match factors {
+            Some(factors) if !factors.is_empty() => {
+                let columns = (weights / factors.len()).max(1);
+                factors.iter().flat_map(|&factor| std::iter::repeat_n(factor, columns)).collect()
+            }
+            _ => vec![1.0; weights],
+        }
     }
 }
 
 /// More than the rounding to `f32` of a weight, of a factor and of their product.
 const BELOW: f64 = 1.0 / (1u32 << 20) as f64;
 
-/// What a batch norm multiplies each channel with.
-fn factors(model: &Model, norm: usize) -> Option<Vec<f64>> {
-    let layer = model.layer(norm)?;
-    let LinearConfig::BatchNorm2d(config) = layer.config() else { return None };
-    let variances = layer.statistics()?.variance.iter();
-    let factors = layer.parameters().weight.iter().zip(variances);
-    Some(
-        factors
-            .map(|(&scale, &variance)| f64::from(scale) / (f64::from(variance) + config.epsilon).sqrt())
-            .collect(),
-    )
-}
-
 /// Scales that are tried, each half as coarse as the one before: clipping a few large weights can leave more to the others.
 const SCALES: i32 = 6;
 
-/// Rounds to integers of so many bits, their sign included, times the power of two that loses the least.
-fn round(weights: &mut [f64], bits: u32) {
+/// The scale at which integers of so many bits, their sign included, lose the least.
+fn best_scale(weights: &[f64], bits: u32) -> i32 {
     let coarsest = bits as i32 - 2 - exponent(weights);
     let lost = |scale: i32| -> f64 {
         weights.iter().map(|&weight| (rounded(weight, bits, scale) - weight).powi(2)).sum()
     };
-    let scales = coarsest..coarsest + SCALES;
-    let best = scales.map(|scale| (lost(scale), scale)).min_by(|(a, _), (b, _)| a.total_cmp(b));
-    if let Some((_, scale)) = best {
-        weights.iter_mut().for_each(|weight| *weight = rounded(*weight, bits, scale));
-    }
+    let scales = (coarsest..coarsest + SCALES).map(|scale| (lost(scale), scale));
+    scales.min_by(|(a, _), (b, _)| a.total_cmp(b)).map_or(coarsest, |(_, scale)| scale)
 }
 
 #[cfg(test)]
@@ -133,17 +184,15 @@ mod tests {
 
     #[test]
     fn the_scale_that_loses_the_least_is_taken() {
-        let mut ternary = [0.5, -0.5, 0.1, 0.4, -0.1];
-        round(&mut ternary, 2);
-        assert_eq!(ternary, [0.5, -0.5, 0.0, 0.5, 0.0]);
+        let ternary = [0.5, -0.5, 0.1, 0.4, -0.1];
+        let scale = best_scale(&ternary, 2);
+        assert_eq!(ternary.map(|weight| rounded(weight, 2, scale)), [0.5, -0.5, 0.0, 0.5, 0.0]);
         // One outlier is clipped where there are many others.
         let mut many = vec![0.25; 999];
         many.push(4.0);
-        round(&mut many, 3);
-        assert!(many[..999].iter().all(|&weight| weight == 0.25), "{many:?}");
-        let mut nothing = [0.0; 3];
-        round(&mut nothing, 2);
-        assert_eq!(nothing, [0.0; 3]);
+        let scale = best_scale(&many, 3);
+        assert!(many[..999].iter().all(|&weight| rounded(weight, 3, scale) == 0.25), "{scale}");
+        assert_eq!(rounded(0.0, 2, best_scale(&[0.0; 3], 2)), 0.0);
     }
 
     /// A plan finds the very integers that were trained with, behind a batch norm too.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
@@ -24,7 +26,9 @@ pub struct TrainState {
     pub epochs_done: u32,
     /// What of the next epoch is done.
     pub part: PartOfEpoch,
-    /// The model's weights.
+    /// The scales of weights that are rounded, by their layers' names.
+    pub scales: BTreeMap<String, i32>,
+    /// The model's weights, not rounded.
     pub weights: Weights,
     /// The optimizer's velocity, under the weights' names.
     pub velocity: Weights,
@@ -64,6 +68,7 @@ struct Header {
     config: TrainConfig,
     epochs_done: u32,
     part: PartOfEpoch,
+    scales: BTreeMap<String, i32>,
 }
 
 const VELOCITY: &str = "velocity/";
@@ -77,7 +82,12 @@ impl TrainState {
         let mut weights = self.weights.clone();
         let velocity = self.velocity.tensors.iter();
         weights.tensors.extend(velocity.map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
-        let header = Header { config: self.config.clone(), epochs_done: self.epochs_done, part: self.part };
+        let header = Header {
+            config: self.config.clone(),
+            epochs_done: self.epochs_done,
+            part: self.part,
+            scales: self.scales.clone(),
+        };
         // Numbers and fixed names only, which JSON can always hold.
         let header = serde_json::to_string(&header).unwrap_or_default();
         weights.metadata.insert(Self::METADATA_KEY.to_owned(), header);
@@ -100,7 +110,7 @@ impl TrainState {
                 None => weights.tensors.insert(name, tensor),
             };
         }
-        let Header { config, epochs_done, part } = header;
-        Ok(Self { config, epochs_done, part, weights, velocity })
+        let Header { config, epochs_done, part, scales } = header;
+        Ok(Self { config, epochs_done, part, scales, weights, velocity })
     }
 }

@@ -190,7 +190,7 @@ impl Trainer {
         }
         let velocity = parameters(&model).cloned().collect();
         model.load(&state.weights).map_err(StateError::Weights)?;
-        let TrainState { config, epochs_done, part, .. } = state;
+        let TrainState { config, epochs_done, part, scales, .. } = state;
         if *epochs_done > config.epochs {
             let expected = format!("at most {}", config.epochs);
             let found = u64::from(*epochs_done);
@@ -200,7 +200,11 @@ impl Trainer {
             let (expected, found) = (format!("at most {}", part.done), part.correct as u64);
             return Err(StateError::Progress { what: "right answers of an epoch", expected, found }.into());
         }
-        let trainer = Self::new(model, config.clone())?;
+        let mut trainer = Self::new(model, config.clone())?;
+        if let Some((rounding, rounded)) = &mut trainer.rounded {
+            rounding.set_scales(scales);
+            *rounded = rounding.of(&trainer.model);
+        }
         Ok(Self { velocity, epochs_done: *epochs_done, part: *part, ..trainer })
     }
 
@@ -210,6 +214,7 @@ impl Trainer {
             config: self.config.clone(),
             epochs_done: self.epochs_done,
             part: self.part,
+            scales: self.rounded.as_ref().map(|(rounding, _)| rounding.scales()).unwrap_or_default(),
             weights: self.model.weights(),
             velocity: self.model.named(&self.velocity),
         }
@@ -299,6 +304,12 @@ impl Trainer {
         }
         let PartOfEpoch { loss, correct, .. } = std::mem::take(&mut self.part);
         self.epochs_done = epoch;
+        if let Some((rounding, rounded)) = &mut self.rounded
+            && 2 * epoch <= self.config.epochs
+        {
+            rounding.choose_scales(&self.model);
+            *rounded = rounding.of(&self.model);
+        }
         let (loss, accuracy) = (loss / of as f64, correct as f64 / of as f64);
         Ok(Some(EpochStats { epoch, learning_rate, loss, accuracy }))
     }
@@ -384,6 +395,7 @@ impl Trainer {
             biases.for_each(|((b, v), &g)| step(b, v, g, 0.0));
         }
         if let Some((rounding, rounded)) = &mut self.rounded {
+            rounding.clip(&mut self.model);
             *rounded = rounding.of(&self.model);
         }
     }
