@@ -3,6 +3,7 @@
 
 mod activation;
 mod affine;
+mod avg_pool;
 mod batch_norm;
 mod client_op;
 mod config;
@@ -13,6 +14,7 @@ mod loss;
 
 pub use activation::{Activation, UnknownActivation};
 pub use affine::{Affine, exponent};
+pub use avg_pool::{AvgPool2dConfig, mean_weights};
 pub use batch_norm::BatchStatistics;
 pub use client_op::{ClientOp, argmax, softmax};
 pub use config::{BatchNorm2dConfig, Conv2dConfig, DenseConfig, LinearConfig};

@@ -94,7 +94,7 @@ impl Definition {
     fn image(&self, x: &[f64]) -> Vec<f64> {
         match &self.config {
             LinearConfig::Conv2d(config) => self.convolution(config, x),
-            LinearConfig::AvgPool2d(window) => self.pooled(*window, x),
+            LinearConfig::AvgPool2d(config) => self.pooled(*config, x),
             LinearConfig::GlobalAvgPool2d => {
                 let [_, height, width] = self.input.as_image("image").unwrap();
                 x.chunks_exact(height * width)
@@ -140,8 +140,9 @@ impl Definition {
         out
     }
 
-    /// PyTorch's with `count_include_pad`.
-    fn pooled(&self, window: Window, x: &[f64]) -> Vec<f64> {
+    /// PyTorch's.
+    fn pooled(&self, config: AvgPool2dConfig, x: &[f64]) -> Vec<f64> {
+        let window = config.window;
         let ([channels, height, width], [_, rows, columns]) =
             (self.input.as_image("input").unwrap(), self.output.as_image("output").unwrap());
         let mut out = vec![];
@@ -150,7 +151,17 @@ impl Definition {
                 let taps = positions(window.kernel);
                 let read = taps.filter_map(|tap| pixel(window, position, tap, [height, width]));
                 let sum: f64 = read.map(|[y, x_]| x[(channel * height + y) * width + x_]).sum();
-                out.push(sum / (window.kernel[0] * window.kernel[1]) as f64);
+                let is_counted = |tap: &[usize; 2]| {
+                    [height, width].into_iter().enumerate().all(|(axis, size)| {
+                        let [before, after] = window.padding[axis];
+                        let at = position[axis] * window.stride[axis] + tap[axis] * window.dilation[axis];
+                        match config.count_include_pad {
+                            true => at < before + size + after,
+                            false => (before..before + size).contains(&at),
+                        }
+                    })
+                };
+                out.push(sum / positions(window.kernel).filter(is_counted).count() as f64);
             }
         }
         out
@@ -206,10 +217,12 @@ fn convolutions() -> impl Strategy<Value = (LinearConfig, Shape)> {
 }
 
 fn poolings() -> impl Strategy<Value = (LinearConfig, Shape)> {
-    ([1usize..=3, 2..=7, 2..=7], windows()).prop_filter_map("a window that fits", |(input, window)| {
-        window.over(input).ok()?;
-        Some((LinearConfig::AvgPool2d(window), Shape::from(input)))
-    })
+    let settings = (windows(), any::<bool>(), any::<bool>());
+    let settings = settings.prop_map(|(window, count_include_pad, ceil_mode)| {
+        LinearConfig::AvgPool2d(AvgPool2dConfig { window, count_include_pad, ceil_mode })
+    });
+    let input = [1usize..=3, 2..=7, 2..=7].prop_map(Shape::from);
+    (settings, input).prop_filter("a window that fits", |(config, input)| config.output(input).is_ok())
 }
 
 fn images() -> impl Strategy<Value = Shape> {

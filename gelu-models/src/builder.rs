@@ -1,6 +1,8 @@
 //! Building a model node by node.
 
-use gelu_layers::{Activation, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, LinearConfig};
+use gelu_layers::{
+    Activation, AvgPool2dConfig, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, LinearConfig,
+};
 use gelu_tensor::{Shape, Window};
 
 use crate::graph::Sizes;
@@ -60,9 +62,9 @@ impl ModelBuilder {
         self.avg_pool2d_with(name, Window::new(kernel).with_stride(kernel))
     }
 
-    /// Adds mean pooling with any window.
-    pub fn avg_pool2d_with(self, name: &str, window: Window) -> Self {
-        self.linear(name, LinearConfig::AvgPool2d(window))
+    /// Adds mean pooling with any window, or with an [`AvgPool2dConfig`].
+    pub fn avg_pool2d_with(self, name: &str, config: impl Into<AvgPool2dConfig>) -> Self {
+        self.linear(name, LinearConfig::AvgPool2d(config.into()))
     }
 
     /// Adds the mean of each channel, which leaves images of one pixel.

@@ -165,7 +165,10 @@ impl Model {
                 return Err(FoldError::NoWeights { found: node.op.to_string() });
             };
             let windows = config.windows(self.graph().shape(value)).ok().flatten();
-            let padding = windows.map_or([[0, 0]; 2], |windows| windows.window().padding);
+            let padding = match config {
+                LinearConfig::AvgPool2d(pool) => pool.counted_padding(),
+                _ => windows.map_or([[0, 0]; 2], |windows| windows.window().padding),
+            };
             if padding != [[0, 0]; 2] && !centered {
                 return Err(FoldError::Padding { name: node.name.clone(), found: padding });
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gelu_layers::{
-    Activation, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, Initializer, LinearConfig,
-    LinearLayer, softmax,
+    Activation, AvgPool2dConfig, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, Initializer,
+    LinearConfig, LinearLayer, softmax,
 };
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use gelu_tensor::{Backend, Shape, Window};
@@ -180,8 +180,10 @@ impl Net<'_> {
                 if self.rng.random_bool(0.7) { self.activation(value) } else { value }
             }
             3 => {
-                let window = self.window();
-                self.push(Op::Linear(LinearConfig::AvgPool2d(window)), input)
+                let (window, count_include_pad) = (self.window(), self.rng.random_bool(0.5));
+                let config =
+                    AvgPool2dConfig { window, count_include_pad, ceil_mode: self.rng.random_bool(0.3) };
+                self.push(Op::Linear(LinearConfig::AvgPool2d(config)), input)
             }
             4 => {
                 let window = self.window();

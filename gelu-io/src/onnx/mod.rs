@@ -7,7 +7,8 @@
 //!
 //! - layers with weights: Conv (groups, dilation, strides, padding by side, auto_pad), Gemm, MatMul by a constant,
 //!   BatchNormalization;
-//! - pooling: AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool, ReduceMean and ReduceSum over pixels;
+//! - pooling: AveragePool and MaxPool (padding, count_include_pad, dilation, ceil_mode), GlobalAveragePool, GlobalMaxPool,
+//!   ReduceMean and ReduceSum over pixels;
 //! - activations: Relu, Clip, LeakyRelu, PRelu with one slope, Sigmoid, Tanh, Gelu (exact), HardSigmoid, HardSwish, and
 //!   SiLU, GELU and hard swish where they are spelled out; Softmax and LogSoftmax as the last node;
 //! - arithmetic: Add, Sub, Mul, Div and Neg with constants that have one number or one for each channel, Add, Sub and

@@ -192,6 +192,48 @@ fn an_incomplete_last_window_takes_what_is_there() {
 }
 
 #[test]
+fn a_mean_is_of_what_the_file_counts() {
+    let pool = |kernel: i64, settings: Vec<AttributeProto>| {
+        let settings = [vec![ints("kernel_shape", &[kernel, kernel])], settings].concat();
+        Draft::new(&[1, 1, 3, 3]).node("AveragePool", &["x"], "y", settings)
+    };
+    let sides = || ints("pads", &[1, 1, 1, 1]);
+    let pixels = [1.0, 1.5, 2.5, 3.0, 2.5, 3.0, 4.0, 4.5, 5.5, 6.0, 7.0, 7.5, 7.0, 7.5, 8.5, 9.0];
+    assert_eq!(pool(2, vec![sides()]).output(&IMAGE), pixels);
+    let shares = [4.0, 2.0, 2.0, 4.0, 2.0, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 4.0, 2.0, 2.0, 4.0];
+    let zeros: Vec<f32> = pixels.iter().zip(shares).map(|(mean, share)| mean / share).collect();
+    assert_eq!(pool(2, vec![sides(), int("count_include_pad", 1)]).output(&IMAGE), zeros);
+    // What is beyond the padding never counts.
+    let (strides, ceil) = (ints("strides", &[2, 2]), int("ceil_mode", 1));
+    assert_eq!(pool(2, vec![strides.clone(), ceil.clone()]).output(&IMAGE), [3.0, 4.5, 7.5, 9.0]);
+    let settings = vec![strides, ceil, ints("pads", &[1, 1, 0, 0]), int("count_include_pad", 1)];
+    let y = pool(3, settings).output(&IMAGE);
+    let off =
+        y.iter().zip([12.0 / 9.0, 16.0 / 6.0, 4.0, 7.0]).map(|(y, wanted): (&f32, f32)| (y - wanted).abs());
+    assert!(off.fold(0.0, f32::max) < 1e-6, "{y:?}");
+    // Zeros of another node are pixels to it.
+    let padded = Draft::new(&[1, 1, 3, 3])
+        .ints("pads", &[0, 0, 1, 1, 0, 0, 1, 1])
+        .node("Pad", &["x", "pads"], "a", vec![])
+        .node("AveragePool", &["a"], "y", vec![ints("kernel_shape", &[2, 2])]);
+    assert_eq!(padded.output(&IMAGE), zeros);
+}
+
+#[test]
+fn a_maximum_is_of_pixels_alone() {
+    let settings = vec![
+        ints("kernel_shape", &[2, 2]),
+        ints("dilations", &[2, 2]),
+        ints("pads", &[1, 1, 0, 0]),
+        ints("strides", &[1, 2]),
+    ];
+    let draft =
+        Draft::new(&[1, 1, 3, 3]).node("Neg", &["x"], "a", vec![]).node("MaxPool", &["a"], "y", settings);
+    // Zeros would be larger.
+    assert_eq!(draft.output(&IMAGE), [-5.0, -2.0]);
+}
+
+#[test]
 fn channels_are_sliced_and_pixels_are_skipped() {
     let draft = Draft::new(&[1, 2, 2, 3])
         .ints("starts", &[1, 0])
@@ -295,8 +337,19 @@ fn settings_that_compute_something_else_are_refused() {
         let settings = [vec![kernel], settings].concat();
         Draft::new(&[1, 1, 3, 3]).node("AveragePool", &["x"], "y", settings).unsupported().remove(0).reason
     };
-    assert!(pool(vec![ints("pads", &[1, 1, 1, 1])]).contains("count_include_pad=0"));
-    assert!(pool(vec![ints("strides", &[2, 2]), int("ceil_mode", 1)]).contains("incomplete"));
+    assert!(pool(vec![ints("dilations", &[3, 3])]).contains("larger than the padded input"));
+    let padded = |settings: Vec<AttributeProto>| {
+        let settings = [vec![ints("kernel_shape", &[2, 2])], settings].concat();
+        Draft::new(&[1, 1, 3, 3])
+            .ints("pads", &[0, 0, 1, 1, 0, 0, 1, 1])
+            .node("Pad", &["x", "pads"], "a", vec![])
+            .node("AveragePool", &["a"], "y", settings)
+            .unsupported()
+            .remove(0)
+            .reason
+    };
+    assert!(padded(vec![ints("pads", &[1, 1, 1, 1])]).contains("padding does not"));
+    assert!(padded(vec![ints("strides", &[2, 2]), int("ceil_mode", 1)]).contains("incomplete"));
     let transposed =
         Draft::new(&[1, 2, 3, 4]).node("Transpose", &["x"], "y", vec![ints("perm", &[0, 2, 3, 1])]);
     assert!(transposed.unsupported()[0].advice.contains("[batch, channels, height, width]"));

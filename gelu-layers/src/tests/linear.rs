@@ -204,9 +204,11 @@ fn weights_have_pytorchs_shapes() {
     assert_eq!(shape(LinearConfig::Dense(5.into()), &[7]), (Some(vec![5, 7]), 5));
     assert_eq!(shape(LinearConfig::Dense(DenseConfig::new(5).without_bias()), &[7]), (Some(vec![5, 7]), 0));
     assert_eq!(shape(norm(), &image), (Some(vec![4]), 4));
-    for config in
-        [LinearConfig::AvgPool2d(Window::new([2, 2])), LinearConfig::GlobalAvgPool2d, LinearConfig::Flatten]
-    {
+    for config in [
+        LinearConfig::AvgPool2d(Window::new([2, 2]).into()),
+        LinearConfig::GlobalAvgPool2d,
+        LinearConfig::Flatten,
+    ] {
         assert_eq!(shape(config, &image), (None, 0));
     }
 }
@@ -228,7 +230,9 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
     let all = [
         LinearConfig::Conv2d(conv.with_padding_sides([[0, 1], [2, 0]])),
         LinearConfig::Dense(DenseConfig::new(3).without_bias()),
-        LinearConfig::AvgPool2d(Window::new([2, 3])),
+        LinearConfig::AvgPool2d(Window::new([2, 3]).into()),
+        LinearConfig::AvgPool2d(AvgPool2dConfig::new(Window::new([2, 3])).excluding_padding()),
+        LinearConfig::AvgPool2d(AvgPool2dConfig::new(Window::new([2, 3])).with_ceil_mode()),
         LinearConfig::GlobalAvgPool2d,
         norm(),
         LinearConfig::Flatten,
@@ -238,7 +242,14 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
         assert_eq!(serde_json::from_str::<LinearConfig>(&text).unwrap(), config, "{text}");
     }
     assert_eq!(serde_json::to_string(&LinearConfig::GlobalAvgPool2d).unwrap(), r#""global-avg-pool2d""#);
+    // As files of before have it.
+    let mean = r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1],"padding":[[0,0],[0,0]]}}"#;
+    let config = LinearConfig::AvgPool2d(Window::new([2, 3]).into());
+    assert_eq!(serde_json::to_string(&config).unwrap(), mean);
+    assert_eq!(serde_json::from_str::<LinearConfig>(mean).unwrap(), config);
     for bad in [
+        r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1]}}"#,
+        r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1],"padding":[[0,0],[0,0]],"more":1}}"#,
         r#"{"dense":{"out_features":3}}"#,
         r#"{"dense":{"out_features":3,"bias":true,"more":1}}"#,
         r#"{"dense":{"out_features":-1,"bias":true}}"#,
@@ -284,7 +295,7 @@ fn layers_that_do_not_fit_their_input_are_errors() {
         (LinearConfig::Dense(3.into()), image()),
         (LinearConfig::Dense(0.into()), vec![6]),
         (LinearConfig::GlobalAvgPool2d, vec![6]),
-        (LinearConfig::AvgPool2d(Window::new([2, 2])), vec![6]),
+        (LinearConfig::AvgPool2d(Window::new([2, 2]).into()), vec![6]),
         (norm(), vec![6]),
         (norm(), vec![6, 5]),
     ] {
@@ -305,7 +316,8 @@ fn layers_that_do_not_fit_their_input_are_errors() {
         Window::new([3, 3]).with_padding([3, 0]),
         Window::new([3, 3]).with_padding_sides([[0, 0], [0, 3]]),
     ] {
-        for config in [LinearConfig::Conv2d(Conv2dConfig { window, ..conv }), LinearConfig::AvgPool2d(window)]
+        for config in
+            [LinearConfig::Conv2d(Conv2dConfig { window, ..conv }), LinearConfig::AvgPool2d(window.into())]
         {
             let refused = LinearLayer::new(config, &Shape::from([6, 5, 5])).unwrap_err();
             assert!(matches!(refused, Error::Window { .. }), "{refused}");
@@ -344,7 +356,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
             let config = Conv2dConfig { out_channels: groups, window, groups, bias: true };
             refused(LinearConfig::Conv2d(config), &input);
         }
-        refused(LinearConfig::AvgPool2d(window), &input);
+        refused(LinearConfig::AvgPool2d(window.into()), &input);
     }
     for out_channels in [huge, most] {
         refused(LinearConfig::Conv2d(Conv2dConfig::new(out_channels, [1, 1])), &[1, 3, 3]);

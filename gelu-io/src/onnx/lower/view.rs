@@ -214,7 +214,7 @@ impl<'a> Lowering<'a> {
                 (2 | 3, Some(steps)) if first == 0 && count == extent.div_ceil(steps) => {
                     self.image(&tensor)?;
                     let stride = if at == 2 { [steps, 1] } else { [1, steps] };
-                    let config = LinearConfig::AvgPool2d(Window::new([1, 1]).with_stride(stride));
+                    let config = LinearConfig::AvgPool2d(Window::new([1, 1]).with_stride(stride).into());
                     let name = name(self);
                     let id = self.emit(name, Op::Linear(config), vec![tensor.id], Numbers::default)?;
                     self.made(id)
