@@ -3,7 +3,7 @@
 use gelu_tensor::{Error, Filters, LinearMap, Shape, Window, Windows};
 use serde::{Deserialize, Serialize};
 
-use crate::AvgPool2dConfig;
+use crate::{AvgPool2dConfig, SliceConfig};
 
 /// A convolution's filters and window. Input channels are those of the layer's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +118,8 @@ pub enum LinearConfig {
     BatchNorm2d(BatchNorm2dConfig),
     /// Reads an image as one vector, in storage order. No number changes.
     Flatten,
+    /// Takes every so many elements along each axis. No number changes.
+    Slice(SliceConfig),
 }
 
 /// What a block of a map takes besides its indices, in indices.
@@ -128,7 +130,7 @@ impl LinearConfig {
     pub fn has_parameters(&self) -> bool {
         match self {
             Self::Conv2d(_) | Self::Dense(_) | Self::BatchNorm2d(_) => true,
-            Self::AvgPool2d(_) | Self::GlobalAvgPool2d | Self::Flatten => false,
+            Self::AvgPool2d(_) | Self::GlobalAvgPool2d | Self::Flatten | Self::Slice(_) => false,
         }
     }
 
@@ -137,7 +139,7 @@ impl LinearConfig {
     ///
     /// # Errors
     /// [`Error::Count`] when `input` has not the dimensions that the layer takes, or groups do not divide;
-    /// [`Error::Window`] when a window does not fit.
+    /// [`Error::Window`] when a window does not fit; as [`SliceConfig::output`] for a slice.
     pub fn output(&self, input: &Shape) -> Result<(Shape, usize), Error> {
         let elements = input.elements();
         Ok(match (self, self.windows(input)?) {
@@ -174,6 +176,12 @@ impl LinearConfig {
                 let blocks = channels.saturating_mul(BLOCK_INDICES);
                 (input.clone(), elements.saturating_mul(2).saturating_add(blocks))
             }
+            (Self::Slice(slice), None) => {
+                let output = slice.output(input)?;
+                // The inputs and the outputs of its one block.
+                let indices = output.elements().saturating_mul(2);
+                (output, indices)
+            }
             (_, None) => (Shape::from([elements]), elements),
         })
     }
@@ -190,6 +198,7 @@ impl LinearConfig {
             (_, Some(windows)) => LinearMap::pooling(&windows),
             (Self::Dense(config), _) => LinearMap::dense(input, config.out_features),
             (Self::BatchNorm2d(_), _) => LinearMap::per_channel(input),
+            (Self::Slice(slice), _) => slice.map(input, output),
             _ => LinearMap::identity(input)?.reshaped([input.clone(), output]),
         }
     }
@@ -204,7 +213,7 @@ impl LinearConfig {
                 let [_, height, width] = image()?;
                 Window::new([height, width]).over(image()?).map(Some)
             }
-            Self::Dense(_) | Self::BatchNorm2d(_) | Self::Flatten => Ok(None),
+            Self::Dense(_) | Self::BatchNorm2d(_) | Self::Flatten | Self::Slice(_) => Ok(None),
         }
     }
 }

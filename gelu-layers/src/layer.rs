@@ -175,7 +175,7 @@ impl LinearLayer {
             }
             LinearConfig::Dense(config) => Some(Shape::from([config.out_features, self.input.elements()])),
             LinearConfig::BatchNorm2d(_) => Some(Shape::from([self.parameters.weight.len()])),
-            LinearConfig::AvgPool2d(_) | LinearConfig::GlobalAvgPool2d | LinearConfig::Flatten => None,
+            _ => None,
         }
     }
 

@@ -11,6 +11,7 @@ mod gemm;
 mod init;
 mod layer;
 mod loss;
+mod slice;
 
 pub use activation::{Activation, UnknownActivation};
 pub use affine::{Affine, exponent};
@@ -21,6 +22,7 @@ pub use config::{BatchNorm2dConfig, Conv2dConfig, DenseConfig, LinearConfig};
 pub use init::Initializer;
 pub use layer::{Gradients, InputGradient, LinearLayer, Mode, Parameters, RunningStatistics};
 pub use loss::{CrossEntropy, cross_entropy};
+pub use slice::{AxisSlice, SliceConfig};
 
 #[cfg(test)]
 mod tests;

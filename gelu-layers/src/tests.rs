@@ -109,8 +109,21 @@ impl Definition {
                 })
                 .collect(),
             LinearConfig::Flatten => x.to_vec(),
+            LinearConfig::Slice(slice) => self.sliced(slice, x),
             LinearConfig::BatchNorm2d(_) => unreachable!("a batch norm is no function of one image"),
         }
+    }
+
+    /// NumPy's: axis after axis.
+    fn sliced(&self, slice: &SliceConfig, x: &[f64]) -> Vec<f64> {
+        let mut array = ndarray::ArrayD::from_shape_vec(self.input.dims(), x.to_vec()).unwrap();
+        for (at, axis) in slice.axes.iter().enumerate() {
+            let places: Vec<usize> = (0..axis.count as isize)
+                .map(|at| usize::try_from(axis.start as isize + at * axis.step).unwrap())
+                .collect();
+            array = array.select(ndarray::Axis(at), &places);
+        }
+        array.iter().copied().collect()
     }
 
     /// PyTorch's: weights are `[filters, channels / groups, kernel height, kernel width]`.
@@ -225,6 +238,25 @@ fn poolings() -> impl Strategy<Value = (LinearConfig, Shape)> {
     (settings, input).prop_filter("a window that fits", |(config, input)| config.output(input).is_ok())
 }
 
+/// A slice of an axis of `extent`, by any four numbers.
+fn axis_slice(extent: usize, [a, b, step, backward]: [usize; 4]) -> AxisSlice {
+    let (first, last) = ((a % extent).min(b % extent), (a % extent).max(b % extent));
+    let count = (last - first) / step + 1;
+    match backward == 0 {
+        true => AxisSlice { start: last, step: -(step as isize), count },
+        false => AxisSlice { start: first, step: step as isize, count },
+    }
+}
+
+fn slices() -> impl Strategy<Value = (LinearConfig, Shape)> {
+    let axis = || [0usize..9, 0..9, 1..4, 0..3];
+    let shape = prop_oneof![images(), (1usize..9).prop_map(|features| Shape::from([features]))];
+    (shape, [axis(), axis(), axis()]).prop_map(|(input, axes)| {
+        let axes = input.dims().iter().zip(axes).map(|(&extent, numbers)| axis_slice(extent, numbers));
+        (LinearConfig::Slice(SliceConfig::new(axes.collect())), input)
+    })
+}
+
 fn images() -> impl Strategy<Value = Shape> {
     [1usize..=3, 1..=5, 1..=5].prop_map(Shape::from)
 }
@@ -243,5 +275,6 @@ fn layers() -> impl Strategy<Value = (LinearConfig, Shape)> {
         1 => of_image(LinearConfig::GlobalAvgPool2d),
         2 => of_image(LinearConfig::BatchNorm2d(norm)),
         1 => of_image(LinearConfig::Flatten),
+        2 => slices(),
     ]
 }

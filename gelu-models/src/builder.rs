@@ -2,6 +2,7 @@
 
 use gelu_layers::{
     Activation, AvgPool2dConfig, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, LinearConfig,
+    SliceConfig,
 };
 use gelu_tensor::{Shape, Window};
 
@@ -87,6 +88,12 @@ impl ModelBuilder {
     pub fn flatten(self) -> Self {
         let name = self.free_name("flatten");
         self.linear(&name, LinearConfig::Flatten)
+    }
+
+    /// Takes every so many elements along each axis.
+    pub fn slice(self, config: SliceConfig) -> Self {
+        let name = self.free_name("slice");
+        self.linear(&name, LinearConfig::Slice(config))
     }
 
     /// Adds a linear layer of any kind.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gelu_layers::{
-    Activation, AvgPool2dConfig, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, Initializer,
-    LinearConfig, LinearLayer, softmax,
+    Activation, AvgPool2dConfig, AxisSlice, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig,
+    Initializer, LinearConfig, LinearLayer, SliceConfig, softmax,
 };
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use gelu_tensor::{Backend, Shape, Window};
@@ -173,7 +173,7 @@ impl Net<'_> {
     fn block(&mut self, input: ValueId) -> ValueId {
         let same = Window::new([3, 3]).with_padding([1, 1]);
         let channels = self.shape(input).dims()[0];
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
             0..3 => {
                 let (channels, window) = (self.channels(), self.window());
                 let value = self.convolution(channels, window, input);
@@ -214,6 +214,21 @@ impl Net<'_> {
                     ends.insert(self.rng.random_range(0..3), input);
                 }
                 self.try_push(Op::Concat, &ends).unwrap_or(ends[0])
+            }
+            8 => {
+                let shape = self.shape(input).clone();
+                let axes = shape.dims().iter().map(|&extent| {
+                    let start = self.rng.random_range(0..extent);
+                    let step = if start > 0 && self.rng.random_bool(0.3) {
+                        -1
+                    } else {
+                        [1, 2][self.rng.random_range(0..2)]
+                    };
+                    let most = if step < 0 { start + 1 } else { (extent - start).div_ceil(step as usize) };
+                    AxisSlice { start, step, count: self.rng.random_range(1..=most) }
+                });
+                let config = SliceConfig::new(axes.collect());
+                self.push(Op::Linear(LinearConfig::Slice(config)), input)
             }
             _ => {
                 let gate = self.push(Op::Linear(LinearConfig::GlobalAvgPool2d), input);

@@ -89,6 +89,13 @@ fn mean(kernel: [usize; 2]) -> LinearConfig {
     LinearConfig::AvgPool2d(Window::new(kernel).with_stride(kernel).into())
 }
 
+/// The last of so many channels, every other row, and a column less of so many at least.
+fn corner(channels: usize, rows: usize) -> LinearConfig {
+    let rows = AxisSlice { start: rows - 1, step: -2, count: rows.div_ceil(2) };
+    let columns = AxisSlice::range(1, 2);
+    LinearConfig::Slice(SliceConfig::new(vec![AxisSlice::range(channels - 1, 1), rows, columns]))
+}
+
 /// A mean of the pixels of padded windows, of which some are fewer.
 fn border_mean(kernel: [usize; 2]) -> LinearConfig {
     let window = Window::new(kernel).with_stride([2, 2]).with_padding([1, 1]);
@@ -112,6 +119,7 @@ fn chains_give_the_reals_of_their_layers_one_after_another() {
         vec![mean([2, 2]), conv(padded())],
         vec![conv(padded()), LinearConfig::AvgPool2d(Window::new([3, 3]).with_padding([1, 1]).into())],
         vec![conv(padded()), border_mean([3, 3])],
+        vec![corner(2, 6), conv(padded()), corner(4, 2), border_mean([2, 2])],
         vec![border_mean([3, 2]), conv(padded()), border_mean([2, 3]), norm()],
         vec![conv(padded()), LinearConfig::GlobalAvgPool2d, flatten.clone(), dense(3)],
         vec![conv(padded()), norm(), flatten.clone(), dense(3)],

@@ -236,6 +236,7 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
         LinearConfig::GlobalAvgPool2d,
         norm(),
         LinearConfig::Flatten,
+        LinearConfig::Slice(SliceConfig::new(vec![AxisSlice { start: 4, step: -2, count: 3 }])),
     ];
     for config in all {
         let text = serde_json::to_string(&config).unwrap();
@@ -250,6 +251,7 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
     for bad in [
         r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1]}}"#,
         r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1],"padding":[[0,0],[0,0]],"more":1}}"#,
+        r#"{"slice":[{"start":0,"count":1}]}"#,
         r#"{"dense":{"out_features":3}}"#,
         r#"{"dense":{"out_features":3,"bias":true,"more":1}}"#,
         r#"{"dense":{"out_features":-1,"bias":true}}"#,
@@ -326,6 +328,35 @@ fn layers_that_do_not_fit_their_input_are_errors() {
 }
 
 #[test]
+fn slices_beyond_their_axes_are_refused() {
+    let most = usize::MAX;
+    for (start, step, count) in [
+        (0, 1, 6),
+        (5, 1, 1),
+        (5, -1, 1),
+        (1, 2, 3),
+        (2, -1, 4),
+        (0, 0, 1),
+        (0, 1, 0),
+        (most, 1, 2),
+        (1, isize::MAX, 2),
+        (4, isize::MIN, 2),
+        (0, 1, most),
+        (4, -1, most),
+    ] {
+        let slice = LinearConfig::Slice(SliceConfig::new(vec![AxisSlice { start, step, count }]));
+        let error = slice.map(&Shape::from([5])).unwrap_err();
+        assert!(
+            matches!(error, Error::Limit { .. } | Error::TooFew { .. }),
+            "{start} {step} {count}: {error}"
+        );
+        assert_eq!(slice.output(&Shape::from([5])).unwrap_err(), error);
+    }
+    let slice = LinearConfig::Slice(SliceConfig::new(vec![AxisSlice::whole(5)]));
+    assert!(matches!(slice.output(&Shape::from([1, 5, 5])), Err(Error::Count { .. })));
+}
+
+#[test]
 fn layers_beyond_all_bounds_are_refused_at_once() {
     let start = Instant::now();
     let (huge, most) = (1usize << 40, usize::MAX);
@@ -368,6 +399,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
         refused(norm(), &input);
         refused(LinearConfig::GlobalAvgPool2d, &input);
         refused(LinearConfig::Flatten, &input);
+        refused(LinearConfig::Slice(SliceConfig::new(input.map(AxisSlice::whole).to_vec())), &input);
     }
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }

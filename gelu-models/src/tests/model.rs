@@ -332,6 +332,7 @@ fn a_normalization_that_cannot_be_folded_is_refused() {
     let off = model.logits(x.view()).unwrap() - plain.logits(scaled.view()).unwrap();
     assert!(off.iter().all(|off| off.abs() < 1e-4), "{off}");
     let same = Conv2dConfig::new(2, [1, 1]);
+    let first_channel = vec![AxisSlice::range(0, 1), AxisSlice::whole(6), AxisSlice::whole(6)];
     for builder in [
         image().residual(|block| block.conv2d("a", same)),
         image().concat([&|a| a.conv2d("a", same), &|b| b.conv2d("b", same)]),
@@ -340,6 +341,7 @@ fn a_normalization_that_cannot_be_folded_is_refused() {
         image().residual(|block| block).conv2d("a", same),
         image().conv2d("a", same.without_bias()),
         image().avg_pool2d("p", [2, 2]),
+        image().slice(SliceConfig::new(first_channel)).conv2d("a", same),
     ] {
         let mut model = initialized(builder);
         let before = model.weights();

@@ -142,6 +142,34 @@ impl LinearMap {
         Ok(Self::new([shape.clone(), shape.clone()], channels, blocks))
     }
 
+    /// Returns a product of some elements, in the order of the output's, with the same one weight: a selection where that
+    /// is one. `elements` are of the input, one for each of the output, and may repeat.
+    ///
+    /// # Errors
+    /// [`Error::Range`] when a shape has no elements or too many; [`Error::Limit`] for an element that the input does not
+    /// have; [`Error::Count`] when there are more or fewer than the output has.
+    pub fn selection(
+        [input, output]: [&Shape; 2],
+        elements: impl Iterator<Item = usize>,
+    ) -> Result<Self, Error> {
+        let (limit, expected) = (input.elements(), output.elements());
+        check_size("elements of a tensor", limit)?;
+        check_size("elements of a tensor", expected)?;
+        let mut selected = Vec::with_capacity(expected);
+        for element in elements.take(expected + 1) {
+            if element >= limit {
+                let what = "elements of a tensor that are selected from";
+                return Err(Error::Limit { what, limit, found: element.saturating_add(1) });
+            }
+            selected.push(element as u32);
+        }
+        if selected.len() != expected {
+            return Err(Error::Count { what: "selected elements", expected, found: selected.len() });
+        }
+        let block = Block::new([1, limit], vec![0], [selected, indices(expected)]);
+        Ok(Self::new([input.clone(), output.clone()], 1, vec![block]))
+    }
+
     /// Returns a product of every element with the same one weight: the identity where that is one.
     ///
     /// # Errors

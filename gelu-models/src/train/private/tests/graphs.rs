@@ -1,6 +1,6 @@
 //! Networks to be trained.
 
-use gelu_layers::{Activation, AvgPool2dConfig, Conv2dConfig, DenseConfig};
+use gelu_layers::{Activation, AvgPool2dConfig, AxisSlice, Conv2dConfig, DenseConfig, SliceConfig};
 use gelu_tensor::Window;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
@@ -103,6 +103,20 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                         "q",
                         pool([2, 2]).with_stride([2, 2]).with_padding_sides([[1, 0], [0, 1]]),
                     ),
+            ),
+        ),
+        (
+            "slices",
+            classes(
+                image(2)
+                    .conv2d("a", same(3))
+                    .slice(SliceConfig::new(vec![
+                        AxisSlice::range(1, 2),
+                        AxisSlice { start: 5, step: -2, count: 3 },
+                        AxisSlice::range(1, 4),
+                    ]))
+                    .tanh()
+                    .conv2d("b", same(2)),
             ),
         ),
         (
