@@ -12,6 +12,7 @@ use common::networks::{Network, calibrate, inputs, network, randomize, small_res
 use common::{KEY, deployment, digits, encrypted, key_of, quantization, shipped};
 use gelu_net::LocalReport;
 use gelu_net::io::session::RunError;
+use gelu_net::layers::{AvgPool2dConfig, AxisSlice, SliceConfig};
 use gelu_net::models::WeightTensor;
 use gelu_net::models::infer::SessionError;
 use gelu_net::models::plan::PlanError;
@@ -136,6 +137,17 @@ fn every_kind_of_node_is_exact() {
         ("mean pooling before an activation", |b| b.conv2d("c", conv(2)).avg_pool2d("p", [2, 3]).relu()),
         ("mean pooling after an activation", |b| b.conv2d("c", conv(2)).relu().avg_pool2d("p", [2, 3])),
         ("mean pooling of padding", |b| b.conv2d("c", conv(2)).avg_pool2d_with("p", pool()).relu()),
+        ("mean pooling of pixels alone", |b| {
+            let mean = AvgPool2dConfig::new(pool()).excluding_padding().with_ceil_mode();
+            b.conv2d("c", conv(2)).avg_pool2d_with("p", mean).relu().avg_pool2d_with("q", mean)
+        }),
+        ("slices", |b| {
+            let last = |channels: usize| {
+                let rows = AxisSlice { start: 5, step: -2, count: 3 };
+                SliceConfig::new(vec![AxisSlice::range(channels - 1, 1), rows, AxisSlice::range(1, 3)])
+            };
+            b.residual_with(|b| b.slice(last(2)), |b| b.conv2d("c", conv(2)).slice(last(2))).relu()
+        }),
         ("mean pooling first", |b| b.avg_pool2d_with("p", pool()).conv2d("c", conv(2)).relu()),
         ("global pooling", |b| b.conv2d("c", conv(3)).global_avg_pool2d().relu()),
         ("global pooling after an activation", |b| b.conv2d("c", conv(3)).relu().global_avg_pool2d()),

@@ -287,7 +287,7 @@ fn onnx() -> Vec<ImportError> {
     vec![
         E::File(gelu_net::io::Error::Trailing { path: path(), expected: 100 }),
         E::Opset { path: path(), least: 9, most: 24, found: 7 },
-        E::Interface { path: path(), expected: "one output", found: text("2 outputs: `a`, `b`") },
+        E::Interface { path: path(), expected: "one output", found: text("2 outputs: `a`, `b`"), open: None },
         E::Unsupported { path: path(), nodes: 9, unsupported: vec![unsupported] },
         E::Graph { path: path(), source: Box::new(GraphError::Empty) },
         E::Weights { path: path(), source: load() },

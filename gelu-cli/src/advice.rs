@@ -1,6 +1,6 @@
 //! What to do about errors of the library, in terms of this command: the library knows no option of it.
 
-use gelu_io::onnx::ImportError;
+use gelu_io::onnx::{ImportError, Open};
 use gelu_io::session::RunError;
 use gelu_io::weights::FileKind;
 use gelu_models::train::private::PrivateError;
@@ -32,8 +32,11 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
                 }
             });
         }
-        if let Some(ImportError::Interface { .. }) = cause.downcast_ref() {
-            return Some("--input 3x32x32 gives the shape of an input, --output NAME picks an output");
+        if let Some(ImportError::Interface { open: Some(open), .. }) = cause.downcast_ref() {
+            return Some(match open {
+                Open::Input => "--input CxHxW gives the shape of an input, for instance --input 3x32x32",
+                Open::Output => "--output NAME picks an output",
+            });
         }
         if let Some(gelu_io::Error::Kind { found: FileKind::Onnx, .. }) = cause.downcast_ref() {
             return Some("`gelu import FILE.onnx --out FILE.safetensors` makes a model file of it");

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use gelu_io::onnx::{ImportOptions, Imported};
 use gelu_io::weights::{Dtype, WeightsFile};
+use gelu_layers::argmax;
 use gelu_models::plan::{Deployment, Program};
 use gelu_models::{Model, Normalization};
 use gelu_tensor::Shape;
 use gelu_tensor::paillier::KeyBits;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use serde_json::json;
 
 use crate::model::{ensure_ranges, made_up_inputs, normalize, parse_normalization};
 use crate::model_args::{KeySize, Numbers, backend, warn_of_short_key};
-use crate::output::{check_files, outln};
+use crate::output::{check_files, note, outln};
 use crate::plan;
 
 /// Turn an ONNX model, as PyTorch exports it, into one that runs on ciphertexts.
@@ -78,18 +79,33 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
             "{}",
             json!({
                 "report": report, "parameters": model.parameter_count(), "inputs": inputs.nrows(), "out": out,
-                "largest_logit": trial.largest, "logit_difference": trial.difference, "plan": plan,
+                "largest_logit": trial.largest, "logit_spread": trial.spread,
+                "logit_difference": trial.difference, "same_class": trial.same, "plan": plan,
             })
         )?;
     } else {
         outln!("{report}\n\n{}", plan::to_text(program.plan(), &name, None))?;
         outln!(
-            "{} inputs made up, in the clear: logits up to {:.3}, in fixed point at most {:.3} from these",
+            "{} inputs made up, in the clear: logits up to {:.3}, which spread over {:.3}; in fixed point at most {:.3} from \
+             these, with the same class for {} of them",
             inputs.nrows(),
             trial.largest,
-            trial.difference
+            trial.spread,
+            trial.difference,
+            trial.same
         )?;
         outln!("{} parameters written to {}", model.parameter_count(), args.out.display())?;
+    }
+    if trial.is_coarse(inputs.nrows()) {
+        note!(
+            "warning: fixed point gives another class for {} of {} inputs, and logits up to {:.3} from floating point's, which \
+             spread over {:.3}: more bits bring them together, for instance {}, which `gelu infer` takes too",
+            inputs.nrows() - trial.same,
+            inputs.nrows(),
+            trial.difference,
+            trial.spread,
+            args.numbers.finer()
+        );
     }
     Ok(())
 }
@@ -98,16 +114,50 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
 struct Trial {
     /// The largest logit.
     largest: f64,
+    /// From an input's smallest logit to its largest, on average; of one logit, from the smallest of all inputs to the
+    /// largest.
+    spread: f64,
     /// The largest distance of a fixed-point logit from the floating-point one.
     difference: f64,
+    /// How many inputs get the same class in both.
+    same: usize,
 }
+
+/// The share of the spread of logits from which a distance may well change what they say.
+const LARGE: f64 = 0.1;
 
 impl Trial {
     fn run(model: &Model, program: &Program, inputs: &Array2<f32>) -> anyhow::Result<Self> {
-        let (fixed, float) = (program.run_clear(inputs.view())?.logits, model.logits(inputs.view())?);
-        let pairs = fixed.iter().zip(&float).map(|(fixed, float)| (fixed - f64::from(*float)).abs());
-        let largest = float.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
-        Ok(Self { largest: largest.into(), difference: pairs.fold(0.0, f64::max) })
+        let fixed = program.run_clear(inputs.view())?.logits;
+        Ok(Self::of(fixed.view(), model.logits(inputs.view())?.mapv(f64::from).view()))
+    }
+
+    /// What there is to say of fixed-point and floating-point logits, `[inputs, classes]`.
+    fn of(fixed: ArrayView2<'_, f64>, float: ArrayView2<'_, f64>) -> Self {
+        let pairs = fixed.iter().zip(&float).map(|(fixed, float)| (fixed - float).abs());
+        let span = |logits: ArrayView1<'_, f64>| {
+            let (least, most) = logits
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &x| (least.min(x), most.max(x)));
+            most - least
+        };
+        let spread = match float.ncols() {
+            1 => span(float.column(0)),
+            _ => float.outer_iter().map(span).sum::<f64>() / float.nrows().max(1) as f64,
+        };
+        let class = |row: ArrayView1<'_, f64>| argmax(&row.to_vec());
+        let rows = fixed.outer_iter().zip(float.outer_iter());
+        Self {
+            largest: float.iter().fold(0.0, |largest, logit| logit.abs().max(largest)),
+            spread,
+            difference: pairs.fold(0.0, f64::max),
+            same: rows.filter(|(fixed, float)| class(*fixed) == class(*float)).count(),
+        }
+    }
+
+    /// Whether rounding may well change what the logits say.
+    fn is_coarse(&self, inputs: usize) -> bool {
+        self.same < inputs || self.difference > LARGE * self.spread
     }
 }
 
@@ -123,6 +173,22 @@ fn parse_shape(text: &str) -> Result<Shape, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_tells_other_classes_and_large_distances() {
+        let float = ndarray::array![[0.0, 1.0, 3.0], [2.0, -1.0, 1.0]];
+        let of = |fixed: ndarray::Array2<f64>| Trial::of(fixed.view(), float.view());
+        let near = of(ndarray::array![[0.1, 1.0, 3.0], [2.0, -1.0, 0.75]]);
+        assert_eq!((near.largest, near.spread, near.difference, near.same), (3.0, 3.0, 0.25, 2));
+        assert!(!near.is_coarse(2));
+        let far = of(ndarray::array![[0.0, 1.0, 3.5], [2.0, -1.0, 1.0]]);
+        assert!(far.same == 2 && far.is_coarse(2));
+        let other = of(ndarray::array![[0.0, 1.0, 3.0], [1.75, -1.0, 1.8]]);
+        assert!(other.same == 1 && other.is_coarse(2));
+        // A single logit spreads over the inputs.
+        let one = Trial::of(ndarray::array![[1.0], [4.1]].view(), ndarray::array![[1.0], [4.0]].view());
+        assert!(one.spread == 3.0 && !one.is_coarse(2));
+    }
 
     #[test]
     fn shapes_of_inputs_are_images_or_vectors() {

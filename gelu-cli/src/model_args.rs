@@ -52,6 +52,14 @@ impl Numbers {
         quantization
     }
 
+    /// The options of three more bits for every kind of number that can have them.
+    pub(crate) fn finer(&self) -> String {
+        let weights = self.weight_bits.unwrap_or(Quantization::default().weight_bits);
+        let options = [("weight", weights), ("activation", self.activation_bits), ("input", self.input_bits)];
+        let more = options.map(|(kind, bits)| format!("--{kind}-bits {}", (bits + 3).min(24)));
+        more.join(" ")
+    }
+
     fn rounding(&self, model: &Model) -> Quantization {
         let default = Quantization::default();
         let mut layer_bits =

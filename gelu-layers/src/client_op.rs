@@ -289,7 +289,13 @@ fn dot<F: Float>(a: &[F], b: &[F]) -> F {
 /// Returns the windows of a pooling, each of which reads at least one pixel.
 fn pooling_windows(window: Window, input: &Shape) -> Result<Windows, Error> {
     let windows = window.over(input.as_image("dimensions of a pooling layer's input")?)?;
-    let [_, height, width] = windows.input();
+    check_pixels(&windows)?;
+    Ok(windows)
+}
+
+/// Refuses windows of which one reads nothing but padding.
+pub(crate) fn check_pixels(windows: &Windows) -> Result<(), Error> {
+    let (window, [_, height, width]) = (windows.window(), windows.input());
     for (axis, size) in [height, width].into_iter().enumerate() {
         let (dilation, before) = (window.dilation[axis], window.padding[axis][0]);
         // A window that starts in the image reads a pixel there. So does one that starts before it, unless its taps
@@ -299,10 +305,11 @@ fn pooling_windows(window: Window, input: &Shape) -> Result<Windows, Error> {
         let start = most.min(before.saturating_sub(1) / window.stride[axis]) * window.stride[axis];
         if start < before && dilation > size && dilation - (before - start) >= size {
             let why = "dilation makes a window that reads nothing but padding";
-            return Err(Error::Window { window: window.to_string(), input: input.clone(), why });
+            let input = Shape::from(windows.input());
+            return Err(Error::Window { window: window.to_string(), input, why });
         }
     }
-    Ok(windows)
+    Ok(())
 }
 
 /// The rows or columns that a window reads: every `dilation`-th one from `first`.

@@ -3,6 +3,8 @@
 use gelu_tensor::{Error, Filters, LinearMap, Shape, Window, Windows};
 use serde::{Deserialize, Serialize};
 
+use crate::{AvgPool2dConfig, SliceConfig};
+
 /// A convolution's filters and window. Input channels are those of the layer's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,9 +109,8 @@ pub enum LinearConfig {
     Conv2d(Conv2dConfig),
     /// A fully connected layer over vectors.
     Dense(DenseConfig),
-    /// The mean over each window, channel by channel. Padding counts as zeros and the divisor is always the kernel's
-    /// area (PyTorch's `count_include_pad`), which keeps the layer linear with one constant weight.
-    AvgPool2d(Window),
+    /// The mean over each window, channel by channel.
+    AvgPool2d(AvgPool2dConfig),
     /// The mean of each channel: `[channels, height, width]` to `[channels, 1, 1]`.
     GlobalAvgPool2d,
     /// Normalization of each channel by running statistics (by those of the batch while training), then a factor and a
@@ -117,6 +118,8 @@ pub enum LinearConfig {
     BatchNorm2d(BatchNorm2dConfig),
     /// Reads an image as one vector, in storage order. No number changes.
     Flatten,
+    /// Takes every so many elements along each axis. No number changes.
+    Slice(SliceConfig),
 }
 
 /// What a block of a map takes besides its indices, in indices.
@@ -127,7 +130,7 @@ impl LinearConfig {
     pub fn has_parameters(&self) -> bool {
         match self {
             Self::Conv2d(_) | Self::Dense(_) | Self::BatchNorm2d(_) => true,
-            Self::AvgPool2d(_) | Self::GlobalAvgPool2d | Self::Flatten => false,
+            Self::AvgPool2d(_) | Self::GlobalAvgPool2d | Self::Flatten | Self::Slice(_) => false,
         }
     }
 
@@ -136,7 +139,7 @@ impl LinearConfig {
     ///
     /// # Errors
     /// [`Error::Count`] when `input` has not the dimensions that the layer takes, or groups do not divide;
-    /// [`Error::Window`] when a window does not fit.
+    /// [`Error::Window`] when a window does not fit; as [`SliceConfig::output`] for a slice.
     pub fn output(&self, input: &Shape) -> Result<(Shape, usize), Error> {
         let elements = input.elements();
         Ok(match (self, self.windows(input)?) {
@@ -153,7 +156,10 @@ impl LinearConfig {
             (_, Some(windows)) => {
                 let [height, width] = windows.output();
                 let shape = Shape::from([windows.input()[0], height, width]);
-                (shape, windows.taps().saturating_mul(windows.positions()))
+                let taps = windows.taps().saturating_mul(windows.positions());
+                // Means of different numbers of elements are blocks of their own.
+                let blocks = windows.window().area().min(windows.positions());
+                (shape, taps.saturating_add(blocks.saturating_mul(BLOCK_INDICES)))
             }
             (Self::Dense(config), None) => {
                 let [_] = input.dims() else {
@@ -170,6 +176,12 @@ impl LinearConfig {
                 let blocks = channels.saturating_mul(BLOCK_INDICES);
                 (input.clone(), elements.saturating_mul(2).saturating_add(blocks))
             }
+            (Self::Slice(slice), None) => {
+                let output = slice.output(input)?;
+                // The inputs and the outputs of its one block.
+                let indices = output.elements().saturating_mul(2);
+                (output, indices)
+            }
             (_, None) => (Shape::from([elements]), elements),
         })
     }
@@ -182,9 +194,11 @@ impl LinearConfig {
         let (output, _) = self.output(input)?;
         match (self, self.windows(input)?) {
             (Self::Conv2d(config), Some(windows)) => LinearMap::convolution(&windows, config.filters()),
+            (Self::AvgPool2d(config), Some(windows)) => config.map(&windows),
             (_, Some(windows)) => LinearMap::pooling(&windows),
             (Self::Dense(config), _) => LinearMap::dense(input, config.out_features),
             (Self::BatchNorm2d(_), _) => LinearMap::per_channel(input),
+            (Self::Slice(slice), _) => slice.map(input, output),
             _ => LinearMap::identity(input)?.reshaped([input.clone(), output]),
         }
     }
@@ -194,12 +208,12 @@ impl LinearConfig {
         let image = || input.as_image("dimensions of the layer's input (an image)");
         match self {
             Self::Conv2d(config) => config.window.over(image()?).map(Some),
-            Self::AvgPool2d(window) => window.over(image()?).map(Some),
+            Self::AvgPool2d(config) => config.windows(image()?).map(Some),
             Self::GlobalAvgPool2d => {
                 let [_, height, width] = image()?;
                 Window::new([height, width]).over(image()?).map(Some)
             }
-            Self::Dense(_) | Self::BatchNorm2d(_) | Self::Flatten => Ok(None),
+            Self::Dense(_) | Self::BatchNorm2d(_) | Self::Flatten | Self::Slice(_) => Ok(None),
         }
     }
 }

@@ -6,7 +6,7 @@ use gelu_tensor::{Error, LinearMap, Shape};
 use ndarray::{Array2, ArrayView2};
 
 use crate::batch_norm::BatchStatistics;
-use crate::{Affine, LinearConfig, batch_norm, gemm};
+use crate::{Affine, LinearConfig, batch_norm, gemm, mean_weights};
 
 /// Trained numbers of one layer; also their gradients and their momentum.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -175,7 +175,7 @@ impl LinearLayer {
             }
             LinearConfig::Dense(config) => Some(Shape::from([config.out_features, self.input.elements()])),
             LinearConfig::BatchNorm2d(_) => Some(Shape::from([self.parameters.weight.len()])),
-            LinearConfig::AvgPool2d(_) | LinearConfig::GlobalAvgPool2d | LinearConfig::Flatten => None,
+            _ => None,
         }
     }
 
@@ -191,10 +191,7 @@ impl LinearLayer {
         let Parameters { weight, bias } = &self.parameters;
         let reals = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         match (&self.config, &self.statistics) {
-            (LinearConfig::AvgPool2d(_) | LinearConfig::GlobalAvgPool2d, _) => {
-                (vec![1.0 / self.map.blocks()[0].taps() as f64], vec![])
-            }
-            (LinearConfig::Flatten, _) => (vec![1.0], vec![]),
+            (config, _) if !config.has_parameters() => (mean_weights(&self.map), vec![]),
             (LinearConfig::BatchNorm2d(config), Some(RunningStatistics { mean, variance })) => {
                 let factor = |(&weight, &variance): (&f32, &f32)| {
                     f64::from(weight) / (f64::from(variance) + config.epsilon).sqrt()

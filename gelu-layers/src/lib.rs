@@ -3,6 +3,7 @@
 
 mod activation;
 mod affine;
+mod avg_pool;
 mod batch_norm;
 mod client_op;
 mod config;
@@ -10,15 +11,18 @@ mod gemm;
 mod init;
 mod layer;
 mod loss;
+mod slice;
 
 pub use activation::{Activation, UnknownActivation};
 pub use affine::{Affine, exponent, finest_scale, rounded};
+pub use avg_pool::{AvgPool2dConfig, mean_weights};
 pub use batch_norm::BatchStatistics;
 pub use client_op::{ClientOp, argmax, softmax};
 pub use config::{BatchNorm2dConfig, Conv2dConfig, DenseConfig, LinearConfig};
 pub use init::{Initializer, UnknownInitializer};
 pub use layer::{Gradients, InputGradient, LinearLayer, Mode, Parameters, RunningStatistics};
 pub use loss::{CrossEntropy, cross_entropy};
+pub use slice::{AxisSlice, SliceConfig};
 
 #[cfg(test)]
 mod tests;

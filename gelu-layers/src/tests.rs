@@ -94,7 +94,7 @@ impl Definition {
     fn image(&self, x: &[f64]) -> Vec<f64> {
         match &self.config {
             LinearConfig::Conv2d(config) => self.convolution(config, x),
-            LinearConfig::AvgPool2d(window) => self.pooled(*window, x),
+            LinearConfig::AvgPool2d(config) => self.pooled(*config, x),
             LinearConfig::GlobalAvgPool2d => {
                 let [_, height, width] = self.input.as_image("image").unwrap();
                 x.chunks_exact(height * width)
@@ -109,8 +109,21 @@ impl Definition {
                 })
                 .collect(),
             LinearConfig::Flatten => x.to_vec(),
+            LinearConfig::Slice(slice) => self.sliced(slice, x),
             LinearConfig::BatchNorm2d(_) => unreachable!("a batch norm is no function of one image"),
         }
+    }
+
+    /// NumPy's: axis after axis.
+    fn sliced(&self, slice: &SliceConfig, x: &[f64]) -> Vec<f64> {
+        let mut array = ndarray::ArrayD::from_shape_vec(self.input.dims(), x.to_vec()).unwrap();
+        for (at, axis) in slice.axes.iter().enumerate() {
+            let places: Vec<usize> = (0..axis.count as isize)
+                .map(|at| usize::try_from(axis.start as isize + at * axis.step).unwrap())
+                .collect();
+            array = array.select(ndarray::Axis(at), &places);
+        }
+        array.iter().copied().collect()
     }
 
     /// PyTorch's: weights are `[filters, channels / groups, kernel height, kernel width]`.
@@ -140,8 +153,9 @@ impl Definition {
         out
     }
 
-    /// PyTorch's with `count_include_pad`.
-    fn pooled(&self, window: Window, x: &[f64]) -> Vec<f64> {
+    /// PyTorch's.
+    fn pooled(&self, config: AvgPool2dConfig, x: &[f64]) -> Vec<f64> {
+        let window = config.window;
         let ([channels, height, width], [_, rows, columns]) =
             (self.input.as_image("input").unwrap(), self.output.as_image("output").unwrap());
         let mut out = vec![];
@@ -150,7 +164,17 @@ impl Definition {
                 let taps = positions(window.kernel);
                 let read = taps.filter_map(|tap| pixel(window, position, tap, [height, width]));
                 let sum: f64 = read.map(|[y, x_]| x[(channel * height + y) * width + x_]).sum();
-                out.push(sum / (window.kernel[0] * window.kernel[1]) as f64);
+                let is_counted = |tap: &[usize; 2]| {
+                    [height, width].into_iter().enumerate().all(|(axis, size)| {
+                        let [before, after] = window.padding[axis];
+                        let at = position[axis] * window.stride[axis] + tap[axis] * window.dilation[axis];
+                        match config.count_include_pad {
+                            true => at < before + size + after,
+                            false => (before..before + size).contains(&at),
+                        }
+                    })
+                };
+                out.push(sum / positions(window.kernel).filter(is_counted).count() as f64);
             }
         }
         out
@@ -206,9 +230,30 @@ fn convolutions() -> impl Strategy<Value = (LinearConfig, Shape)> {
 }
 
 fn poolings() -> impl Strategy<Value = (LinearConfig, Shape)> {
-    ([1usize..=3, 2..=7, 2..=7], windows()).prop_filter_map("a window that fits", |(input, window)| {
-        window.over(input).ok()?;
-        Some((LinearConfig::AvgPool2d(window), Shape::from(input)))
+    let settings = (windows(), any::<bool>(), any::<bool>());
+    let settings = settings.prop_map(|(window, count_include_pad, ceil_mode)| {
+        LinearConfig::AvgPool2d(AvgPool2dConfig { window, count_include_pad, ceil_mode })
+    });
+    let input = [1usize..=3, 2..=7, 2..=7].prop_map(Shape::from);
+    (settings, input).prop_filter("a window that fits", |(config, input)| config.output(input).is_ok())
+}
+
+/// A slice of an axis of `extent`, by any four numbers.
+fn axis_slice(extent: usize, [a, b, step, backward]: [usize; 4]) -> AxisSlice {
+    let (first, last) = ((a % extent).min(b % extent), (a % extent).max(b % extent));
+    let count = (last - first) / step + 1;
+    match backward == 0 {
+        true => AxisSlice { start: last, step: -(step as isize), count },
+        false => AxisSlice { start: first, step: step as isize, count },
+    }
+}
+
+fn slices() -> impl Strategy<Value = (LinearConfig, Shape)> {
+    let axis = || [0usize..9, 0..9, 1..4, 0..3];
+    let shape = prop_oneof![images(), (1usize..9).prop_map(|features| Shape::from([features]))];
+    (shape, [axis(), axis(), axis()]).prop_map(|(input, axes)| {
+        let axes = input.dims().iter().zip(axes).map(|(&extent, numbers)| axis_slice(extent, numbers));
+        (LinearConfig::Slice(SliceConfig::new(axes.collect())), input)
     })
 }
 
@@ -230,5 +275,6 @@ fn layers() -> impl Strategy<Value = (LinearConfig, Shape)> {
         1 => of_image(LinearConfig::GlobalAvgPool2d),
         2 => of_image(LinearConfig::BatchNorm2d(norm)),
         1 => of_image(LinearConfig::Flatten),
+        2 => slices(),
     ]
 }

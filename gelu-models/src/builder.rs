@@ -1,6 +1,9 @@
 //! Building a model node by node.
 
-use gelu_layers::{Activation, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, LinearConfig};
+use gelu_layers::{
+    Activation, AvgPool2dConfig, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, LinearConfig,
+    SliceConfig,
+};
 use gelu_tensor::{Shape, Window};
 
 use crate::graph::Sizes;
@@ -60,9 +63,9 @@ impl ModelBuilder {
         self.avg_pool2d_with(name, Window::new(kernel).with_stride(kernel))
     }
 
-    /// Adds mean pooling with any window.
-    pub fn avg_pool2d_with(self, name: &str, window: Window) -> Self {
-        self.linear(name, LinearConfig::AvgPool2d(window))
+    /// Adds mean pooling with any window, or with an [`AvgPool2dConfig`].
+    pub fn avg_pool2d_with(self, name: &str, config: impl Into<AvgPool2dConfig>) -> Self {
+        self.linear(name, LinearConfig::AvgPool2d(config.into()))
     }
 
     /// Adds the mean of each channel, which leaves images of one pixel.
@@ -85,6 +88,12 @@ impl ModelBuilder {
     pub fn flatten(self) -> Self {
         let name = self.free_name("flatten");
         self.linear(&name, LinearConfig::Flatten)
+    }
+
+    /// Takes every so many elements along each axis.
+    pub fn slice(self, config: SliceConfig) -> Self {
+        let name = self.free_name("slice");
+        self.linear(&name, LinearConfig::Slice(config))
     }
 
     /// Adds a linear layer of any kind.

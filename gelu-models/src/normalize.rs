@@ -1,6 +1,6 @@
 //! Making a model's input normalization part of its first layer.
 
-use gelu_layers::LinearConfig;
+use gelu_layers::{AxisSlice, LinearConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{Model, Op, PixelFormat, Preprocessing, ValueId};
@@ -165,13 +165,23 @@ impl Model {
                 return Err(FoldError::NoWeights { found: node.op.to_string() });
             };
             let windows = config.windows(self.graph().shape(value)).ok().flatten();
-            let padding = windows.map_or([[0, 0]; 2], |windows| windows.window().padding);
+            let padding = match config {
+                LinearConfig::AvgPool2d(pool) => pool.counted_padding(),
+                _ => windows.map_or([[0, 0]; 2], |windows| windows.window().padding),
+            };
             if padding != [[0, 0]; 2] && !centered {
                 return Err(FoldError::Padding { name: node.name.clone(), found: padding });
             }
             match config {
                 LinearConfig::BatchNorm2d(_) => {
                     let found = "a batch norm, which normalizes by itself".to_owned();
+                    return Err(FoldError::NoWeights { found });
+                }
+                // Channels are no longer those of the input.
+                LinearConfig::Slice(slice)
+                    if slice.axes[0] != AxisSlice::whole(self.graph().shape(value).dims()[0]) =>
+                {
+                    let found = "a slice of the channels".to_owned();
                     return Err(FoldError::NoWeights { found });
                 }
                 config if config.has_parameters() => return Ok(place),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gelu_layers::{
-    Activation, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig, Initializer, LinearConfig,
-    LinearLayer, softmax,
+    Activation, AvgPool2dConfig, AxisSlice, BatchNorm2dConfig, ClientOp, Conv2dConfig, DenseConfig,
+    Initializer, LinearConfig, LinearLayer, SliceConfig, softmax,
 };
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use gelu_tensor::{Backend, Shape, Window};
@@ -173,15 +173,17 @@ impl Net<'_> {
     fn block(&mut self, input: ValueId) -> ValueId {
         let same = Window::new([3, 3]).with_padding([1, 1]);
         let channels = self.shape(input).dims()[0];
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
             0..3 => {
                 let (channels, window) = (self.channels(), self.window());
                 let value = self.convolution(channels, window, input);
                 if self.rng.random_bool(0.7) { self.activation(value) } else { value }
             }
             3 => {
-                let window = self.window();
-                self.push(Op::Linear(LinearConfig::AvgPool2d(window)), input)
+                let (window, count_include_pad) = (self.window(), self.rng.random_bool(0.5));
+                let config =
+                    AvgPool2dConfig { window, count_include_pad, ceil_mode: self.rng.random_bool(0.3) };
+                self.push(Op::Linear(LinearConfig::AvgPool2d(config)), input)
             }
             4 => {
                 let window = self.window();
@@ -212,6 +214,21 @@ impl Net<'_> {
                     ends.insert(self.rng.random_range(0..3), input);
                 }
                 self.try_push(Op::Concat, &ends).unwrap_or(ends[0])
+            }
+            8 => {
+                let shape = self.shape(input).clone();
+                let axes = shape.dims().iter().map(|&extent| {
+                    let start = self.rng.random_range(0..extent);
+                    let step = if start > 0 && self.rng.random_bool(0.3) {
+                        -1
+                    } else {
+                        [1, 2][self.rng.random_range(0..2)]
+                    };
+                    let most = if step < 0 { start + 1 } else { (extent - start).div_ceil(step as usize) };
+                    AxisSlice { start, step, count: self.rng.random_range(1..=most) }
+                });
+                let config = SliceConfig::new(axes.collect());
+                self.push(Op::Linear(LinearConfig::Slice(config)), input)
             }
             _ => {
                 let gate = self.push(Op::Linear(LinearConfig::GlobalAvgPool2d), input);

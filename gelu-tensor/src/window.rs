@@ -61,6 +61,30 @@ impl Window {
         self.with_padding_sides(padding.map(|zeros| [zeros; 2]))
     }
 
+    /// Returns the same window with so many more rows and columns of zeros below and right of an image of `[height, width]`
+    /// that its last positions, where the floor of the division leaves some of the image out, are read too: what ONNX and
+    /// PyTorch call `ceil_mode`. As there, no window begins beyond the image.
+    pub fn with_ceil_mode(self, size: [usize; 2]) -> Self {
+        let mut window = self;
+        for (axis, (size, extent)) in size.into_iter().zip(self.extent()).enumerate() {
+            let ([before, after], stride) = (self.padding[axis], self.stride[axis].max(1));
+            let start = size.saturating_add(before);
+            let padded = start.saturating_add(after);
+            let missing = match padded.checked_sub(extent) {
+                Some(room) => match room % stride {
+                    0 => 0,
+                    rest if (room - rest).saturating_add(stride) < start => stride - rest,
+                    _ => 0,
+                },
+                // The only window is incomplete.
+                None if extent - padded < stride => extent - padded,
+                None => 0,
+            };
+            window.padding[axis][1] = after.saturating_add(missing);
+        }
+        window
+    }
+
     /// Returns the window over an image of `[channels, height, width]`.
     ///
     /// # Errors
@@ -231,6 +255,27 @@ mod tests {
         assert_eq!(windows.element(WindowTap { position: 4, tap: 2 }), Some(2 * 4 + 1));
         assert_eq!(window.to_string(), "2x2 stride 1x1 dilation 2x3 padding 1,0x0,2");
         assert!(Window::new([2, 2]).with_dilation([0, 1]).over([1, 4, 4]).is_err());
+    }
+
+    /// Positions as PyTorch counts them: from a size, kernel, stride, dilation and padding.
+    #[test]
+    fn incomplete_windows_begin_within_the_image() {
+        for ([size, kernel, stride, dilation, padding], expected) in [
+            ([3, 2, 2, 1, 0], 2),
+            ([4, 2, 2, 1, 0], 2),
+            ([5, 2, 2, 1, 1], 3),
+            ([4, 2, 3, 1, 1], 2),
+            ([2, 3, 2, 1, 1], 2),
+            ([2, 3, 3, 1, 1], 1),
+            ([6, 2, 3, 3, 0], 2),
+            ([2, 3, 2, 1, 0], 1),
+        ] {
+            let window = Window::new([kernel, 1]).with_stride([stride, 1]).with_dilation([dilation, 1]);
+            let window = window.with_padding([padding, 0]).with_ceil_mode([size, 4]);
+            let windows = window.over([1, size, 4]).unwrap();
+            assert_eq!(windows.output(), [expected, 4], "{window} over {size} rows");
+        }
+        assert!(Window::new([4, 1]).with_stride([2, 1]).with_ceil_mode([2, 1]).over([1, 2, 1]).is_err());
     }
 
     #[test]

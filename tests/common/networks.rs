@@ -1,6 +1,6 @@
 //! Small networks at random, of all that a graph can have: what properties are tried on.
 
-use gelu_net::layers::DenseConfig;
+use gelu_net::layers::{AvgPool2dConfig, DenseConfig};
 use gelu_net::models::Ranges;
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Shape, Window};
@@ -24,7 +24,7 @@ pub(crate) enum Block {
     /// Batch norm by running statistics.
     Norm,
     Activation(Activation),
-    AvgPool(Window),
+    AvgPool(AvgPool2dConfig),
     MaxPool(Window),
     GlobalPool,
     /// Layers that keep the shape, plus what went in.
@@ -137,8 +137,8 @@ impl Block {
             }
             Self::Norm if is_image => Box::new(move |builder| builder.batch_norm2d(&name("norm"))),
             Self::Activation(activation) => Box::new(move |builder| builder.activation(activation)),
-            Self::AvgPool(window) if is_image => {
-                Box::new(move |builder| builder.avg_pool2d_with(&name("mean"), window))
+            Self::AvgPool(config) if is_image => {
+                Box::new(move |builder| builder.avg_pool2d_with(&name("mean"), config))
             }
             Self::MaxPool(window) if is_image => Box::new(move |builder| builder.max_pool2d_with(window)),
             Self::GlobalPool if is_image => Box::new(ModelBuilder::global_avg_pool2d),
@@ -276,7 +276,9 @@ fn block() -> impl Strategy<Value = Block> {
         1 => window().prop_map(Block::Depthwise),
         2 => Just(Block::Norm),
         4 => activation().prop_map(Block::Activation),
-        2 => window().prop_map(Block::AvgPool),
+        2 => (window(), any::<bool>(), any::<bool>()).prop_map(|(window, count_include_pad, ceil_mode)| {
+            Block::AvgPool(AvgPool2dConfig { window, count_include_pad, ceil_mode })
+        }),
         2 => window().prop_map(Block::MaxPool),
         1 => Just(Block::GlobalPool),
         2 => links().prop_map(Block::Residual),

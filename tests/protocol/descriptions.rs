@@ -5,12 +5,14 @@ use serde_json::{Value, json};
 
 use super::common::networks::{calibrate, inputs as random_images, randomize};
 use super::*;
+use gelu_net::layers::AvgPool2dConfig;
 use gelu_net::tensor::Window;
 
 /// An image network of all kinds of nodes.
 fn rich() -> Arc<ServerModel> {
     let conv = Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);
     let pool = Window::new([2, 2]).with_padding_sides([[1, 0], [0, 1]]);
+    let pool = AvgPool2dConfig::new(pool).excluding_padding();
     let mut model = ModelBuilder::new([2, 4, 4])
         .conv2d("grouped", conv.with_groups(2).with_dilation([1, 1]))
         .batch_norm2d("norm")

@@ -84,7 +84,18 @@ impl DataSet {
                 let part = part.ok_or_else(|| unfit("examples".to_owned(), "none".to_owned()))?;
                 let (expected, found) = (input.to_string(), part.inputs.shape());
                 if found != *input && !(input.dims().len() == 1 && found.elements() == input.elements()) {
-                    return Err(unfit(format!("inputs of {expected}"), found.to_string()));
+                    let count = part.inputs.len();
+                    let is_one = matches!(*input.dims(), [channels, height, width]
+                        if channels == count && found == Shape::from([1, height, width]));
+                    // Channels alone look like as many inputs.
+                    let found = match is_one {
+                        true => format!(
+                            "{count} inputs of {found}, or one of {input} without an axis for the number of inputs: its \
+                             array must be [1, {count}, ...]"
+                        ),
+                        false => found.to_string(),
+                    };
+                    return Err(unfit(format!("inputs of {expected}"), found));
                 }
                 let numbers = match (&part.inputs, preprocessing) {
                     (Inputs::Numbers { .. }, Some(Preprocessing::Pixels(_))) => {

@@ -27,6 +27,15 @@ impl fmt::Display for Unsupported {
     }
 }
 
+/// What a file leaves open, and [`ImportOptions`](super::ImportOptions) can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Extents of the input.
+    Input,
+    /// Which output is wanted.
+    Output,
+}
+
 /// Why an ONNX model cannot be imported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +64,8 @@ pub enum ImportError {
         expected: &'static str,
         /// What the file has.
         found: String,
+        /// What of [`ImportOptions`](super::ImportOptions) can settle it; `None` where the file itself must change.
+        open: Option<Open>,
     },
     /// Nodes that cannot be imported: all of those that the output depends on.
     #[error(

@@ -7,14 +7,15 @@
 //!
 //! - layers with weights: Conv (groups, dilation, strides, padding by side, auto_pad), Gemm, MatMul by a constant,
 //!   BatchNormalization;
-//! - pooling: AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool, ReduceMean and ReduceSum over pixels;
+//! - pooling: AveragePool and MaxPool (padding, count_include_pad, dilation, ceil_mode), GlobalAveragePool, GlobalMaxPool,
+//!   ReduceMean and ReduceSum over pixels;
 //! - activations: Relu, Clip, LeakyRelu, PRelu with one slope, Sigmoid, Tanh, Gelu (exact), HardSigmoid, HardSwish, and
 //!   SiLU, GELU and hard swish where they are spelled out; Softmax and LogSoftmax as the last node;
 //! - arithmetic: Add, Sub, Mul, Div and Neg with constants that have one number or one for each channel, Add, Sub and
 //!   Sum of values, Mul of two values or of an image and a factor for each channel, Pow by 2;
-//! - structure: Concat, Split and Slice of channels, Slice of every so many pixels, Pad by zeros, Flatten, Reshape,
-//!   Squeeze, Unsqueeze, Transpose that moves nothing, shuffles channels, or puts the channels of the model's input first,
-//!   Identity, Dropout, Cast;
+//! - structure: Concat of channels, Split and Slice by constants, Pad by zeros, Flatten, Reshape, Squeeze, Unsqueeze,
+//!   Transpose that moves nothing, shuffles channels, or puts the channels of the model's input first, Identity, Dropout,
+//!   Cast;
 //! - whatever of Shape, Gather, Range and the like does not depend on the input.
 //!
 //! A file is not trusted: lengths, counts and depths are checked before anything is decoded, weights beside the file must
@@ -43,7 +44,7 @@ use std::path::Path;
 use gelu_models::Model;
 use gelu_tensor::Shape;
 
-pub use self::error::{ImportError, Unsupported};
+pub use self::error::{ImportError, Open, Unsupported};
 use self::lower::Lowering;
 use self::proto::{Input, Proto};
 pub use self::report::{Became, Operator, Port, Report};
@@ -118,59 +119,67 @@ fn import(
         let (path, least, most) = (path.to_owned(), *OPSETS.start(), *OPSETS.end());
         return Err(ImportError::Opset { path, least, most, found: opset });
     }
-    let wrong = |expected, found| ImportError::Interface { path: path.to_owned(), expected, found };
-    let (input, dims) = input(&proto, options.input.as_ref()).map_err(|found| wrong(INPUT, found))?;
-    let output = output(&proto, options.output.as_deref()).map_err(|found| wrong(OUTPUT, found))?;
+    let wrong = |expected| {
+        move |(found, open)| ImportError::Interface { path: path.to_owned(), expected, found, open }
+    };
+    let (input, dims) = input(&proto, options.input.as_ref()).map_err(wrong(INPUT))?;
+    let output = output(&proto, options.output.as_deref()).map_err(wrong(OUTPUT))?;
     let mut lowering = Lowering::new(&proto, opset, &input.name, dims, output);
     lowering.run(output);
     lowering.finish(path, &input.name, output)
 }
 
+/// What is wrong with an input or output, and what of [`ImportOptions`] can settle it.
+type Wrong = (String, Option<Open>);
+
 /// The one input, with its extents.
-fn input<'a>(proto: &'a Proto, shape: Option<&Shape>) -> Result<(&'a Input, Vec<usize>), String> {
+fn input<'a>(proto: &'a Proto, shape: Option<&Shape>) -> Result<(&'a Input, Vec<usize>), Wrong> {
     let [input] = &proto.inputs[..] else {
         let names: Vec<&str> = proto.inputs.iter().map(|input| input.name.as_str()).collect();
-        return Err(format!("{} inputs: {}", names.len(), listed(&names)));
+        return Err((format!("{} inputs: {}", names.len(), listed(&names)), None));
     };
     let declared = input.dims.clone().unwrap_or_default();
     let batch = declared.first().copied().flatten().unwrap_or(1);
     let shown = |extent: &Option<usize>| extent.map_or("?".to_owned(), |extent| extent.to_string());
     let found =
         || format!("`{}` of [{}]", input.name, declared.iter().map(shown).collect::<Vec<_>>().join(", "));
+    // Extents besides the batch's that a shape can fill in.
+    let is_open = input.dims.is_none()
+        || matches!(declared.len(), 2 | 4) && declared.iter().skip(1).any(Option::is_none);
+    let open = is_open.then_some(Open::Input);
     let dims = match shape {
         None => declared.get(1..).unwrap_or_default().iter().copied().collect::<Option<Vec<_>>>(),
         Some(shape) => {
             let fits = |(declared, given): (&Option<usize>, &usize)| declared.is_none_or(|x| x == *given);
-            let is_open = input.dims.is_none();
             let rank = declared.len() == shape.dims().len() + 1;
-            let fits = is_open || rank && declared.iter().skip(1).zip(shape.dims()).all(fits);
+            let fits = input.dims.is_none() || rank && declared.iter().skip(1).zip(shape.dims()).all(fits);
             if !fits {
-                return Err(format!("{}, which is not {shape}", found()));
+                return Err((format!("{}, which is not {shape}", found()), open));
             }
             Some(shape.dims().to_vec())
         }
     };
-    let dims = dims.filter(|dims| matches!(dims.len(), 1 | 3) && !dims.contains(&0)).ok_or_else(found)?;
+    let dims = dims.filter(|dims| matches!(dims.len(), 1 | 3) && !dims.contains(&0));
+    let dims = dims.ok_or_else(|| (found(), open))?;
     let elements = constant::elements(&dims).unwrap_or(usize::MAX);
     if elements > MOST_ELEMENTS || batch > MOST_BATCH {
-        return Err(format!(
-            "{}, which is more than {MOST_ELEMENTS} elements or a batch above {MOST_BATCH}",
-            found()
-        ));
+        let why = format!("which is more than {MOST_ELEMENTS} elements or a batch above {MOST_BATCH}");
+        return Err((format!("{}, {why}", found()), open));
     }
     Ok((input, [vec![batch], dims].concat()))
 }
 
 /// The one output, or the one that is wanted.
-fn output<'a>(proto: &'a Proto, wanted: Option<&str>) -> Result<&'a str, String> {
+fn output<'a>(proto: &'a Proto, wanted: Option<&str>) -> Result<&'a str, Wrong> {
     let names: Vec<&str> = proto.outputs.iter().map(String::as_str).collect();
+    let open = (names.len() > 1).then_some(Open::Output);
     match (wanted, &names[..]) {
         (None, [output]) => Ok(output),
-        (Some(wanted), names) if names.contains(&wanted) => {
-            names.iter().find(|name| **name == wanted).copied().ok_or_else(String::new)
-        }
-        (Some(wanted), _) => Err(format!("no `{wanted}` among {}", listed(&names))),
-        (None, _) => Err(format!("{} outputs: {}", names.len(), listed(&names))),
+        (Some(wanted), names) => match names.iter().find(|name| **name == wanted) {
+            Some(name) => Ok(name),
+            None => Err((format!("no `{wanted}` among {}", listed(names)), open)),
+        },
+        (None, _) => Err((format!("{} outputs: {}", names.len(), listed(&names)), open)),
     }
 }
 

@@ -86,7 +86,20 @@ fn padded() -> Conv2dConfig {
 }
 
 fn mean(kernel: [usize; 2]) -> LinearConfig {
-    LinearConfig::AvgPool2d(Window::new(kernel).with_stride(kernel))
+    LinearConfig::AvgPool2d(Window::new(kernel).with_stride(kernel).into())
+}
+
+/// The last of so many channels, every other row, and a column less of so many at least.
+fn corner(channels: usize, rows: usize) -> LinearConfig {
+    let rows = AxisSlice { start: rows - 1, step: -2, count: rows.div_ceil(2) };
+    let columns = AxisSlice::range(1, 2);
+    LinearConfig::Slice(SliceConfig::new(vec![AxisSlice::range(channels - 1, 1), rows, columns]))
+}
+
+/// A mean of the pixels of padded windows, of which some are fewer.
+fn border_mean(kernel: [usize; 2]) -> LinearConfig {
+    let window = Window::new(kernel).with_stride([2, 2]).with_padding([1, 1]);
+    LinearConfig::AvgPool2d(AvgPool2dConfig::new(window).excluding_padding())
 }
 
 #[test]
@@ -104,7 +117,10 @@ fn chains_give_the_reals_of_their_layers_one_after_another() {
         vec![conv(strided.with_groups(2)), norm(), conv(padded().with_groups(2).with_dilation([1, 2]))],
         vec![conv(padded()), mean([2, 2])],
         vec![mean([2, 2]), conv(padded())],
-        vec![conv(padded()), LinearConfig::AvgPool2d(Window::new([3, 3]).with_padding([1, 1]))],
+        vec![conv(padded()), LinearConfig::AvgPool2d(Window::new([3, 3]).with_padding([1, 1]).into())],
+        vec![conv(padded()), border_mean([3, 3])],
+        vec![corner(2, 6), conv(padded()), corner(4, 2), border_mean([2, 2])],
+        vec![border_mean([3, 2]), conv(padded()), border_mean([2, 3]), norm()],
         vec![conv(padded()), LinearConfig::GlobalAvgPool2d, flatten.clone(), dense(3)],
         vec![conv(padded()), norm(), flatten.clone(), dense(3)],
         vec![conv(padded()), flatten.clone(), dense(3)],
@@ -143,7 +159,9 @@ fn next_layer(kind: usize, window: Window, bias: bool, shape: &Shape) -> Option<
             let groups = [1, channels, 1, if channels.is_multiple_of(2) { 2 } else { 1 }][kind];
             conv(Conv2dConfig { out_channels: groups * (1 + kind % 2), window, groups, bias })
         }
-        (4, Some(_)) => LinearConfig::AvgPool2d(window),
+        (4, Some(_)) => {
+            LinearConfig::AvgPool2d(AvgPool2dConfig { window, count_include_pad: bias, ceil_mode: bias })
+        }
         (5, Some(_)) => LinearConfig::GlobalAvgPool2d,
         (6 | 7, Some(_)) => norm(),
         (8, _) => LinearConfig::Flatten,
@@ -190,7 +208,7 @@ proptest! {
         let first = Chain::new(&input, &[vec![config], if with_norm { vec![norm()] } else { vec![] }].concat(), rng);
         let shape = first.affine.map().output().clone();
         let window = if kind == 2 { Window::new(window.kernel).with_stride(window.stride) } else { window };
-        let config = if kind == 0 { LinearConfig::GlobalAvgPool2d } else { LinearConfig::AvgPool2d(window) };
+        let config = if kind == 0 { LinearConfig::GlobalAvgPool2d } else { LinearConfig::AvgPool2d(window.into()) };
         prop_assume!(config.output(&shape).is_ok());
         let pooling = layer(config.clone(), shape.clone(), rng);
         let pooled = first.affine.pooled(&pooling.affine());
@@ -352,7 +370,7 @@ fn a_mean_of_whole_channels_keeps_the_weights_of_a_convolution() {
     assert_eq!((fused.map().weights(), fused.map().columns()), (3 * 2 * 16, Some(9)));
     // A window of nothing but padding has no sum.
     let window = Window::new([2, 2]).with_dilation([8, 8]).with_padding([6, 6]).with_stride([4, 4]);
-    let empty = layer(LinearConfig::AvgPool2d(window), [3, 6, 6], rng).affine();
+    let empty = layer(LinearConfig::AvgPool2d(window.into()), [3, 6, 6], rng).affine();
     assert!(chain.affine.pooled(&empty).is_none());
     // A mean of something else's outputs is none of this layer's.
     let other = layer(LinearConfig::GlobalAvgPool2d, [3, 5, 5], rng).affine();

@@ -204,9 +204,11 @@ fn weights_have_pytorchs_shapes() {
     assert_eq!(shape(LinearConfig::Dense(5.into()), &[7]), (Some(vec![5, 7]), 5));
     assert_eq!(shape(LinearConfig::Dense(DenseConfig::new(5).without_bias()), &[7]), (Some(vec![5, 7]), 0));
     assert_eq!(shape(norm(), &image), (Some(vec![4]), 4));
-    for config in
-        [LinearConfig::AvgPool2d(Window::new([2, 2])), LinearConfig::GlobalAvgPool2d, LinearConfig::Flatten]
-    {
+    for config in [
+        LinearConfig::AvgPool2d(Window::new([2, 2]).into()),
+        LinearConfig::GlobalAvgPool2d,
+        LinearConfig::Flatten,
+    ] {
         assert_eq!(shape(config, &image), (None, 0));
     }
 }
@@ -228,17 +230,28 @@ fn files_name_layers_in_kebab_case_and_know_every_field() {
     let all = [
         LinearConfig::Conv2d(conv.with_padding_sides([[0, 1], [2, 0]])),
         LinearConfig::Dense(DenseConfig::new(3).without_bias()),
-        LinearConfig::AvgPool2d(Window::new([2, 3])),
+        LinearConfig::AvgPool2d(Window::new([2, 3]).into()),
+        LinearConfig::AvgPool2d(AvgPool2dConfig::new(Window::new([2, 3])).excluding_padding()),
+        LinearConfig::AvgPool2d(AvgPool2dConfig::new(Window::new([2, 3])).with_ceil_mode()),
         LinearConfig::GlobalAvgPool2d,
         norm(),
         LinearConfig::Flatten,
+        LinearConfig::Slice(SliceConfig::new(vec![AxisSlice { start: 4, step: -2, count: 3 }])),
     ];
     for config in all {
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<LinearConfig>(&text).unwrap(), config, "{text}");
     }
     assert_eq!(serde_json::to_string(&LinearConfig::GlobalAvgPool2d).unwrap(), r#""global-avg-pool2d""#);
+    // As files of before have it.
+    let mean = r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1],"padding":[[0,0],[0,0]]}}"#;
+    let config = LinearConfig::AvgPool2d(Window::new([2, 3]).into());
+    assert_eq!(serde_json::to_string(&config).unwrap(), mean);
+    assert_eq!(serde_json::from_str::<LinearConfig>(mean).unwrap(), config);
     for bad in [
+        r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1]}}"#,
+        r#"{"avg-pool2d":{"kernel":[2,3],"stride":[1,1],"dilation":[1,1],"padding":[[0,0],[0,0]],"more":1}}"#,
+        r#"{"slice":[{"start":0,"count":1}]}"#,
         r#"{"dense":{"out_features":3}}"#,
         r#"{"dense":{"out_features":3,"bias":true,"more":1}}"#,
         r#"{"dense":{"out_features":-1,"bias":true}}"#,
@@ -284,7 +297,7 @@ fn layers_that_do_not_fit_their_input_are_errors() {
         (LinearConfig::Dense(3.into()), image()),
         (LinearConfig::Dense(0.into()), vec![6]),
         (LinearConfig::GlobalAvgPool2d, vec![6]),
-        (LinearConfig::AvgPool2d(Window::new([2, 2])), vec![6]),
+        (LinearConfig::AvgPool2d(Window::new([2, 2]).into()), vec![6]),
         (norm(), vec![6]),
         (norm(), vec![6, 5]),
     ] {
@@ -305,12 +318,42 @@ fn layers_that_do_not_fit_their_input_are_errors() {
         Window::new([3, 3]).with_padding([3, 0]),
         Window::new([3, 3]).with_padding_sides([[0, 0], [0, 3]]),
     ] {
-        for config in [LinearConfig::Conv2d(Conv2dConfig { window, ..conv }), LinearConfig::AvgPool2d(window)]
+        for config in
+            [LinearConfig::Conv2d(Conv2dConfig { window, ..conv }), LinearConfig::AvgPool2d(window.into())]
         {
             let refused = LinearLayer::new(config, &Shape::from([6, 5, 5])).unwrap_err();
             assert!(matches!(refused, Error::Window { .. }), "{refused}");
         }
     }
+}
+
+#[test]
+fn slices_beyond_their_axes_are_refused() {
+    let most = usize::MAX;
+    for (start, step, count) in [
+        (0, 1, 6),
+        (5, 1, 1),
+        (5, -1, 1),
+        (1, 2, 3),
+        (2, -1, 4),
+        (0, 0, 1),
+        (0, 1, 0),
+        (most, 1, 2),
+        (1, isize::MAX, 2),
+        (4, isize::MIN, 2),
+        (0, 1, most),
+        (4, -1, most),
+    ] {
+        let slice = LinearConfig::Slice(SliceConfig::new(vec![AxisSlice { start, step, count }]));
+        let error = slice.map(&Shape::from([5])).unwrap_err();
+        assert!(
+            matches!(error, Error::Limit { .. } | Error::TooFew { .. }),
+            "{start} {step} {count}: {error}"
+        );
+        assert_eq!(slice.output(&Shape::from([5])).unwrap_err(), error);
+    }
+    let slice = LinearConfig::Slice(SliceConfig::new(vec![AxisSlice::whole(5)]));
+    assert!(matches!(slice.output(&Shape::from([1, 5, 5])), Err(Error::Count { .. })));
 }
 
 #[test]
@@ -344,7 +387,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
             let config = Conv2dConfig { out_channels: groups, window, groups, bias: true };
             refused(LinearConfig::Conv2d(config), &input);
         }
-        refused(LinearConfig::AvgPool2d(window), &input);
+        refused(LinearConfig::AvgPool2d(window.into()), &input);
     }
     for out_channels in [huge, most] {
         refused(LinearConfig::Conv2d(Conv2dConfig::new(out_channels, [1, 1])), &[1, 3, 3]);
@@ -356,6 +399,7 @@ fn layers_beyond_all_bounds_are_refused_at_once() {
         refused(norm(), &input);
         refused(LinearConfig::GlobalAvgPool2d, &input);
         refused(LinearConfig::Flatten, &input);
+        refused(LinearConfig::Slice(SliceConfig::new(input.map(AxisSlice::whole).to_vec())), &input);
     }
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }

@@ -111,6 +111,7 @@ impl fmt::Display for Op {
                 LinearConfig::GlobalAvgPool2d => "global-avg-pool2d",
                 LinearConfig::BatchNorm2d(_) => "batch-norm2d",
                 LinearConfig::Flatten => "flatten",
+                LinearConfig::Slice(_) => "slice",
             }),
             Self::Add => f.write_str("add"),
             Self::Concat => f.write_str("concat"),

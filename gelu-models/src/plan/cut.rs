@@ -177,9 +177,13 @@ impl Cutter<'_> {
         let input = node.inputs[0];
         let weighted = config.has_parameters();
         if let Form::Linear(pending) = &self.forms[input.index()] {
+            let is_slice = matches!(config, LinearConfig::Slice(_));
             let joined = match (self.fusion, weighted) {
                 (Fusion::Layers, true) => None,
+                (Fusion::Layers, false) if is_slice => None,
                 (Fusion::Layers, false) => pending.pooled(&affine),
+                // Nothing is summed up: the ciphertexts are those that other layers read.
+                (Fusion::Chains, false) if is_slice => Some(pending.then(&affine)?),
                 (Fusion::Chains, false) => pending
                     .pooled(&affine)
                     .map_or_else(|| pending.then(&affine).map(Some), |pooled| Ok(Some(pooled)))?,

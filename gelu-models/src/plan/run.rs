@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use gelu_layers::{ClientOp, argmax};
+use gelu_layers::{ClientOp, argmax, mean_weights};
 use gelu_tensor::{Error, FixedTensor, Format, LinearMap, MapEntry, Shape};
 use ndarray::{Array2, ArrayView, Dimension};
 use zeroize::Zeroizing;
@@ -283,7 +283,7 @@ pub(crate) fn compute(
             Ok(out)
         }
         (Op::Client(op), _) => op.forward(&shapes, inputs),
-        (Op::Linear(_), Some(map)) => map.apply(&[1.0 / map.blocks()[0].taps() as f64], inputs[0]),
+        (Op::Linear(_), Some(map)) => map.apply(&mean_weights(map), inputs[0]),
         (Op::Concat, _) => {
             let images = inputs[0].len() / shapes[0].elements();
             let part = |image: usize| {
@@ -310,12 +310,12 @@ pub(crate) fn gradients_of(
     match (&node.op, &step.map) {
         (Op::Client(op), _) => op.backward(&shapes, inputs, grad),
         (Op::Linear(_), Some(map)) => {
-            let share = 1.0 / map.blocks()[0].taps() as f64;
+            let weights = mean_weights(map);
             let mut errors = vec![0.0; inputs[0].len()];
             let images = errors.chunks_exact_mut(shapes[0].elements());
             for (errors, grad) in images.zip(grad.chunks_exact(map.output().elements())) {
-                for MapEntry { input, output, .. } in map.entries() {
-                    errors[input as usize] += share * grad[output as usize];
+                for MapEntry { input, output, weight } in map.entries() {
+                    errors[input as usize] += weights[weight as usize] * grad[output as usize];
                 }
             }
             Ok(vec![errors])

@@ -322,7 +322,17 @@ fn a_normalization_that_cannot_be_folded_is_refused() {
         let error = initialized(builder).fold_normalization(&normalization(&[0.1], &[1.0])).unwrap_err();
         assert_eq!(error, FoldError::Padding { name: name.to_owned(), found });
     }
+    // Padding that is no element of a mean does not matter.
+    let pixels = AvgPool2dConfig::new(pooled).excluding_padding().with_ceil_mode();
+    let plain = initialized(image().avg_pool2d_with("p", pixels).flatten().dense("a", 2));
+    let mut model = plain.clone();
+    model.fold_normalization(&normalization(&[0.5], &[2.0])).unwrap();
+    let x = Array2::from_shape_fn((2, model.input_shape().elements()), |(i, at)| ((i + at) % 5) as f32);
+    let scaled = x.mapv(|x| (x - 0.5) / 2.0);
+    let off = model.logits(x.view()).unwrap() - plain.logits(scaled.view()).unwrap();
+    assert!(off.iter().all(|off| off.abs() < 1e-4), "{off}");
     let same = Conv2dConfig::new(2, [1, 1]);
+    let first_channel = vec![AxisSlice::range(0, 1), AxisSlice::whole(6), AxisSlice::whole(6)];
     for builder in [
         image().residual(|block| block.conv2d("a", same)),
         image().concat([&|a| a.conv2d("a", same), &|b| b.conv2d("b", same)]),
@@ -331,6 +341,7 @@ fn a_normalization_that_cannot_be_folded_is_refused() {
         image().residual(|block| block).conv2d("a", same),
         image().conv2d("a", same.without_bias()),
         image().avg_pool2d("p", [2, 2]),
+        image().slice(SliceConfig::new(first_channel)).conv2d("a", same),
     ] {
         let mut model = initialized(builder);
         let before = model.weights();

@@ -82,6 +82,21 @@ fn pooling(windows: &Windows, x: &[i64]) -> Vec<i64> {
         .collect()
 }
 
+/// How many taps of a window read a pixel, or padding of so many rows and columns next to the image.
+fn counted_taps(windows: &Windows, counted: [[usize; 2]; 2], position: usize) -> usize {
+    let ([_, height, width], window) = (windows.input(), windows.window());
+    let at = [position / windows.output()[1], position % windows.output()[1]];
+    let along = |axis: usize, size: usize| {
+        let inside = |tap: &usize| {
+            let pixel = (at[axis] * window.stride[axis] + tap * window.dilation[axis]) as i64
+                - window.padding[axis][0] as i64;
+            (-(counted[axis][0] as i64)..(size + counted[axis][1]) as i64).contains(&pixel)
+        };
+        (0..window.kernel[axis]).filter(inside).count()
+    };
+    along(0, height) * along(1, width)
+}
+
 /// The map whose weights are weights of a composition, as sums of products of integers.
 fn compose(first: &LinearMap, next: &LinearMap, weights: [&[i64]; 2]) -> (LinearMap, Vec<i64>) {
     let mut sums = vec![];
@@ -176,9 +191,26 @@ proptest! {
         let x = integers(rng, shape.elements());
         let pooled = LinearMap::pooling(&windows).unwrap();
         let expected: Vec<i64> = pooling(&windows, &x).iter().map(|sum| 7 * sum).collect();
-        prop_assert_eq!(pooled.apply(&[7], &x).unwrap(), expected);
+        prop_assert_eq!(&pooled.apply(&[7], &x).unwrap(), &expected);
         prop_assert_eq!((pooled.blocks().len(), pooled.blocks()[0].rows()), (1, 1));
         prop_assert_eq!(pooled.output(), &Shape::from([channels, windows.output()[0], windows.output()[1]]));
+        // With as much of the padding as counts, the same sums of fewer taps.
+        let counted = windows.window().padding.map(|side| side.map(|most| rng.random_range(0..=most)));
+        match LinearMap::pooling_counting(&windows, counted) {
+            Ok(map) => {
+                check_form(&map);
+                prop_assert_eq!(map.apply(&vec![7; map.weights()], &x).unwrap(), expected);
+                for (output, taps) in map.blocks().iter().flat_map(|block| {
+                    (0..block.columns()).map(move |column| (block.output(column, 0), block.taps()))
+                }) {
+                    prop_assert_eq!(taps, counted_taps(&windows, counted, output % windows.positions()));
+                }
+            }
+            Err(error) => {
+                let empty = |position| counted_taps(&windows, counted, position) == 0;
+                prop_assert!((0..windows.positions()).any(empty), "{error}");
+            }
+        }
 
         let dense = LinearMap::dense(&shape, outputs).unwrap();
         let weights = integers(rng, outputs * x.len());

@@ -8,8 +8,9 @@ use gelu_models::{Graph, Model, Node, Op, ValueId, WeightTensor, Weights};
 use gelu_tensor::Shape;
 
 use super::arithmetic::not_a_gelu;
+use super::emit::MOST_SIZE;
 use super::{Fate, Lowering, Numbers, Stop, Tensor, Value};
-use crate::onnx::error::{ImportError, Unsupported};
+use crate::onnx::error::{ImportError, Open, Unsupported};
 use crate::onnx::report::{Became, Operator, Port, Report};
 use crate::onnx::{Imported, OUTPUT};
 
@@ -34,20 +35,23 @@ impl<'a> Lowering<'a> {
         let found = match found {
             Err(Stop::Because { reason, .. }) if self.unsupported.is_empty() => {
                 let path = path.to_owned();
-                return Err(ImportError::Interface { path, expected: OUTPUT, found: reason });
+                let open = (self.proto.outputs.len() > 1).then_some(Open::Output);
+                return Err(ImportError::Interface { path, expected: OUTPUT, found: reason, open });
             }
             Ok(Some(tensor)) if self.unsupported.is_empty() => Some(tensor),
             _ => None,
         };
         let live = found.as_ref().map(|tensor| self.live(tensor)).unwrap_or_default();
         self.refuse_error_functions(&live);
+        self.refuse_size();
+        self.unsupported.sort_by_key(|(at, _)| *at);
         let (Some(tensor), true) = (found, self.unsupported.is_empty()) else {
             let is_needed = |fate: &&Fate| !matches!(fate, Fate::Unread);
             let nodes = self.fates.iter().filter(is_needed).count();
             return Err(ImportError::Unsupported {
                 path: path.to_owned(),
                 nodes,
-                unsupported: self.unsupported,
+                unsupported: self.unsupported.into_iter().map(|(_, one)| one).collect(),
             });
         };
         let shape = self.shape_of(tensor.id).clone();
@@ -84,9 +88,24 @@ impl<'a> Lowering<'a> {
                 && self.proto.nodes[at].operator == "Erf"
             {
                 let (node, operator) = (self.proto.nodes[at].name.clone(), "Erf".to_owned());
-                self.unsupported.push(Unsupported { node, operator, reason, advice });
+                self.unsupported.push((at, Unsupported { node, operator, reason, advice }));
             }
         }
+    }
+
+    /// Lists the node with which a network became too large, with how large it is in all.
+    fn refuse_size(&mut self) {
+        let Some(at) = self.too_large else { return };
+        let [elements, indices] = self.sizes;
+        let least = if self.unsupported.is_empty() { "" } else { "at least " };
+        let reason = format!(
+            "with it, the network is too large: in all its values have {least}{elements} elements and its linear maps \
+             {least}{indices} indices, of at most {MOST_SIZE} each"
+        );
+        let node = &self.proto.nodes[at];
+        let (node, operator) = (node.name.clone(), node.operator.clone());
+        let advice = "take smaller inputs or fewer channels";
+        self.unsupported.push((at, Unsupported { node, operator, reason, advice }));
     }
 
     fn report(&self, ports: [(&str, Shape); 2], live: &[bool]) -> Report {

@@ -2,115 +2,31 @@
 
 mod affine;
 mod arithmetic;
+mod emit;
 mod finish;
 mod linear;
 mod names;
 mod operators;
+mod parts;
 mod pointwise;
 mod pool;
+mod value;
 mod view;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use gelu_layers::{ClientOp, LinearConfig};
+use gelu_layers::ClientOp;
 use gelu_models::Op;
 use gelu_tensor::Shape;
 
-use self::affine::Affine;
 use self::names::Names;
 use self::operators::{is_supported, no_such};
+use self::value::{Fate, Layer, Numbers, Stop, Tensor, Value, because, padding_stays};
 use super::constant::Constant;
 use super::error::Unsupported;
 use super::fold::{Folder, shape_part};
 use super::proto::{Node, Proto};
-
-/// Elements of all values and indices of all maps of a network: what a graph may have, so that no weights are made up
-/// for one that would be refused.
-const MOST_SIZE: usize = 1 << 25;
-
-/// Why a node is not imported.
-enum Stop {
-    /// One of its inputs is of a node that was not imported.
-    Unknown,
-    Because {
-        reason: String,
-        advice: &'static str,
-    },
-}
-
-impl<T: ToString> From<T> for Stop {
-    fn from(reason: T) -> Self {
-        Self::Because { reason: reason.to_string(), advice: "" }
-    }
-}
-
-fn because(reason: impl ToString, advice: &'static str) -> Stop {
-    Stop::Because { reason: reason.to_string(), advice }
-}
-
-/// What is known of a value of the file.
-#[derive(Clone, Debug)]
-enum Value {
-    Constant(Arc<Constant>),
-    /// It depends on the input.
-    Tensor(Tensor),
-    /// It is of a node that was not imported.
-    Unknown,
-}
-
-/// A value that depends on the input: one of the graph's, and what is yet to be done to it.
-#[derive(Clone, Debug)]
-struct Tensor {
-    /// Which value of the graph: 0 is the input, and others are of a layer.
-    id: usize,
-    /// Extents in the file, with the batch first. Elements lie in the order of the graph's value.
-    dims: Vec<usize>,
-    /// A factor and a shift for each channel that no layer has taken up yet.
-    affine: Option<Affine>,
-    /// Zeros around the image that no layer has taken up yet, `[[top, bottom], [left, right]]`.
-    padding: [[usize; 2]; 2],
-    /// The node that put them there.
-    padded_by: usize,
-    /// Whether nothing else in the file reads the value.
-    exclusive: bool,
-}
-
-/// A node of the graph to be.
-#[derive(Debug)]
-struct Layer {
-    name: String,
-    op: Op,
-    inputs: Vec<usize>,
-    shape: Shape,
-    numbers: Numbers,
-    /// How many layers read it.
-    readers: usize,
-}
-
-/// What became of a node of the file.
-#[derive(Clone, Copy, Debug)]
-enum Fate {
-    /// The output does not depend on it.
-    Unread,
-    /// It computes something that is known.
-    Constant,
-    /// It changes no number.
-    View,
-    /// It is yet to become part of a layer.
-    Pending,
-    Layer(usize),
-    PartOf(usize),
-}
-
-/// Weights of a layer.
-#[derive(Debug, Default)]
-struct Numbers {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    /// Mean and variance of a batch norm.
-    statistics: Option<[Vec<f32>; 2]>,
-}
 
 pub(super) struct Lowering<'a> {
     proto: &'a Proto,
@@ -130,10 +46,14 @@ pub(super) struct Lowering<'a> {
     /// The node at work.
     at: usize,
     folder: Folder,
-    size: usize,
+    /// Elements of all values, and indices of all linear maps.
+    sizes: [usize; 2],
+    /// The node with which they became too many.
+    too_large: Option<usize>,
     /// The vector that each image was read as.
     flattened: HashMap<usize, usize>,
-    unsupported: Vec<Unsupported>,
+    /// Nodes that are not imported, by their places in the file.
+    unsupported: Vec<(usize, Unsupported)>,
     notes: Vec<String>,
 }
 
@@ -160,7 +80,8 @@ impl<'a> Lowering<'a> {
         Self {
             opset,
             batch,
-            size: shape.elements(),
+            sizes: [shape.elements(), 0],
+            too_large: None,
             input: shape,
             layers: vec![],
             sources: proto.constants.keys().map(|name| (name.as_str(), name.as_str())).collect(),
@@ -203,7 +124,7 @@ impl<'a> Lowering<'a> {
             Err(stop) => {
                 if let Stop::Because { reason, advice } = stop {
                     let (node, operator) = (node.name.clone(), node.operator.clone());
-                    self.unsupported.push(Unsupported { node, operator, reason, advice });
+                    self.unsupported.push((self.at, Unsupported { node, operator, reason, advice }));
                 }
                 vec![]
             }
@@ -365,80 +286,4 @@ impl<'a> Lowering<'a> {
         let dims = [&[self.batch], self.shape_of(id).dims()].concat();
         self.fresh(id, dims)
     }
-
-    /// The vector that a tensor is read as, and what is left to be done to it.
-    fn vector(&mut self, tensor: Tensor) -> Result<Tensor, Stop> {
-        let shape = self.shape_of(tensor.id).clone();
-        if shape.dims().len() == 1 {
-            return Ok(tensor);
-        }
-        if tensor.padding != [[0; 2]; 2] {
-            return Err(padding_stays());
-        }
-        let id = match self.flattened.get(&tensor.id) {
-            Some(&id) => id,
-            None => {
-                let (name, op) = (self.names.numbered("flatten"), Op::Linear(LinearConfig::Flatten));
-                let id = self.emit(name, op, vec![tensor.id], Numbers::default)?;
-                self.flattened.insert(tensor.id, id);
-                id
-            }
-        };
-        let affine = tensor.affine.map(|affine| affine.spread(shape.elements() / shape.dims()[0].max(1)));
-        Ok(Tensor { id, affine, ..tensor })
-    }
-
-    /// Adds a layer. Its weights are made once it is known that it is not too large.
-    fn emit(
-        &mut self,
-        name: String,
-        op: Op,
-        inputs: Vec<usize>,
-        numbers: impl FnOnce() -> Numbers,
-    ) -> Result<usize, Stop> {
-        if inputs.iter().any(|&id| matches!(self.client_op(id), Some(ClientOp::Softmax))) {
-            let advice = "export the model up to its softmax";
-            return Err(because("it follows a softmax, which must be the last node", advice));
-        }
-        let shapes: Vec<&Shape> = inputs.iter().map(|&id| self.shape_of(id)).collect();
-        let (shape, indices) = match &op {
-            Op::Linear(config) => config.output(shapes[0])?,
-            Op::Add => (shapes[0].clone(), 0),
-            Op::Concat => {
-                let channels = shapes.iter().map(|shape| shape.dims()[0]).fold(0, usize::saturating_add);
-                (Shape::from(&[&[channels], &shapes[0].dims()[1..]].concat()[..]), 0)
-            }
-            Op::Client(op) => (op.output_shape(&shapes)?, 0),
-        };
-        self.size = self.size.saturating_add(shape.elements()).saturating_add(indices);
-        if self.size > MOST_SIZE {
-            return Err(because(
-                format!("with it, the network has more than {MOST_SIZE} elements and indices of linear maps"),
-                "such a network is too large to run on encrypted data",
-            ));
-        }
-        for &id in &inputs {
-            if let Some(layer) = id.checked_sub(1).and_then(|at| self.layers.get_mut(at)) {
-                layer.readers += 1;
-            }
-        }
-        self.layers.push(Layer { name, op, inputs, shape, numbers: numbers(), readers: 0 });
-        let id = self.layers.len();
-        self.fates[self.at] = Fate::Layer(id);
-        Ok(id)
-    }
-
-    /// Says that the node at work is part of a layer, and so are others.
-    fn part_of(&mut self, id: usize, others: &[usize]) {
-        for &at in others.iter().chain(&[self.at]) {
-            self.fates[at] = Fate::PartOf(id);
-        }
-    }
-}
-
-fn padding_stays() -> Stop {
-    because(
-        "what it reads was padded by a node of its own",
-        "padding becomes part of a Conv or AveragePool that follows it, or of a MaxPool after a ReLU",
-    )
 }

@@ -1,6 +1,6 @@
 //! Pooling, and means over images.
 
-use gelu_layers::{Activation, ClientOp, LinearConfig};
+use gelu_layers::{Activation, AvgPool2dConfig, ClientOp, LinearConfig};
 use gelu_models::Op;
 use gelu_tensor::Window;
 
@@ -20,18 +20,9 @@ fn pooling(node: &Node, size: [usize; 2]) -> Result<Window, Stop> {
     window(node, [height, width], size)
 }
 
-/// How many more rows or columns windows need below and right of the image, to have a last incomplete one.
-fn incomplete(node: &Node, window: Window, size: [usize; 2]) -> [usize; 2] {
-    [0, 1].map(|axis| {
-        let padding = window.padding[axis];
-        let padded = size[axis].saturating_add(padding[0]).saturating_add(padding[1]);
-        let (stride, extent) = (window.stride[axis].max(1), window.extent()[axis]);
-        let rest = padded.saturating_sub(extent) % stride;
-        let last = padded.saturating_sub(extent).saturating_add(stride - rest);
-        // A window must begin within the image, or the zeros before it.
-        let begins = last < size[axis].saturating_add(padding[0]);
-        if node.int("ceil_mode").unwrap_or(0) != 0 && rest != 0 && begins { stride - rest } else { 0 }
-    })
+/// Whether the last window may be incomplete.
+fn ceil_mode(node: &Node) -> bool {
+    node.int("ceil_mode").unwrap_or(0) != 0
 }
 
 impl<'a> Lowering<'a> {
@@ -41,21 +32,31 @@ impl<'a> Lowering<'a> {
         let outer = tensor.padding;
         let size = [0, 1].map(|axis| [height, width][axis] + outer[axis][0] + outer[axis][1]);
         let window = pooling(node, size)?;
-        let counts_zeros = node.int("count_include_pad").unwrap_or(0) != 0;
-        if window.padding != [[0, 0]; 2] && !counts_zeros {
+        let is_padded = outer != [[0; 2]; 2];
+        let counts_own = node.int("count_include_pad").unwrap_or(0) != 0;
+        if is_padded && window.padding != [[0; 2]; 2] && !counts_own {
             return Err(because(
-                "its padding does not count (count_include_pad=0)",
-                "pool without padding, or with count_include_pad=1",
+                "what it reads was padded by a node of its own, whose zeros count, and its own padding does not",
+                "pad once, or pool with count_include_pad=1",
             ));
         }
-        if incomplete(node, window, size) != [0, 0] {
-            return Err(because("its last window is incomplete (ceil_mode=1)", "pool with ceil_mode=0"));
+        if is_padded && ceil_mode(node) && window.with_ceil_mode(size) != window {
+            return Err(because(
+                "what it reads was padded by a node of its own, and its last window is incomplete (ceil_mode=1)",
+                "pad as part of the pooling, or pool with ceil_mode=0",
+            ));
         }
+        let config = AvgPool2dConfig {
+            window: padded(window, outer),
+            // Zeros of another node count as any pixel.
+            count_include_pad: counts_own || is_padded,
+            ceil_mode: ceil_mode(node),
+        };
         let tensor = Tensor { padding: [[0; 2]; 2], ..tensor };
         let tensor = self.settled(tensor)?;
-        let config = LinearConfig::AvgPool2d(padded(window, outer));
+        let op = Op::Linear(LinearConfig::AvgPool2d(config));
         let name = self.name(node, "avg_pool");
-        let id = self.emit(name, Op::Linear(config), vec![tensor.id], Numbers::default)?;
+        let id = self.emit(name, op, vec![tensor.id], Numbers::default)?;
         self.took_up(id, &Tensor { padding: outer, ..tensor });
         Ok(self.made(id))
     }
@@ -75,8 +76,8 @@ impl<'a> Lowering<'a> {
         };
         let size = [0, 1].map(|axis| [height, width][axis] + outer[axis][0] + outer[axis][1]);
         let window = pooling(node, size)?;
-        let [below, right] = incomplete(node, window, size);
-        let window = padded(padded(window, outer), [[0, below], [0, right]]);
+        let window = if ceil_mode(node) { window.with_ceil_mode(size) } else { window };
+        let window = padded(window, outer);
         let name = self.name(node, "max_pool");
         let id =
             self.emit(name, Op::Client(ClientOp::MaxPool2d(window)), vec![tensor.id], Numbers::default)?;
@@ -106,8 +107,8 @@ impl<'a> Lowering<'a> {
         axes.sort_unstable();
         let (config, area) = match axes[..] {
             [2, 3] => (LinearConfig::GlobalAvgPool2d, height * width),
-            [2] => (LinearConfig::AvgPool2d(Window::new([height, 1])), height),
-            [3] => (LinearConfig::AvgPool2d(Window::new([1, width])), width),
+            [2] => (LinearConfig::AvgPool2d(Window::new([height, 1]).into()), height),
+            [3] => (LinearConfig::AvgPool2d(Window::new([1, width]).into()), width),
             _ => {
                 let reason = format!("it reduces axes {axes:?} of an image of {channels} channels");
                 return Err(because(reason, "only means and sums over pixels, axes 2 and 3, are known"));

@@ -1,15 +1,15 @@
-//! Nodes that rearrange numbers: extents, parts, zeros around images.
+//! Nodes that rearrange numbers: extents, orders of axes, values side by side.
 
-use gelu_layers::{Conv2dConfig, DenseConfig, LinearConfig};
+use gelu_layers::{Conv2dConfig, LinearConfig};
 use gelu_models::Op;
-use gelu_tensor::{Shape, Window};
+use gelu_tensor::Shape;
 
 use super::affine::Affine;
-use super::{Fate, Lowering, Node, Numbers, Stop, Tensor, Value, because, padding_stays};
-use crate::onnx::constant::{axis, slice};
-use crate::onnx::fold::{Inputs, dims, permutation, slices};
+use super::{Fate, Lowering, Node, Numbers, Stop, Tensor, because};
+use crate::onnx::constant::axis;
+use crate::onnx::fold::{Inputs, dims, permutation};
 
-const LAYOUT: &str = "images must be [batch, channels, height, width] throughout";
+pub(super) const LAYOUT: &str = "images must be [batch, channels, height, width] throughout";
 
 impl<'a> Lowering<'a> {
     /// The same elements under other extents.
@@ -159,173 +159,6 @@ impl<'a> Lowering<'a> {
         let inputs = parts.iter().map(|part| part.id).collect();
         let id = self.emit(name, Op::Concat, inputs, Numbers::default)?;
         Ok(self.fresh(id, dims))
-    }
-
-    /// Channels of a value one after another, `kept` from the `first` on, between `before` and `after` channels of zeros.
-    fn selected(
-        &mut self,
-        name: String,
-        tensor: &Tensor,
-        first: usize,
-        [before, kept, after]: [usize; 3],
-    ) -> Result<Tensor, Stop> {
-        let channels = self.shape_of(tensor.id).dims()[0];
-        let outputs = before.saturating_add(kept).saturating_add(after);
-        let numbers = || {
-            let mut weight = vec![0.0; outputs * channels];
-            for channel in 0..kept {
-                weight[(before + channel) * channels + first + channel] = 1.0;
-            }
-            Numbers { weight, ..Numbers::default() }
-        };
-        let config = match self.shape_of(tensor.id).dims().len() {
-            1 => LinearConfig::Dense(DenseConfig::new(outputs).without_bias()),
-            _ => LinearConfig::Conv2d(Conv2dConfig::new(outputs, [1, 1]).without_bias()),
-        };
-        let id = self.emit(name, Op::Linear(config), vec![tensor.id], numbers)?;
-        let mut dims = tensor.dims.clone();
-        dims[1] = outputs;
-        Ok(self.fresh(id, dims))
-    }
-
-    /// A value as its channels are in axis 1.
-    fn by_channels(&mut self, node: &'a Node) -> Result<Tensor, Stop> {
-        let tensor = self.plain(node, 0)?;
-        if tensor.dims.len() > 1 && self.shape_of(tensor.id).dims()[0] == tensor.dims[1] {
-            return Ok(tensor);
-        }
-        Err(because(format!("it takes parts of {:?}", tensor.dims), LAYOUT))
-    }
-
-    pub(super) fn slice(&mut self, node: &'a Node, constants: Inputs<'_>) -> Result<Tensor, Stop> {
-        let mut tensor = self.by_channels(node)?;
-        for (at, bounds) in slices(node, constants, tensor.dims.len())? {
-            let extent = tensor.dims[at];
-            let (first, step, count) = slice(extent, bounds)?;
-            let steps = usize::try_from(step).ok().filter(|_| count > 0);
-            let name = |lowering: &mut Self| lowering.name(node, "slice");
-            tensor = match (at, steps) {
-                _ if first == 0 && step == 1 && count == extent => tensor,
-                (1, Some(1)) => {
-                    let name = name(self);
-                    self.selected(name, &tensor, first, [0, count, 0])?
-                }
-                // Windows of one pixel, some pixels apart.
-                (2 | 3, Some(steps)) if first == 0 && count == extent.div_ceil(steps) => {
-                    self.image(&tensor)?;
-                    let stride = if at == 2 { [steps, 1] } else { [1, steps] };
-                    let config = LinearConfig::AvgPool2d(Window::new([1, 1]).with_stride(stride));
-                    let name = name(self);
-                    let id = self.emit(name, Op::Linear(config), vec![tensor.id], Numbers::default)?;
-                    self.made(id)
-                }
-                _ => {
-                    let [start, end, step] = bounds;
-                    // To the last one, which exporters write as the largest number there is.
-                    let end = if end == i64::MAX { String::new() } else { end.to_string() };
-                    let reason = format!("it slices axis {at} of {:?} by {start}:{end}:{step}", tensor.dims);
-                    return Err(because(
-                        reason,
-                        "parts of channels are known, and every so many pixels from the first on",
-                    ));
-                }
-            };
-        }
-        if let Fate::Constant = self.fates[self.at] {
-            self.fates[self.at] = Fate::View;
-        }
-        Ok(tensor)
-    }
-
-    pub(super) fn split(&mut self, node: &'a Node, constants: Inputs<'_>) -> Result<Vec<Value>, Stop> {
-        let tensor = self.by_channels(node)?;
-        let at = axis(node.int("axis").unwrap_or(0), tensor.dims.len())?;
-        if at != 1 {
-            return Err(because(
-                format!("it splits axis {at} of {:?}", tensor.dims),
-                "only channels are split",
-            ));
-        }
-        let given =
-            constants.get(1).and_then(Option::as_ref).map(|sizes| sizes.as_ints("sizes")).transpose()?;
-        let sizes: Vec<usize> = match given.or(node.ints("split")) {
-            Some(sizes) => sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect(),
-            None => {
-                let part = tensor.dims[1].div_ceil(node.outputs.len().max(1));
-                let size = |at: usize| part.min(tensor.dims[1].saturating_sub(at * part));
-                (0..node.outputs.len()).map(size).collect()
-            }
-        };
-        let total = sizes.iter().try_fold(0_usize, |sum, &size| sum.checked_add(size));
-        if total != Some(tensor.dims[1]) || sizes.contains(&0) {
-            return Err(format!("it splits {} channels into {sizes:?}", tensor.dims[1]).into());
-        }
-        let mut first = 0;
-        let mut parts = vec![];
-        for size in sizes {
-            let name = self.name(node, "split");
-            parts.push(Value::Tensor(self.selected(name, &tensor, first, [0, size, 0])?));
-            first += size;
-        }
-        Ok(parts)
-    }
-
-    pub(super) fn pad(&mut self, node: &'a Node, constants: Inputs<'_>) -> Result<Tensor, Stop> {
-        let given = |at: usize| constants.get(at).and_then(Option::as_ref);
-        let value = match given(2) {
-            Some(value) => value.scalar("the value")?,
-            None => f64::from(node.float("value").unwrap_or(0.0)),
-        };
-        let mode = node.text("mode").unwrap_or("constant");
-        if mode != "constant" || value != 0.0 {
-            return Err(because(format!("it pads by mode {mode}, value {value}"), "pad with zeros"));
-        }
-        let pads = given(1).map(|pads| pads.as_ints("pads")).transpose()?.or(node.ints("pads"));
-        let pads = pads.ok_or("its pads depend on the model's input")?;
-        let tensor = self.tensor(node, 0)?;
-        let rank = tensor.dims.len();
-        let axes: Vec<i64> = match given(3) {
-            Some(axes) => axes.as_ints("axes")?.to_vec(),
-            None => (0..rank as i64).collect(),
-        };
-        if pads.len() != 2 * axes.len() {
-            return Err(format!("{} pads for {} axes", pads.len(), axes.len()).into());
-        }
-        let mut sides = vec![[0; 2]; rank.max(4)];
-        for (at, &number) in axes.iter().enumerate() {
-            let side = |pad: i64| usize::try_from(pad).ok().filter(|&pad| pad <= 1 << 20);
-            match (side(pads[at]), side(pads[at + axes.len()])) {
-                (Some(before), Some(after)) => sides[axis(number, rank)?] = [before, after],
-                _ => return Err(because(format!("pads of {pads:?}"), "images are not cropped")),
-            }
-        }
-        if sides.iter().all(|side| *side == [0, 0]) {
-            self.fates[self.at] = Fate::View;
-            return Ok(tensor);
-        }
-        if sides[0] != [0, 0] || rank > 4 {
-            return Err(because(format!("pads of {pads:?}"), "only channels and images are padded"));
-        }
-        let mut tensor = tensor;
-        if sides[1] != [0, 0] {
-            tensor = self.by_channels(node)?;
-            let name = self.name(node, "pad");
-            let [before, after] = sides[1];
-            tensor = self.selected(name, &tensor, 0, [before, self.shape_of(tensor.id).dims()[0], after])?;
-        }
-        if [sides[2], sides[3]] != [[0, 0]; 2] {
-            self.image(&tensor)?;
-            if tensor.padding != [[0; 2]; 2] {
-                return Err(padding_stays());
-            }
-            tensor = self.settled(tensor)?;
-            tensor.padding = [sides[2], sides[3]];
-            tensor.padded_by = self.at;
-            tensor.dims[2] += sides[2][0] + sides[2][1];
-            tensor.dims[3] += sides[3][0] + sides[3][1];
-            self.fates[self.at] = Fate::Pending;
-        }
-        Ok(tensor)
     }
 }
 

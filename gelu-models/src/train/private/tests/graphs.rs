@@ -1,6 +1,6 @@
 //! Networks to be trained.
 
-use gelu_layers::{Activation, Conv2dConfig, DenseConfig};
+use gelu_layers::{Activation, AvgPool2dConfig, AxisSlice, Conv2dConfig, DenseConfig, SliceConfig};
 use gelu_tensor::Window;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
@@ -30,6 +30,9 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
     let vector = || ModelBuilder::new([4]);
     let odd = conv(4, [3, 2]).with_stride([2, 1]).with_padding_sides([[1, 0], [0, 1]]).with_dilation([1, 2]);
     let pool = |kernel: [usize; 2]| Window::new(kernel);
+    let border = |kernel: [usize; 2]| {
+        AvgPool2dConfig::new(pool(kernel).with_stride([2, 2]).with_padding([1, 1])).excluding_padding()
+    };
     vec![
         ("dense", classes(vector().dense("a", 3).tanh())),
         (
@@ -100,6 +103,31 @@ pub(super) fn all() -> Vec<(&'static str, Model)> {
                         "q",
                         pool([2, 2]).with_stride([2, 2]).with_padding_sides([[1, 0], [0, 1]]),
                     ),
+            ),
+        ),
+        (
+            "slices",
+            classes(
+                image(2)
+                    .conv2d("a", same(3))
+                    .slice(SliceConfig::new(vec![
+                        AxisSlice::range(1, 2),
+                        AxisSlice { start: 5, step: -2, count: 3 },
+                        AxisSlice::range(1, 4),
+                    ]))
+                    .tanh()
+                    .conv2d("b", same(2)),
+            ),
+        ),
+        (
+            "means of the pixels of padded windows",
+            classes(
+                image(1)
+                    .conv2d("a", same(2))
+                    .avg_pool2d_with("p", border([2, 3]).with_ceil_mode())
+                    .tanh()
+                    .conv2d("b", same(2))
+                    .avg_pool2d_with("q", border([2, 2])),
             ),
         ),
         (
@@ -319,7 +347,7 @@ struct Projection {
 #[derive(Clone)]
 enum Block {
     Conv(Conv2dConfig),
-    AvgPool(Window),
+    AvgPool(AvgPool2dConfig),
     MaxPool(Window),
     Activation(Activation),
     Shortcut(Conv2dConfig, Activation),
@@ -343,7 +371,7 @@ fn build(
                 channels = config.out_channels;
                 builder.conv2d(&name("conv"), *config)
             }
-            Block::AvgPool(window) => builder.avg_pool2d_with(&name("pool"), *window),
+            Block::AvgPool(config) => builder.avg_pool2d_with(&name("pool"), *config),
             Block::MaxPool(window) => builder.max_pool2d_with(*window),
             Block::Activation(activation) => builder.activation(*activation),
             Block::Shortcut(config, activation) => {
@@ -413,7 +441,11 @@ fn block(rng: &mut ChaCha20Rng) -> Block {
     let activation = |rng: &mut ChaCha20Rng| Activation::ALL[rng.random_range(0..Activation::ALL.len())];
     match rng.random_range(0..12) {
         0..=2 => Block::Conv(convolution(rng)),
-        3 => Block::AvgPool(window(rng)),
+        3 => Block::AvgPool(AvgPool2dConfig {
+            window: window(rng),
+            count_include_pad: rng.random_bool(0.5),
+            ceil_mode: rng.random_bool(0.3),
+        }),
         4 => Block::MaxPool(window(rng)),
         5 | 6 => Block::Activation(activation(rng)),
         7 => {

@@ -114,7 +114,7 @@ fn networks_and_batches_that_are_too_large_are_refused_before_anything_large_is_
     // A few weights, but many positions.
     assert_eq!(too_large(chain(vec![conv(1 << 10, [5, 5])], [1, 64, 64]), 1), products);
     // A mean over windows that overlap, of a layer with few outputs that sees much: the sums would be many.
-    let mean = LinearConfig::AvgPool2d(Window::new([16, 16]));
+    let mean = LinearConfig::AvgPool2d(Window::new([16, 16]).into());
     assert_eq!(too_large(chain(vec![conv(1, [1, 1]), mean], [1 << 13, 32, 32]), 1), products);
     // Just below.
     let model = dense(1 << 12, 1 << 8);
