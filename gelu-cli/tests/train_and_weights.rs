@@ -11,7 +11,8 @@ use std::{
 };
 
 use gelu_io::data::{DataDir, Split};
-use gelu_models::Ranges;
+use gelu_io::weights::WeightsFile;
+use gelu_models::{Ranges, Weights};
 
 use common::{data, fail, project, succeed, weights_file};
 
@@ -77,6 +78,32 @@ fn an_interrupted_run_taken_up_again_gives_the_same_weights() {
 
     let other = fail(&[&resume[..], &["--lr", "0.1"]].concat(), data.path(), 1);
     assert!(other.contains("another run"), "{other}");
+}
+
+#[test]
+fn weights_of_few_bits_are_trained_and_run_with_those_bits() {
+    let data = data();
+    let out = data.path().join("few.safetensors");
+    let bits = ["--weight-bits", "3", "--layer-bits", "fc2=2", "--out", out.to_str().unwrap()];
+    let report: serde_json::Value =
+        serde_json::from_str(&succeed(&[&TRAIN[..], &bits].concat(), data.path())).unwrap();
+    assert!(report["test"]["accuracy"].as_f64().unwrap() > 0.8, "{report}");
+    let few = Weights::read(&out).unwrap();
+    assert_eq!(few.metadata["gelu.layer_bits"], r#"{"fc1":3,"fc2":2,"fc3":3}"#);
+    assert!(few.metadata["gelu.command"].contains("--weight-bits 3 --layer-bits fc2=2"));
+    // Integers of two bits times a power of two.
+    let mut sizes: Vec<f32> = few.tensors["fc2.weight"].data().to_vec();
+    sizes.sort_by(f32::total_cmp);
+    sizes.dedup();
+    assert!(sizes.len() <= 4, "{sizes:?}");
+    let infer =
+        ["infer", "--model", out.to_str().unwrap(), "--dataset", "iris", "--key-bits", "1024", "--json"];
+    let run: serde_json::Value = serde_json::from_str(&succeed(&infer, data.path())).unwrap();
+    assert!(run["accuracy"].as_f64().unwrap_or(1.0) > 0.8, "{run}");
+
+    let none = [&TRAIN[..], &["--layer-bits", "fc9=3"]].concat();
+    assert!(fail(&none, data.path(), 1).contains("no layer of that name"));
+    assert!(fail(&[&TRAIN[..], &["--weight-bits", "1"]].concat(), data.path(), 1).contains("2 to 24"));
 }
 
 #[test]

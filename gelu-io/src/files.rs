@@ -24,7 +24,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write(path, bytes, Access::Default)
 }
 
-/// [`write_atomic`] for secrets: only the file's owner may read it (mode 0600 on Unix, from before the first byte
+/// Writes as [`write_atomic`] does, for secrets: only the file's owner may read it (mode 0600 on Unix, from before the first byte
 /// is written).
 ///
 /// # Errors
@@ -193,7 +193,7 @@ impl Drop for Temporary {
     }
 }
 
-/// The whole of `path`, which must be at most `max_bytes` long.
+/// Returns the whole of `path`, which must be at most `max_bytes` long.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::TooLarge`], before more than `max_bytes` of memory are taken.

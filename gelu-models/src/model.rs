@@ -109,7 +109,7 @@ impl Model {
         self.layers().map(|(_, layer)| layer.parameters().count()).sum()
     }
 
-    /// Whether the last node is a softmax, that is, the outputs are probabilities of classes.
+    /// Returns whether the last node is a softmax, that is, the outputs are probabilities of classes.
     pub fn ends_in_softmax(&self) -> bool {
         self.graph.ends_in_softmax()
     }
@@ -240,7 +240,7 @@ impl Model {
         node.inputs.iter().map(|&input| self.graph.shape(input)).collect()
     }
 
-    /// Whether the network has a function that only a client has.
+    /// Returns whether the network has a function that only a client has.
     pub fn has_client_functions(&self) -> bool {
         let own = |node: &Node| matches!(node.op, Op::Client(ClientOp::Function { .. }));
         self.graph.nodes().iter().any(own)

@@ -34,7 +34,7 @@ pub struct WeightTensor {
 }
 
 impl WeightTensor {
-    /// A tensor of `shape`.
+    /// Returns a tensor of `shape`.
     ///
     /// # Errors
     /// [`gelu_tensor::Error::Count`] when `data` has another number of elements than `shape`.
@@ -50,12 +50,12 @@ impl WeightTensor {
         }
     }
 
-    /// Its extents.
+    /// Returns its extents.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Its elements, row-major.
+    /// Returns its elements, row-major.
     pub fn data(&self) -> &[f32] {
         &self.data
     }

@@ -24,7 +24,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// The names of its files, without `.gz`: images, labels.
+    /// Returns the names of its files, without `.gz`: images, labels.
     pub fn file_names(self) -> [&'static str; 2] {
         match self {
             Self::Train => ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"],
@@ -54,7 +54,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// The folder `explicit` and no other; without it the folder in `GELU_DATA`, then the
+    /// Returns the folder `explicit` and no other; without it the folder in `GELU_DATA`, then the
     /// per-user folder (`$XDG_DATA_HOME/gelu-net`, by default `~/.local/share/gelu-net`).
     pub fn locate(explicit: Option<PathBuf>) -> Self {
         Self::with_environment(explicit, |name| std::env::var_os(name))
@@ -74,12 +74,12 @@ impl DataDir {
         Self { places: named.into_iter().chain(user).collect() }
     }
 
-    /// The folders, in the order in which they are searched.
+    /// Returns the folders, in the order in which they are searched.
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// One half of MNIST: images of 28x28, labels from 0 to 9.
+    /// Reads one half of MNIST: images of 28x28, labels from 0 to 9.
     ///
     /// # Errors
     /// [`Error::DataNotFound`]; [`Error::LabelCount`]; whatever [`read_images`] and [`read_labels`] find.

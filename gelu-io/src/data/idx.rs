@@ -34,7 +34,7 @@ pub fn read_labels(path: &Path, classes: usize) -> Result<Vec<u8>, Error> {
     parse_labels(&files::read_limited(path, MAX_FILE_BYTES)?, path, classes)
 }
 
-/// The images in `bytes`, the contents of an IDX file, plain or gzip; `name` names it in errors.
+/// Returns the images in `bytes`, the contents of an IDX file, plain or gzip; `name` names it in errors.
 ///
 /// # Errors
 /// [`Error::Format`] for other files (labels, say) and broken gzip; [`Error::Truncated`], [`Error::Trailing`] and
@@ -46,7 +46,7 @@ pub fn parse_images(bytes: &[u8], name: &Path) -> Result<Images, Error> {
         .ok_or_else(|| Error::format(name, "images with pixels", format!("images of {height}x{width}")))
 }
 
-/// The labels in `bytes`, the contents of an IDX file, plain or gzip, each below `classes`; `name` names it in
+/// Returns the labels in `bytes`, the contents of an IDX file, plain or gzip, each below `classes`; `name` names it in
 /// errors.
 ///
 /// # Errors

@@ -41,13 +41,13 @@ pub struct Images {
 }
 
 impl Images {
-    /// Grey images of `[height, width]`, one behind the other in `pixels`; `None` when they do not come out even or an
+    /// Returns grey images of `[height, width]`, one behind the other in `pixels`; `None` when they do not come out even or an
     /// extent is 0.
     pub fn new(size: [usize; 2], pixels: Vec<u8>) -> Option<Self> {
         Self::with_channels(1, size, pixels)
     }
 
-    /// Images of `[height, width]` with so many channels, each a plane of its own: all of an image's channels, then the
+    /// Returns images of `[height, width]` with so many channels, each a plane of its own: all of an image's channels, then the
     /// next image's. `None` when they do not come out even or an extent is 0.
     pub fn with_channels(channels: usize, size: [usize; 2], pixels: Vec<u8>) -> Option<Self> {
         let area = size[0].checked_mul(size[1])?.checked_mul(channels)?;
@@ -59,17 +59,17 @@ impl Images {
         self.channels
     }
 
-    /// `[height, width]` of each, in pixels.
+    /// Returns `[height, width]` of each image, in pixels.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 
-    /// How many there are.
+    /// Returns the number of images.
     pub fn count(&self) -> usize {
         self.pixels.len() / self.area()
     }
 
-    /// All pixels, image after image.
+    /// Returns all pixels, image after image.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
@@ -93,7 +93,7 @@ impl Images {
         Self { channels: self.channels, size: [width, height], pixels }
     }
 
-    /// The images one by one, `channels * height * width` pixels each.
+    /// Returns the images one by one, `channels * height * width` pixels each.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.pixels.chunks_exact(self.area())
     }
@@ -128,32 +128,32 @@ impl LabelledImages {
         self.labels.push(label);
     }
 
-    /// The images.
+    /// Returns the images.
     pub fn images(&self) -> &Images {
         &self.images
     }
 
-    /// The classes, one for each image.
+    /// Returns the classes, one for each image.
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// How many there are.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Image and class, one by one.
+    /// Returns image and class, one by one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], u8)> {
         self.images.iter().zip(self.labels.iter().copied())
     }
 
-    /// The first `count` of them (all, if there are fewer).
+    /// Returns the first `count` of them, or all if there are fewer.
     pub fn first(&self, count: usize) -> Self {
         let count = count.min(self.len());
         let pixels = self.images.pixels[..count * self.images.area()].to_vec();

@@ -119,7 +119,7 @@ impl DataSet {
         Ok(inputs)
     }
 
-    /// As [`for_model`](Self::for_model), but of a data set in one piece only those that
+    /// Prepares inputs as [`for_model`](Self::for_model) does, but of a data set in one piece only those that
     /// [`training`](Self::training) with the same `held_out` and `seed` keeps for testing.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// A data set of images or numbers from `path`, in a format that is named for people. Its labels are places in
+    /// Returns a data set of images or numbers from `path`, in a format that is named for people. Its labels are places in
     /// `classes`.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl DataSet {
         Ok(Self { path: path.to_owned(), format: format.into(), contents, notes: Vec::new() })
     }
 
-    /// A table. `label` is the name of the column of labels, or its number from 1; without it, it is found out.
+    /// Returns the data set of a table. `label` is the name of the column of labels, or its number from 1; without it, it is found out.
     pub fn from_table(table: Table, label: Option<String>, missing: Missing) -> Self {
         let format = table.format();
         let mut notes = vec![format!(

@@ -102,17 +102,17 @@ impl TrainingAccount {
         self.up().making + self.down().taking + self.other.making
     }
 
-    /// Seconds of both sides for updates.
+    /// Returns the seconds of both sides for updates.
     pub fn update_seconds(&self) -> f64 {
         self.updates().making + self.updates().taking
     }
 
-    /// Bytes from client to server.
+    /// Returns the bytes from client to server.
     pub fn bytes_up(&self) -> u64 {
         self.up().bytes.saturating_add(self.updates().bytes)
     }
 
-    /// Bytes from server to client.
+    /// Returns the bytes from server to client.
     pub fn bytes_down(&self) -> u64 {
         self.down().bytes.saturating_add(self.other.bytes)
     }

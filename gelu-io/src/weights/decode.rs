@@ -16,7 +16,7 @@ const MAX_HEADER_BYTES: u64 = 1 << 24;
 /// The element types that are read, for messages.
 const READABLE: &str = "F16, BF16, F32 or F64";
 
-/// The weights in `bytes`, the contents of a safetensors file; `name` names it in errors.
+/// Returns the weights in `bytes`, the contents of a safetensors file; `name` names it in errors.
 ///
 /// # Errors
 /// [`Error::Kind`] for a file of another kind; [`Error::Truncated`], [`Error::Trailing`] and [`Error::TooLarge`] when the

@@ -94,7 +94,7 @@ impl WeightsFile for Weights {
     }
 }
 
-/// What the safetensors file `path` holds, tensor by tensor.
+/// Lists what the safetensors file `path` holds, tensor by tensor.
 ///
 /// # Errors
 /// As [`WeightsFile::read`].

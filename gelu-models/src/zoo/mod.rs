@@ -63,7 +63,7 @@ impl FromStr for Pooling {
     }
 }
 
-/// Conv(5x5, stride 2, 5 filters), ReLU, mean pooling, ReLU, Dense(10), softmax over 28x28 images.
+/// Returns Conv-1: Conv(5x5, stride 2, 5 filters), ReLU, mean pooling, ReLU, Dense(10), softmax over 28x28 images.
 ///
 /// # Errors
 /// Never fails for this network; the signature follows [`ModelBuilder::build`].
@@ -84,7 +84,7 @@ fn conv1_with(setting: &Setting) -> Result<Model, GraphError> {
         .build()
 }
 
-/// Conv(5x5, 6 filters), mean pooling, ReLU, Conv(5x5, 16 filters), mean pooling, ReLU, Dense(120), ReLU, Dense(84),
+/// Returns LeNet-5: Conv(5x5, 6 filters), mean pooling, ReLU, Conv(5x5, 16 filters), mean pooling, ReLU, Dense(120), ReLU, Dense(84),
 /// ReLU, Dense(10), softmax over 28x28 images.
 ///
 /// # Errors
@@ -133,7 +133,7 @@ pub struct MlpConfig {
     pub activation: Activation,
 }
 
-/// A multilayer perceptron: the paper's Dense(12) and Dense(300), and its networks for the UCI data sets.
+/// Returns a multilayer perceptron: the paper's Dense(12) and Dense(300), and its networks for the UCI data sets.
 ///
 /// # Errors
 /// [`GraphError`] when a width is zero or the activation is a softmax.
@@ -161,7 +161,7 @@ pub struct ResnetConfig {
     pub batch_norm: bool,
 }
 
-/// The residual network of 20 layers for images of 3x32x32 (He, Zhang, Ren and Sun, "Deep residual learning for image
+/// Returns the residual network of 20 layers for images of 3x32x32 (He, Zhang, Ren and Sun, "Deep residual learning for image
 /// recognition", CVPR 2016, section 4.2), with batch norm after every convolution.
 ///
 /// # Errors
@@ -170,7 +170,7 @@ pub fn resnet20(classes: usize) -> Result<Model, GraphError> {
     resnet(&ResnetConfig { input: Shape::from([3, 32, 32]), depth: 20, width: 16, classes, batch_norm: true })
 }
 
-/// A residual network for small images: a convolution, three stages of `(depth - 2) / 6` blocks of two 3x3 convolutions
+/// Returns a residual network for small images: a convolution, three stages of `(depth - 2) / 6` blocks of two 3x3 convolutions
 /// each, of which the second and the third halve the image and double the channels, global mean pooling and a dense
 /// layer. Where a block changes the shape, its shortcut is a 1x1 convolution (option B of the paper).
 ///
