@@ -24,8 +24,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write(path, bytes, Access::Default)
 }
 
-/// Writes as [`write_atomic`] does, for secrets: only the file's owner may read it (mode 0600 on Unix, from before the first byte
-/// is written).
+/// Writes as [`write_atomic`] does, for secrets: only the file's owner may read it (mode 0600 on Unix, from before the
+/// first byte is written).
 ///
 /// # Errors
 /// [`Error::Io`]; an ordinary file is then as it was before.

@@ -3,6 +3,7 @@
 mod compare;
 mod measure;
 mod peers;
+mod report;
 mod training;
 
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ Examples:
 
   Private training, and what share of it is whose:
     gelu bench train
+
+  All figures of this machine, as a section of a file:
+    gelu bench report --out BENCHMARKS.md
 
   The same operations in python-paillier, SecretFlow HEU and TenSEAL, on one core:
     gelu bench peers
@@ -86,6 +90,8 @@ enum Other {
     Peers(peers::PeersArgs),
     /// Time private training, and where its time goes.
     Train(training::TrainingArgs),
+    /// Measure everything that BENCHMARKS.md tells of a machine, and write it as a section of Markdown.
+    Report(report::ReportArgs),
 }
 
 /// What is printed as JSON, and read again for a comparison.
@@ -115,6 +121,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.other {
         Some(Other::Peers(args)) => return peers::run(args),
         Some(Other::Train(args)) => return training::run(args),
+        Some(Other::Report(args)) => return report::run(args),
         None => {}
     }
     check_files(args.svg.as_deref())?;

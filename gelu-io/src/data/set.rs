@@ -163,7 +163,8 @@ impl DataSet {
         Ok(Self { path: path.to_owned(), format: format.into(), contents, notes: Vec::new() })
     }
 
-    /// Returns the data set of a table. `label` is the name of the column of labels, or its number from 1; without it, it is found out.
+    /// Returns the data set of a table. `label` is the name of the column of labels, or its number from 1; without it, the
+    /// column is found out.
     pub fn from_table(table: Table, label: Option<String>, missing: Missing) -> Self {
         let format = table.format();
         let mut notes = vec![format!(
