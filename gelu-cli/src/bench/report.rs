@@ -34,7 +34,7 @@ pub(crate) struct ReportArgs {
     /// How many times everything is timed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Leave out all but the fastest arithmetic and the smaller networks, and time everything once.
+    /// Leave out all but the fastest arithmetic and the smaller networks, and time everything three times at most.
     #[arg(long)]
     quick: bool,
 }
@@ -56,14 +56,15 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     check_files(args.out.as_deref())?;
     let machine = args.machine.clone().unwrap_or_else(processor);
     ensure!(!machine.contains(['\n', '<', '>']), "--machine: expected a name in one line, found {machine:?}");
-    let backends: Vec<Backend> = Backend::ALL.into_iter().filter(|backend| backend.is_available()).collect();
-    let Some(&fastest) = backends.first() else { bail!("expected an arithmetic that this machine has") };
+    let fastest = Backend::detect();
+    let others = Backend::ALL.into_iter().filter(|backend| backend.is_available() && *backend != fastest);
+    let backends: Vec<Backend> = [fastest].into_iter().chain(others).collect();
     let cases = cases(args, &backends, fastest);
     let bar = match std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         true => ProgressBar::new(cases.len() as u64 + 2),
         false => ProgressBar::hidden(),
     };
-    let runs = if args.quick { 1 } else { args.runs };
+    let runs = if args.quick { args.runs.min(3) } else { args.runs };
     let mut reports = vec![];
     for case in &cases {
         let Case { backend, model, key_type, key_bits, is_full } = case;
