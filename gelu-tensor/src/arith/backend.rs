@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::kernel::{Instructions, Kernel};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, ifma::Ifma};
+use super::{adx::Adx, avx2::Avx2, ifma::Ifma};
 use crate::Error;
 
 /// Who does the arithmetic. All give the same results.
@@ -15,6 +15,9 @@ use crate::Error;
 pub enum Backend {
     /// 64-bit limbs and 128-bit products, on any machine.
     Portable,
+    /// The same with BMI2 and ADX, which add products of limbs with two carries at a time, on x86-64 processors that have
+    /// both.
+    Adx,
     /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
     Avx2,
     /// AVX-512 IFMA: eight residues at a time in limbs of 52 bits, on x86-64 processors that have it.
@@ -34,7 +37,7 @@ pub const MAX_LANES: usize = {
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Ifma];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Adx, Self::Avx2, Self::Ifma];
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
@@ -51,7 +54,7 @@ impl Backend {
     /// Returns the number of residues that it works on at a time: as many cost as much as one.
     pub const fn lanes(self) -> usize {
         match self {
-            Self::Portable => 1,
+            Self::Portable | Self::Adx => 1,
             Self::Avx2 => 4,
             Self::Ifma => 8,
         }
@@ -61,6 +64,7 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Adx => "adx",
             Self::Avx2 => "avx2",
             Self::Ifma => "ifma",
         }
@@ -78,7 +82,7 @@ impl Backend {
     /// bits (20 for every 1,024 bits).
     pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
-            Self::Portable => 5.0 * (bits as f64 / 64.0).powi(2),
+            Self::Portable | Self::Adx => 5.0 * (bits as f64 / 64.0).powi(2),
             Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / 4.0,
             Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / 8.0,
         }
@@ -88,11 +92,13 @@ impl Backend {
         match self {
             Self::Portable => Some(Box::new(Portable)),
             #[cfg(target_arch = "x86_64")]
+            Self::Adx => Adx::detect().map(|adx| Box::new(adx) as _),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::detect().map(|avx2| Box::new(avx2) as _),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Ifma => None,
+            Self::Adx | Self::Avx2 | Self::Ifma => None,
         }
     }
 

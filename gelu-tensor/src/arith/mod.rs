@@ -6,10 +6,14 @@
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // see its documentation
+mod adx;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // see its documentation
 mod avx2;
 mod backend;
 mod comb;
 mod crt;
+mod digits;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // see its documentation
 mod ifma;

@@ -10,8 +10,7 @@
 //! The limbs of V are stored redundantly, each at least 2^52 - 1, so that `V - m` needs no borrow. A 64-bit
 //! accumulator takes `6 L <= 480` halves of limb products, each below 2^52, without a carry in between.
 //!
-//! This folder and `avx2` are the only places in the project with `unsafe` code. This one does two things: it calls functions compiled
-//! for AVX-512 IFMA, after [`Ifma::detect`] has found it, and it loads and stores vectors from slices whose lengths it
+//! The `unsafe` code of this folder does two things: it calls functions compiled for AVX-512 IFMA, after [`Ifma::detect`] has found it, and it loads and stores vectors from slices whose lengths it
 //! has checked. The functions called are safe in every other respect: wrong lengths make them panic or give wrong
 //! numbers, and never touch other memory. (A test also reads vectors as arrays of their limbs.)
 
@@ -25,9 +24,9 @@ use zeroize::{Zeroize, Zeroizing};
 use self::crt::{Rows, combine, project};
 use self::kernels::SELECTED_TOGETHER;
 use self::reduction::{TILE, Tables};
+use super::digits::Digits;
 use super::kernel::{Instructions, Kernel};
 use super::operands::{Factors, Selection};
-use super::portable;
 use super::power::Exponent;
 
 /// Proof that this processor has AVX-512 F and IFMA, made only by detection: its field is private.
@@ -77,7 +76,7 @@ macro_rules! for_tiles {
 pub(super) struct Context {
     /// The token stands for every call of a kernel below.
     ifma: Ifma,
-    portable: portable::Context,
+    digits: Digits,
     tiles: usize,
     n: Vec<u64>,
     /// The redundant limbs of V.
@@ -103,7 +102,7 @@ impl Context {
         let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
         let lift = redundant_multiple(n, limbs);
         let negative_inverse = inverse.wrapping_neg() & LIMB_MASK;
-        Self { ifma, portable: portable::Context::new(n), tiles, n: narrow, lift, negative_inverse }
+        Self { ifma, digits: Digits::new(n), tiles, n: narrow, lift, negative_inverse }
     }
 
     /// Limbs of one half.
@@ -121,8 +120,8 @@ impl Context {
 }
 
 impl Kernel for Context {
-    fn portable(&self) -> &portable::Context {
-        &self.portable
+    fn digits(&self) -> &Digits {
+        &self.digits
     }
 
     /// Limbs of one residue, in whole runs of eight, which transposing needs.
@@ -147,14 +146,14 @@ impl Kernel for Context {
     }
 
     fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
-        let limbs = self.portable.modulus().len();
+        let limbs = self.digits.modulus().len();
         let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
         let (a, b) = digits.split_at_mut(limbs);
         let tops = [
             widen_limbs(a, &residue[..self.limbs()]),
             widen_limbs(b, &residue[self.limbs()..2 * self.limbs()]),
         ];
-        self.portable.canonical(&mut digits, tops);
+        self.digits.canonical(&mut digits, tops);
         digits
     }
 
@@ -213,7 +212,7 @@ impl Kernel for Context {
 
     fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         let mut narrow = Zeroizing::new(vec![0; x.len()]);
-        let wide = m.chunks_exact(self.portable.modulus().len());
+        let wide = m.chunks_exact(self.digits.modulus().len());
         for (narrow, m) in narrow.chunks_exact_mut(self.width()).zip(wide) {
             narrow_limbs(&mut narrow[..self.limbs()], m);
         }
