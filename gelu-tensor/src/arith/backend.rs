@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::kernel::{Instructions, Kernel};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::{adx::Adx, avx2::Avx2, ifma::Ifma};
+use super::{adx::Adx, avx2::Avx2, ifma::FourLanes, ifma::Ifma};
 use crate::Error;
 
 /// Who does the arithmetic. All give the same results.
@@ -20,6 +20,8 @@ pub enum Backend {
     Adx,
     /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
     Avx2,
+    /// AVX-IFMA: four residues at a time in limbs of 52 bits, on x86-64 processors that have it, or AVX-512 IFMA with VL.
+    AvxIfma,
     /// AVX-512 IFMA: eight residues at a time in limbs of 52 bits, on x86-64 processors that have it.
     Ifma,
 }
@@ -37,7 +39,7 @@ pub const MAX_LANES: usize = {
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Adx, Self::Avx2, Self::Ifma];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Adx, Self::Avx2, Self::AvxIfma, Self::Ifma];
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
@@ -55,7 +57,7 @@ impl Backend {
     pub const fn lanes(self) -> usize {
         match self {
             Self::Portable | Self::Adx => 1,
-            Self::Avx2 => 4,
+            Self::Avx2 | Self::AvxIfma => 4,
             Self::Ifma => 8,
         }
     }
@@ -66,6 +68,7 @@ impl Backend {
             Self::Portable => "portable",
             Self::Adx => "adx",
             Self::Avx2 => "avx2",
+            Self::AvxIfma => "avxifma",
             Self::Ifma => "ifma",
         }
     }
@@ -78,13 +81,13 @@ impl Backend {
     }
 
     /// Returns the multiplications of one product mod n^2, for n of `bits` bits: 5 L^2 of limbs of 64 bits, or 10 L^2
-    /// multiply-adds, for four products of limbs of 49 bits (21 for every 1,024 bits of n), or for eight of limbs of 52
+    /// multiply-adds for as many products as there are lanes, of limbs of 49 bits (21 for every 1,024 bits of n) or of 52
     /// bits (20 for every 1,024 bits).
     pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
             Self::Portable | Self::Adx => 5.0 * (bits as f64 / 64.0).powi(2),
-            Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / 4.0,
-            Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / 8.0,
+            Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64,
+            Self::AvxIfma | Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / self.lanes() as f64,
         }
     }
 
@@ -96,9 +99,11 @@ impl Backend {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::detect().map(|avx2| Box::new(avx2) as _),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxIfma => FourLanes::detect().map(|four| Box::new(four) as _),
+            #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Adx | Self::Avx2 | Self::Ifma => None,
+            Self::Adx | Self::Avx2 | Self::AvxIfma | Self::Ifma => None,
         }
     }
 

@@ -15,6 +15,7 @@ mod digits;
 mod environment;
 mod kernels;
 mod lanes;
+pub(super) mod select;
 #[cfg(test)]
 mod tests;
 
