@@ -1,7 +1,7 @@
 //! Powers mod n^2 by this project's engine and by GMP, in turns, on one thread.
 //!
 //! ```sh
-//! cd benches/gmp && GELU_BACKEND=portable cargo run --release
+//! cd benches/gmp && GELU_BACKEND=adx cargo run --release
 //! ```
 //!
 //! GMP is built from source (this needs a C compiler and m4). `mpz_powm` takes sliding windows and looks tables up by

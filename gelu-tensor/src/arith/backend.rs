@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::kernel::{Instructions, Kernel};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, ifma::Ifma};
+use super::{adx::Adx, avx2::Avx2, ifma::FourLanes, ifma::Ifma};
 use crate::Error;
 
 /// Who does the arithmetic. All give the same results.
@@ -15,8 +15,13 @@ use crate::Error;
 pub enum Backend {
     /// 64-bit limbs and 128-bit products, on any machine.
     Portable,
+    /// The same with BMI2 and ADX, which add products of limbs with two carries at a time, on x86-64 processors that have
+    /// both.
+    Adx,
     /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
     Avx2,
+    /// AVX-IFMA: four residues at a time in limbs of 52 bits, on x86-64 processors that have it, or AVX-512 IFMA with VL.
+    AvxIfma,
     /// AVX-512 IFMA: eight residues at a time in limbs of 52 bits, on x86-64 processors that have it.
     Ifma,
 }
@@ -34,7 +39,7 @@ pub const MAX_LANES: usize = {
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Ifma];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Adx, Self::Avx2, Self::AvxIfma, Self::Ifma];
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
@@ -51,8 +56,8 @@ impl Backend {
     /// Returns the number of residues that it works on at a time: as many cost as much as one.
     pub const fn lanes(self) -> usize {
         match self {
-            Self::Portable => 1,
-            Self::Avx2 => 4,
+            Self::Portable | Self::Adx => 1,
+            Self::Avx2 | Self::AvxIfma => 4,
             Self::Ifma => 8,
         }
     }
@@ -61,7 +66,9 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Adx => "adx",
             Self::Avx2 => "avx2",
+            Self::AvxIfma => "avxifma",
             Self::Ifma => "ifma",
         }
     }
@@ -74,13 +81,13 @@ impl Backend {
     }
 
     /// Returns the multiplications of one product mod n^2, for n of `bits` bits: 5 L^2 of limbs of 64 bits, or 10 L^2
-    /// multiply-adds, for four products of limbs of 49 bits (21 for every 1,024 bits of n), or for eight of limbs of 52
+    /// multiply-adds for as many products as there are lanes, of limbs of 49 bits (21 for every 1,024 bits of n) or of 52
     /// bits (20 for every 1,024 bits).
     pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
-            Self::Portable => 5.0 * (bits as f64 / 64.0).powi(2),
-            Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / 4.0,
-            Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / 8.0,
+            Self::Portable | Self::Adx => 5.0 * (bits as f64 / 64.0).powi(2),
+            Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64,
+            Self::AvxIfma | Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / self.lanes() as f64,
         }
     }
 
@@ -88,11 +95,15 @@ impl Backend {
         match self {
             Self::Portable => Some(Box::new(Portable)),
             #[cfg(target_arch = "x86_64")]
+            Self::Adx => Adx::detect().map(|adx| Box::new(adx) as _),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::detect().map(|avx2| Box::new(avx2) as _),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxIfma => FourLanes::detect().map(|four| Box::new(four) as _),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Ifma => None,
+            Self::Adx | Self::Avx2 | Self::AvxIfma | Self::Ifma => None,
         }
     }
 

@@ -2,9 +2,9 @@
 
 use zeroize::Zeroizing;
 
+use super::digits::Digits;
 use super::limbs::select_row;
 use super::operands::{Factors, Selection};
-use super::portable;
 use super::power::Exponent;
 
 /// A backend that this processor has.
@@ -23,7 +23,7 @@ pub(super) trait Instructions {
 /// backend overrides it where it can do better.
 pub(super) trait Kernel: Send + Sync {
     /// Arithmetic on digits, which all backends share.
-    fn portable(&self) -> &portable::Context;
+    fn digits(&self) -> &Digits;
 
     /// Limbs of one residue.
     fn width(&self) -> usize;
@@ -57,14 +57,14 @@ pub(super) trait Kernel: Send + Sync {
     fn sub(&self, x: &mut [u64], y: &[u64]) {
         for (x, y) in x.chunks_exact_mut(self.width()).zip(y.chunks_exact(self.width())) {
             let mut digits = self.decode_digits(x);
-            self.portable().sub(&mut digits, &self.decode_digits(y));
+            self.digits().sub(&mut digits, &self.decode_digits(y));
             x.copy_from_slice(&self.encode_digits(&digits));
         }
     }
 
     /// `x[i] /= R`: out of Montgomery form.
     fn reduce(&self, x: &mut [u64]) {
-        let mut one = vec![0; 2 * self.portable().modulus().len()];
+        let mut one = vec![0; 2 * self.digits().modulus().len()];
         one[0] = 1;
         self.mul(x, Factors::One(&self.encode_digits(&one)));
     }
@@ -104,7 +104,7 @@ pub(super) trait Kernel: Send + Sync {
     /// The most rows in factored form that may be multiplied up: the sum of their s, each below 2 n, must stay below R
     /// (docs/arithmetic.md, section 2).
     fn most_factored_rows(&self) -> usize {
-        let spare = self.radix_bits() - 64 * self.portable().modulus().len();
+        let spare = self.radix_bits() - 64 * self.digits().modulus().len();
         1 << spare.saturating_sub(1).min(31)
     }
 
@@ -124,22 +124,22 @@ pub(super) trait Kernel: Send + Sync {
 
     /// Bits at which [`project`](Self::project) cuts the halves of residues mod n^2.
     fn cut_bits(&self) -> usize {
-        64 * self.portable().modulus().len()
+        64 * self.digits().modulus().len()
     }
 
     /// Residues mod the square of another kernel's modulus, of which this one's is a factor of half the limbs, of the same
     /// backend. Each half of them is cut in two; what the four parts are multiplied with is made by [`Crt`](super::Crt).
     fn project(&self, (whole, residues): (&dyn Kernel, &[u64]), factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
-        let limbs = self.portable().modulus().len();
+        let limbs = self.digits().modulus().len();
         let digits = decode_all((whole, residues));
         self.sum_of_products(digits.len(), factors, &|part, at| {
-            self.portable().split(&digits[at][part * limbs..][..limbs])
+            self.digits().split(&digits[at][part * limbs..][..limbs])
         })
     }
 
     /// The other way round, from residues mod the squares of both factors, given what their four halves are multiplied with.
     fn combine(&self, parts: [(&dyn Kernel, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
-        let limbs = self.portable().modulus().len();
+        let limbs = self.digits().modulus().len();
         let digits = parts.map(decode_all);
         self.sum_of_products(digits[0].len(), factors, &|half, at| {
             let mut digit = Zeroizing::new(vec![0; 2 * limbs]);

@@ -59,7 +59,7 @@ impl Ring {
         let radix = kernel.radix_bits();
         let form = Form { ring: identity(n, backend), width: kernel.width() };
         let [mut one, mut lifts] = [Residues::new(form, 1), Residues::new(form, 4)];
-        one.push_limbs(&kernel.encode_digits(&kernel.portable().large_power_of_two(radix)));
+        one.push_limbs(&kernel.encode_digits(&kernel.digits().large_power_of_two(radix)));
         let run = power_of_two(&*kernel, &one, bits);
         let mut lift = power_of_two(&*kernel, &one, radix);
         for _ in 0..4 {
@@ -110,7 +110,7 @@ impl Ring {
 
     /// n as little-endian limbs.
     pub(crate) fn modulus(&self) -> &[u64] {
-        self.0.kernel.portable().modulus()
+        self.0.kernel.digits().modulus()
     }
 
     /// The operations done so far by this ring and its clones.
@@ -269,7 +269,7 @@ impl Ring {
         for run in 0..runs {
             let mut part = self.empty(count);
             for integer in wide.chunks_exact(runs * limbs) {
-                let digits = self.0.kernel.portable().split(&integer[run * limbs..][..limbs]);
+                let digits = self.0.kernel.digits().split(&integer[run * limbs..][..limbs]);
                 part.push_limbs(&self.0.kernel.encode_digits(&digits));
             }
             self.count_products(count);

@@ -6,7 +6,7 @@ use super::TILE;
 use super::assembly::{Lanes, Modulus, Sums};
 use super::kernels::{Inverse, multiply_one_plus, shorten, vectors, zero_lanes};
 use super::lanes::{LANES, load, store};
-use crate::arith::comb::WINDOW;
+use super::select::{Choice, ENTRIES};
 use crate::arith::operands::Selection;
 
 /// Groups of lanes that go through a table together, so that it is read once.
@@ -14,9 +14,6 @@ const GROUPS: usize = 4;
 
 /// Residues that [`mul_selected`] takes.
 pub(super) const SELECTED_TOGETHER: usize = GROUPS * LANES;
-
-/// Entries of a table.
-const ENTRIES: usize = 1 << WINDOW;
 
 /// Digits that are summed before the sum is shortened: its limbs stay within 9 · 2^48.
 const SUMMED_TOGETHER: usize = 8;
@@ -79,41 +76,14 @@ pub(super) fn mul_selected<const N: usize>(
 }
 
 /// Entry `digits[lane]` of a table of 64 entries, which holds limb after limb, for up to [`GROUPS`] groups of lanes:
-/// `out[group][k]` takes limb k.
-///
-/// All entries are read, once for all groups, and selected in registers, so that no address depends on a digit.
+/// `out[group][k]` takes limb k. All entries are read, once for all groups.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn select<const N: usize>(out: &mut [Lanes<N>], table: &[u64], digits: &[[u64; LANES]; GROUPS]) {
-    let zero = _mm256_setzero_si256();
-    // A permutation takes the lowest two bits of a digit, as pairs of 32-bit indices; each of the others has a mask.
-    let (mut within, mut bits) = ([zero; GROUPS], [[_mm256_setzero_pd(); WINDOW - 2]; GROUPS]);
-    for ((digits, within), bits) in digits.iter().zip(&mut within).zip(&mut bits) {
-        // SAFETY: the array has four limbs of eight bytes, and the load needs no alignment.
-        let digits = unsafe { _mm256_loadu_si256(digits.as_ptr().cast()) };
-        let first = _mm256_slli_epi64::<1>(_mm256_and_si256(digits, _mm256_set1_epi64x(3)));
-        let second = _mm256_slli_epi64::<32>(_mm256_add_epi64(first, _mm256_set1_epi64x(1)));
-        *within = _mm256_or_si256(first, second);
-        // A blend looks at the highest bit.
-        let mut shifted = _mm256_slli_epi64::<{ u64::BITS as i32 - WINDOW as i32 }>(digits);
-        for bit in bits.iter_mut().rev() {
-            *bit = _mm256_castsi256_pd(shifted);
-            shifted = _mm256_slli_epi64::<1>(shifted);
-        }
-    }
+    let choices = digits.each_ref().map(|digits| Choice::new(digits));
     for (k, limbs) in table.as_chunks::<ENTRIES>().0.iter().take(2 * N * TILE).enumerate() {
-        for (group, out) in out.iter_mut().enumerate() {
-            let [b2, b3, b4, b5] = bits[group];
-            let four = |at: usize| {
-                let limbs: &[u64; LANES] = &limbs.as_chunks::<LANES>().0[at];
-                // SAFETY: the array has four limbs of eight bytes, and the load needs no alignment.
-                let entries = unsafe { _mm256_loadu_si256(limbs.as_ptr().cast()) };
-                _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(entries, within[group]))
-            };
-            let eight = |at: usize| _mm256_blendv_pd(four(at), four(at + 1), b2);
-            let sixteen = |at: usize| _mm256_blendv_pd(eight(at), eight(at + 2), b3);
-            let half = |at: usize| _mm256_blendv_pd(sixteen(at), sixteen(at + 4), b4);
-            out.as_flattened_mut().as_flattened_mut()[k] = _mm256_blendv_pd(half(0), half(8), b5);
+        for (out, choice) in out.iter_mut().zip(&choices) {
+            out.as_flattened_mut().as_flattened_mut()[k] = _mm256_castsi256_pd(choice.of(limbs));
         }
     }
 }

@@ -4,8 +4,7 @@
 //! held as doubles; docs/arithmetic.md, section 8, says how their products are summed without an error, and derives the
 //! bounds.
 //!
-//! This folder and `ifma` are the only places in the project with `unsafe` code. Here it calls functions compiled for
-//! AVX2 and FMA, after [`Avx2::detect`] has found both; it loads and stores vectors from slices whose lengths it has
+//! The `unsafe` code of this folder calls functions compiled for AVX2 and FMA, after [`Avx2::detect`] has found both; it loads and stores vectors from slices whose lengths it has
 //! checked; it calls functions in assembly on arrays whose types say how long they are; and it reads and sets the processor's
 //! rounding mode. (A test also reads vectors as arrays of their limbs.)
 
@@ -16,6 +15,7 @@ mod digits;
 mod environment;
 mod kernels;
 mod lanes;
+pub(super) mod select;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +29,9 @@ use self::crt::{Rows, combine_rows, project_rows};
 use self::digits::{Constants, to_signed, to_wide};
 use self::environment::Nearest;
 use self::kernels::Inverse;
+use super::digits::Digits;
 use super::kernel::{Instructions, Kernel};
 use super::operands::{Factors, Selection};
-use super::portable;
 use super::power::Exponent;
 
 /// Proof that this processor has AVX2 and FMA, made only by detection: its field is private.
@@ -81,7 +81,7 @@ macro_rules! for_tiles {
 pub(super) struct Context {
     /// The token stands for every call of a kernel below.
     avx2: Avx2,
-    portable: portable::Context,
+    digits: Digits,
     tiles: usize,
     /// n in signed limbs.
     n: Zeroizing<Vec<i64>>,
@@ -106,8 +106,7 @@ impl Context {
         // SAFETY: a safe function but for its target features, which the token proves.
         let constants = limbs.map(|limb| unsafe { lanes::in_all_lanes(limb) }).collect();
         let inverse = reciprocal(signed[top_limb(n.len())]);
-        let portable = portable::Context::new(n);
-        Self { avx2, portable, tiles, n: signed, constants: Zeroizing::new(constants), inverse }
+        Self { avx2, digits: Digits::new(n), tiles, n: signed, constants: Zeroizing::new(constants), inverse }
     }
 
     /// Limbs of one digit.
@@ -123,7 +122,7 @@ impl Context {
     }
 
     fn inverse(&self) -> Inverse {
-        Inverse { inverse: self.inverse, limb: top_limb(self.portable.modulus().len()) }
+        Inverse { inverse: self.inverse, limb: top_limb(self.digits.modulus().len()) }
     }
 }
 
@@ -145,8 +144,8 @@ fn reciprocal(limb: i64) -> f64 {
 }
 
 impl Kernel for Context {
-    fn portable(&self) -> &portable::Context {
-        &self.portable
+    fn digits(&self) -> &Digits {
+        &self.digits
     }
 
     fn width(&self) -> usize {
@@ -170,7 +169,7 @@ impl Kernel for Context {
     }
 
     fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
-        let n = (self.n.as_slice(), self.portable.modulus());
+        let n = (self.n.as_slice(), self.digits.modulus());
         let mut digits = Zeroizing::new(vec![0; 2 * n.1.len()]);
         let (a, b) = digits.split_at_mut(n.1.len());
         let mut limbs = Zeroizing::new(residue.iter().map(|&bits| from_bits(bits)).collect::<Vec<i64>>());
@@ -179,7 +178,7 @@ impl Kernel for Context {
         // What the lower digit has too much as 2 n, the upper digit has too much as 2.
         high[0] -= 2 * (1 - taken as i64);
         let (high_top, _) = to_wide(b, high.iter().copied(), n);
-        self.portable.canonical(&mut digits, [low_top, high_top]);
+        self.digits.canonical(&mut digits, [low_top, high_top]);
         digits
     }
 
@@ -205,7 +204,7 @@ impl Kernel for Context {
 
     fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         let mut signed = Zeroizing::new(Vec::with_capacity(x.len() / 2));
-        for m in m.chunks_exact(self.portable.modulus().len()) {
+        for m in m.chunks_exact(self.digits.modulus().len()) {
             signed.extend(to_signed(m, self.limbs()).iter().map(|&limb| to_bits(limb)));
         }
         for_tiles!(self, mul_one_plus(x, &signed, r));

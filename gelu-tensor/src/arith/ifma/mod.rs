@@ -1,4 +1,4 @@
-//! The AVX-512 IFMA backend: eight residues at a time, limbs of 52 bits.
+//! The IFMA backends: limbs of 52 bits, eight residues at a time (AVX-512) or four (AVX-IFMA).
 //!
 //! Lane j of a vector belongs to residue j. With `R = 2^(52 L) >= 16 n`, a product of halves below 2 n is again below
 //! 2 n without any final subtraction:
@@ -10,47 +10,89 @@
 //! The limbs of V are stored redundantly, each at least 2^52 - 1, so that `V - m` needs no borrow. A 64-bit
 //! accumulator takes `6 L <= 480` halves of limb products, each below 2^52, without a carry in between.
 //!
-//! This folder and `avx2` are the only places in the project with `unsafe` code. This one does two things: it calls functions compiled
-//! for AVX-512 IFMA, after [`Ifma::detect`] has found it, and it loads and stores vectors from slices whose lengths it
-//! has checked. The functions called are safe in every other respect: wrong lengths make them panic or give wrong
-//! numbers, and never touch other memory. (A test also reads vectors as arrays of their limbs.)
+//! All of it is one text, over [vectors](vector::Vector) of either width. Its `unsafe` code is in `wide` and `narrow`, which
+//! make such vectors of the processor's. There it calls intrinsics, and functions compiled for them, after detection has
+//! found them; and it loads and stores vectors from slices whose lengths it has checked. The functions called are safe in
+//! every other respect: wrong lengths make them panic or give wrong numbers, and never touch other memory.
+
+/// An intrinsic on vectors, or on numbers beside a token.
+macro_rules! instruction {
+    ($call:expr) => {
+        // SAFETY: a safe function but for its target features, which a token proves: one at hand, or the one that the
+        // vectors were made with.
+        unsafe { $call }
+    };
+}
 
 mod crt;
 mod kernels;
 mod lanes;
+mod limbs;
+mod narrow;
 mod reduction;
+mod rows;
+mod vector;
+mod wide;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use self::crt::{Rows, combine, project};
-use self::kernels::SELECTED_TOGETHER;
+use self::crt::Others;
+use self::kernels::CHAINS;
+use self::lanes::GROUPS;
+use self::limbs::{narrow_limbs, redundant_multiple, widen_limbs};
+use self::narrow::{Avx512Vl, AvxIfma, Evex, Vex};
 use self::reduction::{TILE, Tables};
+use self::rows::Rows;
+use self::vector::Vector;
+pub(super) use self::wide::Ifma;
+use self::wide::Wide;
+use super::digits::Digits;
 use super::kernel::{Instructions, Kernel};
 use super::operands::{Factors, Selection};
-use super::portable;
 use super::power::Exponent;
-
-/// Proof that this processor has AVX-512 F and IFMA, made only by detection: its field is private.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ifma(());
-
-impl Ifma {
-    pub(super) fn detect() -> Option<Self> {
-        let found = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512ifma");
-        found.then_some(Self(()))
-    }
-}
 
 impl Instructions for Ifma {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::new(*self, n))
+        Box::new(Context::<Wide>::new(*self, n))
     }
 
     fn multiply_chains(&self) -> usize {
-        // SAFETY: a safe function but for its target features, which the token proves.
-        unsafe { kernels::multiply_add_chains() }
+        multiply_chains::<Wide>(*self)
     }
+}
+
+/// Multiply-adds of four residues at a time, in the encoding that this processor has.
+pub(super) enum FourLanes {
+    Vex(AvxIfma),
+    Evex(Avx512Vl),
+}
+
+impl FourLanes {
+    pub(super) fn detect() -> Option<Self> {
+        AvxIfma::detect().map(Self::Vex).or_else(|| Avx512Vl::detect().map(Self::Evex))
+    }
+}
+
+impl Instructions for FourLanes {
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
+        match *self {
+            Self::Vex(token) => Box::new(Context::<Vex>::new(token, n)),
+            Self::Evex(token) => Box::new(Context::<Evex>::new(token, n)),
+        }
+    }
+
+    fn multiply_chains(&self) -> usize {
+        match *self {
+            Self::Vex(token) => multiply_chains::<Vex>(token),
+            Self::Evex(token) => multiply_chains::<Evex>(token),
+        }
+    }
+}
+
+fn multiply_chains<V: Vector>(token: V::Token) -> usize {
+    const TURNS: usize = 50_000;
+    V::run(token, kernels::Chains::<V> { token, turns: TURNS });
+    TURNS * CHAINS
 }
 
 /// Bits of an exponent that one table look-up takes.
@@ -63,21 +105,21 @@ const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 macro_rules! for_tiles {
     ($context:expr, $function:ident ( $($argument:expr),* )) => {
         match $context.tiles {
-            2 => $function::<2>($context, $($argument),*),
-            4 => $function::<4>($context, $($argument),*),
-            6 => $function::<6>($context, $($argument),*),
-            8 => $function::<8>($context, $($argument),*),
-            12 => $function::<12>($context, $($argument),*),
-            _ => $function::<16>($context, $($argument),*),
+            2 => $function::<V, 2>($context, $($argument),*),
+            4 => $function::<V, 4>($context, $($argument),*),
+            6 => $function::<V, 6>($context, $($argument),*),
+            8 => $function::<V, 8>($context, $($argument),*),
+            12 => $function::<V, 12>($context, $($argument),*),
+            _ => $function::<V, 16>($context, $($argument),*),
         }
     };
 }
 
 /// The constants of a modulus.
-pub(super) struct Context {
-    /// The token stands for every call of a kernel below.
-    ifma: Ifma,
-    portable: portable::Context,
+struct Context<V: Vector> {
+    /// Stands for every vector that is made below.
+    token: V::Token,
+    digits: Digits,
     tiles: usize,
     n: Vec<u64>,
     /// The redundant limbs of V.
@@ -85,7 +127,7 @@ pub(super) struct Context {
     negative_inverse: u64,
 }
 
-impl Drop for Context {
+impl<V: Vector> Drop for Context<V> {
     fn drop(&mut self) {
         self.n.zeroize();
         self.lift.zeroize();
@@ -93,8 +135,8 @@ impl Drop for Context {
     }
 }
 
-impl Context {
-    fn new(ifma: Ifma, n: &[u64]) -> Self {
+impl<V: Vector> Context<V> {
+    fn new(token: V::Token, n: &[u64]) -> Self {
         // Four bits more than n has, in whole tiles: 10, 20, 30, 40, 60 or 80 limbs.
         let tiles = (64 * n.len() + 4).div_ceil(LIMB_BITS).div_ceil(TILE);
         let limbs = tiles * TILE;
@@ -103,7 +145,7 @@ impl Context {
         let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
         let lift = redundant_multiple(n, limbs);
         let negative_inverse = inverse.wrapping_neg() & LIMB_MASK;
-        Self { ifma, portable: portable::Context::new(n), tiles, n: narrow, lift, negative_inverse }
+        Self { token, digits: Digits::new(n), tiles, n: narrow, lift, negative_inverse }
     }
 
     /// Limbs of one half.
@@ -111,23 +153,28 @@ impl Context {
         self.tiles * TILE
     }
 
-    fn tables<const N: usize>(&self) -> Tables<'_, N> {
+    fn tables<const N: usize>(&self) -> Tables<'_, V, N> {
         Tables {
+            token: self.token,
             n: &self.n.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
             lift: &self.lift.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
             negative_inverse: self.negative_inverse,
         }
     }
+
+    fn rows<'a, const N: usize>(&'a self, limbs: &'a mut [u64]) -> Rows<'a, V, N> {
+        Rows { tables: self.tables(), limbs, width: self.width() }
+    }
 }
 
-impl Kernel for Context {
-    fn portable(&self) -> &portable::Context {
-        &self.portable
+impl<V: Vector> Kernel for Context<V> {
+    fn digits(&self) -> &Digits {
+        &self.digits
     }
 
-    /// Limbs of one residue, in whole runs of eight, which transposing needs.
+    /// Limbs of one residue, in whole runs of as many as there are lanes, which transposing needs.
     fn width(&self) -> usize {
-        (2 * self.limbs()).next_multiple_of(lanes::LANES)
+        (2 * self.limbs()).next_multiple_of(V::LANES)
     }
 
     fn radix_bits(&self) -> usize {
@@ -147,14 +194,14 @@ impl Kernel for Context {
     }
 
     fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
-        let limbs = self.portable.modulus().len();
+        let limbs = self.digits.modulus().len();
         let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
         let (a, b) = digits.split_at_mut(limbs);
         let tops = [
             widen_limbs(a, &residue[..self.limbs()]),
             widen_limbs(b, &residue[self.limbs()..2 * self.limbs()]),
         ];
-        self.portable.canonical(&mut digits, tops);
+        self.digits.canonical(&mut digits, tops);
         digits
     }
 
@@ -213,7 +260,7 @@ impl Kernel for Context {
 
     fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
         let mut narrow = Zeroizing::new(vec![0; x.len()]);
-        let wide = m.chunks_exact(self.portable.modulus().len());
+        let wide = m.chunks_exact(self.digits.modulus().len());
         for (narrow, m) in narrow.chunks_exact_mut(self.width()).zip(wide) {
             narrow_limbs(&mut narrow[..self.limbs()], m);
         }
@@ -226,22 +273,21 @@ impl Kernel for Context {
 
     fn project(&self, (whole, residues): (&dyn Kernel, &[u64]), factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
         let mut out = Zeroizing::new(vec![0; residues.len() / whole.width() * self.width()]);
-        let whole = Rows { limbs: residues, width: whole.width() };
+        let whole = Others { limbs: residues, width: whole.width() };
         for_tiles!(self, project(&mut out, whole, factors));
         out
     }
 
     fn combine(&self, parts: [(&dyn Kernel, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
-        let parts = parts.map(|(part, limbs)| Rows { limbs, width: part.width() });
+        let parts = parts.map(|(part, limbs)| Others { limbs, width: part.width() });
         let mut out = Zeroizing::new(vec![0; parts[0].count() * self.width()]);
         for_tiles!(self, combine(&mut out, parts, factors));
         out
     }
 }
 
-fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
+fn mul<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], factors: Factors<'_>) {
+    let width = context.width();
     let count = x.len() / width;
     let steps = match factors {
         Factors::Gather { entries, .. } => entries.len() / count.max(1),
@@ -255,125 +301,63 @@ fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
         }
         Factors::One(y) => &y[..width],
     };
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::mul_rows(&tables, x, steps, factor, width) };
+    V::run(context.token, rows::Mul { rows: context.rows::<N>(x), steps, factor });
 }
 
-fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    let run = lanes::LANES * width;
-    for (x, y) in x.chunks_mut(run).zip(y.chunks(run)) {
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::add_rows(&tables, x, y, width) };
-    }
+fn square<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], times: usize) {
+    V::run(context.token, rows::Square { rows: context.rows::<N>(x), times });
 }
 
-fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Selection<'_>) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    let one = selection.factored.map(|one| halves(one)[0]);
-    for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
-        let digit = |row: usize, residue: usize| (selection.digit)(row, part * SELECTED_TOGETHER + residue);
+fn add<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], y: &[u64]) {
+    V::run(context.token, rows::Add { rows: context.rows::<N>(x), y });
+}
+
+fn reduce<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64]) {
+    V::run(context.token, rows::Reduce(context.rows::<N>(x)));
+}
+
+fn mul_one_plus<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], m: &[u64], r: &[u64]) {
+    V::run(context.token, rows::MulOnePlus { rows: context.rows::<N>(x), m, r_squared: halves(r)[0] });
+}
+
+fn power<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
+    let digits: Zeroizing<Vec<u64>> = Zeroizing::new(exponent.digits_from_top(POWER_WINDOW).collect());
+    V::run(context.token, rows::Power { rows: context.rows::<N>(x), digits: &digits, one });
+}
+
+fn mul_selected<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], selection: Selection<'_>) {
+    let together = GROUPS * V::LANES;
+    for (part, x) in x.chunks_mut(together * context.width()).enumerate() {
+        let digit = |row: usize, residue: usize| (selection.digit)(row, part * together + residue);
         let selection = Selection { digit: &digit, ..selection };
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::mul_selected(&tables, x, selection, one, width) };
+        let one = selection.factored.map(|one| halves(one)[0]);
+        V::run(context.token, rows::MulSelected { rows: context.rows::<N>(x), selection, one });
     }
+}
+
+fn project<V: Vector, const N: usize>(
+    context: &Context<V>,
+    out: &mut [u64],
+    whole: Others<'_>,
+    [_, one, cofactor, cofactor_r]: [&[u64]; 4],
+) {
+    // n and R n are multiples of the modulus: their low halves are 0.
+    let cofactors = [cofactor, cofactor_r].map(|factor| halves::<N>(factor)[1]);
+    V::run(context.token, crt::Project { rows: context.rows::<N>(out), whole, one: halves(one), cofactors });
+}
+
+fn combine<V: Vector, const N: usize>(
+    context: &Context<V>,
+    out: &mut [u64],
+    parts: [Others<'_>; 2],
+    factors: [&[u64]; 4],
+) {
+    let factors = factors.map(halves::<N>);
+    V::run(context.token, crt::Combine { rows: context.rows::<N>(out), parts, factors });
 }
 
 /// The halves of a residue, in tiles.
 fn halves<const N: usize>(residue: &[u64]) -> [&[[u64; TILE]; N]; 2] {
     let halves = residue.as_chunks::<TILE>().0.as_chunks::<N>().0;
     [&halves[0], &halves[1]]
-}
-
-fn reduce<const N: usize>(context: &Context, x: &mut [u64]) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    for x in x.chunks_mut(lanes::LANES * width) {
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::reduce_rows(&tables, x, width) };
-    }
-}
-
-fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], r: &[u64]) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    let run = lanes::LANES * width;
-    for (x, m) in x.chunks_mut(run).zip(m.chunks(run)) {
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::mul_one_plus_rows(&tables, x, m, halves(r)[0], width) };
-    }
-}
-
-fn power<const N: usize>(context: &Context, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    for x in x.chunks_mut(lanes::LANES * width) {
-        let digits = exponent.digits_from_top(POWER_WINDOW);
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { kernels::power_rows(&tables, x, digits, one, width) };
-    }
-}
-
-fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
-    let _: Ifma = context.ifma;
-    let (tables, width) = (context.tables::<N>(), context.width());
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::square_rows(&tables, x, times, width) };
-}
-
-/// 64-bit limbs to limbs of 52 bits; what does not fit `narrow` must be zero.
-fn narrow_limbs(narrow: &mut [u64], wide: &[u64]) {
-    for (i, limb) in narrow.iter_mut().enumerate() {
-        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
-        let low = wide.get(index).copied().unwrap_or(0) >> shift;
-        let high = if shift > 12 { wide.get(index + 1).copied().unwrap_or(0) << (64 - shift) } else { 0 };
-        *limb = (low | high) & LIMB_MASK;
-    }
-}
-
-/// Limbs of 52 bits to 64-bit limbs, returning the bits above them.
-fn widen_limbs(wide: &mut [u64], narrow: &[u64]) -> u64 {
-    wide.fill(0);
-    let mut top = 0;
-    for (i, &limb) in narrow.iter().enumerate() {
-        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
-        let spread = u128::from(limb) << shift;
-        for (offset, part) in [spread as u64, (spread >> 64) as u64].into_iter().enumerate() {
-            match wide.get_mut(index + offset) {
-                Some(wide) => *wide |= part,
-                // The value is below 2^(64 limbs + 1): only its top bit can land here.
-                None => top |= part,
-            }
-        }
-    }
-    top
-}
-
-/// A multiple of n from `2 R` up, below `2 R + n`, in `limbs` limbs that are each at least 2^52 - 1.
-fn redundant_multiple(n: &[u64], limbs: usize) -> Vec<u64> {
-    use num_bigint::BigUint;
-    use num_integer::Integer;
-
-    use crate::arith::limbs::to_biguint;
-
-    // Division by a secret prime takes a time that depends on it; this runs once when a key is made or loaded, among
-    // the other checks of it (see SECURITY.md).
-    let n = to_biguint(n);
-    let twice_r = BigUint::from(2u8) << (LIMB_BITS * limbs);
-    let multiple = twice_r.next_multiple_of(&n);
-    // 2^52 in every limb, which carries 1 into the limb above.
-    let spread = (0..limbs).fold(BigUint::ZERO, |sum, i| sum + (BigUint::from(1u8) << (LIMB_BITS * (i + 1))));
-    let rest = multiple - spread;
-    let digits: Vec<u64> = rest
-        .to_radix_le(2)
-        .chunks(LIMB_BITS)
-        .map(|bits| bits.iter().rev().fold(0, |limb, &bit| (limb << 1) | u64::from(bit)))
-        .collect();
-    let mut out: Vec<u64> =
-        (0..limbs).map(|i| digits.get(i).copied().unwrap_or(0) + (1 << LIMB_BITS)).collect();
-    // What is left above the highest limb stays there redundantly: it is at most 1.
-    out[limbs - 1] += digits.get(limbs).copied().unwrap_or(0) << LIMB_BITS;
-    out
 }

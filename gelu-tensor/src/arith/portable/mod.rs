@@ -2,39 +2,31 @@
 //!
 //! A residue is a pair `[a, b]` of numbers below n that stands for `(a + b n) / R mod n^2` with `R = 2^(64 L)`.
 //! The modulus has its top bit set, so `R / 2 < n < R`; every bound of the kernels rests on that.
+//!
+//! What it is made of are rows: the products of a number with one limb, added to another number. They are Rust here, and
+//! [assembly](super::adx) for processors that have better instructions for them.
 
 mod kernels;
+pub(super) mod rows;
 
 use std::hint::black_box;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use self::kernels::{Modulus, Residue};
+use self::kernels::Modulus;
+use self::rows::Rows;
+use super::digits::{Digits, add_mod_n, array, for_limbs, view, view_mut};
 use super::kernel::{Instructions, Kernel};
-use super::limbs::{add_assign, conditional_subtract, sub_into};
 use super::montgomery_power_of_two;
 use super::operands::Factors;
 
-/// Runs a const-generic function for the context's limb count, which the ring has checked.
-macro_rules! for_limbs {
-    ($context:expr, $function:ident ( $($argument:expr),* )) => {
-        match $context.n.len() {
-            8 => $function::<8>($context, $($argument),*),
-            16 => $function::<16>($context, $($argument),*),
-            24 => $function::<24>($context, $($argument),*),
-            32 => $function::<32>($context, $($argument),*),
-            48 => $function::<48>($context, $($argument),*),
-            _ => $function::<64>($context, $($argument),*),
-        }
-    };
-}
-
-/// What any processor has.
+/// What any processor has: rows in Rust.
+#[derive(Clone, Copy)]
 pub(super) struct Portable;
 
 impl Instructions for Portable {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::new(n))
+        Box::new(Context::new(*self, n))
     }
 
     fn multiply_chains(&self) -> usize {
@@ -51,73 +43,56 @@ impl Instructions for Portable {
     }
 }
 
-/// The constants of a modulus.
-pub(super) struct Context {
-    n: Vec<u64>,
+/// The constants of a modulus, and how rows are multiplied.
+pub(super) struct Context<R> {
+    rows: R,
+    digits: Digits,
     negative_inverse: u64,
     /// `R^2 mod n`.
-    r_squared: Vec<u64>,
+    r_squared: Zeroizing<Vec<u64>>,
 }
 
-impl Drop for Context {
+impl<R> Drop for Context<R> {
     fn drop(&mut self) {
-        self.n.zeroize();
         self.negative_inverse.zeroize();
-        self.r_squared.zeroize();
     }
 }
 
-impl Context {
-    pub(super) fn new(n: &[u64]) -> Self {
+impl<R: Rows> Context<R> {
+    pub(super) fn new(rows: R, n: &[u64]) -> Self {
         // Newton: every step doubles the correct bits of 1 / n mod 2^64, from 3.
         let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
-        let mut context = Self { n: n.to_vec(), negative_inverse: inverse.wrapping_neg(), r_squared: vec![] };
+        let negative_inverse = inverse.wrapping_neg();
+        let r_squared = Zeroizing::default();
+        let mut context = Self { rows, digits: Digits::new(n), negative_inverse, r_squared };
         let radix_bits = 64 * n.len();
-        let mut square = context.large_power_of_two(radix_bits);
+        let mut square = context.digits.large_power_of_two(radix_bits);
         montgomery_power_of_two(&mut square, radix_bits, |x| context.square(x, 1), |x, y| context.add(x, y));
-        context.r_squared = square[..n.len()].to_vec();
+        context.r_squared = Zeroizing::new(square[..n.len()].to_vec());
         context
     }
 
-    pub(super) fn modulus(&self) -> &[u64] {
-        &self.n
+    fn limbs(&self) -> usize {
+        self.digits.modulus().len()
     }
 
-    /// `2^exponent mod n^2` as digits `a + b n`, by doubling, for an exponent a little above the bits of n.
-    pub(super) fn large_power_of_two(&self, exponent: usize) -> Zeroizing<Vec<u64>> {
-        for_limbs!(self, large_power_of_two(exponent))
-    }
-
-    /// A number of n's limbs as digits: `c = (c - k n) + k n` with `k = [c >= n]`.
-    pub(super) fn split(&self, c: &[u64]) -> Zeroizing<Vec<u64>> {
-        let limbs = self.n.len();
-        let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
-        let borrow = sub_into(&mut digits[..limbs], c, &self.n);
-        let keep = borrow.wrapping_neg();
-        for (digit, &c) in digits.iter_mut().zip(c) {
-            *digit = (*digit & !keep) | (c & keep);
-        }
-        digits[limbs] = 1 - borrow;
-        digits
-    }
-
-    /// Digits that may each be up to `2 n - 1`, with the bits that do not fit their limbs in `tops`, as digits below n.
-    pub(super) fn canonical(&self, digits: &mut [u64], tops: [u64; 2]) {
-        for_limbs!(self, canonical(digits, tops));
+    fn modulus<const L: usize>(&self) -> Modulus<'_, L, R> {
+        let n = array(self.digits.modulus());
+        Modulus { rows: self.rows, n, negative_inverse: self.negative_inverse }
     }
 }
 
-impl Kernel for Context {
-    fn portable(&self) -> &Self {
-        self
+impl<R: Rows> Kernel for Context<R> {
+    fn digits(&self) -> &Digits {
+        &self.digits
     }
 
     fn width(&self) -> usize {
-        2 * self.n.len()
+        2 * self.limbs()
     }
 
     fn radix_bits(&self) -> usize {
-        64 * self.n.len()
+        64 * self.limbs()
     }
 
     fn power_window(&self) -> usize {
@@ -133,55 +108,29 @@ impl Kernel for Context {
     }
 
     fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
-        for_limbs!(self, mul(x, factors));
+        for_limbs!(self.limbs(), mul(self, x, factors));
     }
 
     fn square(&self, x: &mut [u64], times: usize) {
-        for_limbs!(self, square(x, times));
+        for_limbs!(self.limbs(), square(self, x, times));
     }
 
-    /// Also of digits.
     fn add(&self, x: &mut [u64], y: &[u64]) {
-        for_limbs!(self, add_zip(x, y));
+        self.digits.add(x, y);
     }
 
-    /// Also of digits.
     fn sub(&self, x: &mut [u64], y: &[u64]) {
-        for_limbs!(self, sub_zip(x, y));
+        self.digits.sub(x, y);
     }
 
     /// Since `(a + b n)(1 + m n) = a + (b + a m) n`, two half-size products.
     fn mul_one_plus(&self, x: &mut [u64], m: &[u64], _r: &[u64]) {
-        for_limbs!(self, one_plus(x, m));
+        for_limbs!(self.limbs(), one_plus(self, x, m));
     }
 }
 
-/// Views limbs as residues of L limbs a half.
-fn view<const L: usize>(limbs: &[u64]) -> &[Residue<L>] {
-    limbs.as_chunks::<L>().0.as_chunks::<2>().0
-}
-
-fn view_mut<const L: usize>(limbs: &mut [u64]) -> &mut [Residue<L>] {
-    limbs.as_chunks_mut::<L>().0.as_chunks_mut::<2>().0
-}
-
-fn modulus<const L: usize>(context: &Context) -> Modulus<'_, L> {
-    Modulus { n: &context.n.as_chunks::<L>().0[0], negative_inverse: context.negative_inverse }
-}
-
-fn large_power_of_two<const L: usize>(context: &Context, exponent: usize) -> Zeroizing<Vec<u64>> {
-    let modulus = modulus::<L>(context);
-    let mut power = [[0; L]; 2];
-    // n has its top bit set, so this is below n.
-    power[0][L - 1] = 1 << 63;
-    for _ in 64 * L - 1..exponent {
-        power = add(&modulus, &power, &power);
-    }
-    Zeroizing::new(power.as_flattened().to_vec())
-}
-
-fn mul<const L: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
-    let modulus = modulus::<L>(context);
+fn mul<const L: usize>(context: &Context<impl Rows>, x: &mut [u64], factors: Factors<'_>) {
+    let modulus = context.modulus::<L>();
     let x = view_mut::<L>(x);
     match factors {
         Factors::Each(y) => {
@@ -199,8 +148,8 @@ fn mul<const L: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
     }
 }
 
-fn square<const L: usize>(context: &Context, x: &mut [u64], times: usize) {
-    let modulus = modulus::<L>(context);
+fn square<const L: usize>(context: &Context<impl Rows>, x: &mut [u64], times: usize) {
+    let modulus = context.modulus::<L>();
     for x in view_mut::<L>(x) {
         for _ in 0..times {
             *x = kernels::square(&modulus, x);
@@ -208,66 +157,12 @@ fn square<const L: usize>(context: &Context, x: &mut [u64], times: usize) {
     }
 }
 
-fn one_plus<const L: usize>(context: &Context, x: &mut [u64], m: &[u64]) {
-    let modulus = modulus::<L>(context);
-    let r_squared = &context.r_squared.as_chunks::<L>().0[0];
+fn one_plus<const L: usize>(context: &Context<impl Rows>, x: &mut [u64], m: &[u64]) {
+    let modulus = context.modulus::<L>();
+    let r_squared = array::<L>(&context.r_squared);
     for ([a, b], m) in view_mut::<L>(x).iter_mut().zip(m.as_chunks::<L>().0) {
         let montgomery = kernels::mul_mod_n(&modulus, m, r_squared);
         let product = kernels::mul_mod_n(&modulus, a, &montgomery);
-        *b = add_mod_n(&modulus, b, &product).0;
-    }
-}
-
-fn canonical<const L: usize>(context: &Context, digits: &mut [u64], tops: [u64; 2]) {
-    let modulus = modulus::<L>(context);
-    for [a, b] in view_mut::<L>(digits) {
-        let excess;
-        (*a, excess) = conditional_subtract(*a, tops[0], modulus.n);
-        let mut carry = [0; L];
-        carry[0] = excess;
-        // Below n first, so that the carry cannot overflow.
-        *b = conditional_subtract(*b, tops[1], modulus.n).0;
-        *b = add_mod_n(&modulus, b, &carry).0;
-    }
-}
-
-/// `x + y mod n` for x, y below n (or one of them n), and whether n was subtracted.
-fn add_mod_n<const L: usize>(modulus: &Modulus<L>, x: &[u64; L], y: &[u64; L]) -> ([u64; L], u64) {
-    let mut sum = *x;
-    let top = u64::from(add_assign(&mut sum, y));
-    conditional_subtract(sum, top, modulus.n)
-}
-
-fn add<const L: usize>(modulus: &Modulus<L>, x: &Residue<L>, y: &Residue<L>) -> Residue<L> {
-    let (low, carry) = add_mod_n(modulus, &x[0], &y[0]);
-    let (high, _) = add_mod_n(modulus, &x[1], &y[1]);
-    let mut one = [0; L];
-    one[0] = carry;
-    [low, add_mod_n(modulus, &high, &one).0]
-}
-
-fn add_zip<const L: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
-    let modulus = modulus::<L>(context);
-    for (x, y) in view_mut::<L>(x).iter_mut().zip(view::<L>(y)) {
-        *x = add(&modulus, x, y);
-    }
-}
-
-fn sub_zip<const L: usize>(context: &Context, x: &mut [u64], y: &[u64]) {
-    let modulus = modulus::<L>(context);
-    for (x, y) in view_mut::<L>(x).iter_mut().zip(view::<L>(y)) {
-        // n^2 - (c + d n) = (n - c) + (n - 1 - d) n, where n - c may be n itself and is then made 0 with a carry,
-        // which the 1 that is taken from the high half makes up for.
-        let mut low = [0; L];
-        sub_into(&mut low, modulus.n, &y[0]);
-        let (low, zero) = add_mod_n(&modulus, &[0; L], &low);
-        let mut high = [0; L];
-        sub_into(&mut high, modulus.n, &y[1]);
-        let mut one = [0; L];
-        one[0] = 1 - zero;
-        let mut less_one = [0; L];
-        sub_into(&mut less_one, &high, &one);
-        let (high, _) = add_mod_n(&modulus, &[0; L], &less_one);
-        *x = add(&modulus, x, &[low, high]);
+        *b = add_mod_n(modulus.n, b, &product).0;
     }
 }
