@@ -395,7 +395,10 @@ impl Trainer {
             biases.for_each(|((b, v), &g)| step(b, v, g, 0.0));
         }
         if let Some((rounding, rounded)) = &mut self.rounded {
-            rounding.clip(&mut self.model);
+            // While scales still follow the weights, these may outgrow them.
+            if 2 * self.epochs_done >= self.config.epochs {
+                rounding.clip(&mut self.model);
+            }
             *rounded = rounding.of(&self.model);
         }
     }
