@@ -58,8 +58,8 @@ Examples:
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
 
-  LeNet-5 with weights of 3 bits, from trained ones: the same accuracy, in half the products on ciphertexts:
-    gelu train --clear --model lenet5 --dataset mnist --init lenet5.safetensors --weight-bits 3 --lr 0.01 --out few.safetensors
+  LeNet-5 with weights of 3 bits, which take half the products on ciphertexts:
+    gelu train --clear --model lenet5 --dataset mnist --weight-bits 3 --epochs 30 --augment --out few.safetensors
 
   A table of your own, which says in its header what the label is:
     gelu train --clear --model mlp:16 --dataset patients.csv --missing mean --out patients.safetensors
@@ -120,8 +120,8 @@ pub(crate) struct Args {
     /// Shift, turn, scale and shear the training images a little.
     #[arg(long)]
     augment: bool,
-    /// With --clear: train weights of so many bits (2 to 24), their sign included. Fewer bits cost the server fewer
-    /// products; begin from trained weights (--init).
+    /// With --clear: train weights of so many bits (2 to 24), their sign included: the first half of the epochs on floats,
+    /// the second on rounded weights. Fewer bits cost the server fewer products.
     #[arg(long, value_name = "BITS", requires = "clear")]
     weight_bits: Option<u32>,
     /// With --clear: other weight bits for single layers, for instance conv1=5,fc1=2.

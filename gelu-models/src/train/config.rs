@@ -85,8 +85,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Random changes to every training image.
     pub augmentation: Option<Augmentation>,
-    /// Bits of the weights that every layer is trained with, 2 to 24, their sign included: gradients are those of the rounded
-    /// weights. `None` trains on floats.
+    /// Bits of the weights that every layer is trained with in the second half of the epochs, 2 to 24, their sign included:
+    /// gradients are then those of the rounded weights. `None` trains on floats.
     #[serde(default)]
     pub weight_bits: Option<u32>,
     /// Other bits for some layers, by name.

@@ -1,5 +1,5 @@
-//! Training with weights of few bits: every update is computed with rounded weights, and applied to those behind them. The
-//! scales follow the weights from epoch to epoch in the first half of a run, and are fixed in the second.
+//! Training with weights of few bits: in the second half of a run, every update is computed with rounded weights, and applied
+//! to those behind them.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,7 @@ struct RoundedLayer {
 }
 
 impl Rounding {
-    /// The rounding that a configuration asks for, at the scales that suit the model's weights; `None` where it asks for
-    /// none.
+    /// The rounding that a configuration asks for; `None` where it asks for none.
     pub(super) fn new(model: &Model, config: &TrainConfig) -> Result<Option<Self>, TrainError> {
         let mut layers = vec![];
         let graph = model.graph();
@@ -60,29 +59,23 @@ impl Rounding {
         {
             return Err(TrainError::UnknownLayer { name: name.clone() });
         }
-        let mut rounding = Self { layers };
-        rounding.choose_scales(model);
-        Ok((!rounding.layers.is_empty()).then_some(rounding))
+        Ok((!layers.is_empty()).then_some(Self { layers }))
     }
 
-    /// Takes the scales that lose the least of the model's weights.
-    pub(super) fn choose_scales(&mut self, model: &Model) {
+    /// Fixes the scales: those that were kept, and where none was, those that lose the least of the model's weights.
+    pub(super) fn fix_scales(&mut self, model: &Model, kept: &BTreeMap<String, i32>) {
         for layer in &mut self.layers {
-            layer.scale = best_scale(&layer.reals(model), layer.bits);
+            layer.scale = match kept.get(&layer.name) {
+                // As far as formats go.
+                Some(scale) => *scale.clamp(&-120, &120),
+                None => best_scale(&layer.reals(model), layer.bits),
+            };
         }
     }
 
     /// Returns the scales, by the layers' names.
     pub(super) fn scales(&self) -> BTreeMap<String, i32> {
         self.layers.iter().map(|layer| (layer.name.clone(), layer.scale)).collect()
-    }
-
-    /// Takes scales that were kept, those of some layers or of all.
-    pub(super) fn set_scales(&mut self, scales: &BTreeMap<String, i32>) {
-        for layer in &mut self.layers {
-            // As far as formats go.
-            layer.scale = scales.get(&layer.name).map_or(layer.scale, |&scale| scale.clamp(-120, 120));
-        }
     }
 
     /// Returns the model with rounded weights, and with the bits to which they are.

@@ -214,7 +214,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         let resumed = train(Trainer::resume(model(), &state).unwrap(), 2);
         assert_eq!(whole.state(), resumed.state());
     }
-    // Stopped within an epoch, after every update; with rounded weights, too, whose scales are fixed from the third on.
+    // Stopped within an epoch, after every update; with weights that are rounded from the third epoch on, too.
     for weight_bits in [None, Some(3)] {
         let config = TrainConfig { weight_bits, epochs: 4, ..config() };
         let whole = train(Trainer::new(model(), config.clone()).unwrap(), 4);

@@ -1,5 +1,7 @@
 //! Training in the clear, on floats.
 
+use std::collections::BTreeMap;
+
 use gelu_layers::Parameters;
 use gelu_tensor::Shape;
 use ndarray::{Array2, Axis};
@@ -135,8 +137,10 @@ pub struct EpochStats {
 pub struct Trainer {
     /// With the weights that updates are applied to.
     model: Model,
-    /// The model with rounded weights, where that is asked for.
-    rounded: Option<(Rounding, Model)>,
+    /// How weights are rounded, where that is asked for.
+    rounding: Option<Rounding>,
+    /// The model with rounded weights, in the second half of such a run.
+    rounded: Option<Model>,
     config: TrainConfig,
     /// Of the layers that have parameters, in order.
     velocity: Vec<Parameters>,
@@ -154,6 +158,12 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Config`] and [`TrainError::NoSoftmax`].
     pub fn new(model: Model, config: TrainConfig) -> Result<Self, TrainError> {
+        let mut trainer = Self::at_beginning(model, config)?;
+        trainer.begin_rounding(&BTreeMap::new());
+        Ok(trainer)
+    }
+
+    fn at_beginning(model: Model, config: TrainConfig) -> Result<Self, TrainError> {
         if let Some((what, expected, found)) = config.fault() {
             return Err(TrainError::Config { what, expected, found });
         }
@@ -165,11 +175,8 @@ impl Trainer {
         }
         let velocity = parameters(&model).map(Parameters::zeros_like).collect();
         let rounding = Rounding::new(&model, &config)?;
-        let rounded = rounding.map(|rounding| {
-            let rounded = rounding.of(&model);
-            (rounding, rounded)
-        });
-        Ok(Self { model, rounded, config, velocity, epochs_done: 0, part: PartOfEpoch::default() })
+        let (epochs_done, part) = (0, PartOfEpoch::default());
+        Ok(Self { model, rounding, rounded: None, config, velocity, epochs_done, part })
     }
 
     /// Returns a run from where `state` was taken, which goes on as if it had not been interrupted.
@@ -200,12 +207,10 @@ impl Trainer {
             let (expected, found) = (format!("at most {}", part.done), part.correct as u64);
             return Err(StateError::Progress { what: "right answers of an epoch", expected, found }.into());
         }
-        let mut trainer = Self::new(model, config.clone())?;
-        if let Some((rounding, rounded)) = &mut trainer.rounded {
-            rounding.set_scales(scales);
-            *rounded = rounding.of(&trainer.model);
-        }
-        Ok(Self { velocity, epochs_done: *epochs_done, part: *part, ..trainer })
+        let trainer = Self::at_beginning(model, config.clone())?;
+        let mut trainer = Self { velocity, epochs_done: *epochs_done, part: *part, ..trainer };
+        trainer.begin_rounding(scales);
+        Ok(trainer)
     }
 
     /// Returns everything that is needed to [`resume`](Self::resume).
@@ -214,20 +219,24 @@ impl Trainer {
             config: self.config.clone(),
             epochs_done: self.epochs_done,
             part: self.part,
-            scales: self.rounded.as_ref().map(|(rounding, _)| rounding.scales()).unwrap_or_default(),
+            scales: match (&self.rounding, &self.rounded) {
+                (Some(rounding), Some(_)) => rounding.scales(),
+                _ => BTreeMap::new(),
+            },
             weights: self.model.weights(),
             velocity: self.model.named(&self.velocity),
         }
     }
 
-    /// Returns the model as it is now, with rounded weights if the run is of such.
+    /// Returns the model as it is now: in the second half of a run with [few bits](TrainConfig::weight_bits), with rounded
+    /// weights.
     pub fn model(&self) -> &Model {
-        self.rounded.as_ref().map_or(&self.model, |(_, rounded)| rounded)
+        self.rounded.as_ref().unwrap_or(&self.model)
     }
 
     /// Ends the run and returns the [model](Self::model).
     pub fn into_model(self) -> Model {
-        self.rounded.map_or(self.model, |(_, rounded)| rounded)
+        self.rounded.unwrap_or(self.model)
     }
 
     /// Returns what determines the run.
@@ -304,14 +313,19 @@ impl Trainer {
         }
         let PartOfEpoch { loss, correct, .. } = std::mem::take(&mut self.part);
         self.epochs_done = epoch;
-        if let Some((rounding, rounded)) = &mut self.rounded
-            && 2 * epoch <= self.config.epochs
-        {
-            rounding.choose_scales(&self.model);
-            *rounded = rounding.of(&self.model);
-        }
+        self.begin_rounding(&BTreeMap::new());
         let (loss, accuracy) = (loss / of as f64, correct as f64 / of as f64);
         Ok(Some(EpochStats { epoch, learning_rate, loss, accuracy }))
+    }
+
+    /// Rounds weights from the second half of the run on, at scales that were kept or that suit them as they are.
+    fn begin_rounding(&mut self, kept: &BTreeMap<String, i32>) {
+        let Some(rounding) = &mut self.rounding else { return };
+        if self.rounded.is_none() && self.epochs_done >= self.config.epochs / 2 {
+            rounding.fix_scales(&self.model, kept);
+            rounding.clip(&mut self.model);
+            self.rounded = Some(rounding.of(&self.model));
+        }
     }
 
     fn check(&self, dataset: &Dataset) -> Result<(), TrainError> {
@@ -394,11 +408,8 @@ impl Trainer {
             let biases = parameters.bias.iter_mut().zip(&mut velocity.bias).zip(&gradient.bias);
             biases.for_each(|((b, v), &g)| step(b, v, g, 0.0));
         }
-        if let Some((rounding, rounded)) = &mut self.rounded {
-            // While scales still follow the weights, these may outgrow them.
-            if 2 * self.epochs_done >= self.config.epochs {
-                rounding.clip(&mut self.model);
-            }
+        if let (Some(rounding), Some(rounded)) = (&self.rounding, &mut self.rounded) {
+            rounding.clip(&mut self.model);
             *rounded = rounding.of(&self.model);
         }
     }
