@@ -299,7 +299,8 @@ fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::err
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
+    include_str!("../gelu-layers/src/init.rs"),
     include_str!("../gelu-tensor/src/error.rs"),
     include_str!("../gelu-models/src/adapt.rs"),
     include_str!("../gelu-models/src/zoo/mod.rs"),
