@@ -312,7 +312,7 @@ const SOURCES: [&str; 18] = [
     include_str!("../gelu-models/src/train/private/error.rs"),
     include_str!("../gelu-models/src/normalize.rs"),
     include_str!("../gelu-models/src/train/state.rs"),
-    include_str!("../gelu-models/src/train/trainer.rs"),
+    include_str!("../gelu-models/src/train/error.rs"),
     include_str!("../gelu-models/src/train/dataset.rs"),
     include_str!("../gelu-wire/src/error.rs"),
     include_str!("../gelu-io/src/error.rs"),

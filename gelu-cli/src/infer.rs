@@ -1,5 +1,6 @@
 //! `gelu infer`
 
+mod clamped;
 mod input;
 mod results;
 
@@ -12,7 +13,7 @@ use clap::Args;
 use gelu_io::data::Images;
 use gelu_io::files::write_atomic;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::{Deployment, Plan};
+use gelu_models::plan::Deployment;
 use gelu_models::train::ConfusionMatrix;
 use gelu_net::{LocalInference, LocalReport};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
@@ -21,6 +22,7 @@ use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::clamped::warn_of_clamped;
 use self::input::Input;
 use crate::calibrate::{CalibrateArgs, Calibrated};
 use crate::datasets::{DataOptions, DatasetArg};
@@ -201,29 +203,6 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
 
 /// Fewer labels say nothing about a model.
 const FEW: usize = 50;
-
-/// Says on standard error of which layers' values more than one in a thousand did not fit its range.
-fn warn_of_clamped(report: &LocalReport, plan: &Plan) {
-    let graph = plan.graph();
-    let terms = || plan.segments().iter().flat_map(|segment| segment.terms.iter());
-    let worst: Vec<String> = report
-        .saturations
-        .by_value()
-        .filter_map(|(value, clamped)| {
-            // A value that several terms read is counted for each.
-            let read = terms().filter(|term| term.source == value).count();
-            let all = (read * graph.shape(value).elements() * report.predictions.len()) as u64;
-            (clamped > all / 1000).then(|| format!("{} ({clamped} of {all})", graph.name(value)))
-        })
-        .collect();
-    if !worst.is_empty() {
-        note!(
-            "warning: values were beyond the ranges that the model was calibrated to and were clamped, those of {}: \
-             `gelu weights import --calibrate DATASET` measures them on data like these",
-            worst.join(", ")
-        );
-    }
-}
 
 pub(crate) fn largest(row: ArrayView1<'_, f32>) -> usize {
     gelu_layers::argmax(&row.to_vec())

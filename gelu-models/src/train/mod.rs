@@ -7,6 +7,7 @@ mod augmentation;
 mod backprop;
 mod config;
 mod dataset;
+mod error;
 mod evaluate;
 mod metrics;
 pub mod private;
@@ -17,10 +18,11 @@ mod trainer;
 pub use augmentation::Augmentation;
 pub use config::{Schedule, TrainConfig, UnknownSchedule};
 pub use dataset::{Dataset, DatasetError, stratified_split};
+pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use metrics::{ConfusionMatrix, area_under_curve};
 pub use state::{PartOfEpoch, StateError, TrainState};
-pub use trainer::{EpochStats, Progress, TrainError, Trainer};
+pub use trainer::{EpochStats, Progress, Trainer};
 
 #[cfg(test)]
 mod tests;
