@@ -45,10 +45,10 @@ struct Report<'a> {
 const HISTORY: &str = "gelu.history";
 const SETTINGS: &str = "gelu.settings";
 
-pub(super) fn run(args: &Args, store: Option<Store>) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     let data = args.data()?;
-    let mut run = Run::begin(args, &data, store)?;
+    let mut run = Run::begin(args, &data)?;
     while run.trainer.epochs_done() < run.trainer.config().epochs {
         run.epoch(&data)?;
     }
@@ -94,11 +94,12 @@ struct Run {
 
 impl Run {
     /// A new run, or the one in the checkpoint.
-    fn begin(args: &Args, data: &TrainingData, store: Option<Store>) -> anyhow::Result<Self> {
+    fn begin(args: &Args, data: &TrainingData) -> anyhow::Result<Self> {
         let mut model = model(args, &data.train)?;
         let config = args.config();
         initialize(args, &mut model)?;
         let settings = Settings::new(args, &model, data, "in the clear, on floats")?;
+        let store = Store::open(args, false)?;
         let Some(path) = store.as_ref().filter(|store| store.resumes).map(Store::path) else {
             return Ok(Self { trainer: Trainer::new(model, config)?, history: vec![], settings, store });
         };

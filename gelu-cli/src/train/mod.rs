@@ -14,7 +14,6 @@ use gelu_io::data::TrainingData;
 use gelu_layers::Initializer;
 use gelu_models::train::{Augmentation, Schedule, TrainConfig};
 
-use self::checkpoint::Store;
 pub(crate) use self::interrupt::{EXIT_CODE as INTERRUPTED, Interrupted};
 use self::network::{initialize, model};
 use self::provenance::{command, with_metadata};
@@ -210,9 +209,8 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
 
     check_files([&args.out, &args.plot].into_iter().flatten().map(PathBuf::as_path))?;
     check_folders([&args.checkpoint_dir, args.private.report()].into_iter().flatten().map(PathBuf::as_path))?;
-    let store = Store::open(args, !args.is_on_floats())?;
-    if !args.is_on_floats() {
-        return private::run(args, store);
+    match args.is_on_floats() {
+        true => clear::run(args),
+        false => private::run(args),
     }
-    clear::run(args, store)
 }

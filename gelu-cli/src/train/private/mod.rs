@@ -219,12 +219,13 @@ fn samples(args: &Args, train: &Arc<Dataset>) -> Vec<Arc<dyn Samples>> {
     shards.map(samples).collect()
 }
 
-pub(super) fn run(args: &Args, store: Option<Store>) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut setting = Setting::new(args)?;
     let start = Instant::now();
     let calibration = args.private.calibrate.start(backend()?);
     let kind = if args.fixed { "in the clear, on integers" } else { "private" };
     let settings = Settings::new(args, &setting.model, &setting.data, kind)?;
+    let store = Store::open(args, true)?;
     let kept = Kept { settings, epochs: args.epochs, curve: vec![], seconds: 0.0 };
     let done = match args.fixed {
         true => fixed::run(store, kept, &mut setting)?,
