@@ -19,6 +19,8 @@ const NAMES: [&str; 2] = ["checkpoint.safetensors", "private.json"];
 pub(super) struct Store {
     folder: PathBuf,
     name: &'static str,
+    /// What determines the run.
+    pub(super) settings: Settings,
     /// Whether the run begins where the checkpoint stands.
     pub(super) resumes: bool,
     /// Whether it was opened with `--force`.
@@ -32,12 +34,18 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens the folder of `--checkpoint-dir`, if the run has one, and sees to it that Ctrl-C and SIGTERM keep the run.
-    pub(super) fn open(args: &Args, is_private: bool) -> anyhow::Result<Option<Self>> {
+    /// `settings` are asked for in that case only: they take a digest of all data.
+    pub(super) fn open(
+        args: &Args,
+        is_private: bool,
+        settings: impl FnOnce() -> anyhow::Result<Settings>,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(folder) = &args.checkpoint_dir else { return Ok(None) };
         make_folder(folder)?;
         let store = Self {
             folder: folder.clone(),
             name: NAMES[usize::from(is_private)],
+            settings: settings()?,
             resumes: args.resume,
             forced: args.force,
             every: Duration::from_secs(args.checkpoint_every.into()),
@@ -100,8 +108,8 @@ impl Store {
 
     /// Fails, naming what differs, when the checkpoint is of a run of other settings. The epochs may be more than they
     /// were.
-    pub(super) fn check(&self, kept: &Settings, now: &Settings, epochs: [u32; 2]) -> anyhow::Result<()> {
-        let mut differences = kept.differences(now);
+    pub(super) fn check(&self, kept: &Settings, epochs: [u32; 2]) -> anyhow::Result<()> {
+        let mut differences = kept.differences(&self.settings);
         let [before, wanted] = epochs;
         if wanted < before {
             differences.push(format!(

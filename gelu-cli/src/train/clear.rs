@@ -88,7 +88,6 @@ struct Run {
     trainer: Trainer,
     /// The learning curve so far.
     history: Vec<Epoch>,
-    settings: Settings,
     store: Option<Store>,
 }
 
@@ -98,11 +97,12 @@ impl Run {
         let mut model = model(args, &data.train)?;
         let config = args.config();
         initialize(args, &mut model)?;
-        let settings = Settings::new(args, &model, data, "in the clear, on floats")?;
-        let store = Store::open(args, false)?;
-        let Some(path) = store.as_ref().filter(|store| store.resumes).map(Store::path) else {
-            return Ok(Self { trainer: Trainer::new(model, config)?, history: vec![], settings, store });
+        let settings = || Settings::new(args, &model, data, "in the clear, on floats");
+        let store = Store::open(args, false, settings)?;
+        let Some(resumed) = store.as_ref().filter(|store| store.resumes) else {
+            return Ok(Self { trainer: Trainer::new(model, config)?, history: vec![], store });
         };
+        let path = resumed.path();
         let at = || path.display().to_string();
         let mut weights = Weights::read(&path)?;
         let mut text = |key| weights.metadata.remove(key).unwrap_or_default();
@@ -111,9 +111,7 @@ impl Run {
             serde_json::from_str(&history).with_context(|| format!("{}: {HISTORY}", path.display()))?;
         let kept = serde_json::from_str(&kept).with_context(|| format!("{}: {SETTINGS}", path.display()))?;
         let mut state = TrainState::from_weights(weights).with_context(at)?;
-        if let Some(store) = &store {
-            store.check(&kept, &settings, [state.config.epochs, config.epochs])?;
-        }
+        resumed.check(&kept, [state.config.epochs, config.epochs])?;
         ensure!(
             history.len() == state.epochs_done as usize,
             "{}: expected a curve of {} epochs, found {}",
@@ -124,7 +122,7 @@ impl Run {
         // The same but for the epochs.
         state.config = config;
         let trainer = Trainer::resume(model, &state).with_context(at)?;
-        let run = Self { trainer, history, settings, store };
+        let run = Self { trainer, history, store };
         note!("resuming after {}", run.at());
         Ok(run)
     }
@@ -181,7 +179,7 @@ impl Run {
         let Some(store) = &mut self.store else { return Ok(()) };
         let mut weights = self.trainer.state().to_weights();
         weights.metadata.insert(HISTORY.to_owned(), serde_json::to_string(&self.history)?);
-        weights.metadata.insert(SETTINGS.to_owned(), serde_json::to_string(&self.settings)?);
+        weights.metadata.insert(SETTINGS.to_owned(), serde_json::to_string(&store.settings)?);
         store.save(|path| Ok(weights.write(path, Dtype::F32)?))?;
         match self.trainer.epochs_done() < self.trainer.config().epochs {
             true => store.stop_if_asked(at),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::progress::{Curve, Progress, sum};
 use super::{Done, Kept, Setting};
 use crate::output::note;
+use crate::train::Args;
 use crate::train::checkpoint::Store;
 
 /// A checkpoint of the clear counterpart.
@@ -21,7 +22,8 @@ struct FixedCheckpoint {
     participants: Vec<ParticipantState>,
 }
 
-pub(super) fn run(mut store: Option<Store>, mut kept: Kept, setting: &mut Setting) -> anyhow::Result<Done> {
+pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) -> anyhow::Result<Done> {
+    let (mut points, mut seconds_before) = (vec![], 0.0);
     let TrainingSetup { plan, config, parameters, clients, .. } = setting.setup.clone();
     let mut trainer = FixedTrainer::new(plan, config.clone(), parameters, clients)?;
     setting.warn(trainer.leakage());
@@ -30,22 +32,23 @@ pub(super) fn run(mut store: Option<Store>, mut kept: Kept, setting: &mut Settin
         let bytes = gelu_io::files::read_limited(&path, 1 << 31)?;
         let checkpoint: FixedCheckpoint = serde_json::from_slice(&bytes)
             .with_context(|| format!("{}: expected a checkpoint of --clear --fixed", path.display()))?;
-        store.check(&checkpoint.run.settings, &kept.settings, [checkpoint.run.epochs, kept.epochs])?;
-        (kept.curve, kept.seconds) = (checkpoint.run.curve, checkpoint.run.seconds);
+        store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.epochs])?;
+        (points, seconds_before) = (checkpoint.run.curve, checkpoint.run.seconds);
         trainer
             .restore(config, checkpoint.coordinator, checkpoint.participants)
             .with_context(|| format!("cannot resume from {}", path.display()))?;
         note!("resuming after {}", at(&trainer));
     }
-    let mut curve = Curve::new(kept.curve.clone(), sum(trainer.statistics()));
+    let mut curve = Curve::new(points, sum(trainer.statistics()));
     let mut progress = Progress::new(
         curve.before.images,
         trainer.iterations() * setting.setup.plan.description().batch as u64,
     )?;
     let start = Instant::now();
     let save = |store: &mut Store, trainer: &FixedTrainer, curve: &Curve| -> anyhow::Result<()> {
-        let seconds = kept.seconds + start.elapsed().as_secs_f64();
-        let run = Kept { curve: curve.points.clone(), seconds, ..kept.clone() };
+        let seconds = seconds_before + start.elapsed().as_secs_f64();
+        let settings = store.settings.clone();
+        let run = Kept { settings, epochs: args.epochs, curve: curve.points.clone(), seconds };
         let (coordinator, participants) = (trainer.coordinator().clone(), trainer.participants());
         let checkpoint = FixedCheckpoint { run, coordinator, participants };
         let bytes = serde_json::to_vec(&checkpoint)?;
@@ -71,7 +74,7 @@ pub(super) fn run(mut store: Option<Store>, mut kept: Kept, setting: &mut Settin
         statistics: sum(trainer.statistics()),
         account: None,
         curve: curve.points,
-        seconds_before: kept.seconds,
+        seconds_before,
     })
 }
 

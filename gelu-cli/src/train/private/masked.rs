@@ -14,19 +14,15 @@ use crate::output::note;
 use crate::train::Args;
 use crate::train::checkpoint::Store;
 
-pub(super) fn run(
-    args: &Args,
-    mut store: Option<Store>,
-    mut kept: Kept,
-    setting: &mut Setting,
-) -> anyhow::Result<Done> {
+pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) -> anyhow::Result<Done> {
     warn_of_short_key(args.private.key_bits.into());
     let rng = &mut rand::rng();
+    let (mut points, mut seconds_before) = (vec![], 0.0);
     let mut training = match store.as_ref().filter(|store| store.resumes) {
         Some(store) => {
             let mut checkpoint: Checkpoint<Kept> = read_checkpoint(&store.path())?;
-            store.check(&checkpoint.run.settings, &kept.settings, [checkpoint.run.epochs, kept.epochs])?;
-            (kept.curve, kept.seconds) = (std::mem::take(&mut checkpoint.run.curve), checkpoint.run.seconds);
+            store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.epochs])?;
+            (points, seconds_before) = (std::mem::take(&mut checkpoint.run.curve), checkpoint.run.seconds);
             let training = LocalTraining::resume(setting.setup.clone(), checkpoint, rng)
                 .with_context(|| format!("cannot resume from {}", store.path().display()))?;
             note!("resuming after {}", at(&training.moment()));
@@ -36,13 +32,14 @@ pub(super) fn run(
     };
     setting.warn(training.server().leakage());
     let statistics = |training: &LocalTraining| sum(training.clients().iter().map(Client::statistics));
-    let mut curve = Curve::new(kept.curve.clone(), statistics(&training));
+    let mut curve = Curve::new(points, statistics(&training));
     let images = training.server().iterations() * setting.setup.plan.description().batch as u64;
     let mut progress = Progress::new(curve.before.images, images)?;
     let start = Instant::now();
     let save = |store: &mut Store, moment: &Moment<'_>, curve: &Curve| -> anyhow::Result<()> {
-        let seconds = kept.seconds + start.elapsed().as_secs_f64();
-        let run = Kept { curve: curve.points.clone(), seconds, ..kept.clone() };
+        let seconds = seconds_before + start.elapsed().as_secs_f64();
+        let settings = store.settings.clone();
+        let run = Kept { settings, epochs: args.epochs, curve: curve.points.clone(), seconds };
         store.save(|path| Ok(write_checkpoint(path, &moment.checkpoint(run))?))
     };
     while !training.server().is_complete() {
@@ -69,7 +66,7 @@ pub(super) fn run(
         statistics: statistics(&training),
         account: Some(training.moment().account.clone()),
         curve: curve.points,
-        seconds_before: kept.seconds,
+        seconds_before,
     })
 }
 

@@ -224,12 +224,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     let calibration = args.private.calibrate.start(backend()?);
     let kind = if args.fixed { "in the clear, on integers" } else { "private" };
-    let settings = Settings::new(args, &setting.model, &setting.data, kind)?;
-    let store = Store::open(args, true)?;
-    let kept = Kept { settings, epochs: args.epochs, curve: vec![], seconds: 0.0 };
+    let settings = || Settings::new(args, &setting.model, &setting.data, kind);
+    let store = Store::open(args, true, settings)?;
     let done = match args.fixed {
-        true => fixed::run(store, kept, &mut setting)?,
-        false => masked::run(args, store, kept, &mut setting)?,
+        true => fixed::run(args, store, &mut setting)?,
+        false => masked::run(args, store, &mut setting)?,
     };
     let seconds = done.seconds_before + start.elapsed().as_secs_f64();
     let calibrated = calibration.map(|calibration| calibration.limits());
