@@ -34,6 +34,28 @@ pub struct ModelInfo {
     pub provenance: BTreeMap<String, String>,
 }
 
+/// What someone has to know of a model who has inputs for it, and neither its graph nor its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// The shape of one input.
+    pub input: Shape,
+    /// Numbers that come out for each input.
+    pub outputs: usize,
+    /// How inputs are prepared, and what outputs mean.
+    pub info: ModelInfo,
+}
+
+impl Interface {
+    /// Returns what contradicts itself, in words, if anything does: for one that comes from outside.
+    pub fn fault(&self) -> Option<String> {
+        match self.input.dims() {
+            [] => Some("a shape without extents".to_owned()),
+            dims if dims.contains(&0) => Some(format!("the shape {}", self.input)),
+            _ => self.info.fault(&self.input, self.outputs),
+        }
+    }
+}
+
 /// How inputs become what a model takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

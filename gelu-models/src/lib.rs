@@ -21,7 +21,7 @@ pub use adapt::{AdaptError, Adaptation};
 pub use builder::ModelBuilder;
 pub use calibrate::Ranges;
 pub use graph::{Graph, GraphError, Node, Op, ValueId};
-pub use info::{Column, ColumnValues, ModelInfo, PixelFormat, Preprocessing};
+pub use info::{Column, ColumnValues, Interface, ModelInfo, PixelFormat, Preprocessing};
 pub use load::{LoadError, LoadProblem, LoadReport};
 pub use model::Model;
 pub use normalize::{FoldError, Normalization};

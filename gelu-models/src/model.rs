@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView, Dimension};
 use rand::Rng;
 
 use crate::inputs::flat;
-use crate::{Graph, GraphError, ModelInfo, Node, Op, Ranges, ValueId};
+use crate::{Graph, GraphError, Interface, ModelInfo, Node, Op, Ranges, ValueId};
 
 /// A network with its weights, made by a [`ModelBuilder`](crate::ModelBuilder) or of a [`Graph`].
 ///
@@ -137,6 +137,12 @@ impl Model {
     /// Returns how inputs are prepared, what the classes are called and where the model comes from.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// Returns what someone with inputs for the model has to know of it.
+    pub fn interface(&self) -> Interface {
+        let outputs = self.graph.shape(self.graph.logits()).elements();
+        Interface { input: self.input_shape().clone(), outputs, info: self.info.clone() }
     }
 
     /// Returns the same, to be changed in place.

@@ -1,0 +1,188 @@
+//! How a client reaches a server: TLS, the server's key, and errors in words.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use super::Patience;
+use crate::proto::gelu_client::GeluClient;
+use crate::stream::{FRAME_BYTES, Stream};
+use crate::{ClientSecurity, DEFAULT_PORT, Fingerprint, Refusal, ServiceError};
+
+/// How to reach the server.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    /// As it was given.
+    server: String,
+    authority: (String, u16),
+    tls: Option<Secured>,
+    patience: Patience,
+    /// The key that the server showed last.
+    shown: Mutex<Option<Fingerprint>>,
+    /// Why the last attempt was given up, where the layers between have no words for it.
+    fault: Mutex<Option<ServiceError>>,
+}
+
+struct Secured {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    known: Option<Fingerprint>,
+}
+
+impl std::fmt::Debug for Secured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secured").field("name", &self.name).field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(server: &str, security: &ClientSecurity, patience: Patience) -> Result<Self, ServiceError> {
+        let wrong = || ServiceError::Address { found: server.to_owned() };
+        let uri: Uri = server.parse().map_err(|_| wrong())?;
+        let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+        let has_path = !matches!(uri.path(), "" | "/") || uri.query().is_some();
+        if has_path || !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(wrong());
+        }
+        let tls = match security {
+            ClientSecurity::Tls { credentials, known } if uri.scheme_str() == Some("https") => Some(Secured {
+                connector: TlsConnector::from(Arc::new(credentials.client_config()?)),
+                name: ServerName::try_from(host.clone()).map_err(|_| wrong())?,
+                known: *known,
+            }),
+            ClientSecurity::Tls { .. } => return Err(wrong()),
+            ClientSecurity::Loopback => {
+                let is_here = host == "localhost"
+                    || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+                if !is_here || uri.scheme_str() != Some("http") {
+                    return Err(ServiceError::UnprotectedServer { host });
+                }
+                None
+            }
+        };
+        Ok(Self {
+            server: server.trim_end_matches('/').to_owned(),
+            authority: (host, uri.port_u16().unwrap_or(DEFAULT_PORT)),
+            tls,
+            patience,
+            shown: Mutex::new(None),
+            fault: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    pub(super) fn shown(&self) -> Option<Fingerprint> {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits as long as a connection may take.
+    pub(super) async fn in_time<F: Future>(&self, answer: F) -> Result<F::Output, ServiceError> {
+        let limit = self.patience.connect;
+        let late = |_| self.unreachable(format!("no answer within {} s", limit.as_secs()));
+        tokio::time::timeout(limit, answer).await.map_err(late)
+    }
+
+    pub(super) fn unreachable(&self, problem: impl Into<String>) -> ServiceError {
+        ServiceError::Unreachable { server: self.server.clone(), problem: problem.into() }
+    }
+
+    /// What a status means: a refusal in the server's words, or a connection that broke.
+    pub(super) fn failure(&self, status: &Status) -> ServiceError {
+        match Refusal::of(status) {
+            Some(refusal) => ServiceError::Refused {
+                server: self.server.clone(),
+                refusal,
+                message: status.message().to_owned(),
+            },
+            None => self.unreachable(causes(status)),
+        }
+    }
+
+    pub(super) async fn dial(self: &Arc<Self>) -> Result<GeluClient<Channel>, ServiceError> {
+        let (host, port) = &self.authority;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        // TLS is spoken below, where the server's key can be looked at.
+        let endpoint = Endpoint::from_shared(format!("http://{host}:{port}"))
+            .map_err(|_| ServiceError::Address { found: self.server.clone() })?
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .keep_alive_while_idle(true);
+        let dialer = Arc::clone(self);
+        let connector = service_fn(move |_: Uri| {
+            let dialer = Arc::clone(&dialer);
+            async move { dialer.connect().await.map(TokioIo::new) }
+        });
+        match self.in_time(endpoint.connect_with_connector(connector)).await? {
+            Ok(channel) => Ok(GeluClient::new(channel)
+                .max_decoding_message_size(FRAME_BYTES)
+                .max_encoding_message_size(FRAME_BYTES)),
+            Err(error) => {
+                let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(fault.unwrap_or_else(|| self.unreachable(causes(&error))))
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect((&self.authority.0[..], self.authority.1)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let stream = tls.connector.connect(tls.name.clone(), stream).await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(Fingerprint::of);
+        let checked = match shown {
+            None => Err(self.unreachable("the server has no certificate")),
+            Some(Err(error)) => Err(error),
+            Some(Ok(found)) => match tls.known {
+                Some(expected) if expected != found => {
+                    Err(ServiceError::ForeignServer { server: self.server.clone(), expected, found })
+                }
+                _ => Ok(found),
+            },
+        };
+        match checked {
+            Ok(found) => {
+                *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+                Ok(Box::new(stream))
+            }
+            Err(error) => {
+                *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+        }
+    }
+}
+
+/// An error and what lies below it, from the outside in, without repeating itself.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts: Vec<String> = vec![];
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = match error.downcast_ref::<Status>() {
+            Some(status) => status.message().to_owned(),
+            None => error.to_string(),
+        };
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}

@@ -1,0 +1,200 @@
+//! What can go wrong between two machines.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::Fingerprint;
+
+/// Why a server cannot serve, or a client cannot reach one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// An address of a server that is none.
+    #[error("expected the address of a server such as https://host:7443, found `{found}`")]
+    Address {
+        /// What was given.
+        found: String,
+    },
+    /// A server without TLS would listen where other machines can reach it.
+    #[error(
+        "expected TLS for {address}, which other machines can reach: a server without certificates listens on 127.0.0.1 \
+         or [::1] only"
+    )]
+    Unprotected {
+        /// Where it was to listen.
+        address: SocketAddr,
+    },
+    /// A client without TLS would talk to another machine.
+    #[error("expected TLS for {host}: without certificates only a server on this machine is talked to")]
+    UnprotectedServer {
+        /// The server's host.
+        host: String,
+    },
+    /// Certificates or a key that cannot be used.
+    #[error("{what}: {problem}")]
+    Credentials {
+        /// Which of them.
+        what: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {problem}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's answer.
+        problem: String,
+    },
+    /// There is no model of that name to be offered.
+    #[error("a server needs a model to offer")]
+    NoModel,
+    /// The server cannot be reached, or a handshake failed.
+    #[error("cannot reach {server}: {problem}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// What was found.
+        problem: String,
+    },
+    /// The server's key is another than the one that is known.
+    #[error(
+        "{server}: expected the server's key {expected}, found {found}: either its operator replaced it, or another machine \
+         answers in its place; ask the operator before you trust the new key"
+    )]
+    ForeignServer {
+        /// Its address.
+        server: String,
+        /// The key that is known.
+        expected: Fingerprint,
+        /// The key that was shown.
+        found: Fingerprint,
+    },
+    /// The server refused.
+    #[error("{server} refused ({refusal}): {message}")]
+    Refused {
+        /// Its address.
+        server: String,
+        /// Which kind of refusal.
+        refusal: Refusal,
+        /// The server's own words.
+        message: String,
+    },
+    /// The connection broke and could not be made again in time.
+    #[error("the connection to {server} broke, and no other could be made within {} s: {problem}", .waited.as_secs())]
+    Lost {
+        /// Its address.
+        server: String,
+        /// How long was tried.
+        waited: Duration,
+        /// What the last attempt found.
+        problem: String,
+    },
+    /// The other side said nothing for too long.
+    #[error("the other side said nothing for {} s", .waited.as_secs())]
+    Silent {
+        /// How long.
+        waited: Duration,
+    },
+    /// The other side broke the rules of the stream.
+    #[error("the stream of the other side is broken: expected {expected}, found {found}")]
+    Stream {
+        /// What the rules allow.
+        expected: &'static str,
+        /// What came.
+        found: String,
+    },
+    /// The conversation is over.
+    #[error("the conversation is over")]
+    Ended,
+}
+
+/// Kinds of refusals, as gRPC names them on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The server has no such model.
+    UnknownModel,
+    /// The server does not know the conversation: it ended, was left alone for too long, or the server was restarted.
+    UnknownSession,
+    /// The server has as many conversations as it takes.
+    Busy,
+    /// The server is about to stop.
+    Stopping,
+    /// The server speaks another version.
+    Version,
+    /// The client's certificate is not accepted, or another than that of the conversation.
+    Identity,
+    /// The server could not make sense of what was sent.
+    Malformed,
+    /// The client was silent or away for too long.
+    Late,
+    /// Something else.
+    Other,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::UnknownModel => "no such model",
+            Self::UnknownSession => "no such conversation",
+            Self::Busy => "too many conversations",
+            Self::Stopping => "stopping",
+            Self::Version => "another version",
+            Self::Identity => "certificate",
+            Self::Malformed => "malformed",
+            Self::Late => "too late",
+            Self::Other => "failed",
+        })
+    }
+}
+
+/// The metadata in which the kind of a refusal travels, since gRPC has fewer.
+const REFUSAL: &str = "gelu-refusal";
+
+impl Refusal {
+    const ALL: [(Self, Code, &'static str); 9] = [
+        (Self::UnknownModel, Code::NotFound, "unknown-model"),
+        (Self::UnknownSession, Code::NotFound, "unknown-session"),
+        (Self::Busy, Code::ResourceExhausted, "busy"),
+        (Self::Stopping, Code::Unavailable, "stopping"),
+        (Self::Version, Code::FailedPrecondition, "version"),
+        (Self::Identity, Code::PermissionDenied, "identity"),
+        (Self::Malformed, Code::InvalidArgument, "malformed"),
+        (Self::Late, Code::DeadlineExceeded, "late"),
+        (Self::Other, Code::Unknown, "other"),
+    ];
+
+    /// The status that a server answers with.
+    pub(crate) fn status(self, message: impl Into<String>) -> Status {
+        let (code, name) = Self::ALL
+            .into_iter()
+            .find(|(kind, ..)| *kind == self)
+            .map_or((Code::Unknown, "other"), |(_, code, name)| (code, name));
+        let mut status = Status::new(code, message);
+        status.metadata_mut().insert(REFUSAL, tonic::metadata::MetadataValue::from_static(name));
+        status
+    }
+
+    /// The refusal in a status that a server of this kind sent; `None` for those that gRPC makes by itself.
+    pub(crate) fn of(status: &Status) -> Option<Self> {
+        let name = status.metadata().get(REFUSAL)?.to_str().ok()?.to_owned();
+        Self::ALL.into_iter().find(|(.., known)| *known == name).map(|(kind, ..)| kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_survives_its_status() {
+        for (refusal, code, _) in Refusal::ALL {
+            let status = refusal.status("in the server's words");
+            assert_eq!((Refusal::of(&status), status.code()), (Some(refusal), code));
+        }
+        assert_eq!(Refusal::of(&Status::unavailable("made by gRPC")), None);
+    }
+}

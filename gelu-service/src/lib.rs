@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod link;
+mod proto;
+mod server;
+mod stream;
+mod tls;
+mod trial;
+
+pub use client::{Offer, Patience, Remote, RemoteTransport};
+pub use error::{Refusal, ServiceError};
+pub use server::{Limits, Running, Service};
+pub use tls::{ClientSecurity, Credentials, Fingerprint, ServerSecurity};
+pub use trial::{TrialAuthority, TrialCertificate};
+
+/// The port that servers listen on where nothing else is said.
+pub const DEFAULT_PORT: u16 = 7443;
+
+/// The version of the service: what streams carry around the messages of gelu-wire.
+pub const SERVICE_VERSION: u32 = 1;

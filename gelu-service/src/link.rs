@@ -1,0 +1,365 @@
+//! One side of a conversation that outlives its connections: messages are numbered, kept until the other side has them, and
+//! sent again over the next connection. The state machines above see one stream that neither loses nor repeats anything.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gelu_io::transport::{Disconnected, Transport};
+use tokio::sync::Notify;
+
+use crate::ServiceError;
+
+/// Bytes of messages that have arrived and wait for being read: then the sender has to wait, too.
+const INBOX_BYTES: usize = 4 << 20;
+
+/// After so many messages the other side is told that they have arrived, so that it need not keep them.
+const TOLD_EVERY: u64 = 8;
+
+/// One side of a conversation.
+#[derive(Debug)]
+pub(crate) struct Link {
+    state: Mutex<State>,
+    /// Something has arrived, or the conversation is over.
+    arrived: Condvar,
+    /// There may be something to send.
+    to_send: Notify,
+    /// There may be room in the inbox.
+    room: Notify,
+    patience: LinkPatience,
+}
+
+/// How long a side waits for the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkPatience {
+    /// For a message, while there is a connection.
+    pub(crate) silence: Duration,
+    /// For another connection.
+    pub(crate) absence: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    inbox: VecDeque<Bytes>,
+    inbox_bytes: usize,
+    /// Messages that have arrived.
+    received: u64,
+    /// How many of them the other side knows of.
+    told: u64,
+    /// Messages that the other side may not have yet.
+    outbox: VecDeque<Bytes>,
+    /// The number of the first of them.
+    kept_from: u64,
+    /// The number of the next to be sent over this connection.
+    next: u64,
+    /// Which connection this is, from 1.
+    connection: u64,
+    is_connected: bool,
+    /// Since when there has been a connection, or none.
+    since: Instant,
+    heard: Instant,
+    /// This side says no more.
+    is_finished: bool,
+    end: Option<ServiceError>,
+}
+
+/// What is to be sent next.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Outgoing {
+    Message { number: u64, message: Bytes, received: u64 },
+    Received(u64),
+    /// Everything has been sent, and there will be no more.
+    End,
+}
+
+impl Link {
+    pub(crate) fn new(patience: LinkPatience) -> Self {
+        let now = Instant::now();
+        Self {
+            state: Mutex::new(State {
+                inbox: VecDeque::new(),
+                inbox_bytes: 0,
+                received: 0,
+                told: 0,
+                outbox: VecDeque::new(),
+                kept_from: 0,
+                next: 0,
+                connection: 0,
+                is_connected: false,
+                since: now,
+                heard: now,
+                is_finished: false,
+                end: None,
+            }),
+            arrived: Condvar::new(),
+            to_send: Notify::new(),
+            room: Notify::new(),
+            patience,
+        }
+    }
+
+    /// A thread that panicked held no half-changed state: each change is whole before the lock is given back.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages that have arrived so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.state().received
+    }
+
+    /// Takes a new connection in the place of the one before, over which the other side says how many messages it has.
+    ///
+    /// # Errors
+    /// When it cannot have so many, or claims to lack some that it had.
+    pub(crate) fn connect(&self, has: u64) -> Result<u64, ServiceError> {
+        let mut state = self.state();
+        if let Some(end) = &state.end {
+            return Err(end.clone());
+        }
+        let made = state.kept_from + state.outbox.len() as u64;
+        if !(state.kept_from..=made).contains(&has) {
+            return Err(ServiceError::Stream {
+                expected: "as many messages as were sent and not confirmed",
+                found: format!("{has}, where {} to {made} are possible", state.kept_from),
+            });
+        }
+        state.forget(has);
+        state.next = has;
+        state.told = state.received;
+        state.connection += 1;
+        state.is_connected = true;
+        state.since = Instant::now();
+        state.heard = state.since;
+        let connection = state.connection;
+        drop(state);
+        self.wake();
+        Ok(connection)
+    }
+
+    /// Notes that a connection is gone, unless another has taken its place.
+    pub(crate) fn disconnect(&self, connection: u64) {
+        let mut state = self.state();
+        if state.connection == connection && state.is_connected {
+            state.is_connected = false;
+            state.since = Instant::now();
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Takes a message that arrived over a connection. Waits while too many others have not been read.
+    pub(crate) async fn deliver(
+        &self,
+        connection: u64,
+        (number, message): (u64, Bytes),
+        has: u64,
+    ) -> Result<(), ServiceError> {
+        loop {
+            // Before the look, lest room be made between that and the wait.
+            let room = self.room.notified();
+            {
+                let mut state = self.state();
+                state.check(connection)?;
+                if state.inbox_bytes < INBOX_BYTES {
+                    state.confirm(has)?;
+                    if number != state.received {
+                        return Err(ServiceError::Stream {
+                            expected: "messages one after the other",
+                            found: format!("message {number} after {}", state.received),
+                        });
+                    }
+                    state.received += 1;
+                    state.heard = Instant::now();
+                    state.inbox_bytes += message.len();
+                    state.inbox.push_back(message);
+                    let is_time = state.received - state.told >= TOLD_EVERY;
+                    drop(state);
+                    self.arrived.notify_all();
+                    if is_time {
+                        self.to_send.notify_waiters();
+                    }
+                    return Ok(());
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Takes the other side's word for how many messages it has.
+    pub(crate) fn confirmed(&self, connection: u64, has: u64) -> Result<(), ServiceError> {
+        let mut state = self.state();
+        state.check(connection)?;
+        state.heard = Instant::now();
+        state.confirm(has)
+    }
+
+    /// Waits for something to send over a connection.
+    pub(crate) async fn next(&self, connection: u64) -> Result<Outgoing, ServiceError> {
+        loop {
+            let to_send = self.to_send.notified();
+            {
+                let mut state = self.state();
+                if state.connection != connection || !state.is_connected {
+                    return Err(ServiceError::Ended);
+                }
+                let at = (state.next - state.kept_from) as usize;
+                if let Some(message) = state.outbox.get(at).cloned() {
+                    let number = state.next;
+                    state.next += 1;
+                    state.told = state.received;
+                    return Ok(Outgoing::Message { number, message, received: state.received });
+                }
+                if let Some(end) = &state.end {
+                    return Err(end.clone());
+                }
+                if state.is_finished {
+                    return Ok(Outgoing::End);
+                }
+                if state.received - state.told >= TOLD_EVERY {
+                    state.told = state.received;
+                    return Ok(Outgoing::Received(state.received));
+                }
+            }
+            to_send.await;
+        }
+    }
+
+    /// Says that this side will say no more: what was said still goes out.
+    pub(crate) fn finish(&self) {
+        self.state().is_finished = true;
+        self.wake();
+    }
+
+    /// Ends the conversation; the first reason stays.
+    pub(crate) fn end(&self, reason: ServiceError) {
+        self.state().end.get_or_insert(reason);
+        self.wake();
+    }
+
+    /// Why the conversation is over, if it is.
+    pub(crate) fn why(&self) -> Option<ServiceError> {
+        self.state().end.clone()
+    }
+
+    /// Waits until this side says no more, or the conversation is over.
+    pub(crate) async fn over(&self) {
+        loop {
+            let changed = self.to_send.notified();
+            {
+                let state = self.state();
+                if state.is_finished || state.end.is_some() {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether everything that was said has been sent over the connection that there is.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let state = self.state();
+        state.end.is_some() || state.next == state.kept_from + state.outbox.len() as u64
+    }
+
+    fn wake(&self) {
+        self.arrived.notify_all();
+        self.to_send.notify_waiters();
+        self.room.notify_waiters();
+    }
+
+    fn take(&self, state: &mut State) -> Option<Vec<u8>> {
+        let message = state.inbox.pop_front()?;
+        state.inbox_bytes -= message.len();
+        self.room.notify_waiters();
+        Some(message.into())
+    }
+}
+
+impl State {
+    fn check(&self, connection: u64) -> Result<(), ServiceError> {
+        match &self.end {
+            Some(end) => Err(end.clone()),
+            None if self.connection != connection => Err(ServiceError::Ended),
+            None => Ok(()),
+        }
+    }
+
+    fn confirm(&mut self, has: u64) -> Result<(), ServiceError> {
+        // One that was overtaken says less than is known.
+        if has > self.next {
+            let found = format!("{has} of {}", self.next);
+            return Err(ServiceError::Stream { expected: "no more messages than were sent", found });
+        }
+        self.forget(has);
+        Ok(())
+    }
+
+    fn forget(&mut self, has: u64) {
+        while self.kept_from < has && self.outbox.pop_front().is_some() {
+            self.kept_from += 1;
+        }
+    }
+
+    /// What the wait for a message ends with now, if it ends, or how long it may go on.
+    fn wait(&self, patience: LinkPatience) -> Result<Duration, ServiceError> {
+        if let Some(end) = &self.end {
+            return Err(end.clone());
+        }
+        let (from, limit) = match self.is_connected {
+            true => (self.heard.max(self.since), patience.silence),
+            false => (self.since, patience.absence),
+        };
+        let left = limit.saturating_sub(from.elapsed());
+        if left.is_zero() { Err(ServiceError::Silent { waited: limit }) } else { Ok(left) }
+    }
+}
+
+impl Transport for Link {
+    fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
+        let mut state = self.state();
+        if state.end.is_some() || state.is_finished {
+            return Err(Disconnected);
+        }
+        state.outbox.push_back(message.into());
+        drop(state);
+        self.to_send.notify_waiters();
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<Vec<u8>, Disconnected> {
+        let mut state = self.state();
+        // The other side's silence counts from when this side began to listen.
+        state.heard = Instant::now();
+        loop {
+            if let Some(message) = self.take(&mut state) {
+                return Ok(message);
+            }
+            match state.wait(self.patience) {
+                Ok(left) => {
+                    let waited = self.arrived.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                Err(reason) => {
+                    state.end.get_or_insert(reason);
+                    drop(state);
+                    self.wake();
+                    return Err(Disconnected);
+                }
+            }
+        }
+    }
+
+    fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected> {
+        let mut state = self.state();
+        match self.take(&mut state) {
+            Some(message) => Ok(Some(message)),
+            None if state.end.is_some() => Err(Disconnected),
+            None => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

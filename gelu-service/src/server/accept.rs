@@ -1,0 +1,120 @@
+//! Connections: at most so many, each with a handshake that ends in time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::server::Connected;
+use tracing::{debug, warn};
+
+use super::Limits;
+use crate::stream::Stream;
+use crate::{Fingerprint, ServiceError};
+
+/// A connection that has passed its handshake.
+pub(super) struct Connection {
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    /// Gives its place to another when the connection is gone.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// `None` without TLS.
+    pub(super) identity: Option<Fingerprint>,
+}
+
+/// Accepts connections until the task is aborted.
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    // Nobody closes the semaphore.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let (stream, address) = match listener.accept().await {
+            Ok(found) => found,
+            Err(error) => {
+                // Such as too many open files: others may be closed meanwhile.
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tls, accepted) = (tls.clone(), accepted.clone());
+        tokio::spawn(async move {
+            let shaken = tokio::time::timeout(limits.opening, shake(stream, address, tls)).await;
+            match shaken {
+                Ok(Ok((stream, peer))) => {
+                    // The server may have stopped.
+                    let _ = accepted.send(Ok(Connection { stream, peer, _place: place })).await;
+                }
+                Ok(Err(problem)) => warn!(%address, %problem, "handshake failed"),
+                Err(_) => warn!(%address, "handshake took too long"),
+            }
+        });
+    }
+}
+
+async fn shake(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) -> Result<(Box<dyn Stream>, Peer), String> {
+    // Small messages must not wait for others.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let Some(tls) = tls else { return Ok((Box::new(stream), Peer { address, identity: None })) };
+    let stream = tls.accept(stream).await.map_err(|error| error.to_string())?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(<[_]>::first).ok_or("no certificate")?;
+    let identity = Fingerprint::of(certificate).map_err(|error: ServiceError| error.to_string())?;
+    debug!(%address, %identity, "connected");
+    Ok((Box::new(stream), Peer { address, identity: Some(identity) }))
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,295 @@
+//! The model owner's side: models by name, conversations with limits, a stop that loses nothing.
+
+mod accept;
+mod converse;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gelu_models::infer::ServerModel;
+use gelu_models::plan::Deployment;
+use gelu_tensor::Backend;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
+use rustls::server::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use self::accept::accept;
+use self::converse::{Session, SessionName};
+use crate::proto;
+use crate::proto::gelu_server::GeluServer;
+use crate::stream::FRAME_BYTES;
+use crate::{Refusal, ServerSecurity, ServiceError};
+
+/// What a server allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Conversations at a time, of all clients. Default: 64.
+    pub sessions: usize,
+    /// Conversations of one client's certificate at a time. Default: 16.
+    pub sessions_per_client: usize,
+    /// Connections at a time. Default: 256.
+    pub connections: usize,
+    /// For a TLS handshake, and for the first frame of a stream. Default: 10 s.
+    pub opening: Duration,
+    /// For a message that the server waits for. Default: 5 minutes.
+    pub silence: Duration,
+    /// For a client to come back after its connection broke. Default: 2 minutes.
+    pub absence: Duration,
+    /// For conversations to end once the server is told to stop. Default: 30 s.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 64,
+            sessions_per_client: 16,
+            connections: 256,
+            opening: Duration::from_secs(10),
+            silence: Duration::from_secs(300),
+            absence: Duration::from_secs(120),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a server offers: models by name.
+#[derive(Debug)]
+pub struct Service {
+    models: BTreeMap<String, Offered>,
+    backend: Backend,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Offered {
+    model: Arc<ServerModel>,
+    listed: proto::Model,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    service: Service,
+    sessions: Mutex<HashMap<SessionName, Arc<Session>>>,
+    is_stopping: AtomicBool,
+}
+
+impl Service {
+    /// Returns a service without models, with the given limits.
+    pub fn new(limits: Limits) -> Self {
+        Self { models: BTreeMap::new(), backend: Backend::detect(), limits }
+    }
+
+    /// Computes on this backend.
+    pub fn on(self, backend: Backend) -> Self {
+        Self { backend, ..self }
+    }
+
+    /// Offers a model under a name, in the place of another of that name.
+    ///
+    /// # Errors
+    /// [`PlanError`](gelu_models::plan::PlanError) when the model cannot be run on ciphertexts under a key of 2,048 bits.
+    pub fn with_model(
+        mut self,
+        name: &str,
+        model: Arc<ServerModel>,
+    ) -> Result<Self, gelu_models::plan::PlanError> {
+        let key = KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn };
+        let deployment = Deployment { key, batch: 1, lanes: self.backend.lanes() };
+        let program = model.program(&deployment)?;
+        let segments = program.plan().segments();
+        let up: usize = segments.iter().map(|segment| segment.ciphertexts_up()).sum();
+        let down: usize = segments.iter().map(|segment| segment.ciphertexts_down()).sum();
+        let bytes = |ciphertexts: usize| (ciphertexts * 2 * key.size.bits() / 8) as u64;
+        let interface = model.model().interface();
+        let listed = proto::Model {
+            name: name.to_owned(),
+            input: interface.input.dims().iter().map(|&extent| extent as u64).collect(),
+            outputs: interface.outputs as u64,
+            // A tree of numbers and names has a form in JSON.
+            preprocessing: interface
+                .info
+                .preprocessing
+                .as_ref()
+                .and_then(|preprocessing| serde_json::to_string(preprocessing).ok())
+                .unwrap_or_default(),
+            classes: interface.info.classes,
+            cost: Some(proto::Cost {
+                ciphertexts_up: up as u64,
+                bytes_up: bytes(up),
+                ciphertexts_down: down as u64,
+                bytes_down: bytes(down),
+                products: program.plan().operations().total(),
+                round_trips: segments.len() as u32,
+            }),
+        };
+        self.models.insert(name.to_owned(), Offered { model, listed });
+        Ok(self)
+    }
+
+    /// Listens on an address and serves until it is told to stop, on threads of its own.
+    ///
+    /// # Errors
+    /// [`ServiceError`] when there is nothing to offer, the certificates cannot be used, a server without TLS would be
+    /// reached by other machines, or the address cannot be listened on.
+    pub fn start(
+        self,
+        address: impl ToSocketAddrs + fmt::Debug,
+        security: &ServerSecurity,
+    ) -> Result<Running, ServiceError> {
+        if self.models.is_empty() {
+            return Err(ServiceError::NoModel);
+        }
+        let asked = address.to_socket_addrs().ok().and_then(|mut found| found.next());
+        let asked = asked.ok_or_else(|| ServiceError::Address { found: format!("{address:?}") })?;
+        let tls = match security {
+            ServerSecurity::Tls(credentials) => Some(credentials.server_config()?),
+            ServerSecurity::Loopback if asked.ip().is_loopback() => None,
+            ServerSecurity::Loopback => return Err(ServiceError::Unprotected { address: asked }),
+        };
+        let problem = |error: std::io::Error| ServiceError::Listen { address: asked, problem: error.to_string() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("gelu-service")
+            .enable_all()
+            .build()
+            .map_err(problem)?;
+        let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
+        let address = listener.local_addr().map_err(problem)?;
+        let shared = Arc::new(Shared {
+            service: self,
+            sessions: Mutex::new(HashMap::new()),
+            is_stopping: AtomicBool::new(false),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("gelu-service".to_owned())
+                .spawn(move || shared.run(runtime, listener, tls, stopped))
+                .map_err(problem)?
+        };
+        info!(%address, "listening");
+        Ok(Running { address, stop, thread: Some(thread), shared })
+    }
+}
+
+/// A server at work. It stops when it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+impl Running {
+    /// Returns where it listens: with the port that the system chose where none was given.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns how many conversations there are.
+    pub fn sessions(&self) -> usize {
+        self.shared.sessions().len()
+    }
+
+    /// Takes no more conversations, waits for those that there are as long as the limits allow, and stops.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // The thread may be gone already.
+        let _ = self.stop.send(true);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            warn!("the server's thread panicked");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    /// A thread that panicked left the table whole: entries come and go in one step.
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionName, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(
+        self: Arc<Self>,
+        runtime: Runtime,
+        listener: TcpListener,
+        tls: Option<ServerConfig>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let limits = self.service.limits;
+        runtime.block_on(async {
+            let (health, health_service) = tonic_health::server::health_reporter();
+            health.set_serving::<GeluServer<Arc<Self>>>().await;
+            let (connections, incoming) = tokio::sync::mpsc::channel(1);
+            let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+            let accepting = tokio::spawn(accept(listener, acceptor, limits, connections));
+            let gelu = GeluServer::new(Arc::clone(&self))
+                .max_decoding_message_size(FRAME_BYTES)
+                .max_encoding_message_size(FRAME_BYTES);
+            let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
+            let serving = tokio::spawn(
+                Server::builder()
+                    .initial_stream_window_size(1 << 20)
+                    .initial_connection_window_size(4 << 20)
+                    .max_concurrent_streams(256)
+                    .http2_keepalive_interval(Some(Duration::from_secs(20)))
+                    .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+                    .add_service(health_service)
+                    .add_service(gelu)
+                    .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
+                        let _ = quitting.await;
+                    }),
+            );
+            // The sender is gone only when nobody holds the server any more.
+            let _ = stopped.wait_for(|&stop| stop).await;
+            self.is_stopping.store(true, Ordering::SeqCst);
+            health.set_not_serving::<GeluServer<Arc<Self>>>().await;
+            info!(sessions = self.sessions().len(), "stopping");
+            let since = Instant::now();
+            while since.elapsed() < limits.grace && !self.sessions().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            for session in self.sessions().values() {
+                session.link.end(ServiceError::Ended);
+            }
+            accepting.abort();
+            // Connections are told, and streams get their last frames.
+            let _ = quit.send(());
+            if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
+                warn!("some connections did not close in time");
+            }
+        });
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        info!("stopped");
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), tonic::Status> {
+        match self.is_stopping.load(Ordering::SeqCst) {
+            true => Err(Refusal::Stopping.status("the server is about to stop and takes no new conversations")),
+            false => Ok(()),
+        }
+    }
+}
