@@ -46,7 +46,7 @@ pub use gelu_layers as layers;
 pub use gelu_models as models;
 pub use gelu_tensor as tensor;
 pub use gelu_wire as wire;
-pub use inference::{ClientTotals, LocalInference, LocalReport, ServerTotals};
+pub use inference::{ClientTotals, InferenceClient, InferenceReport, LocalInference, ServerTotals};
 pub use training::{LocalTraining, Moment, TrainingOptions, TrainingSetup};
 pub use {ndarray, rand};
 

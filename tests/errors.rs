@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use gelu_net::Error;
 use gelu_net::io::onnx::{ImportError, Unsupported};
@@ -21,6 +22,7 @@ use gelu_net::models::{AdaptError, FoldError, GraphError, LoadError, LoadProblem
 use gelu_net::tensor::paillier::KeyBits;
 use gelu_net::tensor::{Error as TensorError, Shape};
 use gelu_net::wire::{Kind, WireError};
+use gelu_service::{Fingerprint, Refusal, ServiceError};
 
 fn text(word: &str) -> String {
     word.to_owned()
@@ -294,12 +296,37 @@ fn onnx() -> Vec<ImportError> {
     ]
 }
 
+fn service() -> Vec<ServiceError> {
+    use ServiceError as E;
+    let (server, address) = (text("https://gelu.example.org:7443"), ([192, 0, 2, 1], 7443).into());
+    let key = |pair: &str| pair.repeat(32).parse::<Fingerprint>().unwrap();
+    vec![
+        E::Address { found: text("localhost") },
+        E::Unprotected { address },
+        E::UnprotectedServer { host: text("gelu.example.org") },
+        E::Credentials { what: "private key", problem: text("no items found") },
+        E::Listen { address, problem: text("permission denied") },
+        E::NoModel,
+        E::Unreachable { server: server.clone(), problem: text("connection refused") },
+        E::ForeignServer { server: server.clone(), expected: key("01"), found: key("23") },
+        E::Refused {
+            server: server.clone(),
+            refusal: Refusal::UnknownModel,
+            message: text("the models here are lenet5"),
+        },
+        E::Lost { server, waited: Duration::from_secs(120), problem: text("connection refused") },
+        E::Silent { waited: Duration::from_secs(300) },
+        E::Stream { expected: "messages one after the other", found: text("message 3 after 5") },
+        E::Ended,
+    ]
+}
+
 fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::error::Error>> {
     errors.into_iter().map(|error| Box::new(error) as Box<dyn std::error::Error>).collect()
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 19] = [
     include_str!("../gelu-layers/src/init.rs"),
     include_str!("../gelu-tensor/src/error.rs"),
     include_str!("../gelu-models/src/adapt.rs"),
@@ -318,6 +345,7 @@ const SOURCES: [&str; 18] = [
     include_str!("../gelu-io/src/error.rs"),
     include_str!("../gelu-io/src/session/mod.rs"),
     include_str!("../gelu-io/src/onnx/error.rs"),
+    include_str!("../gelu-service/src/error.rs"),
 ];
 
 #[test]
@@ -330,6 +358,7 @@ fn every_error_says_once_what_was_expected() {
         boxed(private()),
         boxed(misuse()),
         boxed(onnx()),
+        boxed(service()),
         others(),
     ]
     .into_iter()

@@ -123,7 +123,7 @@ fn check_report(
         .run(images.view(), &mut rand::rng(), |_| ())
         .unwrap();
     let expected = total(&full) * batches as u64 + ragged.as_ref().map_or(0, |plan| total(plan));
-    assert_eq!(report.server.products, expected, "{batches} of {batch}, one of {rest}");
+    assert_eq!(report.server.unwrap().products, expected, "{batches} of {batch}, one of {rest}");
 
     let of = |role| report.steps.iter().filter(move |step| step.party == role);
     let mut checks = 0;
@@ -136,7 +136,7 @@ fn check_report(
             seen.entry(step.step.clone()).or_default().push((step.products, step.ciphertexts_out));
         }
     }
-    assert_eq!(report.server.checks, checks);
+    assert_eq!(report.server.unwrap().checks, checks);
     assert!(checks > 0 && of(Role::Client).all(|step| step.products == 0 && step.checks == 0));
     for (index, segment) in full.segments().iter().enumerate() {
         let stated = |plan: &Plan| {

@@ -12,7 +12,7 @@ use gelu_io::data::{
     kind_of,
 };
 use gelu_models::train::Dataset;
-use gelu_models::{Model, Preprocessing};
+use gelu_models::{Interface, Model, Preprocessing};
 use gelu_tensor::Shape;
 
 pub(crate) use self::pictures::Form;
@@ -218,11 +218,10 @@ impl DataOptions {
     pub(crate) fn for_model(
         &self,
         dataset: &DatasetArg,
-        model: &Model,
+        interface: &Interface,
         seed: u64,
     ) -> anyhow::Result<ModelInputs> {
-        let info = model.info();
-        let shape = model.input_shape();
+        let Interface { input: shape, outputs, info } = interface;
         let form = match (&info.preprocessing, shape.dims()) {
             (Some(Preprocessing::Columns(_)), _) => None,
             (preprocessing, &[channels, height, width]) => {
@@ -232,10 +231,9 @@ impl DataOptions {
             _ => None,
         };
         let set = self.read(dataset, form.as_ref())?;
-        let outputs = model.graph().shape(model.graph().logits()).elements();
         Ok(match self.test {
-            Some(TestArg::Share(share)) => set.held_out_for_model(info, shape, outputs, share, seed)?,
-            _ => set.for_model(info, shape, outputs)?,
+            Some(TestArg::Share(share)) => set.held_out_for_model(info, shape, *outputs, share, seed)?,
+            _ => set.for_model(info, shape, *outputs)?,
         })
     }
 }

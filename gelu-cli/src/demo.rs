@@ -75,7 +75,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;
-    let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
+    let calibrated =
+        calibration.zip(report.server).map(|(calibration, server)| calibration.finish(&server, size.bits()));
 
     let verdicts: Vec<Verdict> = report
         .predictions

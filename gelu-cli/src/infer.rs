@@ -1,40 +1,41 @@
-//! `gelu infer`
+//! `gelu infer`, and what classifying has in common wherever the server is.
 
 mod clamped;
 mod input;
 mod results;
+mod told;
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use gelu_io::data::Images;
 use gelu_io::files::write_atomic;
+use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Deployment;
-use gelu_models::train::ConfusionMatrix;
-use gelu_net::{LocalInference, LocalReport};
-use gelu_tensor::paillier::{KeyBits, KeyParameters};
+use gelu_net::{InferenceReport, LocalInference};
+use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, ArrayView1};
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use self::clamped::warn_of_clamped;
-use self::input::Input;
-use crate::calibrate::{CalibrateArgs, Calibrated};
+pub(crate) use self::input::Input;
+use self::results::{OutFile, Results};
+pub(crate) use self::told::{Pool, Run, Scores};
+use self::told::{to_json, to_text};
+use crate::calibrate::CalibrateArgs;
 use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
 use crate::output::{check_files, check_folders, note, out, outln};
-use crate::report::{TextTable, confusion_svg};
+use crate::report::confusion_svg;
 use crate::weights::warn_of_chance;
-
-use self::results::{OutFile, Results};
 
 /// Classify images or rows of a table on ciphertexts, with client and server both on this machine.
 #[derive(Debug, Args)]
@@ -57,6 +58,17 @@ Examples:
 pub(crate) struct InferArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    numbers: Numbers,
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// What is classified, under which key, and what is told about it: wherever the server is.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
     /// A data set (its test part, or all of one in one piece): a known name (`gelu data` lists them), a table, a folder of
     /// class folders with pictures, an .npz or .npy file, or a folder with IDX files.
     #[arg(long, value_name = "NAME|PATH", conflicts_with = "images", required_unless_present = "images")]
@@ -96,13 +108,9 @@ pub(crate) struct InferArgs {
     /// bits), and more are made in the background when fewer than half are left.
     #[arg(long, value_name = "FACTORS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pool: u32,
-    #[command(flatten)]
-    numbers: Numbers,
     /// Report the logits of every image too.
     #[arg(long)]
     logits: bool,
-    #[command(flatten)]
-    calibrate: CalibrateArgs,
     /// Write a row for each input into this file: class, confidence and, where it is known, the label.
     #[arg(long, value_name = "FILE.csv|FILE.json")]
     out: Option<OutFile>,
@@ -117,88 +125,119 @@ pub(crate) struct InferArgs {
 }
 
 pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
-    match args.dataset {
-        Some(_) => given.refuse(&["invert"], "it is about the pictures of --images")?,
-        None => given.refuse(
-            &[
-                "count",
-                "split-seed",
-                "data",
-                "label",
-                "labels",
-                "missing",
-                "test",
-                "transpose",
-                "size",
-                "plot",
-            ],
-            "it is about data sets (--dataset), and --images names pictures without labels",
-        )?,
-    }
-    check_folders(args.save_inputs.as_deref())?;
-    check_files(args.out.iter().map(OutFile::path).chain(args.plot.as_deref()))?;
+    let InferArgs { asked, .. } = args;
+    asked.check(given)?;
     let Loaded { model, name, .. } = args.model.load()?;
-    let Input { read, pictures } = Input::read(args, &model)?;
-    let inputs = &read.inputs;
-    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
-    let key = key_for(args.key.as_ref().map(|path| (path, args.exposed_key)), parameters)?;
-    let KeyParameters { size, key_type } = key.public_key().parameters();
+    let input = asked.read(&model.interface())?;
+    let inputs = &input.read.inputs;
+    let key = Arc::new(asked.key()?);
     let backend = key.public_key().backend();
-    let batch = (args.batch as usize).min(inputs.nrows());
+    let batch = asked.batch(inputs.nrows());
     let quantization = args.numbers.quantization(&model);
     let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes() };
     let program = model.compile(&quantization, &deployment)?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
-    let mut local = LocalInference::new(ServerModel::new(model, quantization), key, batch);
+    let mut local = LocalInference::shared(Arc::new(ServerModel::new(model, quantization)), key, batch);
     let start = Instant::now();
-    if args.pool > 0 {
-        local = local.with_pool(args.pool as usize, &mut rand::rng());
+    if asked.pool > 0 {
+        local = local.with_pool(asked.pool as usize, &mut rand::rng());
     }
-    let pool = local.pool().map(|pool| Pool {
-        factors: pool.ready(),
-        bytes: pool.bytes(),
-        seconds: start.elapsed().as_secs_f64(),
-    });
+    let pool = local.pool().map(|pool| Pool::new(pool, start));
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(inputs.nrows());
     let report = local.run(inputs.view(), &mut rand::rng(), |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
-    let calibrated = calibration.map(|calibration| calibration.finish(&report.server, size.bits()));
+    let size = deployment.key.size;
+    let calibrated =
+        calibration.zip(report.server).map(|(calibration, server)| calibration.finish(&server, size.bits()));
 
     ensure!(
         report.integers == fixed.integers.values(),
         "the encrypted logits differ from the clear fixed-point ones; please report this as a bug"
     );
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
-    let scores = Scores::new(&report, &fixed.predictions(), &float);
-    let results = Results::new(&read, report.outputs.view(), &report.predictions);
-    let engine =
-        Engine { model: name, size, key_type: key_type.name(), backend: backend.name(), pool, calibrated };
-    warn_of_clamped(&report, program.plan());
-    if let Some(matrix) = results.confusion.as_ref().filter(|matrix| matrix.total() >= FEW) {
-        let counts: Vec<usize> = matrix.counts().iter().map(|row| row.iter().sum()).collect();
-        warn_of_chance(matrix.correct() as f64 / matrix.total() as f64, &counts);
+    let scores = Some(Scores::new(&report, &fixed.predictions(), &float));
+    let run = Run { model: name, server: None, key: deployment.key, backend, pool, calibrated, scores };
+    asked.tell(&input, &report, &run)
+}
+
+impl Asked {
+    /// Refuses options that would change nothing, and files that could not be written.
+    pub(crate) fn check(&self, given: &Given) -> anyhow::Result<()> {
+        match self.dataset {
+            Some(_) => given.refuse(&["invert"], "it is about the pictures of --images")?,
+            None => given.refuse(
+                &[
+                    "count",
+                    "split-seed",
+                    "data",
+                    "label",
+                    "labels",
+                    "missing",
+                    "test",
+                    "transpose",
+                    "size",
+                    "plot",
+                ],
+                "it is about data sets (--dataset), and --images names pictures without labels",
+            )?,
+        }
+        check_folders(self.save_inputs.as_deref())?;
+        check_files(self.out.iter().map(OutFile::path).chain(self.plot.as_deref()))?;
+        Ok(())
     }
-    if args.json {
-        let mut object = to_json(args, &report, &scores, &results, &engine);
-        pictures.add_to(&mut object);
-        outln!("{object}")?;
-    } else {
-        read.notes.iter().for_each(|note| note!("data: {note}"));
-        out!("{}", to_text(args, &report, &scores, &results, &engine))?;
+
+    /// Reads the inputs, as the model takes them.
+    pub(crate) fn read(&self, interface: &Interface) -> anyhow::Result<Input> {
+        Input::read(self, interface)
     }
-    if let Some(file) = &args.out {
-        file.write(&results)?;
-        note!("wrote {}", file.path().display());
+
+    /// The client's key: that of a file, or a new one.
+    pub(crate) fn key(&self) -> anyhow::Result<SecretKey> {
+        let parameters = KeyParameters { size: self.key_bits.into(), key_type: self.key_type.into() };
+        key_for(self.key.as_ref().map(|path| (path, self.exposed_key)), parameters)
     }
-    if let Some(path) = &args.plot {
-        let matrix = results.confusion.as_ref().context("--plot: no input has a label that is known")?;
-        write_atomic(path, confusion_svg(matrix, &results.classes, results.area)?.as_bytes())?;
-        note!("wrote {}", path.display());
+
+    /// Images that go through together.
+    pub(crate) fn batch(&self, inputs: usize) -> usize {
+        (self.batch as usize).min(inputs)
     }
-    pictures.are_all_usable()
+
+    /// Random factors to be made ahead.
+    pub(crate) fn pool(&self) -> usize {
+        self.pool as usize
+    }
+
+    /// Prints what came out, and writes the files that were asked for.
+    pub(crate) fn tell(&self, input: &Input, report: &InferenceReport, run: &Run) -> anyhow::Result<()> {
+        let Input { read, pictures } = input;
+        let results = Results::new(read, report.outputs.view(), &report.predictions);
+        warn_of_clamped(report);
+        if let Some(matrix) = results.confusion.as_ref().filter(|matrix| matrix.total() >= FEW) {
+            let counts: Vec<usize> = matrix.counts().iter().map(|row| row.iter().sum()).collect();
+            warn_of_chance(matrix.correct() as f64 / matrix.total() as f64, &counts);
+        }
+        if self.json {
+            let mut object = to_json(self.logits, report, &results, run);
+            pictures.add_to(&mut object);
+            outln!("{object}")?;
+        } else {
+            read.notes.iter().for_each(|note| note!("data: {note}"));
+            out!("{}", to_text(self.logits, report, &results, run))?;
+        }
+        if let Some(file) = &self.out {
+            file.write(&results)?;
+            note!("wrote {}", file.path().display());
+        }
+        if let Some(path) = &self.plot {
+            let matrix = results.confusion.as_ref().context("--plot: no input has a label that is known")?;
+            write_atomic(path, confusion_svg(matrix, &results.classes, results.area)?.as_bytes())?;
+            note!("wrote {}", path.display());
+        }
+        pictures.are_all_usable()
+    }
 }
 
 /// Fewer labels say nothing about a model.
@@ -224,167 +263,4 @@ pub(crate) fn progress_bar(images: usize) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-struct Scores {
-    agree_fixed: f64,
-    agree_float: f64,
-}
-
-impl Scores {
-    fn new(report: &LocalReport, fixed: &[usize], float: &[usize]) -> Self {
-        let count = report.predictions.len();
-        let same = |other: &[usize]| report.predictions.iter().zip(other).filter(|(a, b)| a == b).count();
-        Self {
-            agree_fixed: same(fixed) as f64 / count as f64,
-            agree_float: same(float) as f64 / count as f64,
-        }
-    }
-}
-
-struct Engine {
-    model: String,
-    size: KeyBits,
-    key_type: &'static str,
-    backend: &'static str,
-    pool: Option<Pool>,
-    calibrated: Option<Calibrated>,
-}
-
-/// What the client prepared.
-#[derive(Debug, Serialize)]
-struct Pool {
-    factors: usize,
-    bytes: usize,
-    seconds: f64,
-}
-
-fn to_json(
-    args: &InferArgs,
-    report: &LocalReport,
-    scores: &Scores,
-    results: &Results,
-    engine: &Engine,
-) -> Value {
-    let count = report.predictions.len();
-    let mut object = json!({
-        "model": engine.model,
-        "count": count,
-        "correct": results.confusion.as_ref().map(ConfusionMatrix::correct),
-        "accuracy": results.accuracy(),
-        "auc": results.area,
-        "confusion": results.confusion,
-        "classes": results.classes,
-        "rows": results.rows,
-        "agree_fixed": scores.agree_fixed,
-        "agree_float": scores.agree_float,
-        "key_bits": engine.size.bits(),
-        "key_type": engine.key_type,
-        "backend": engine.backend,
-        "batch": report.plan.description().batch,
-        "threads": rayon::current_num_threads(),
-        "seconds_total": report.seconds,
-        "seconds_per_image": report.seconds / count as f64,
-        "predictions": report.predictions,
-        "server": report.server,
-        "client": report.client,
-        "bytes_up": report.bytes_up,
-        "bytes_down": report.bytes_down,
-        "saturations": report.saturations.total(),
-        "pool": engine.pool,
-        "steps": report.steps,
-    });
-    if args.logits {
-        let images: Vec<Value> = report
-            .logits
-            .outer_iter()
-            .enumerate()
-            .map(|(index, logits)| {
-                json!({
-                    "index": index,
-                    "label": results.labels[index],
-                    "prediction": report.predictions[index],
-                    "logits": logits.to_vec(),
-                })
-            })
-            .collect();
-        object["logits"] = images.into();
-    }
-    if let Some(calibrated) = &engine.calibrated {
-        calibrated.add_to(&mut object);
-    }
-    object
-}
-
-fn to_text(
-    args: &InferArgs,
-    report: &LocalReport,
-    scores: &Scores,
-    results: &Results,
-    engine: &Engine,
-) -> String {
-    const MOST_ROWS: usize = 50;
-    let count = report.predictions.len();
-    let mut header = vec!["input", "label", "prediction", "confidence"];
-    if args.logits {
-        header.push("logits");
-    }
-    let mut table = TextTable::new(header);
-    for (index, result) in results.rows.iter().enumerate().take(MOST_ROWS) {
-        let mut row = vec![
-            result.input.clone(),
-            result.label.clone().unwrap_or_default(),
-            result.class.clone(),
-            format!("{:.1}%", 100.0 * result.confidence),
-        ];
-        if args.logits {
-            let logits: Vec<String> = report.logits.row(index).iter().map(|x| format!("{x:.3}")).collect();
-            row.push(logits.join(" "));
-        }
-        table.row(row);
-    }
-    let mut text = table.to_string();
-    if count > MOST_ROWS {
-        text += &format!("... and {} more (--json lists all)\n", count - MOST_ROWS);
-    }
-    text += "\n";
-    text += &results.text();
-    text += &format!(
-        "as in the clear {:.2}% of the predictions (integers equal bit for bit), as on reals {:.2}%\n",
-        100.0 * scores.agree_fixed,
-        100.0 * scores.agree_float
-    );
-    let Engine { size, key_type, backend, pool, calibrated, .. } = engine;
-    text += &format!("key             {} bits, {key_type}, {backend} arithmetic\n", size.bits());
-    text += &format!(
-        "time            {:.3} s, {:.1} ms an image (server {:.3} s, client {:.3} s)\n",
-        report.seconds,
-        1e3 * report.seconds / count as f64,
-        report.server.seconds,
-        report.client.seconds
-    );
-    text += &format!(
-        "server          {} products mod n^2, {:.0} ns each\n",
-        report.server.products, report.server.ns_per_product
-    );
-    text += &format!(
-        "client          {} encryptions, {} decryptions, {} values clamped\n",
-        report.client.encryptions,
-        report.client.decryptions,
-        report.saturations.total()
-    );
-    if let Some(Pool { factors, bytes, seconds }) = pool {
-        text += &format!(
-            "prepared        {factors} random factors in {seconds:.3} s, {:.1} MB; not in the time above\n",
-            *bytes as f64 / 1e6
-        );
-    }
-    let kilobytes = |bytes| bytes as f64 / 1e3;
-    text += &format!(
-        "traffic         {:.1} kB up, {:.1} kB down\n",
-        kilobytes(report.bytes_up),
-        kilobytes(report.bytes_down)
-    );
-    text += &calibrated.as_ref().map_or(String::new(), Calibrated::line);
-    text
 }

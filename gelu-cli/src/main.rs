@@ -6,6 +6,9 @@ mod advice;
 mod attack;
 mod bench;
 mod calibrate;
+mod certs;
+mod client;
+mod config;
 mod data;
 mod datasets;
 mod demo;
@@ -21,7 +24,9 @@ mod model_args;
 mod output;
 mod plan;
 mod report;
+mod serve;
 mod threads;
+mod tls_args;
 mod train;
 mod tune;
 mod weights;
@@ -59,6 +64,13 @@ enum Command {
     Data(data::DataArgs),
     /// Train a model.
     Train(train::Args),
+    /// Offer models to clients on other machines.
+    Serve(Box<serve::ServeArgs>),
+    /// Use the models of a server on another machine.
+    #[command(subcommand)]
+    Client(client::Command),
+    /// Make certificates for a trial of `serve` and `client`.
+    Certs(certs::CertsArgs),
     /// Try out what private training leaks, and what its masks prevent.
     #[command(subcommand)]
     Attack(attack::Command),
@@ -67,9 +79,9 @@ enum Command {
     Weights(weights::Command),
 }
 
-/// The command line, with values of options that may begin with a minus: what is wrong with them is said by whoever
-/// knows the option, and not by the parser, which would take them for options.
-fn parse() -> Result<(Cli, Given), clap::Error> {
+/// The command, with values of options that may begin with a minus: what is wrong with them is said by whoever knows the
+/// option, and not by the parser, which would take them for options. Those that run for long have settings.
+fn command() -> clap::Command {
     fn with_negative_numbers(command: clap::Command) -> clap::Command {
         command
             .mut_args(|argument| match argument.get_action().takes_values() {
@@ -78,44 +90,77 @@ fn parse() -> Result<(Cli, Given), clap::Error> {
             })
             .mut_subcommands(with_negative_numbers)
     }
-    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
-    Ok((Cli::from_arg_matches(&matches)?, Given::of(&matches)))
+    with_negative_numbers(Cli::command())
+        .mut_subcommand("serve", |serve| config::with_variables(serve, "GELU_SERVE"))
+        .mut_subcommand("client", |client| {
+            client.mut_subcommands(|command| {
+                let prefix = format!("GELU_CLIENT_{}", command.get_name());
+                config::with_variables(command, &prefix)
+            })
+        })
+}
+
+/// The command and the options that were given; `None` where nothing is left to do but what was printed.
+fn parse() -> anyhow::Result<Option<(Cli, Given)>> {
+    let command = command();
+    let line = config::with_file(&command, std::env::args_os().collect())?;
+    let matches = command.clone().try_get_matches_from(line)?;
+    if config::print(&command, &matches)? {
+        return Ok(None);
+    }
+    Ok(Some((Cli::from_arg_matches(&matches)?, Given::of(&matches))))
 }
 
 fn main() -> ExitCode {
-    let (command, given) = match parse() {
-        Ok((cli, given)) => (cli.command, given),
-        // Help is one of these, and may be piped into a program that does not read it to its end.
-        Err(error) => {
-            let is_shown = error.print().is_ok() && output::flush().is_ok();
-            return if is_shown { ExitCode::from(error.exit_code() as u8) } else { ExitCode::FAILURE };
-        }
-    };
-    let done = model_args::backend().and_then(|_| threads::start()).and_then(|()| match command {
+    match parse().and_then(|parsed| match parsed {
+        Some((cli, given)) => run(cli.command, &given),
+        None => Ok(()),
+    }) {
+        Ok(()) => match output::flush() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error.into()),
+        },
+        Err(error) => failed(&error),
+    }
+}
+
+fn run(command: Command, given: &Given) -> anyhow::Result<()> {
+    model_args::backend()?;
+    threads::start()?;
+    match command {
         Command::Demo(args) => demo::run(&args),
-        Command::Infer(args) => infer::run(&args, &given),
+        Command::Infer(args) => infer::run(&args, given),
         Command::Import(args) => import::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Data(args) => data::run(args),
-        Command::Train(args) => train::run(&args, &given),
+        Command::Train(args) => train::run(&args, given),
+        Command::Serve(args) => serve::run(&args),
+        Command::Client(command) => client::run(&command, given),
+        Command::Certs(args) => certs::run(&args),
         Command::Attack(command) => attack::run(&command),
         Command::Weights(command) => weights::run(&command),
-    });
-    match done.and_then(|()| Ok(output::flush()?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.downcast_ref().is_some_and(OutputError::is_closed) => ExitCode::FAILURE,
-        Err(error) if error.is::<train::Interrupted>() => {
-            note!("{error}");
-            ExitCode::from(train::INTERRUPTED)
-        }
-        Err(error) => {
-            note!("error: {error:#}");
-            if let Some(advice) = advice::advice(&error) {
-                note!("help: {advice}");
-            }
-            if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
-        }
     }
+}
+
+/// Says what went wrong and what to do, and returns the exit code for it.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        // Help is one of these, and may be piped into a program that does not read it to its end.
+        let is_shown = error.print().is_ok() && output::flush().is_ok();
+        return if is_shown { ExitCode::from(error.exit_code() as u8) } else { ExitCode::FAILURE };
+    }
+    if error.downcast_ref().is_some_and(OutputError::is_closed) {
+        return ExitCode::FAILURE;
+    }
+    if error.is::<train::Interrupted>() {
+        note!("{error}");
+        return ExitCode::from(train::INTERRUPTED);
+    }
+    note!("error: {error:#}");
+    if let Some(advice) = advice::advice(error) {
+        note!("help: {advice}");
+    }
+    if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

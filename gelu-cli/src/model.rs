@@ -96,6 +96,17 @@ pub(crate) struct Loaded {
 }
 
 impl ModelArgs {
+    /// A model file, or the name of a network, with nothing else said.
+    pub(crate) fn of(model: &Path) -> Self {
+        let network = NetworkArgs {
+            model: model.to_path_buf(),
+            map: vec![],
+            choices: Choices::default(),
+            normalize: None,
+        };
+        Self { network, weights: None }
+    }
+
     /// Returns the model with trained weights. Ranges that its file does not have are measured ([`estimate_ranges`]).
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! How encoded messages travel. So far within one process; both ends hold bytes only.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 /// One end of a connection that carries encoded messages, in order, both ways.
@@ -24,6 +25,20 @@ pub trait Transport {
 }
 
 impl<T: Transport> Transport for &T {
+    fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
+        (**self).send(message)
+    }
+
+    fn receive(&self) -> Result<Vec<u8>, Disconnected> {
+        (**self).receive()
+    }
+
+    fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected> {
+        (**self).try_receive()
+    }
+}
+
+impl<T: Transport> Transport for Arc<T> {
     fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
         (**self).send(message)
     }

@@ -67,7 +67,11 @@ struct State {
 /// What is to be sent next.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Outgoing {
-    Message { number: u64, message: Bytes, received: u64 },
+    Message {
+        number: u64,
+        message: Bytes,
+        received: u64,
+    },
     Received(u64),
     /// Everything has been sent, and there will be no more.
     End,

@@ -33,9 +33,12 @@ impl Credentials {
     /// [`ServiceError::Credentials`] that says which of them cannot be used.
     pub fn from_pem(chain: &[u8], key: &[u8], authority: &[u8]) -> Result<Self, ServiceError> {
         let parsed = |what, pem| {
-            let parsed: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            let parsed: Result<Vec<CertificateDer<'static>>, _> =
+                CertificateDer::pem_slice_iter(pem).collect();
             match parsed {
-                Ok(found) if found.is_empty() => Err(fault(what, "expected a certificate in PEM, found none")),
+                Ok(found) if found.is_empty() => {
+                    Err(fault(what, "expected a certificate in PEM, found none"))
+                }
                 Ok(found) => Ok(found),
                 Err(error) => Err(fault(what, error)),
             }
@@ -124,7 +127,8 @@ pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Result<Self, ServiceError> {
-        let certificate = EndEntityCert::try_from(certificate).map_err(|error| fault("certificate", error))?;
+        let certificate =
+            EndEntityCert::try_from(certificate).map_err(|error| fault("certificate", error))?;
         Ok(Self(hmac_sha256::Hash::hash(&certificate.subject_public_key_info())))
     }
 }

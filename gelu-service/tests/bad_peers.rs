@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{AUTHORITY, client_security, expected, infer, remote, service, start};
 use gelu_service::{
-    ClientSecurity, Credentials, Fingerprint, Limits, Patience, Refusal, Remote, ServerSecurity, ServiceError,
-    TrialAuthority,
+    ClientSecurity, Credentials, Fingerprint, Limits, Patience, Refusal, Remote, ServerSecurity,
+    ServiceError, TrialAuthority,
 };
 
 fn patience() -> Patience {
@@ -41,7 +41,8 @@ fn certificates_of_another_authority_are_refused_on_both_sides() {
     let error = Remote::new(&url, &with(mixed.unwrap()), patience()).unwrap().offers().unwrap_err();
     assert!(matches!(error, ServiceError::Unreachable { .. }), "{error}");
     // The client does not trust the server.
-    let error = Remote::new(&url, &with(own.credentials().unwrap()), patience()).unwrap().offers().unwrap_err();
+    let error =
+        Remote::new(&url, &with(own.credentials().unwrap()), patience()).unwrap().offers().unwrap_err();
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");
     still_serves(server.address());
 }
@@ -64,7 +65,8 @@ fn a_certificate_that_has_expired_is_refused() {
     thread::sleep(Duration::from_millis(1100));
     let own = expired.client("late").unwrap();
     let url = format!("https://{}", late.address());
-    let error = Remote::new(&url, &with(own.credentials().unwrap()), patience()).unwrap().offers().unwrap_err();
+    let error =
+        Remote::new(&url, &with(own.credentials().unwrap()), patience()).unwrap().offers().unwrap_err();
     assert!(error.to_string().to_lowercase().contains("expired"), "{error}");
     still_serves(server.address());
 }

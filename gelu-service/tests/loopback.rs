@@ -72,7 +72,8 @@ fn a_broken_connection_is_made_again_and_nothing_is_lost() {
     // The first connection lasts at least until the conversation has begun.
     for _ in 0..20 {
         let cut = rng.random_range(whole / 10..whole);
-        let relay = Relay::new(server.address(), vec![cut, rng.random_range(0..whole), rng.random_range(0..4000)]);
+        let relay =
+            Relay::new(server.address(), vec![cut, rng.random_range(0..whole), rng.random_range(0..4000)]);
         let transport = remote(relay.address).open("small").unwrap();
         let found = infer(&transport, 3);
         let why = transport.why();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 pub(crate) use backend::backend;
-use gelu_net::LocalReport;
+use gelu_net::InferenceReport;
 use gelu_net::io::data::Images;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::prelude::*;
@@ -74,7 +74,7 @@ pub(crate) fn encrypted(
     quantization: &Quantization,
     key: &Arc<SecretKey>,
     (batch, images): (usize, ArrayView2<'_, f32>),
-) -> LocalReport {
+) -> InferenceReport {
     let server = Arc::new(ServerModel::new(model, quantization.clone()));
     let program = server.program(&deployment(key, batch.min(images.nrows()))).unwrap();
     let clear = program.run_clear(images).unwrap();

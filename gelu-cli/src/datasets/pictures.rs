@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use gelu_io::data::{DataSet, Images, Inputs, Part, Role};
 use gelu_io::digits::{PIXELS, SIDE};
 use gelu_io::files;
-use gelu_models::{Model, Preprocessing};
+use gelu_models::{Interface, Preprocessing};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageReader, RgbImage};
 use rayon::prelude::*;
@@ -54,8 +54,8 @@ pub(crate) struct Form {
 impl Form {
     /// The form that a model takes pictures in. One that says nothing about its inputs, but takes 28x28 in grey, reads
     /// digits.
-    pub(crate) fn of(model: &Model) -> anyhow::Result<Self> {
-        let shape = model.input_shape();
+    pub(crate) fn of(interface: &Interface) -> anyhow::Result<Self> {
+        let shape = &interface.input;
         let (channels, size) = match (shape.dims(), shape.elements()) {
             (&[channels, height, width], _) => (channels, [height, width]),
             (_, PIXELS) => (1, [SIDE, SIDE]),
@@ -67,7 +67,7 @@ impl Form {
             matches!(channels, 1 | 3),
             "--images: pictures have 1 or 3 channels, the model takes {channels}"
         );
-        let digits = match &model.info().preprocessing {
+        let digits = match &interface.info.preprocessing {
             Some(Preprocessing::Pixels(format)) => format.digits,
             Some(Preprocessing::Raw | Preprocessing::Columns(_)) => {
                 bail!(

@@ -1,12 +1,12 @@
 //! A warning where values did not fit their ranges.
 
-use gelu_models::plan::Plan;
-use gelu_net::LocalReport;
+use gelu_net::InferenceReport;
 
 use crate::output::note;
 
 /// Says on standard error of which layers' values more than one in a thousand did not fit its range.
-pub(super) fn warn_of_clamped(report: &LocalReport, plan: &Plan) {
+pub(super) fn warn_of_clamped(report: &InferenceReport) {
+    let plan = &report.plan;
     let graph = plan.graph();
     let terms = || plan.segments().iter().flat_map(|segment| segment.terms.iter());
     let worst: Vec<String> = report

@@ -7,54 +7,54 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use gelu_io::data::{DataSet, Images, Inputs, ModelInputs, Part, Role};
 use gelu_io::files;
-use gelu_models::Model;
+use gelu_models::Interface;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::{Value, json};
 
-use super::InferArgs;
+use super::Asked;
 use crate::datasets::Form;
 use crate::output::note;
 
 /// Inputs, and what is known about them.
-pub(super) struct Input {
-    pub(super) read: ModelInputs,
+pub(crate) struct Input {
+    pub(crate) read: ModelInputs,
     pub(super) pictures: Pictures,
 }
 
 /// The files that the images come from; none where they are of a data set.
-pub(super) struct Pictures {
+pub(crate) struct Pictures {
     usable: Vec<PathBuf>,
     /// With what is wrong with each.
     unusable: Vec<(PathBuf, String)>,
 }
 
 impl Input {
-    pub(super) fn read(args: &InferArgs, model: &Model) -> anyhow::Result<Self> {
-        let Some(dataset) = &args.dataset else { return Self::from_pictures(args, model) };
-        let mut read = args.options.for_model(dataset, model, args.split_seed)?;
+    pub(super) fn read(asked: &Asked, interface: &Interface) -> anyhow::Result<Self> {
+        let Some(dataset) = &asked.dataset else { return Self::from_pictures(asked, interface) };
+        let mut read = asked.options.for_model(dataset, interface, asked.split_seed)?;
         let all = read.names.len();
-        if let Some(count) = args.count {
+        if let Some(count) = asked.count {
             ensure!(count as usize <= all, "--count: expected at most {all}, found {count}");
         }
         // Rows and pictures have names, and whoever asks about them wants to hear about all.
         let are_numbered = read.names.first().is_some_and(|name| name == "0");
         let default = if are_numbered { 10 } else { all };
-        read.truncate(args.count.map_or(default, |count| count as usize));
+        read.truncate(asked.count.map_or(default, |count| count as usize));
         Ok(Self { read, pictures: Pictures { usable: vec![], unusable: vec![] } })
     }
 
     /// Pictures that cannot be used are named, and the others are used.
-    fn from_pictures(args: &InferArgs, model: &Model) -> anyhow::Result<Self> {
-        let form = Form::of(model)?;
+    fn from_pictures(asked: &Asked, interface: &Interface) -> anyhow::Result<Self> {
+        let form = Form::of(interface)?;
         let (mut pixels, mut pictures) = (vec![], Pictures { usable: vec![], unusable: vec![] });
-        for path in &args.images {
-            match form.read(path, args.invert) {
+        for path in &asked.images {
+            match form.read(path, asked.invert) {
                 Ok(picture) => {
                     pixels.push(picture);
                     pictures.usable.push(path.clone());
                 }
                 // The only one: there is nothing to go on with.
-                Err(error) if args.images.len() == 1 => return Err(error),
+                Err(error) if asked.images.len() == 1 => return Err(error),
                 Err(error) => {
                     note!("error: {error:#}");
                     pictures.unusable.push((path.clone(), format!("{error:#}")));
@@ -65,14 +65,13 @@ impl Input {
             pictures.are_all_usable()?;
         }
         let images = form.images(pixels.concat())?;
-        if let Some(folder) = &args.save_inputs {
+        if let Some(folder) = &asked.save_inputs {
             save(folder, &pictures.usable, &images)?;
         }
         let names = pictures.usable.iter().map(|path| path.display().to_string()).collect();
         let part = Part { role: Role::All, inputs: Inputs::Pixels(images), labels: None, names };
         let set = DataSet::new(Path::new("pictures"), "pictures", vec![part], vec![])?;
-        let outputs = model.graph().shape(model.graph().logits()).elements();
-        let read = set.for_model(model.info(), model.input_shape(), outputs)?;
+        let read = set.for_model(&interface.info, &interface.input, interface.outputs)?;
         Ok(Self { read, pictures })
     }
 }

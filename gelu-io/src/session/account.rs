@@ -54,6 +54,8 @@ pub struct StepRecord {
     pub ciphertexts_in: usize,
     /// Ciphertexts that it sent.
     pub ciphertexts_out: usize,
+    /// Bytes that it received.
+    pub bytes_in: usize,
     /// Bytes that it sent.
     pub bytes_out: usize,
     /// Operations mod n^2 that the plan states, or those of tables for the client's key, which are made once (the client's
@@ -112,6 +114,7 @@ impl Account {
             saw,
             ciphertexts_in: 0,
             ciphertexts_out: 0,
+            bytes_in: 0,
             bytes_out: 0,
             products: 0,
             checks: 0,
@@ -120,11 +123,16 @@ impl Account {
         });
         let ciphertexts = work.place.map_or(0, |place| place.ciphertexts);
         match work.kind {
-            WorkKind::Took => record.ciphertexts_in += ciphertexts,
-            WorkKind::Made => record.ciphertexts_out += ciphertexts,
+            WorkKind::Took => {
+                record.ciphertexts_in += ciphertexts;
+                record.bytes_in += work.bytes;
+            }
+            WorkKind::Made => {
+                record.ciphertexts_out += ciphertexts;
+                record.bytes_out += work.bytes;
+            }
             WorkKind::Idle | WorkKind::Background => {}
         }
-        record.bytes_out += work.bytes;
         record.products += work.operations.computing.total();
         record.checks += work.operations.checking.total();
         record.seconds += work.seconds;

@@ -51,7 +51,7 @@ pub struct Work {
     pub kind: WorkKind,
     /// The chunk of a tensor that was taken or made.
     pub place: Option<Place>,
-    /// Bytes of the message that was made.
+    /// Bytes of the message that was taken or made.
     pub bytes: usize,
     /// Seconds that it took: decoding, computing and encoding, without waiting.
     pub seconds: f64,
@@ -238,7 +238,7 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
         let message = self.peer.decode(bytes)?;
         let place = message.place();
         let event = self.peer.handle(message, rng).map_err(RunError::Peer)?;
-        self.note(WorkKind::Took, (place, 0), (start, before));
+        self.note(WorkKind::Took, (place, bytes.len()), (start, before));
         Ok(event)
     }
 

@@ -30,7 +30,11 @@ pub struct RemoteTransport {
 }
 
 impl RemoteTransport {
-    pub(super) fn open(dialer: Arc<Dialer>, runtime: Arc<Runtime>, model: &str) -> Result<Self, ServiceError> {
+    pub(super) fn open(
+        dialer: Arc<Dialer>,
+        runtime: Arc<Runtime>,
+        model: &str,
+    ) -> Result<Self, ServiceError> {
         let Patience { answer, reconnect, .. } = dialer.patience();
         let link = Arc::new(Link::new(LinkPatience { silence: answer, absence: reconnect }));
         let mut conversation =
@@ -249,4 +253,3 @@ async fn carry(link: &Link, dialer: &Dialer, streams: Streams) -> Broken {
 fn frame(frame: client_frame::Frame) -> proto::ClientFrame {
     proto::ClientFrame { frame: Some(frame) }
 }
-

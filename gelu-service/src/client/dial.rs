@@ -40,12 +40,19 @@ struct Secured {
 
 impl std::fmt::Debug for Secured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secured").field("name", &self.name).field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Secured")
+            .field("name", &self.name)
+            .field("known", &self.known)
+            .finish_non_exhaustive()
     }
 }
 
 impl Dialer {
-    pub(super) fn new(server: &str, security: &ClientSecurity, patience: Patience) -> Result<Self, ServiceError> {
+    pub(super) fn new(
+        server: &str,
+        security: &ClientSecurity,
+        patience: Patience,
+    ) -> Result<Self, ServiceError> {
         let wrong = || ServiceError::Address { found: server.to_owned() };
         let uri: Uri = server.parse().map_err(|_| wrong())?;
         let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
@@ -54,11 +61,13 @@ impl Dialer {
             return Err(wrong());
         }
         let tls = match security {
-            ClientSecurity::Tls { credentials, known } if uri.scheme_str() == Some("https") => Some(Secured {
-                connector: TlsConnector::from(Arc::new(credentials.client_config()?)),
-                name: ServerName::try_from(host.clone()).map_err(|_| wrong())?,
-                known: *known,
-            }),
+            ClientSecurity::Tls { credentials, known } if uri.scheme_str() == Some("https") => {
+                Some(Secured {
+                    connector: TlsConnector::from(Arc::new(credentials.client_config()?)),
+                    name: ServerName::try_from(host.clone()).map_err(|_| wrong())?,
+                    known: *known,
+                })
+            }
             ClientSecurity::Tls { .. } => return Err(wrong()),
             ClientSecurity::Loopback => {
                 let is_here = host == "localhost"

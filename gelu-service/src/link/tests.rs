@@ -92,7 +92,8 @@ fn a_side_that_does_not_read_makes_the_other_wait() {
         first.send(vec![7; INBOX_BYTES]).unwrap();
     }
     runtime().block_on(async {
-        let waits = tokio::time::timeout(Duration::from_millis(50), carry((&first, a), (&second, b), 9)).await;
+        let waits =
+            tokio::time::timeout(Duration::from_millis(50), carry((&first, a), (&second, b), 9)).await;
         assert!(waits.is_err());
         assert_eq!(second.received(), 1);
         assert_eq!(received(&second).len(), 1);

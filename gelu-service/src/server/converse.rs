@@ -50,7 +50,7 @@ impl fmt::Debug for SessionName {
 
 #[tonic::async_trait]
 impl Gelu for Arc<Shared> {
-    type ConverseStream = Pin<Box<dyn Stream<Item = Result<proto::ServerFrame, Status>> + Send>>;
+    type ConverseStream = Frames;
 
     async fn list_models(
         &self,
@@ -65,6 +65,21 @@ impl Gelu for Arc<Shared> {
         &self,
         request: Request<Streaming<proto::ClientFrame>>,
     ) -> Result<Response<Self::ConverseStream>, Status> {
+        self.open(request).await.inspect_err(|status| {
+            let refusal = Refusal::of(status).unwrap_or(Refusal::Other);
+            warn!(%refusal, reason = status.message(), "refused");
+            self.metrics.refused(refusal);
+        })
+    }
+}
+
+type Frames = Pin<Box<dyn Stream<Item = Result<proto::ServerFrame, Status>> + Send>>;
+
+impl Shared {
+    async fn open(
+        self: &Arc<Self>,
+        request: Request<Streaming<proto::ClientFrame>>,
+    ) -> Result<Response<Frames>, Status> {
         let peer = request.extensions().get::<Peer>().copied();
         let peer = peer.ok_or_else(|| Refusal::Other.status("the connection has no address"))?;
         let mut frames = request.into_inner();
@@ -125,7 +140,11 @@ fn status_of(error: ServiceError) -> Status {
 
 impl Shared {
     /// Begins a conversation, if there is room for it.
-    fn begin(self: &Arc<Self>, open: &proto::Open, peer: Peer) -> Result<(SessionName, Arc<Session>), Status> {
+    fn begin(
+        self: &Arc<Self>,
+        open: &proto::Open,
+        peer: Peer,
+    ) -> Result<(SessionName, Arc<Session>), Status> {
         self.refuse_when_stopping()?;
         let limits = self.service.limits;
         let Some(offered) = self.service.models.get(&open.model) else {
@@ -143,7 +162,8 @@ impl Shared {
         {
             let mut sessions = self.sessions();
             let of_client = sessions.values().filter(|session| session.identity == peer.identity).count();
-            let full = |limit| Refusal::Busy.status(format!("{limit} conversations at a time; try again later"));
+            let full =
+                |limit| Refusal::Busy.status(format!("{limit} conversations at a time; try again later"));
             if sessions.len() >= limits.sessions {
                 return Err(full(limits.sessions));
             }
@@ -152,6 +172,7 @@ impl Shared {
             }
             sessions.insert(name, Arc::clone(&session));
         }
+        self.count_sessions();
         let server = Server::new(Arc::clone(&offered.model)).on(self.service.backend);
         let (shared, held) = (Arc::clone(self), Arc::clone(&session));
         info!(session = %name, model = %open.model, address = %peer.address, client = ?peer.identity, "begins");
@@ -160,6 +181,7 @@ impl Shared {
             .spawn(move || shared.hold(name, &held, server));
         if let Err(error) = spawned {
             self.sessions().remove(&name);
+            self.count_sessions();
             return Err(Refusal::Busy.status(format!("no thread for the conversation: {error}")));
         }
         Ok((name, session))
@@ -168,8 +190,9 @@ impl Shared {
     /// Finds the conversation that a client wants to go on with.
     fn resume(&self, open: &proto::Open, peer: Peer) -> Result<(SessionName, Arc<Session>), Status> {
         let unknown = || {
-            Refusal::UnknownSession
-                .status("the conversation ended, was left alone for too long, or is of another server process")
+            Refusal::UnknownSession.status(
+                "the conversation ended, was left alone for too long, or is of another server process",
+            )
         };
         let name = SessionName(open.session[..].try_into().map_err(|_| unknown())?);
         let session = self.sessions().get(&name).cloned().ok_or_else(unknown)?;
@@ -177,6 +200,7 @@ impl Shared {
         if session.identity != peer.identity || session.model != open.model {
             return Err(unknown());
         }
+        self.metrics.resumed();
         info!(session = %name, address = %peer.address, "goes on");
         Ok((name, session))
     }
@@ -187,6 +211,7 @@ impl Shared {
         let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
         let (steps, ended) = serve(&session.link, server, &mut rng);
         session.link.finish();
+        self.metrics.ended(&session.model, &steps, ended.is_ok());
         let busy: f64 = steps.iter().map(|step| step.seconds).sum();
         let products: u64 = steps.iter().map(|step| step.products).sum();
         let batches = steps.iter().filter_map(|step| step.batch).max().map_or(0, |last| last + 1);
@@ -204,6 +229,7 @@ impl Shared {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         self.sessions().remove(&name);
+        self.count_sessions();
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accept;
 mod converse;
+mod metrics;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -22,10 +23,12 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{info, warn};
 
 use self::accept::accept;
 use self::converse::{Session, SessionName};
+use self::metrics::Metrics;
 use crate::proto;
 use crate::proto::gelu_server::GeluServer;
 use crate::stream::FRAME_BYTES;
@@ -70,6 +73,7 @@ pub struct Service {
     models: BTreeMap<String, Offered>,
     backend: Backend,
     limits: Limits,
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -84,17 +88,24 @@ struct Shared {
     service: Service,
     sessions: Mutex<HashMap<SessionName, Arc<Session>>>,
     is_stopping: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 impl Service {
     /// Returns a service without models, with the given limits.
     pub fn new(limits: Limits) -> Self {
-        Self { models: BTreeMap::new(), backend: Backend::detect(), limits }
+        Self { models: BTreeMap::new(), backend: Backend::detect(), limits, metrics: None }
     }
 
     /// Computes on this backend.
     pub fn on(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Answers Prometheus at `http://ADDRESS/metrics`, without TLS: an address that others reach shows them how busy the server
+    /// is.
+    pub fn with_metrics(self, address: SocketAddr) -> Self {
+        Self { metrics: Some(address), ..self }
     }
 
     /// Offers a model under a name, in the place of another of that name.
@@ -159,7 +170,8 @@ impl Service {
             ServerSecurity::Loopback if asked.ip().is_loopback() => None,
             ServerSecurity::Loopback => return Err(ServiceError::Unprotected { address: asked }),
         };
-        let problem = |error: std::io::Error| ServiceError::Listen { address: asked, problem: error.to_string() };
+        let problem =
+            |error: std::io::Error| ServiceError::Listen { address: asked, problem: error.to_string() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("gelu-service")
@@ -168,10 +180,20 @@ impl Service {
             .map_err(problem)?;
         let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
         let address = listener.local_addr().map_err(problem)?;
+        let metrics = Arc::new(Metrics::new());
+        let mut metrics_address = None;
+        if let Some(asked) = self.metrics {
+            let problem =
+                |error: std::io::Error| ServiceError::Listen { address: asked, problem: error.to_string() };
+            let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
+            metrics_address = Some(listener.local_addr().map_err(problem)?);
+            runtime.spawn(metrics::answer(listener, Arc::clone(&metrics)));
+        }
         let shared = Arc::new(Shared {
             service: self,
             sessions: Mutex::new(HashMap::new()),
             is_stopping: AtomicBool::new(false),
+            metrics,
         });
         let (stop, stopped) = watch::channel(false);
         let thread = {
@@ -182,7 +204,7 @@ impl Service {
                 .map_err(problem)?
         };
         info!(%address, "listening");
-        Ok(Running { address, stop, thread: Some(thread), shared })
+        Ok(Running { address, metrics_address, stop, thread: Some(thread), shared })
     }
 }
 
@@ -190,6 +212,7 @@ impl Service {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -199,6 +222,11 @@ impl Running {
     /// Returns where it listens: with the port that the system chose where none was given.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns where Prometheus is answered, if it is.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Returns how many conversations there are.
@@ -258,6 +286,7 @@ impl Shared {
                     .http2_keepalive_interval(Some(Duration::from_secs(20)))
                     .http2_keepalive_timeout(Some(Duration::from_secs(20)))
                     .add_service(health_service)
+                    .add_optional_service(reflection())
                     .add_service(gelu)
                     .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
                         let _ = quitting.await;
@@ -286,10 +315,26 @@ impl Shared {
         info!("stopped");
     }
 
+    /// Notes how many conversations there are now.
+    fn count_sessions(&self) {
+        let sessions = self.sessions().len();
+        self.metrics.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
     fn refuse_when_stopping(&self) -> Result<(), tonic::Status> {
         match self.is_stopping.load(Ordering::SeqCst) {
-            true => Err(Refusal::Stopping.status("the server is about to stop and takes no new conversations")),
+            true => {
+                Err(Refusal::Stopping.status("the server is about to stop and takes no new conversations"))
+            }
             false => Ok(()),
         }
     }
+}
+
+/// Says what the service's messages are, for tools such as grpcurl; `None` where its description cannot be read.
+fn reflection() -> Option<ServerReflectionServer<impl ServerReflection>> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .ok()
 }

@@ -1,0 +1,218 @@
+//! `gelu client`: the data owner's side of two machines.
+
+mod known;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use gelu_net::InferenceClient;
+use gelu_service::{ClientSecurity, Offer, Patience, Remote, RemoteTransport};
+use serde_json::{Value, json};
+
+use self::known::KnownServers;
+use crate::config::ConfigArgs;
+use crate::given::Given;
+use crate::infer::{Asked, Pool, Run, progress_bar};
+use crate::output::{note, outln};
+use crate::report::TextTable;
+use crate::tls_args::{TlsFiles, credentials};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the models of a server, with what a client has to send them and what one input costs.
+    #[command(after_help = "\
+Example:
+    gelu client models --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
+        --server-ca certs/ca.pem")]
+    Models(ModelsArgs),
+    /// Classify images or rows of a table with the model of a server, which sees ciphertexts only.
+    #[command(after_help = "\
+Examples:
+  On one machine, with `gelu serve --insecure` in another terminal:
+    gelu client infer --server http://127.0.0.1:7443 --insecure --images digit.png
+
+  On two machines, with certificates of `gelu certs`:
+    gelu client infer --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
+        --server-ca certs/ca.pem --model lenet5 --dataset mnist --count 100 --batch 50")]
+    Infer(Box<InferArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    _config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InferArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The model's name on the server [default: the only one that it offers].
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
+    #[command(flatten)]
+    _config: ConfigArgs,
+}
+
+/// Which server, and how to be sure of each other.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+struct ServerArgs {
+    /// The server's address.
+    #[arg(long, value_name = "https://HOST:PORT")]
+    server: String,
+    /// This client's certificate, and those between it and its authority, in PEM.
+    #[arg(long, value_name = "FILE.pem")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, which only its owner may be able to read.
+    #[arg(long, value_name = "FILE.key")]
+    tls_key: Option<PathBuf>,
+    /// The authority that the server's certificate must come from.
+    #[arg(long, value_name = "FILE.pem")]
+    server_ca: Option<PathBuf>,
+    /// Without TLS, for a server on this machine.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "server_ca"])]
+    insecure: bool,
+    /// Where the keys of known servers are kept: one that shows another key later is not talked to [default: the per-user
+    /// state folder].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// Reaches the server and lists its models. Its key must be the known one, and is known from then on.
+    fn reach(&self) -> anyhow::Result<(Remote, Vec<Offer>)> {
+        let files = TlsFiles {
+            certificate: (self.tls_cert.as_deref(), "--tls-cert"),
+            key: (self.tls_key.as_deref(), "--tls-key"),
+            authority: (self.server_ca.as_deref(), "--server-ca"),
+        };
+        let Some(credentials) = credentials(&files, self.insecure)? else {
+            let remote = Remote::new(&self.server, &ClientSecurity::Loopback, Patience::default())?;
+            let offers = remote.offers()?;
+            return Ok((remote, offers));
+        };
+        let servers = KnownServers::locate(self.state.as_deref())?;
+        let known = servers.find(&self.server)?;
+        let security = ClientSecurity::Tls { credentials, known };
+        let remote = Remote::new(&self.server, &security, Patience::default())?;
+        let offers = remote.offers().with_context(|| match known {
+            Some(_) => format!("with the server's key as in {}", servers.path().display()),
+            None => "at the first contact with this server".to_owned(),
+        })?;
+        if let (None, Some(found)) = (known, remote.fingerprint()) {
+            servers.add(&self.server, found)?;
+            note!(
+                "note: first contact with {}: its key {found} is kept in {}",
+                self.server,
+                servers.path().display()
+            );
+        }
+        Ok((remote, offers))
+    }
+}
+
+pub(crate) fn run(command: &Command, given: &Given) -> anyhow::Result<()> {
+    match command {
+        Command::Models(args) => models(args),
+        Command::Infer(args) => infer(args, given),
+    }
+}
+
+fn models(args: &ModelsArgs) -> anyhow::Result<()> {
+    let (remote, offers) = args.server.reach()?;
+    if args.json {
+        let models: Vec<Value> = offers.iter().map(to_json).collect();
+        let fingerprint = remote.fingerprint().map(|fingerprint| fingerprint.to_string());
+        outln!("{}", json!({ "server": remote.server(), "fingerprint": fingerprint, "models": models }))?;
+        return Ok(());
+    }
+    let mut table =
+        TextTable::new(["model", "input", "outputs", "round trips", "kB up", "kB down", "server's products"]);
+    for offer in &offers {
+        table.row([
+            offer.name.clone(),
+            offer.interface.input.to_string(),
+            offer.interface.outputs.to_string(),
+            offer.round_trips.to_string(),
+            format!("{:.1}", offer.up.1 as f64 / 1e3),
+            format!("{:.1}", offer.down.1 as f64 / 1e3),
+            offer.products.to_string(),
+        ]);
+    }
+    outln!("{table}\nfor one input under a DJN key of 2048 bits")?;
+    Ok(())
+}
+
+fn to_json(offer: &Offer) -> Value {
+    json!({
+        "name": offer.name,
+        "input": offer.interface.input.dims(),
+        "outputs": offer.interface.outputs,
+        "classes": offer.interface.info.classes,
+        "preprocessing": offer.interface.info.preprocessing,
+        "round_trips": offer.round_trips,
+        "ciphertexts_up": offer.up.0, "bytes_up": offer.up.1,
+        "ciphertexts_down": offer.down.0, "bytes_down": offer.down.1,
+        "products": offer.products,
+    })
+}
+
+fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
+    let InferArgs { asked, .. } = args;
+    asked.check(given)?;
+    let (remote, offers) = args.server.reach()?;
+    let names: Vec<&str> = offers.iter().map(|offer| &offer.name[..]).collect();
+    let offer = match (&args.model, &offers[..]) {
+        (None, [only]) => only,
+        (None, _) => bail!("--model NAME: expected one of {}", names.join(", ")),
+        (Some(name), _) => offers
+            .iter()
+            .find(|offer| offer.name == *name)
+            .with_context(|| format!("--model {name}: {} offers {}", remote.server(), names.join(", ")))?,
+    };
+    let input = asked.read(&offer.interface)?;
+    let inputs = &input.read.inputs;
+    let key = Arc::new(asked.key()?);
+    let (parameters, backend) = (key.public_key().parameters(), key.public_key().backend());
+    let mut client = InferenceClient::new(key, asked.batch(inputs.nrows()));
+    let start = Instant::now();
+    if asked.pool() > 0 {
+        client = client.with_pool(asked.pool(), &mut rand::rng());
+    }
+    let pool = client.pool().map(|pool| Pool::new(pool, start));
+    let bar = progress_bar(inputs.nrows());
+    let mut transport: Option<Arc<RemoteTransport>> = None;
+    let connect = || -> anyhow::Result<_> {
+        let opened = Arc::new(remote.open(&offer.name)?);
+        transport = Some(Arc::clone(&opened));
+        Ok(opened)
+    };
+    let ran = client.run(inputs.view(), &mut rand::rng(), connect, |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    // What the transport knows says more than that it is closed.
+    let report = ran.map_err(|error| match transport.and_then(|transport| transport.why()) {
+        Some(why) => why.into(),
+        None => error,
+    })?;
+    let run = Run {
+        model: offer.name.clone(),
+        server: Some(remote.server().to_owned()),
+        key: parameters,
+        backend,
+        pool,
+        calibrated: None,
+        scores: None,
+    };
+    asked.tell(&input, &report, &run)
+}

@@ -1,0 +1,256 @@
+//! `gelu serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use gelu_models::infer::ServerModel;
+use gelu_service::{Limits, ServerSecurity, Service};
+use serde_json::json;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+use crate::config::ConfigArgs;
+use crate::model::{Loaded, ModelArgs};
+use crate::model_args::{Numbers, backend};
+use crate::output::{flush, note, outln};
+use crate::tls_args::{TlsFiles, credentials};
+
+/// Offer models to clients on other machines, who send ciphertexts and keep their data and keys.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  For a trial on one machine (stop it with Ctrl-C):
+    gelu serve --model lenet5 --insecure
+
+  For clients on other machines, with certificates of `gelu certs` or of an authority of your own:
+    gelu serve --model lenet5 --listen 0.0.0.0:7443 --tls-cert certs/server.pem --tls-key certs/server.key \\
+        --client-ca certs/ca.pem
+
+  With all of that in a file, as --print-config writes one:
+    gelu serve --config serve.toml
+
+  Several models, under names of their own:
+    gelu serve --model digits=lenet5 xrays=xrays.safetensors --insecure")]
+pub(crate) struct ServeArgs {
+    /// Models to offer: model files or networks by name, NAME= in front for another name [default: lenet5].
+    #[arg(long = "model", value_name = "[NAME=]FILE|NETWORK", num_args = 1.., default_value = "lenet5")]
+    models: Vec<OfferArg>,
+    /// Where to listen: 0.0.0.0 for all of the machine's addresses, port 0 for any that is free.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
+    listen: SocketAddr,
+    /// The server's certificate, and those between it and its authority, in PEM.
+    #[arg(long, value_name = "FILE.pem", help_heading = "Security")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, which only its owner may be able to read.
+    #[arg(long, value_name = "FILE.key", help_heading = "Security")]
+    tls_key: Option<PathBuf>,
+    /// The authority that clients' certificates must come from: who has one may use the models.
+    #[arg(long, value_name = "FILE.pem", help_heading = "Security")]
+    client_ca: Option<PathBuf>,
+    /// Without TLS, for clients on this machine only.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "client_ca"], help_heading = "Security")]
+    insecure: bool,
+    #[command(flatten)]
+    numbers: Numbers,
+    /// Conversations at a time. Each takes a thread, and memory for the tensors of two batches.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Limits")]
+    sessions: u32,
+    /// Conversations of one client's certificate at a time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Limits")]
+    sessions_per_client: u32,
+    /// Seconds that a client may say nothing while the server waits for it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    silence: u32,
+    /// Seconds that a conversation is kept for a client whose connection broke.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    absence: u32,
+    /// Seconds that conversations have to end when the server is told to stop (Ctrl-C or SIGTERM).
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
+    grace: u32,
+    /// Answer Prometheus at http://ADDRESS:PORT/metrics, without TLS.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+    /// How the log on standard error is written. It never holds inputs, outputs, weights, keys or ciphertexts.
+    #[arg(long, value_enum, default_value = "text")]
+    log: LogForm,
+    /// What is logged.
+    #[arg(long, value_enum, default_value = "info")]
+    log_level: LogLevel,
+    /// Print where it listens as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    _config: ConfigArgs,
+}
+
+/// A model, and the name that it is offered under.
+#[derive(Clone, Debug, PartialEq)]
+struct OfferArg {
+    name: Option<String>,
+    model: PathBuf,
+}
+
+impl FromStr for OfferArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, model)) if !name.is_empty() && !model.is_empty() => {
+                Ok(Self { name: Some(name.to_owned()), model: model.into() })
+            }
+            Some(_) => Err(format!("expected NAME=FILE or NAME=NETWORK, found `{text}`")),
+            None => Ok(Self { name: None, model: text.into() }),
+        }
+    }
+}
+
+impl OfferArg {
+    /// The name that was given, else that of the network or of the file without its ending.
+    fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| match self.model.extension() {
+            Some(_) => {
+                self.model.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+            }
+            None => self.model.display().to_string(),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogForm {
+    /// A line for a person.
+    Text,
+    /// A line of JSON for a program.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    /// Nothing.
+    Off,
+    /// Conversations that broke off, and refused connections.
+    Warn,
+    /// Every conversation besides.
+    Info,
+    /// Every connection besides.
+    Debug,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::OFF,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    start_log(args.log, args.log_level);
+    let files = TlsFiles {
+        certificate: (args.tls_cert.as_deref(), "--tls-cert"),
+        key: (args.tls_key.as_deref(), "--tls-key"),
+        authority: (args.client_ca.as_deref(), "--client-ca"),
+    };
+    let credentials = credentials(&files, args.insecure)?;
+    let fingerprint = credentials.as_ref().map(|credentials| credentials.fingerprint()).transpose()?;
+    let security = credentials.map_or(ServerSecurity::Loopback, ServerSecurity::Tls);
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let limits = Limits {
+        sessions: args.sessions as usize,
+        sessions_per_client: args.sessions_per_client as usize,
+        silence: seconds(args.silence),
+        absence: seconds(args.absence),
+        grace: seconds(args.grace),
+        ..Limits::default()
+    };
+    let mut service = Service::new(limits).on(backend()?);
+    if let Some(address) = args.metrics {
+        service = service.with_metrics(address);
+    }
+    let mut names = vec![];
+    for offer in &args.models {
+        let name = offer.name();
+        ensure!(
+            !names.contains(&name),
+            "--model: two models are called {name}; NAME=FILE gives one another name"
+        );
+        let Loaded { model, .. } = ModelArgs::of(&offer.model).load()?;
+        let quantization = args.numbers.quantization(&model);
+        let model = Arc::new(ServerModel::new(model, quantization));
+        service = service.with_model(&name, model).with_context(|| name.clone())?;
+        names.push(name);
+    }
+    let (asked, stop) = channel();
+    ctrlc::set_handler(move || {
+        // The second time the receiver has gone.
+        if asked.send(()).is_err() {
+            std::process::exit(crate::train::INTERRUPTED.into());
+        }
+    })
+    .context("cannot take note of Ctrl-C")?;
+    let running = service.start(args.listen, &security)?;
+    let address = running.address();
+    if args.json {
+        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+        outln!(
+            "{}",
+            json!({ "address": address, "metrics": running.metrics_address(), "fingerprint": fingerprint, "models": names })
+        )?;
+    } else {
+        outln!("models       {}", names.join(", "))?;
+        if let Some(fingerprint) = fingerprint {
+            outln!("fingerprint  {fingerprint}")?;
+        }
+        if let Some(metrics) = running.metrics_address() {
+            outln!("metrics      http://{metrics}/metrics")?;
+        }
+        outln!("listening    {address}")?;
+    }
+    flush()?;
+    // The handler lives as long as the process.
+    let _ = stop.recv();
+    drop(stop);
+    note!("stopping: conversations have {} s to end; Ctrl-C once more stops at once", args.grace);
+    running.stop();
+    Ok(())
+}
+
+/// The log goes to standard error, so that standard output keeps what the command answers.
+fn start_log(form: LogForm, level: LogLevel) {
+    let filter = Targets::new().with_target("gelu_service", LevelFilter::from(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    // Another log of this process would stay.
+    let _ = match form {
+        LogForm::Text => registry.with(lines.with_ansi(false)).try_init(),
+        LogForm::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_called_as_given_or_as_their_file() {
+        for (text, name) in [
+            ("lenet5", "lenet5"),
+            ("mlp:12", "mlp:12"),
+            ("folder/xrays.safetensors", "xrays"),
+            ("digits=lenet5", "digits"),
+            ("x=folder/xrays.safetensors", "x"),
+        ] {
+            assert_eq!(text.parse::<OfferArg>().map(|offer| offer.name()), Ok(name.to_owned()));
+        }
+        assert!("=lenet5".parse::<OfferArg>().is_err() && "x=".parse::<OfferArg>().is_err());
+    }
+}

@@ -1,0 +1,209 @@
+//! `gelu serve`, `gelu client` and `gelu certs`, as two users run them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Folder, fail, succeed};
+use serde_json::Value;
+
+/// A server that is killed with the test.
+struct Server {
+    child: Child,
+    /// What it said when it began to listen.
+    said: Value,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--log-level", "warn"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        Self { child, said }
+    }
+
+    fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.said["address"].as_str().unwrap())
+    }
+
+    /// Asks it to stop, as a service manager does, and waits until it has.
+    fn stop(mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(60) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the server did not stop");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn json(arguments: &[&str], data: &Path) -> Value {
+    serde_json::from_str(&succeed(arguments, data)).unwrap()
+}
+
+/// A picture of a digit, as another command draws it.
+fn picture(folder: &Folder) -> String {
+    let path = folder.path("seven.png");
+    let stroke =
+        |x: u32, y: u32| (20..24).contains(&y) && (20..44).contains(&x) || x.abs_diff(44 - (y - 20) / 2) < 3;
+    image::GrayImage::from_fn(64, 64, |x, y| match (20..52).contains(&y) && stroke(x, y) {
+        true => image::Luma([20]),
+        false => image::Luma([240]),
+    })
+    .save(&path)
+    .unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_server_answers_as_the_local_command_does() {
+    let folder = Folder::new();
+    let picture = picture(&folder);
+    let server = Server::start(&["--insecure", "--model", "conv1", "digits=lenet5"]);
+    let url = server.url("http");
+    let to = ["--server", &url, "--insecure"];
+
+    let models = json(&[&["client", "models", "--json"], &to[..]].concat(), folder.0.path());
+    let names: Vec<&str> =
+        models["models"].as_array().unwrap().iter().map(|model| model["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["conv1", "digits"]);
+    assert_eq!(models["models"][0]["input"], serde_json::json!([1, 28, 28]));
+    let table = succeed(&[&["client", "models"], &to[..]].concat(), folder.0.path());
+    assert!(table.contains("digits") && table.contains("28x28"), "{table}");
+
+    let asked = ["--images", &picture, "--key-bits", "1024", "--logits", "--json"];
+    let remote = [&["client", "infer", "--model", "conv1"], &to[..], &asked[..]].concat();
+    let remote = json(&remote, folder.0.path());
+    let local = json(&[&["infer", "--model", "conv1"], &asked[..]].concat(), folder.0.path());
+    assert_eq!(remote["logits"], local["logits"]);
+    assert_eq!(remote["rows"], local["rows"]);
+    // The session's random name has more digits in one than in the other.
+    for bytes in ["bytes_up", "bytes_down"] {
+        let [remote, local] = [&remote, &local].map(|report| report[bytes].as_u64().unwrap());
+        assert!(remote.abs_diff(local) < 1000 && remote > 5000, "{bytes}: {remote}, {local}");
+    }
+    assert_eq!(remote["client"]["encryptions"], local["client"]["encryptions"]);
+    assert_eq!(remote["server"]["address"], *url);
+    assert_eq!(remote["agree_fixed"], Value::Null);
+
+    let error = fail(&[&["client", "infer"], &to[..], &asked[..]].concat(), folder.0.path(), 1);
+    assert!(error.contains("--model NAME: expected one of conv1, digits"), "{error}");
+    let error =
+        fail(&[&["client", "infer", "--model", "x"], &to[..], &asked[..]].concat(), folder.0.path(), 1);
+    assert!(error.contains("--model x") && error.contains("offers conv1, digits"), "{error}");
+    server.stop();
+    let error = fail(&[&["client", "models"], &to[..]].concat(), folder.0.path(), 1);
+    assert!(error.contains("cannot reach"), "{error}");
+}
+
+#[test]
+fn certificates_of_one_authority_let_both_sides_in_and_a_changed_server_is_noticed() {
+    let folder = Folder::new();
+    let (certs, state) = (folder.path("certs"), folder.path("state").display().to_string());
+    let file = |name: &str| certs.join(name).display().to_string();
+    let out = certs.display().to_string();
+    let made = json(&["certs", "--out", &out, "--client", "north", "south", "--json"], folder.0.path());
+    let error = fail(&["certs", "--out", &out], folder.0.path(), 1);
+    assert!(error.contains("is there already"), "{error}");
+
+    let [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map(file);
+    let tls = ["--model", "conv1", "--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca];
+    let server = Server::start(&tls);
+    assert_eq!(server.said["fingerprint"], made["fingerprint"]);
+    let url = server.url("https");
+    let [own, own_key] = ["north.pem", "north.key"].map(file);
+    let to = ["--server", &url, "--state", &state];
+    let with = ["--tls-cert", &own, "--tls-key", &own_key, "--server-ca", &ca];
+    let models = [&["client", "models", "--json"], &to[..], &with[..]].concat();
+    assert_eq!(json(&models, folder.0.path())["fingerprint"], made["fingerprint"]);
+    let asked = ["--images", &picture(&folder), "--key-bits", "1024", "--json"];
+    let found = json(&[&["client", "infer"], &to[..], &with[..], &asked[..]].concat(), folder.0.path());
+    assert_eq!(found["count"], 1);
+
+    let error = fail(&[&["client", "models"], &to[..]].concat(), folder.0.path(), 1);
+    assert!(error.contains("expected --tls-cert, --tls-key and --server-ca, or --insecure"), "{error}");
+
+    // The same address with another key: the operator's doing, or not.
+    let known = Path::new(&state).join("known-servers.json");
+    let text = std::fs::read_to_string(&known).unwrap();
+    let fingerprint = made["fingerprint"].as_str().unwrap();
+    assert!(text.contains(fingerprint), "{text}");
+    std::fs::write(&known, text.replace(fingerprint, &"0".repeat(64))).unwrap();
+    let error = fail(&models, folder.0.path(), 1);
+    assert!(error.contains("known-servers.json") && error.contains("another machine answers"), "{error}");
+    server.stop();
+}
+
+#[test]
+fn servers_that_would_not_be_safe_do_not_start() {
+    let folder = Folder::new();
+    let error = fail(&["serve", "--model", "conv1"], folder.0.path(), 1);
+    assert!(error.contains("expected --tls-cert, --tls-key and --client-ca, or --insecure"), "{error}");
+    let open = ["serve", "--model", "conv1", "--insecure", "--listen", "0.0.0.0:0", "--log-level", "off"];
+    let error = fail(&open, folder.0.path(), 1);
+    assert!(error.contains("expected TLS for 0.0.0.0:0"), "{error}");
+    let error = fail(&["serve", "--model", "conv1", "conv1", "--insecure"], folder.0.path(), 1);
+    assert!(error.contains("two models are called conv1"), "{error}");
+    let far = ["client", "models", "--server", "http://192.0.2.1:7443", "--insecure"];
+    let error = fail(&far, folder.0.path(), 1);
+    assert!(error.contains("only a server on this machine"), "{error}");
+}
+
+#[test]
+fn settings_come_from_the_line_then_the_environment_then_a_file() {
+    let folder = Folder::new();
+    let file = folder.path("serve.toml");
+    std::fs::write(
+        &file,
+        "listen = \"127.0.0.1:1\"\nmodel = [\"conv1\", \"d=lenet5\"]\nsessions = 3\ninsecure = true\n",
+    )
+    .unwrap();
+    let printed = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_gelu"))
+            .args(["serve", "--print-config", "--config"])
+            .arg(&file)
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plain = printed(&[], &[]);
+    for line in ["listen = \"127.0.0.1:1\"", "sessions = 3", "insecure = true", "grace = 30"] {
+        assert!(plain.lines().any(|found| found == line), "{line}: {plain}");
+    }
+    let variables = [("GELU_SERVE_SESSIONS", "4"), ("GELU_SERVE_GRACE", "5")];
+    let other = printed(&["--grace", "6"], &variables);
+    assert!(other.contains("sessions = 4\n") && other.contains("grace = 6\n"), "{other}");
+    // What is printed is such a file.
+    std::fs::write(&file, &other).unwrap();
+    assert_eq!(printed(&[], &[]), other);
+
+    std::fs::write(&file, "modle = \"conv1\"").unwrap();
+    let error = fail(&["serve", "--config", file.to_str().unwrap()], folder.0.path(), 1);
+    assert!(error.contains("`modle` is no option of `serve`"), "{error}");
+}

@@ -1,0 +1,162 @@
+//! The client's side of private inference, wherever the server is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gelu_io::pool::BackgroundPool;
+use gelu_io::session::{ClientSession, StepRecord};
+use gelu_io::transport::{Disconnected, Transport};
+use gelu_models::infer::Client;
+use gelu_models::plan::{ClientFunction, Outcome, Plan};
+use gelu_tensor::paillier::{RandomnessPool, SecretKey};
+use ndarray::{ArrayView2, Axis};
+use rand::rngs::ChaCha20Rng;
+use rand::{CryptoRng, SeedableRng};
+
+use super::report::InferenceReport;
+use crate::Result;
+
+/// The client's side of private inference: a key, the batches that images go through in, and what it prepared. The server
+/// is wherever the transport leads.
+#[derive(Debug)]
+pub struct InferenceClient {
+    key: Arc<SecretKey>,
+    pool: Option<BackgroundPool>,
+    batch: usize,
+    functions: ClientFunctions,
+}
+
+/// The client's own functions, by name.
+#[derive(Clone, Default)]
+struct ClientFunctions(Vec<(String, Arc<ClientFunction>)>);
+
+impl std::fmt::Debug for ClientFunctions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// What a session gives.
+pub(super) struct Session {
+    pub(super) plan: Arc<Plan>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) steps: Vec<StepRecord>,
+}
+
+impl InferenceClient {
+    /// Returns a client that sends batches of up to `batch` images under `key`.
+    pub fn new(key: Arc<SecretKey>, batch: usize) -> Self {
+        Self { key, pool: None, batch: batch.max(1), functions: ClientFunctions::default() }
+    }
+
+    /// Adds a function of the client's own, which the model calls by its name
+    /// ([`ModelBuilder::client_function`](gelu_models::ModelBuilder::client_function)).
+    pub fn with_function(mut self, name: &str, function: Arc<ClientFunction>) -> Self {
+        self.functions.0.push((name.to_owned(), function));
+        self
+    }
+
+    /// Makes the random factors of the client's next `factors` encryptions now (rounded down to a multiple of eight),
+    /// and more of them in the background when fewer than half are left. Generators that `rng` seeds make them.
+    pub fn with_pool(mut self, factors: usize, rng: &mut dyn CryptoRng) -> Self {
+        let generators = (0..rayon::current_num_threads())
+            .map(|_| Box::new(ChaCha20Rng::from_rng(rng)) as Box<dyn CryptoRng + Send>)
+            .collect();
+        let key = Arc::clone(&self.key);
+        let pool = BackgroundPool::new(key, factors, generators);
+        pool.pool().wait_until_full();
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Returns the pool that encryptions draw from.
+    pub fn pool(&self) -> Option<&RandomnessPool> {
+        self.pool.as_ref().map(|background| &**background.pool())
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> &Arc<SecretKey> {
+        &self.key
+    }
+
+    /// Classifies images, `[images, elements]`, on a server that `connect` leads to: it is called for each session, of
+    /// which there are two where the last images do not fill a batch. `progress` hears after each batch how many are
+    /// through. Random numbers are of `rng`, which must be one for secrets.
+    ///
+    /// # Errors
+    /// Those of `connect`, and [`Error::Inference`](crate::Error::Inference).
+    pub fn run<T: Transport, E: From<crate::Error>>(
+        &self,
+        images: ArrayView2<'_, f32>,
+        rng: &mut dyn CryptoRng,
+        mut connect: impl FnMut() -> Result<T, E>,
+        progress: impl FnMut(usize),
+    ) -> Result<InferenceReport, E> {
+        self.in_sessions(images, progress, |images, batch, progress| {
+            let Session { plan, outcomes, steps } =
+                self.session(connect()?, (images, batch), rng, progress).map_err(E::from)?;
+            Ok(InferenceReport::new(plan, outcomes, steps)?)
+        })
+    }
+
+    /// Divides images among sessions and joins what comes out.
+    pub(super) fn in_sessions<E: From<crate::Error>>(
+        &self,
+        images: ArrayView2<'_, f32>,
+        mut progress: impl FnMut(usize),
+        mut session: impl FnMut(ArrayView2<'_, f32>, usize, &mut dyn FnMut(usize)) -> Result<InferenceReport, E>,
+    ) -> Result<InferenceReport, E> {
+        let start = Instant::now();
+        let full = images.nrows() / self.batch * self.batch;
+        let mut report: Option<InferenceReport> = None;
+        // The last images may not fill a batch: they get a session of their own size.
+        let (whole, rest) = images.split_at(Axis(0), full);
+        for (images, batch) in [(whole, self.batch), (rest, images.nrows() - full)] {
+            if !images.is_empty() {
+                let done = report.as_ref().map_or(0, |report| report.predictions.len());
+                let part = session(images, batch, &mut |count| progress(done + count))?;
+                report = Some(match report {
+                    Some(report) => report.join(part)?,
+                    None => part,
+                });
+            }
+        }
+        let mut report = match report {
+            Some(report) => report,
+            // No image: the client's own check names what is wrong.
+            None => session(images, 1, &mut progress)?,
+        };
+        report.seconds = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// One session with batches of `batch` images.
+    pub(super) fn session(
+        &self,
+        transport: impl Transport,
+        (images, batch): (ArrayView2<'_, f32>, usize),
+        rng: &mut dyn CryptoRng,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Session> {
+        let mut client = Client::new(Arc::clone(&self.key), batch as u32);
+        for (name, function) in &self.functions.0 {
+            client = client.with_function(name, Arc::clone(function));
+        }
+        if let Some(pool) = &self.pool {
+            client.draw_from(Arc::clone(pool.pool()))?;
+        }
+        let mut session = ClientSession::open(transport, client, rng)?;
+        let plan = session.client().plan().cloned().ok_or(Disconnected)?;
+        let mut outcomes = vec![];
+        let mut done = 0;
+        session.infer_all(images.axis_chunks_iter(Axis(0), batch), rng, |outcome| {
+            done += outcome.logits.nrows();
+            outcomes.push(outcome);
+            progress(done);
+        })?;
+        if outcomes.is_empty() {
+            outcomes.push(session.infer(images, rng)?);
+        }
+        Ok(Session { plan, outcomes, steps: session.finish(rng)? })
+    }
+}
