@@ -69,6 +69,30 @@ proptest! {
     }
 }
 
+/// The connection breaks after every frame once, on its way up or down.
+#[test]
+fn a_break_after_any_frame_loses_nothing() {
+    for (cut, down) in (1..30).flat_map(|cut| [(cut, false), (cut, true)]) {
+        let links = [Link::new(PATIENCE), Link::new(PATIENCE)];
+        let said: Vec<Vec<u8>> = (0..20).map(|at| vec![at; 3]).collect();
+        for link in &links {
+            said.iter().for_each(|message| link.send(message.clone()).unwrap());
+        }
+        let [first, second] = &links;
+        runtime().block_on(async {
+            let [a, b] = connect([first, second]);
+            match down {
+                false => carry((first, a), (second, b), cut).await,
+                true => carry((second, b), (first, a), cut).await,
+            };
+            let [a, b] = connect([first, second]);
+            carry((first, a), (second, b), usize::MAX).await;
+            carry((second, b), (first, a), usize::MAX).await;
+        });
+        assert_eq!([received(first), received(second)], [said.clone(), said], "after frame {cut}, down {down}");
+    }
+}
+
 #[test]
 fn what_the_other_side_has_is_not_kept() {
     let [first, second] = [Link::new(PATIENCE), Link::new(PATIENCE)];
