@@ -310,8 +310,13 @@ fn bad_weights_are_named() {
     expect(&infer(&folder.text("nan.safetensors")), &["weight", "expected", "finite", "found"]);
     let missing = changed(&folder, |weights| drop(weights.tensors.remove("conv1.weight")));
     expect(&infer(&missing), &["conv1.weight", "expected 5x1x5x5", "found no such tensor"]);
+    // A model file says what network it is; weights alone are compared name by name.
     let other = weights_file("lenet5");
-    expect(&infer(text(&other)), &["fc3.weight", "expected", "found"]);
+    expect(&infer(text(&other)), &["lenet5.safetensors", "another network than `conv1`"]);
+    let mut alone = Weights::read(&other).unwrap();
+    alone.metadata.clear();
+    alone.write(folder.path("alone.safetensors"), Dtype::F32).unwrap();
+    expect(&infer(&folder.text("alone.safetensors")), &["fc3.weight", "expected", "found"]);
 }
 
 #[test]

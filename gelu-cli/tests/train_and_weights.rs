@@ -11,7 +11,7 @@ use std::{
 };
 
 use gelu_io::data::{DataDir, Split};
-use gelu_io::weights::WeightsFile;
+use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::{Ranges, Weights};
 
 use common::{data, fail, project, succeed, weights_file};
@@ -145,6 +145,12 @@ fn shipped_weights_can_be_inspected_exported_and_imported() {
         assert!(fail(&twice, folder.path(), 1).contains("normalization"));
     }
     let wrong = ["weights", "import", half, "--model", "lenet5", "--out", back];
+    let message = fail(&wrong, folder.path(), 1);
+    assert!(message.contains("another network than `lenet5`"), "{message}");
+    // Weights alone, as PyTorch saves them, are compared name by name.
+    let mut alone = Weights::read(half).unwrap();
+    alone.metadata.clear();
+    alone.write(half, Dtype::F16).unwrap();
     let message = fail(&wrong, folder.path(), 1);
     assert!(message.contains("conv2.weight: expected 16x6x5x5, found no such tensor"), "{message}");
     assert!(message.contains("fc1.weight: expected 120x256, found 10x180"), "{message}");

@@ -89,7 +89,11 @@ fn a_break_after_any_frame_loses_nothing() {
             carry((first, a), (second, b), usize::MAX).await;
             carry((second, b), (first, a), usize::MAX).await;
         });
-        assert_eq!([received(first), received(second)], [said.clone(), said], "after frame {cut}, down {down}");
+        assert_eq!(
+            [received(first), received(second)],
+            [said.clone(), said],
+            "after frame {cut}, down {down}"
+        );
     }
 }
 
