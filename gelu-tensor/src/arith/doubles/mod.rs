@@ -4,7 +4,7 @@
 //! held as doubles; docs/arithmetic.md, section 8, says how their products are summed without an error, and derives the
 //! bounds.
 //!
-//! All of it is one text, over [vectors](vector::Vector) of four lanes ([AVX2](super::avx2)) or two ([NEON](super::neon)), but
+//! All of it is one text, over [vectors](vector::Vector) of four lanes (`avx2`) or two (`neon`), but
 //! for the [sums](sums::Sums) of products: those of AVX2, which has 16 registers, are in assembly.
 
 mod comb;
@@ -215,7 +215,7 @@ impl<V: Vector> Kernel for Context<V> {
         arranged
     }
 
-    /// As the vectors of [`Ifma`](super::Backend::Ifma) has them: pairs (a, s) with `a + b n = a (1 + n s / R)`.
+    /// As ifma has them: pairs (a, s) with `a + b n = a (1 + n s / R)`.
     fn factored(&self, residues: &[u64], inverses: &[u64]) -> Option<Zeroizing<Vec<u64>>> {
         let (width, limbs) = (self.width(), self.limbs());
         let mut factored = Zeroizing::new(vec![0; residues.len()]);

@@ -3,7 +3,7 @@
 
 use super::TILE;
 use super::sums::{DOUBLE, HIGH, LIMB, LOW, OFFSET, Tile, column_above};
-use super::vector::Bits;
+use super::vector::{Bits, MOST_LANES};
 
 /// The most products in an upper sum before it is taken.
 const MOST_HIGH: usize = 15;
@@ -212,7 +212,7 @@ impl<V: Bits> Window<V> {
     /// The columns as limbs, given what comes from below, and what goes to the column above.
     #[inline(always)]
     pub(super) fn settle(mut self, token: V::Token, mut carry: V) -> (Tile<V>, V) {
-        let bits = |bits| V::splat(token, f64::from_bits(bits));
+        let bits = |bits| V::of_lanes(token, [bits; MOST_LANES]);
         self.fold();
         let above = bits(column_above(self.times_taken));
         let mut limbs = self.low;

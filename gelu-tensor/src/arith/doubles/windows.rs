@@ -4,7 +4,7 @@ use core::slice;
 
 use super::TILE;
 use super::sums::{COLUMN, Digit, Lanes, Modulus, Sums, Tile};
-use super::vector::Bits;
+use super::vector::{Bits, MOST_LANES};
 use super::window::{Product, Window};
 use crate::arith::kernel::Work;
 
@@ -52,7 +52,7 @@ impl<V: Bits> Work for Walk<'_, V> {
         let count = constants.len() / 2 - 1;
         let (n, constants) = constants.split_at(count);
         let (p, k) = constants.split_at(count);
-        let column = V::splat(token, f64::from_bits(COLUMN));
+        let column = V::of_lanes(token, [COLUMN; MOST_LANES]);
         for w in 0..2 * count {
             for at in 0..digits.len() {
                 let (lower, rest) = digits.split_at_mut(at);
@@ -109,7 +109,7 @@ impl<V: Bits> Work for Walk<'_, V> {
                     let (_, spare) = window.settle(token, column);
                     *carry = carry
                         .add_bits(spare)
-                        .add_bits(V::splat(token, f64::from_bits(COLUMN.wrapping_neg())));
+                        .add_bits(V::of_lanes(token, [COLUMN.wrapping_neg(); MOST_LANES]));
                 }
             }
         }
@@ -126,7 +126,7 @@ pub(in crate::arith) struct Windows<'a, V: Bits, const N: usize> {
 impl<V: Bits, const N: usize> Windows<'_, V, N> {
     fn sum(&mut self, [low, high]: [Terms<'_, V>; 2], [out_low, out_high]: &mut Lanes<V, N>) {
         let token = self.modulus.token;
-        let carry = V::splat(token, f64::from_bits(COLUMN));
+        let carry = V::of_lanes(token, [COLUMN; MOST_LANES]);
         let [low_quotient, high_quotient] = &mut self.quotients;
         let digits = &mut [
             Reduced { terms: low, quotient: low_quotient, out: out_low, carry },
@@ -167,7 +167,7 @@ impl<'a, V: Bits, const N: usize> Sums<'a, V, N> for Windows<'a, V, N> {
 
     fn digit_product(&mut self, x: &Digit<V, N>, y: &Digit<V, N>, out: &mut Digit<V, N>) {
         let token = self.modulus.token;
-        let carry = V::splat(token, f64::from_bits(COLUMN));
+        let carry = V::of_lanes(token, [COLUMN; MOST_LANES]);
         let products: &[[&[_]; 2]] = &[[x, y]];
         let terms = Terms::products(products);
         let digits = &mut [Reduced { terms, quotient: &mut self.quotients[0], out, carry }];
@@ -199,7 +199,7 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
     use super::super::tests::{extremes, moduli};
-    use super::super::vector::{MOST_LANES, Vector};
+    use super::super::vector::Vector;
     use super::super::{Context, to_bits};
     use super::*;
     use crate::arith::avx2::{Avx2, Quad};
