@@ -168,19 +168,20 @@ impl<V: Bits> Window<V> {
     #[inline(always)]
     pub(super) fn add_square(&mut self, token: V::Token, w: usize, [twice, x]: [&[Tile<V>]; 2]) {
         let (count, half) = (x.len(), w / 2);
-        for i in w.saturating_sub(count)..half + w % 2 {
+        let first = w.saturating_sub(count);
+        for (i, twice) in twice.iter().enumerate().take(half + w % 2).skip(first) {
             let at = w - i;
             if at == i + 1 {
                 if at < count {
                     self.make_room(token, 14, 7);
-                    self.lower(&twice[i], &x[at]);
+                    self.lower(twice, &x[at]);
                 }
             } else if at == count {
                 self.make_room(token, 12, 6);
-                self.upper(&twice[i], &x[at - 1]);
+                self.upper(twice, &x[at - 1]);
             } else {
                 self.make_room(token, 14, 7);
-                self.full(&twice[i], &x[at - 1], &x[at]);
+                self.full(twice, &x[at - 1], &x[at]);
             }
         }
         self.make_room(token, 7, 4);
