@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::kernel::{Instructions, Kernel};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::{adx::Adx, avx2::Avx2, ifma::FourLanes, ifma::Ifma};
@@ -18,6 +20,8 @@ pub enum Backend {
     /// The same with BMI2 and ADX, which add products of limbs with two carries at a time, on x86-64 processors that have
     /// both.
     Adx,
+    /// NEON: two residues at a time in limbs of 49 bits that are doubles, on AArch64 processors.
+    Neon,
     /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
     Avx2,
     /// AVX-IFMA: four residues at a time in limbs of 52 bits, on x86-64 processors that have it, or AVX-512 IFMA with VL.
@@ -39,7 +43,7 @@ pub const MAX_LANES: usize = {
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 5] = [Self::Portable, Self::Adx, Self::Avx2, Self::AvxIfma, Self::Ifma];
+    pub const ALL: [Self; 6] = [Self::Portable, Self::Adx, Self::Neon, Self::Avx2, Self::AvxIfma, Self::Ifma];
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
@@ -57,6 +61,7 @@ impl Backend {
     pub const fn lanes(self) -> usize {
         match self {
             Self::Portable | Self::Adx => 1,
+            Self::Neon => 2,
             Self::Avx2 | Self::AvxIfma => 4,
             Self::Ifma => 8,
         }
@@ -67,6 +72,7 @@ impl Backend {
         match self {
             Self::Portable => "portable",
             Self::Adx => "adx",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::AvxIfma => "avxifma",
             Self::Ifma => "ifma",
@@ -86,7 +92,7 @@ impl Backend {
     pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
             Self::Portable | Self::Adx => 5.0 * (bits as f64 / 64.0).powi(2),
-            Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64,
+            Self::Neon | Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64,
             Self::AvxIfma | Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / self.lanes() as f64,
         }
     }
@@ -96,12 +102,16 @@ impl Backend {
             Self::Portable => Some(Box::new(Portable)),
             #[cfg(target_arch = "x86_64")]
             Self::Adx => Adx::detect().map(|adx| Box::new(adx) as _),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => Neon::detect().map(|neon| Box::new(neon) as _),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::detect().map(|avx2| Box::new(avx2) as _),
             #[cfg(target_arch = "x86_64")]
             Self::AvxIfma => FourLanes::detect().map(|four| Box::new(four) as _),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon => None,
             #[cfg(not(target_arch = "x86_64"))]
             Self::Adx | Self::Avx2 | Self::AvxIfma | Self::Ifma => None,
         }

@@ -16,6 +16,13 @@ pub(super) trait Instructions {
     fn multiply_chains(&self) -> usize;
 }
 
+/// Something that is compiled for the instructions of a backend.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) trait Work {
+    /// To be inlined.
+    fn run(self);
+}
+
 /// A backend with the constants of one modulus n. [`Ring`](super::Ring) calls it once for each batch.
 ///
 /// A residue has [`width`](Self::width) limbs in the backend's own form and stands for `(a + b n) / R mod n^2`. The R of a

@@ -1,7 +1,7 @@
 //! The big-integer engine: arithmetic in Z_{n^2} on batches of residues in Montgomery n-adic form.
 //!
-//! A residue c is held as the pair (a, b) with `c R = a + b n mod n^2`, both below n (on ifma and avxifma below 2 n, on avx2 signed and
-//! about n at most). Products keep that form, so a ciphertext is converted only when it is decoded and encoded. Everything
+//! A residue c is held as the pair (a, b) with `c R = a + b n mod n^2`, both below n (on ifma and avxifma below 2 n, on avx2 and
+//! neon signed and about n at most). Products keep that form, so a ciphertext is converted only when it is decoded and encoded. Everything
 //! is constant-time in the values of the residues unless its name says `_vartime`.
 
 #[cfg(target_arch = "x86_64")]
@@ -14,12 +14,17 @@ mod backend;
 mod comb;
 mod crt;
 mod digits;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod doubles;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // see its documentation
 mod ifma;
 mod inverse;
 mod kernel;
 pub(crate) mod limbs;
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)] // see its documentation
+mod neon;
 mod operands;
 mod operations;
 mod portable;

@@ -27,5 +27,6 @@ pub(super) struct Selection<'a> {
     /// Which entry of a row a residue is multiplied with. Rows are counted on from round to round.
     pub(super) digit: &'a (dyn Fn(usize, usize) -> u64 + Sync),
     /// The residue of 1, for rows in [factored](super::kernel::Kernel::factored) form, which allow one round.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code))]
     pub(super) factored: Option<&'a [u64]>,
 }

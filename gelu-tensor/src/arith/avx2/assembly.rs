@@ -2,23 +2,17 @@
 //! registers.
 
 use core::arch::naked_asm;
-use core::arch::x86_64::{__m256d, _mm256_add_pd, _mm256_setzero_pd};
+use core::arch::x86_64::__m256d;
 
-use super::{LIMB_BITS, TILE};
+use super::{Avx2, Quad};
+use crate::arith::doubles::TILE;
+use crate::arith::doubles::sums::{self, COLUMN, DOUBLE, HIGH, LIMB, LOW, Modulus, OFFSET, column_above};
+use crate::arith::doubles::vector::Vector;
 
-pub(super) type Tile = [__m256d; TILE];
-pub(super) type Digit<const N: usize> = [Tile; N];
-pub(super) type Lanes<const N: usize> = [Digit<N>; 2];
+type Tile = sums::Tile<Quad>;
+type Digit<const N: usize> = sums::Digit<Quad, N>;
+type Lanes<const N: usize> = sums::Lanes<Quad, N>;
 
-/// 1.5 2^101: sums from here on are rounded to multiples of 2^49.
-const HIGH: u64 = (1023 + 52 + LIMB_BITS as u64) << 52 | 1 << 51;
-/// 1.5 2^52: the bits of a sum with an integer are those of this number plus the integer.
-const LOW: u64 = (1023 + 52) << 52 | 1 << 51;
-const HALF_LIMB: u64 = 1 << (LIMB_BITS - 1);
-/// What makes columns positive, so that logical shifts carry.
-const BIAS: u64 = 1 << 62;
-/// What a column has beside the sums: BIAS and half a limb, so that limbs are rounded, less the bits of LOW.
-const COLUMN: u64 = (BIAS + HALF_LIMB).wrapping_sub(LOW);
 /// The most often that the upper sums of a window are taken.
 const MOST_TAKEN: usize = 24;
 
@@ -27,20 +21,16 @@ const MOST_TAKEN: usize = 24;
 struct Constants([[u64; 4]; 6 + MOST_TAKEN]);
 
 static CONSTANTS: Constants = {
-    let offset = ((1u64 << 52) + HALF_LIMB) as f64;
     let mut all = [[0; 4]; 6 + MOST_TAKEN];
     all[0] = [HIGH; 4];
     all[1] = [LOW; 4];
-    // Of the bits of a column, with what makes them those of a double from 2^52 on, which is that much too large.
-    all[2] = [(1 << LIMB_BITS) - 1; 4];
-    all[3] = [(1023 + 52) << 52; 4];
-    all[4] = [offset.to_bits(); 4];
+    all[2] = [LIMB; 4];
+    all[3] = [DOUBLE; 4];
+    all[4] = [OFFSET.to_bits(); 4];
     all[5] = [COLUMN; 4];
     let mut taken = 0;
     while taken < MOST_TAKEN {
-        // The column below carries BIAS too, and its upper sums have the bits of HIGH, once more than they were taken.
-        let more = (BIAS >> LIMB_BITS).wrapping_add(HIGH.wrapping_mul(taken as u64 + 1));
-        all[6 + taken] = [COLUMN.wrapping_sub(more); 4];
+        all[6 + taken] = [column_above(taken as u64); 4];
         taken += 1;
     }
     Constants(all)
@@ -50,19 +40,9 @@ static CONSTANTS: Constants = {
 #[repr(C, align(64))]
 struct Work<const N: usize> {
     taken: Tile,
-    carries: [__m256d; 3],
+    carries: [Quad; 3],
     last: Tile,
     quotients: Lanes<N>,
-}
-
-/// The constants of a modulus n, the same in all lanes, for B = 2^343.
-#[repr(C)]
-pub(super) struct Modulus<const N: usize> {
-    pub(super) n: Digit<N>,
-    /// (K n + 1) / B.
-    pub(super) p: Digit<N>,
-    /// K = -1 / n mod B, and -K.
-    pub(super) k: [Tile; 2],
 }
 
 /// The function for N tiles: 2, 3, 5, 6, 9 or 12.
@@ -82,49 +62,39 @@ macro_rules! sized {
 }
 
 /// Sums over R of products mod n^2, with the space that they need.
-pub(super) struct Sums<'a, const N: usize> {
-    pub(super) modulus: &'a Modulus<N>,
+pub(in crate::arith) struct Sums<'a, const N: usize> {
+    modulus: Modulus<'a, Quad, N>,
     work: Work<N>,
     twice: Digit<N>,
 }
 
-impl<'a, const N: usize> Sums<'a, N> {
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn new(modulus: &'a Modulus<N>) -> Self {
-        let tile = [_mm256_setzero_pd(); TILE];
-        let carries = [_mm256_setzero_pd(); 3];
-        Self {
-            modulus,
-            work: Work { taken: tile, carries, last: tile, quotients: [[tile; N]; 2] },
-            twice: [tile; N],
-        }
+impl<'a, const N: usize> sums::Sums<'a, Quad, N> for Sums<'a, N> {
+    #[inline(always)]
+    fn new(modulus: Modulus<'a, Quad, N>) -> Self {
+        let zero = Quad::splat(modulus.token, 0.0);
+        let tile = [zero; TILE];
+        let work = Work { taken: tile, carries: [zero; 3], last: tile, quotients: [[tile; N]; 2] };
+        Self { modulus, work, twice: [tile; N] }
     }
 
-    /// `x y / R`.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn product(&mut self, x: &Lanes<N>, y: &Lanes<N>, out: &mut Lanes<N>) {
+    #[inline(always)]
+    fn product(&mut self, x: &Lanes<N>, y: &Lanes<N>, out: &mut Lanes<N>) {
         let function = sized!(N, product_2, product_3, product_5, product_6, product_9, product_12);
         // SAFETY: the function reads two digits of N tiles each from x and y, and writes as many to `out`.
         unsafe { self.run(function, x.as_ptr().cast(), y.as_ptr().cast(), out.as_mut_ptr().cast()) };
     }
 
-    /// `x y / R` for y whose upper digit is 0.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn product_low(&mut self, x: &Lanes<N>, y: &Digit<N>, out: &mut Lanes<N>) {
+    #[inline(always)]
+    fn product_low(&mut self, x: &Lanes<N>, y: &Digit<N>, out: &mut Lanes<N>) {
         let function = sized!(N, low_2, low_3, low_5, low_6, low_9, low_12);
         // SAFETY: the function reads two digits of N tiles each from x and one from y, and writes two to `out`.
         unsafe { self.run(function, x.as_ptr().cast(), y.as_ptr().cast(), out.as_mut_ptr().cast()) };
     }
 
-    /// `x^2 / R`.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn square(&mut self, x: &Lanes<N>, out: &mut Lanes<N>) {
+    #[inline(always)]
+    fn square(&mut self, x: &Lanes<N>, out: &mut Lanes<N>) {
         for (twice, &limb) in self.twice.as_flattened_mut().iter_mut().zip(x[0].as_flattened()) {
-            *twice = _mm256_add_pd(limb, limb);
+            *twice = limb.add(limb);
         }
         let function = sized!(N, square_2, square_3, square_5, square_6, square_9, square_12);
         let twice = self.twice.as_ptr().cast();
@@ -132,65 +102,52 @@ impl<'a, const N: usize> Sums<'a, N> {
         unsafe { self.run(function, x.as_ptr().cast(), twice, out.as_mut_ptr().cast()) };
     }
 
-    /// `x / R`.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn reduce(&mut self, x: &Lanes<N>, out: &mut Lanes<N>) {
+    #[inline(always)]
+    fn reduce(&mut self, x: &Lanes<N>, out: &mut Lanes<N>) {
         let function = sized!(N, reduce_2, reduce_3, reduce_5, reduce_6, reduce_9, reduce_12);
         let x = x.as_ptr().cast();
         // SAFETY: the function reads two digits of N tiles each from x, and writes as many to `out`.
         unsafe { self.run(function, x, x, out.as_mut_ptr().cast()) };
     }
 
-    /// `x y / R mod n`.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn digit_product(&mut self, x: &Digit<N>, y: &Digit<N>, out: &mut Digit<N>) {
+    #[inline(always)]
+    fn digit_product(&mut self, x: &Digit<N>, y: &Digit<N>, out: &mut Digit<N>) {
         let function = sized!(N, digit_2, digit_3, digit_5, digit_6, digit_9, digit_12);
         // SAFETY: the function reads a digit of N tiles each from x and y, and writes one to `out`.
         unsafe { self.run(function, x.as_ptr().cast(), y.as_ptr().cast(), out.as_mut_ptr().cast()) };
     }
 
-    /// The sum of four digits times four factors over R, of which the last two have lower digits 0: `y` has both lower
-    /// digits that count, then all upper ones.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn project(&mut self, x: &[Digit<N>; 4], y: &[Digit<N>; 6], out: &mut Lanes<N>) {
+    #[inline(always)]
+    fn project(&mut self, x: &[Digit<N>; 4], y: &[Digit<N>; 6], out: &mut Lanes<N>) {
         const { assert!(N <= 6) };
         let function = sized!(N, project_2, project_3, project_5, project_6, project_6, project_6);
         // SAFETY: the function reads four digits of N tiles each from x and six from y, and writes two to `out`.
         unsafe { self.run(function, x.as_ptr().cast(), y.as_ptr().cast(), out.as_mut_ptr().cast()) };
     }
 
-    /// The sum of four digits of half the length times four factors over R: `y` has all lower digits, then all upper ones.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    pub(super) fn combine<const M: usize>(
-        &mut self,
-        x: &[Digit<M>; 4],
-        y: &[Digit<N>; 8],
-        out: &mut Lanes<N>,
-    ) {
+    #[inline(always)]
+    fn combine<const M: usize>(&mut self, x: &[Digit<M>; 4], y: &[Digit<N>; 8], out: &mut Lanes<N>) {
         const { assert!(matches!([N, M], [3, 2] | [6, 3] | [9, 5] | [12, 6])) };
         let function = sized!(N, combine_3, combine_3, combine_6, combine_6, combine_9, combine_12);
         // SAFETY: the function reads four digits of M tiles each from x and eight of N tiles from y, and writes two to
         // `out`: it is the one for N and M, of which the assertion allows no others.
         unsafe { self.run(function, x.as_ptr().cast(), y.as_ptr().cast(), out.as_mut_ptr().cast()) };
     }
+}
 
+impl<const N: usize> Sums<'_, N> {
     /// Runs a function for N tiles.
     ///
     /// # Safety
     /// x, y and `out` must have what the function reads and writes there.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
+    #[inline(always)]
     unsafe fn run(&mut self, function: Function, x: *const __m256d, y: *const __m256d, out: *mut __m256d) {
         let work = (&raw mut self.work).cast();
-        let modulus = (&raw const *self.modulus).cast();
-        // SAFETY: the work area, the modulus and the constants are laid out as the function has them (repr(C)), and aligned
-        // as vectors are; the caller vouches for the rest. The function keeps to the calling convention, and the processor
-        // has AVX2 and FMA, as this function's target features say.
-        unsafe { function(work, x, y, out, modulus, &CONSTANTS) };
+        let modulus: &[Tile] = &self.modulus.constants[..2 * N + 2];
+        // SAFETY: the work area and the constants are laid out as the function has them (repr(C)), the modulus has two digits
+        // and two tiles (slicing panics otherwise), and all are aligned as vectors are; the caller vouches for the rest. The
+        // function keeps to the calling convention, and the processor has AVX2 and FMA, as the modulus's token proves.
+        unsafe { function(work, x, y, out, modulus.as_ptr().cast(), &CONSTANTS) };
     }
 }
 
@@ -303,10 +260,9 @@ functions! {
 
 /// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone; how many
 /// multiply-adds: two for each product of four limbs.
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn multiply_add_chains() -> usize {
+pub(super) fn multiply_add_chains(_: Avx2) -> usize {
     const TURNS: usize = 50_000;
-    // SAFETY: the function touches no memory, and the processor has AVX2 and FMA, as this function's target features say.
+    // SAFETY: the function touches no memory, and the processor has AVX2 and FMA, as the token proves.
     unsafe { chains(TURNS, 0.75) };
     2 * TURNS * TILE
 }

@@ -8,7 +8,7 @@ const DEFAULT: u32 = 0x1F80;
 const CONTROL: u32 = !0x3F & 0xFFFF;
 
 /// While it lives, sums and products are rounded to nearest, whatever a host that calls this library had set.
-pub(super) struct Nearest {
+pub(in crate::arith) struct Nearest {
     found: u32,
 }
 
@@ -44,11 +44,12 @@ fn write(mxcsr: u32) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::arith) mod tests {
     use super::*;
 
-    /// Runs something with other control bits.
-    pub(in super::super) fn with_control(bits: u32, run: impl FnOnce()) {
+    /// Runs something with another rounding (1 downwards, 2 upwards, 3 towards 0), and flushing to zero.
+    pub(in crate::arith) fn with_rounding(mode: u32, run: impl FnOnce()) {
+        let bits = mode << 13 | 1 << 15;
         assert_eq!(read() & CONTROL, DEFAULT);
         write(DEFAULT | bits);
         run();
@@ -59,8 +60,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_found_is_put_back() {
-        // Downwards, flush to zero.
-        with_control(1 << 13 | 1 << 15, || {
+        with_rounding(1, || {
             let _nearest = Nearest::new();
             assert_eq!(read() & CONTROL, DEFAULT);
         });

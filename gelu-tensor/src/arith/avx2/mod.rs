@@ -1,38 +1,32 @@
-//! The AVX2 backend: four residues at a time, on fused multiply-adds of doubles.
+//! The AVX2 backend: [doubles](super::doubles) four at a time, with sums of products in assembly.
 //!
-//! Lane j of a vector belongs to residue j. Digits are signed, up to about n in size, in signed limbs of 49 bits that are
-//! held as doubles; docs/arithmetic.md, section 8, says how their products are summed without an error, and derives the
-//! bounds.
-//!
-//! The `unsafe` code of this folder calls functions compiled for AVX2 and FMA, after [`Avx2::detect`] has found both; it loads and stores vectors from slices whose lengths it has
-//! checked; it calls functions in assembly on arrays whose types say how long they are; and it reads and sets the processor's
-//! rounding mode. (A test also reads vectors as arrays of their limbs.)
+//! The `unsafe` code of this folder calls intrinsics, and functions compiled for AVX2 and FMA, after [`Avx2::detect`] has found
+//! both; it loads and stores vectors from arrays of as many limbs; it calls functions in assembly on arrays whose types or
+//! lengths say how long they are; and it reads and sets the processor's rounding mode.
+
+/// An intrinsic on vectors, or on numbers beside a token.
+macro_rules! instruction {
+    ($call:expr) => {
+        // SAFETY: a safe function but for its target features, which a token proves: one at hand, or the one that the
+        // vectors were made with.
+        unsafe { $call }
+    };
+}
 
 mod assembly;
-mod comb;
-mod crt;
-mod digits;
-mod environment;
-mod kernels;
-mod lanes;
+pub(super) mod environment;
 pub(super) mod select;
-#[cfg(test)]
-mod tests;
 
-use core::arch::x86_64::__m256d;
+use core::arch::x86_64::*;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
-use self::assembly::Modulus;
-use self::comb::SELECTED_TOGETHER;
-use self::crt::{Rows, combine_rows, project_rows};
-use self::digits::{Constants, to_signed, to_wide};
+use self::assembly::Sums;
 use self::environment::Nearest;
-use self::kernels::Inverse;
-use super::digits::Digits;
-use super::kernel::{Instructions, Kernel};
-use super::operands::{Factors, Selection};
-use super::power::Exponent;
+use self::select::Choice;
+use super::doubles::Context;
+use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
+use super::kernel::{Instructions, Kernel, Work};
 
 /// Proof that this processor has AVX2 and FMA, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]
@@ -47,340 +41,165 @@ impl Avx2 {
 
 impl Instructions for Avx2 {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::new(*self, n))
+        Box::new(Context::<Quad>::new(*self, n))
     }
 
     fn multiply_chains(&self) -> usize {
-        // SAFETY: a safe function but for its target features, which the token proves.
-        unsafe { assembly::multiply_add_chains() }
+        assembly::multiply_add_chains(*self)
     }
 }
 
-/// Bits of an exponent that one table look-up takes.
-const POWER_WINDOW: usize = 5;
+/// Four doubles, made only with a token.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Quad(__m256d);
 
-const LIMB_BITS: usize = 49;
-/// Limbs of a tile, and columns of a window.
-const TILE: usize = 7;
+impl Zeroize for Quad {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
 
-/// Runs a const-generic function for the context's number of tiles.
-macro_rules! for_tiles {
-    ($context:expr, $function:ident ( $($argument:expr),* )) => {
-        match $context.tiles {
-            2 => $function::<2>($context, $($argument),*),
-            3 => $function::<3>($context, $($argument),*),
-            5 => $function::<5>($context, $($argument),*),
-            6 => $function::<6>($context, $($argument),*),
-            9 => $function::<9>($context, $($argument),*),
-            _ => $function::<12>($context, $($argument),*),
+impl Vector for Quad {
+    type Token = Avx2;
+    type Nearest = Nearest;
+    type Choice = Choice;
+    type Sums<'a, const N: usize> = Sums<'a, N>;
+
+    const LANES: usize = MOST_LANES;
+
+    fn nearest(_: Avx2) -> Nearest {
+        Nearest::new()
+    }
+
+    #[inline(always)]
+    fn run(_: Avx2, work: impl Work) {
+        #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
+        fn compiled(work: impl Work) {
+            work.run();
         }
-    };
-}
-
-/// The constants of a modulus.
-pub(super) struct Context {
-    /// The token stands for every call of a kernel below.
-    avx2: Avx2,
-    digits: Digits,
-    tiles: usize,
-    /// n in signed limbs.
-    n: Zeroizing<Vec<i64>>,
-    /// What [`Modulus`] has, one after another.
-    constants: Zeroizing<Vec<__m256d>>,
-    inverse: f64,
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        self.inverse.zeroize();
-    }
-}
-
-impl Context {
-    fn new(avx2: Avx2, n: &[u64]) -> Self {
-        // Five bits more than n has, in whole tiles: 14, 21, 35, 42, 63 or 84 limbs.
-        let tiles = (64 * n.len() + 5).div_ceil(LIMB_BITS * TILE);
-        let Constants { n: signed, k, p } = Constants::new(n, tiles * TILE);
-        let limbs = signed.iter().chain(p.iter()).copied().chain(k.iter().copied());
-        let limbs = limbs.chain(k.iter().map(|limb| -limb));
-        // SAFETY: a safe function but for its target features, which the token proves.
-        let constants = limbs.map(|limb| unsafe { lanes::in_all_lanes(limb) }).collect();
-        let inverse = reciprocal(signed[top_limb(n.len())]);
-        Self { avx2, digits: Digits::new(n), tiles, n: signed, constants: Zeroizing::new(constants), inverse }
+        instruction!(compiled(work));
     }
 
-    /// Limbs of one digit.
-    fn limbs(&self) -> usize {
-        self.tiles * TILE
+    #[inline(always)]
+    fn splat(_: Avx2, number: f64) -> Self {
+        Self(instruction!(_mm256_set1_pd(number)))
     }
 
-    fn modulus<const N: usize>(&self) -> &Modulus<N> {
-        let constants: &[__m256d] = &self.constants[..size_of::<Modulus<N>>() / size_of::<__m256d>()];
-        // SAFETY: a modulus is vectors alone, as many as the slice has (slicing panics otherwise), in an order that its type
-        // fixes (repr(C)).
-        unsafe { &*constants.as_ptr().cast::<Modulus<N>>() }
+    #[inline(always)]
+    fn of_lanes(_: Avx2, bits: [u64; MOST_LANES]) -> Self {
+        // SAFETY: the array has four limbs of eight bytes, the load needs no alignment, and the token proves the target
+        // features.
+        Self(unsafe { _mm256_loadu_pd(bits.as_ptr().cast()) })
     }
 
-    fn inverse(&self) -> Inverse {
-        Inverse { inverse: self.inverse, limb: top_limb(self.digits.modulus().len()) }
-    }
-}
-
-/// The limb of 49 bits that has n's top bit, for n of so many 64-bit limbs.
-fn top_limb(limbs: usize) -> usize {
-    (64 * limbs - 1) / LIMB_BITS
-}
-
-/// About 1 over a positive limb, without a division, whose time may depend on it: 2^-20 off at most.
-fn reciprocal(limb: i64) -> f64 {
-    let limb = limb as f64;
-    // Less than 1.5 2^-exponent and no less than 0.5 2^-exponent, so that Newton's iteration converges.
-    let exponent = limb.to_bits() >> 52;
-    let mut inverse = f64::from_bits((2 * 1023 - exponent) << 52) * 0.75;
-    for _ in 0..6 {
-        inverse *= 2.0 - limb * inverse;
-    }
-    inverse
-}
-
-impl Kernel for Context {
-    fn digits(&self) -> &Digits {
-        &self.digits
+    #[inline(always)]
+    fn of_rows<'a>(_: Avx2, row: impl Fn(usize) -> &'a [u64; 2]) -> [Self; 2] {
+        let pair = |lane: usize| {
+            let limbs: &[u64; 2] = row(lane);
+            // SAFETY: the array has two limbs of eight bytes, the load needs no alignment, and every x86-64 processor has
+            // SSE2.
+            unsafe { _mm_loadu_pd(limbs.as_ptr().cast()) }
+        };
+        // Rows 0 and 2 in one register, 1 and 3 in the other.
+        let even = instruction!(_mm256_set_m128d(pair(2), pair(0)));
+        let odd = instruction!(_mm256_set_m128d(pair(3), pair(1)));
+        [instruction!(_mm256_unpacklo_pd(even, odd)), instruction!(_mm256_unpackhi_pd(even, odd))].map(Self)
     }
 
-    fn width(&self) -> usize {
-        2 * self.limbs()
-    }
-
-    fn radix_bits(&self) -> usize {
-        LIMB_BITS * self.limbs()
-    }
-
-    fn power_window(&self) -> usize {
-        POWER_WINDOW
-    }
-
-    fn encode_digits(&self, digits: &[u64]) -> Zeroizing<Vec<u64>> {
-        let mut residue = Zeroizing::new(Vec::with_capacity(self.width()));
-        for digit in digits.chunks_exact(digits.len() / 2) {
-            residue.extend(to_signed(digit, self.limbs()).iter().map(|&limb| to_bits(limb)));
+    #[inline(always)]
+    fn to_rows<'a>([low, high]: [Self; 2], rows: impl Iterator<Item = &'a mut [u64; 2]>) {
+        let even = instruction!(_mm256_unpacklo_pd(low.0, high.0));
+        let odd = instruction!(_mm256_unpackhi_pd(low.0, high.0));
+        let pairs = [
+            instruction!(_mm256_castpd256_pd128(even)),
+            instruction!(_mm256_castpd256_pd128(odd)),
+            instruction!(_mm256_extractf128_pd::<1>(even)),
+            instruction!(_mm256_extractf128_pd::<1>(odd)),
+        ];
+        for (row, pair) in rows.zip(pairs) {
+            // SAFETY: the array has two limbs of eight bytes, is borrowed by nobody else, the store needs no alignment, and
+            // every x86-64 processor has SSE2.
+            unsafe { _mm_storeu_pd(row.as_mut_ptr().cast(), pair) };
         }
-        residue
     }
 
-    fn decode_digits(&self, residue: &[u64]) -> Zeroizing<Vec<u64>> {
-        let n = (self.n.as_slice(), self.digits.modulus());
-        let mut digits = Zeroizing::new(vec![0; 2 * n.1.len()]);
-        let (a, b) = digits.split_at_mut(n.1.len());
-        let mut limbs = Zeroizing::new(residue.iter().map(|&bits| from_bits(bits)).collect::<Vec<i64>>());
-        let (low, high) = limbs.split_at_mut(self.limbs());
-        let (low_top, taken) = to_wide(a, low.iter().copied(), n);
-        // What the lower digit has too much as 2 n, the upper digit has too much as 2.
-        high[0] -= 2 * (1 - taken as i64);
-        let (high_top, _) = to_wide(b, high.iter().copied(), n);
-        self.digits.canonical(&mut digits, [low_top, high_top]);
-        digits
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(instruction!(_mm256_add_pd(self.0, other.0)))
     }
 
-    fn mul(&self, x: &mut [u64], factors: Factors<'_>) {
-        for_tiles!(self, mul(x, factors));
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(instruction!(_mm256_sub_pd(self.0, other.0)))
     }
 
-    fn square(&self, x: &mut [u64], times: usize) {
-        for_tiles!(self, square(x, times));
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(instruction!(_mm256_mul_pd(self.0, other.0)))
     }
 
-    fn add(&self, x: &mut [u64], y: &[u64]) {
-        for_tiles!(self, add(x, y, false));
+    #[inline(always)]
+    fn multiply_sub(self, x: Self, y: Self) -> Self {
+        Self(instruction!(_mm256_fnmadd_pd(x.0, y.0, self.0)))
     }
 
-    fn sub(&self, x: &mut [u64], y: &[u64]) {
-        for_tiles!(self, add(x, y, true));
+    #[inline(always)]
+    fn rounded(self) -> Self {
+        const MODE: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        Self(instruction!(_mm256_round_pd::<MODE>(self.0)))
     }
 
-    fn reduce(&self, x: &mut [u64]) {
-        for_tiles!(self, reduce(x));
+    #[inline(always)]
+    fn equal(_: Avx2, x: u64, y: u64) -> Self {
+        let [x, y] = [x, y].map(|number| instruction!(_mm256_set1_epi64x(number as i64)));
+        Self(instruction!(_mm256_castsi256_pd(_mm256_cmpeq_epi64(x, y))))
     }
 
-    fn mul_one_plus(&self, x: &mut [u64], m: &[u64], r: &[u64]) {
-        let mut signed = Zeroizing::new(Vec::with_capacity(x.len() / 2));
-        for m in m.chunks_exact(self.digits.modulus().len()) {
-            signed.extend(to_signed(m, self.limbs()).iter().map(|&limb| to_bits(limb)));
-        }
-        for_tiles!(self, mul_one_plus(x, &signed, r));
+    #[inline(always)]
+    fn replaced(self, mask: Self, other: Self) -> Self {
+        Self(instruction!(_mm256_blendv_pd(self.0, other.0, mask.0)))
     }
 
-    fn power(&self, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
-        for_tiles!(self, power(x, exponent, one));
+    #[inline(always)]
+    fn choice(_: Avx2, digits: [u64; MOST_LANES]) -> Choice {
+        instruction!(Choice::new(&digits))
     }
 
-    /// Limb by limb the limbs of all entries, so that permutations select one for each lane.
-    fn arrange_for_selection(&self, table: &[u64]) -> Zeroizing<Vec<u64>> {
-        let (width, entries) = (self.width(), table.len() / self.width());
-        let mut arranged = Zeroizing::new(vec![0; table.len()]);
-        for (entry, residue) in table.chunks_exact(width).enumerate() {
-            for (k, &limb) in residue.iter().enumerate() {
-                arranged[k * entries + entry] = limb;
-            }
-        }
-        arranged
-    }
-
-    /// As [`Ifma`](super::ifma) has them: pairs (a, s) with `a + b n = a (1 + n s / R)`.
-    fn factored(&self, residues: &[u64], inverses: &[u64]) -> Option<Zeroizing<Vec<u64>>> {
-        let (width, limbs) = (self.width(), self.limbs());
-        let mut factored = Zeroizing::new(vec![0; residues.len()]);
-        for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
-            factored[..limbs].copy_from_slice(&residue[limbs..]);
-        }
-        self.mul(&mut factored, Factors::Each(inverses));
-        for (factored, residue) in factored.chunks_exact_mut(width).zip(residues.chunks_exact(width)) {
-            factored.copy_within(..limbs, limbs);
-            factored[..limbs].copy_from_slice(&residue[..limbs]);
-        }
-        Some(factored)
-    }
-
-    /// Any number: their sum is reduced on the way.
-    fn most_factored_rows(&self) -> usize {
-        usize::MAX
-    }
-
-    fn mul_selected(&self, x: &mut [u64], selection: Selection<'_>) {
-        for_tiles!(self, mul_selected(x, selection));
-    }
-
-    fn cut_bits(&self) -> usize {
-        self.radix_bits()
-    }
-
-    fn project(&self, (whole, residues): (&dyn Kernel, &[u64]), factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
-        let whole = Rows { limbs: residues, width: whole.width() };
-        let mut out = Zeroizing::new(vec![0; whole.count() * self.width()]);
-        match self.tiles {
-            2 => project::<2>(self, &mut out, whole, factors),
-            3 => project::<3>(self, &mut out, whole, factors),
-            5 => project::<5>(self, &mut out, whole, factors),
-            _ => project::<6>(self, &mut out, whole, factors),
-        }
-        out
-    }
-
-    fn combine(&self, parts: [(&dyn Kernel, &[u64]); 2], factors: [&[u64]; 4]) -> Zeroizing<Vec<u64>> {
-        let parts = parts.map(|(part, limbs)| Rows { limbs, width: part.width() });
-        let mut out = Zeroizing::new(vec![0; parts[0].count() * self.width()]);
-        match self.tiles {
-            3 => combine::<3, 2>(self, &mut out, parts, factors),
-            6 => combine::<6, 3>(self, &mut out, parts, factors),
-            9 => combine::<9, 5>(self, &mut out, parts, factors),
-            _ => combine::<12, 6>(self, &mut out, parts, factors),
-        }
-        out
+    #[inline(always)]
+    fn chosen(limbs: &[u64; ENTRIES], choice: &Choice) -> Self {
+        Self(instruction!(_mm256_castsi256_pd(choice.of(limbs))))
     }
 }
 
-/// The bits of a limb as a double.
-fn to_bits(limb: i64) -> u64 {
-    (limb as f64).to_bits()
-}
-
-/// The limb that a double is, of less than 51 bits: by an addition without rounding.
-fn from_bits(bits: u64) -> i64 {
-    const OFFSET: f64 = 1.5 * (1u64 << 52) as f64;
-    (f64::from_bits(bits) + OFFSET).to_bits().wrapping_sub(OFFSET.to_bits()) as i64
-}
-
-fn mul<const N: usize>(context: &Context, x: &mut [u64], factors: Factors<'_>) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let count = x.len() / width;
-    let steps = match factors {
-        Factors::Gather { entries, .. } => entries.len() / count.max(1),
-        _ => 1,
-    };
-    let factor = |step: usize, residue: usize| match factors {
-        Factors::Each(y) => &y[residue * width..][..width],
-        Factors::Gather { tables, entries } => {
-            let entry = entries[step * count + residue];
-            tables[entry.table as usize].residue(entry.index as usize)
-        }
-        Factors::One(y) => &y[..width],
-    };
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::mul_rows(modulus, x, steps, factor, width) };
-}
-
-fn square<const N: usize>(context: &Context, x: &mut [u64], times: usize) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::square_rows(modulus, x, times, width) };
-}
-
-fn add<const N: usize>(context: &Context, x: &mut [u64], y: &[u64], subtract: bool) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::add_rows((modulus, context.inverse()), x, y, subtract, width) };
-}
-
-fn reduce<const N: usize>(context: &Context, x: &mut [u64]) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::reduce_rows(modulus, x, width) };
-}
-
-fn mul_one_plus<const N: usize>(context: &Context, x: &mut [u64], m: &[u64], r: &[u64]) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::mul_one_plus_rows((modulus, context.inverse()), x, m, r, width) };
-}
-
-fn power<const N: usize>(context: &Context, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let digits: Zeroizing<Vec<u64>> = Zeroizing::new(exponent.digits_from_top(POWER_WINDOW).collect());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { kernels::power_rows(modulus, x, &digits, one, width) };
-}
-
-fn mul_selected<const N: usize>(context: &Context, x: &mut [u64], selection: Selection<'_>) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    for (part, x) in x.chunks_mut(SELECTED_TOGETHER * width).enumerate() {
-        let digit = |row: usize, residue: usize| (selection.digit)(row, part * SELECTED_TOGETHER + residue);
-        let selection = Selection { digit: &digit, ..selection };
-        // SAFETY: a safe function but for its target features, which the context's token proves.
-        unsafe { comb::mul_selected((modulus, context.inverse()), x, selection, width) };
+#[cfg(test)]
+impl super::doubles::vector::Bits for Quad {
+    #[inline(always)]
+    fn multiply_add(self, x: Self, y: Self) -> Self {
+        Self(instruction!(_mm256_fmadd_pd(x.0, y.0, self.0)))
     }
-}
 
-fn project<const N: usize>(context: &Context, out: &mut [u64], whole: Rows<'_>, factors: [&[u64]; 4]) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { project_rows((modulus, context.inverse()), out, width, whole, factors) };
-}
+    #[inline(always)]
+    fn add_bits(self, other: Self) -> Self {
+        let [x, y] = [self, other].map(|vector| instruction!(_mm256_castpd_si256(vector.0)));
+        Self(instruction!(_mm256_castsi256_pd(_mm256_add_epi64(x, y))))
+    }
 
-fn combine<const N: usize, const M: usize>(
-    context: &Context,
-    out: &mut [u64],
-    parts: [Rows<'_>; 2],
-    factors: [&[u64]; 4],
-) {
-    let _: Avx2 = context.avx2;
-    let (modulus, width) = (context.modulus::<N>(), context.width());
-    let _nearest = Nearest::new();
-    // SAFETY: a safe function but for its target features, which the context's token proves.
-    unsafe { combine_rows::<N, M>(modulus, out, width, parts, factors) };
+    #[inline(always)]
+    fn and_bits(self, other: Self) -> Self {
+        Self(instruction!(_mm256_and_pd(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn or_bits(self, other: Self) -> Self {
+        Self(instruction!(_mm256_or_pd(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn carried(self) -> Self {
+        let bits = instruction!(_mm256_castpd_si256(self.0));
+        let carried = instruction!(_mm256_srli_epi64::<{ super::doubles::LIMB_BITS as i32 }>(bits));
+        Self(instruction!(_mm256_castsi256_pd(carried)))
+    }
 }

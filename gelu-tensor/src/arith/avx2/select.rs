@@ -3,9 +3,7 @@
 use core::arch::x86_64::*;
 
 use crate::arith::comb::WINDOW;
-
-/// Entries of a table.
-pub(in crate::arith) const ENTRIES: usize = 1 << WINDOW;
+use crate::arith::doubles::vector::ENTRIES;
 
 const LANES: usize = 4;
 

@@ -4,7 +4,8 @@ use super::kernels::{Lanes, Scaled, reduce_halves, subtract_twice_modulus, vecto
 use super::lanes::{load, store};
 use super::reduction::{Addend, Half, Product, Sums, TILE, multiply_add_same};
 use super::rows::Rows;
-use super::vector::{Vector, Work};
+use super::vector::Vector;
+use crate::arith::kernel::Work;
 
 /// Rows of a number of limbs each, of another modulus.
 #[derive(Clone, Copy)]

@@ -10,8 +10,9 @@ use core::hint::black_box;
 use super::reduction::{
     Addend, HIGH, Half, Product, Reduction, Sums, TILE, Tables, Times, multiply_add, multiply_add_same,
 };
-use super::vector::{Vector, Work};
+use super::vector::Vector;
 use super::{LIMB_BITS, LIMB_MASK};
+use crate::arith::kernel::Work;
 
 pub(super) type Lanes<V, const N: usize> = [Half<V, N>; 2];
 

@@ -101,8 +101,8 @@ pub(super) fn select<V: Vector, const N: usize>(
 mod tests {
     use super::*;
     use crate::arith::ifma::narrow::{Avx512Vl, AvxIfma, Evex, Vex};
-    use crate::arith::ifma::vector::Work;
     use crate::arith::ifma::wide::{Ifma, Wide};
+    use crate::arith::kernel::Work;
 
     struct ThereAndBack<V: Vector>(V::Token);
 

@@ -8,8 +8,9 @@ use core::arch::x86_64::*;
 use zeroize::Zeroize;
 
 use super::LIMB_BITS;
-use super::vector::{ENTRIES, MOST_LANES, Vector, Work};
+use super::vector::{ENTRIES, MOST_LANES, Vector};
 use crate::arith::avx2::select::Choice;
+use crate::arith::kernel::Work;
 
 const LANES: usize = 4;
 

@@ -8,7 +8,8 @@ use super::kernels::{
 };
 use super::lanes::{GROUPS, broadcast, load, prefetch, select, select_entry, store};
 use super::reduction::{TILE, Tables};
-use super::vector::{MOST_LANES, Vector, Work};
+use super::vector::{MOST_LANES, Vector};
+use crate::arith::kernel::Work;
 use crate::arith::operands::Selection;
 
 /// Rows of residues, of `width` limbs each, and the modulus that they are of.

@@ -3,6 +3,7 @@
 use zeroize::Zeroize;
 
 use crate::arith::comb::WINDOW;
+use crate::arith::kernel::Work;
 
 /// The most residues in a vector.
 pub(super) const MOST_LANES: usize = 8;
@@ -85,10 +86,4 @@ pub(super) trait Vector: Copy + Zeroize + Send + Sync + 'static {
     /// The limb of the entry that each lane takes, by permutations and masks in registers, so that no address depends on
     /// which.
     fn chosen(entries: Self::Entries<'_>, choice: &Self::Choice) -> Self;
-}
-
-/// Something that [`Vector::run`] does.
-pub(super) trait Work {
-    /// To be inlined.
-    fn run(self);
 }

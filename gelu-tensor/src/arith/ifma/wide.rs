@@ -5,7 +5,8 @@ use core::arch::x86_64::*;
 use zeroize::Zeroize;
 
 use super::LIMB_BITS;
-use super::vector::{ENTRIES, MOST_LANES, Vector, Work};
+use super::vector::{ENTRIES, MOST_LANES, Vector};
+use crate::arith::kernel::Work;
 
 /// Proof that this processor has AVX-512 F and IFMA, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]

@@ -5,12 +5,33 @@ use num_integer::Integer;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 use zeroize::Zeroizing;
 
-use super::lanes::LANES;
-use super::{Avx2, Context, LIMB_BITS, TILE, from_bits, to_bits};
+use super::vector::{MOST_LANES, Vector};
+use super::{Context, LIMB_BITS, TILE, from_bits, to_bits};
+#[cfg(target_arch = "x86_64")]
+use crate::arith::avx2::environment::tests::with_rounding;
 use crate::arith::kernel::Kernel;
 use crate::arith::limbs::from_biguint;
+#[cfg(target_arch = "aarch64")]
+use crate::arith::neon::environment::tests::with_rounding;
 use crate::arith::operands::Factors;
 use crate::arith::ring::MODULUS_BITS;
+
+/// Calls a generic function with the vectors and the token of this machine.
+macro_rules! on_every_vector {
+    ($function:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        match crate::arith::avx2::Avx2::detect() {
+            Some(token) => $function::<crate::arith::avx2::Quad>(token),
+            None => eprintln!("skipped: this processor has no AVX2 and FMA"),
+        }
+        #[cfg(target_arch = "aarch64")]
+        match crate::arith::neon::Neon::detect() {
+            Some(token) => $function::<crate::arith::neon::Pair>(token),
+            None => eprintln!("skipped: this processor has no NEON"),
+        }
+    };
+}
+pub(super) use on_every_vector;
 
 const HALF_LIMB: i64 = 1 << (LIMB_BITS - 1);
 
@@ -33,7 +54,7 @@ fn limbs(value: &BigInt, count: usize) -> Vec<i64> {
 }
 
 /// The smallest and the largest moduli, such with the largest limbs there are, and random ones.
-fn moduli(bits: usize, rng: &mut ChaCha20Rng) -> Vec<BigUint> {
+pub(super) fn moduli(bits: usize, rng: &mut ChaCha20Rng) -> Vec<BigUint> {
     let one = BigUint::from(1u8);
     let mut random: BigUint = rng.sample(RandomBits::new(bits as u64));
     random.set_bit(0, true);
@@ -49,7 +70,7 @@ fn moduli(bits: usize, rng: &mut ChaCha20Rng) -> Vec<BigUint> {
 }
 
 /// Numbers of extreme limbs and sizes, up to a limit in size: what columns and their two sums have most trouble with.
-fn extremes(limit: &BigInt, count: usize) -> Vec<Vec<i64>> {
+pub(super) fn extremes(limit: &BigInt, count: usize) -> Vec<Vec<i64>> {
     let (least, most) = (-HALF_LIMB, HALF_LIMB - 1);
     let mut all: Vec<Vec<i64>> = [BigInt::ZERO, BigInt::from(1), limit.clone(), limit / 2, limit - 1]
         .iter()
@@ -74,14 +95,14 @@ fn extremes(limit: &BigInt, count: usize) -> Vec<Vec<i64>> {
 
 #[test]
 fn products_of_extreme_limbs_equal_num_bigint() {
-    let Some(avx2) = Avx2::detect() else {
-        eprintln!("skipped: this processor has no AVX2 and FMA");
-        return;
-    };
+    on_every_vector!(products_of_extreme_limbs);
+}
+
+fn products_of_extreme_limbs<V: Vector>(token: V::Token) {
     let mut rng = ChaCha20Rng::seed_from_u64(12);
     for bits in MODULUS_BITS {
         for n in moduli(bits, &mut rng) {
-            let context = Context::new(avx2, &from_biguint(&n, bits / 64));
+            let context = Context::<V>::new(token, &from_biguint(&n, bits / 64));
             let count = context.limbs();
             let (n, square) = (BigInt::from(n.clone()), BigInt::from(&n * &n));
             let radix = BigInt::from(1) << (LIMB_BITS * count);
@@ -90,7 +111,7 @@ fn products_of_extreme_limbs_equal_num_bigint() {
                 (0..2).flat_map(|_| digits[rng.random_range(0..digits.len())].clone()).collect()
             };
             let number = |residue: &[i64]| value(&residue[..count]) + value(&residue[count..]) * &n;
-            let residues = 16 * LANES - 1;
+            let residues = 16 * MOST_LANES - 1;
             let [x, y]: [Vec<Vec<i64>>; 2] =
                 [(); 2].map(|()| (0..residues).map(|_| pick(&mut rng)).collect());
             let rows = |x: &[Vec<i64>]| x.iter().flatten().map(|&limb| to_bits(limb)).collect::<Vec<u64>>();
@@ -144,13 +165,13 @@ fn from_limbs(limbs: &[u64]) -> BigInt {
 /// What the processor's state may be when a host calls.
 #[test]
 fn another_rounding_mode_changes_nothing() {
-    let Some(avx2) = Avx2::detect() else {
-        eprintln!("skipped: this processor has no AVX2 and FMA");
-        return;
-    };
+    on_every_vector!(another_rounding_mode);
+}
+
+fn another_rounding_mode<V: Vector>(token: V::Token) {
     let mut rng = ChaCha20Rng::seed_from_u64(13);
     let n = moduli(1024, &mut rng).pop().unwrap();
-    let context = Context::new(avx2, &from_biguint(&n, 16));
+    let context = Context::<V>::new(token, &from_biguint(&n, 16));
     let random = |rng: &mut ChaCha20Rng| {
         let digits: Zeroizing<Vec<u64>> =
             Zeroizing::new((0..32).map(|i| rng.random::<u64>() >> (i % 16 / 15)).collect());
@@ -166,8 +187,7 @@ fn another_rounding_mode_changes_nothing() {
         context.decode_digits(&out).to_vec()
     };
     let expected = work();
-    // Downwards, upwards, towards 0; flush to zero.
     for mode in 0..4 {
-        super::environment::tests::with_control(mode << 13 | 1 << 15, || assert_eq!(work(), expected));
+        with_rounding(mode, || assert_eq!(work(), expected));
     }
 }
