@@ -8,7 +8,7 @@ use gelu_io::pool::BackgroundPool;
 use gelu_io::session::{ClientSession, Role, RunError, StepRecord, serve};
 use gelu_io::transport::InProcess;
 use gelu_models::infer::{Client, Server, ServerModel, SessionError};
-use gelu_models::plan::{ClientFunction, Plan, Saturations};
+use gelu_models::plan::{ClientFunction, Plan, Preference, Saturations};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{Array2, ArrayView, ArrayView2, Axis, Dimension, concatenate};
 use rand::rngs::ChaCha20Rng;
@@ -25,6 +25,7 @@ pub struct LocalInference {
     key: Arc<SecretKey>,
     pool: Option<BackgroundPool>,
     batch: usize,
+    prefer: Preference,
     functions: Functions,
 }
 
@@ -100,7 +101,14 @@ impl LocalInference {
 
     /// Returns local inference with a model and a key that others use too.
     pub fn shared(model: Arc<ServerModel>, key: Arc<SecretKey>, batch: usize) -> Self {
-        Self { model, key, pool: None, batch: batch.max(1), functions: Functions::default() }
+        let (prefer, functions) = (Preference::default(), Functions::default());
+        Self { model, key, pool: None, batch: batch.max(1), prefer, functions }
+    }
+
+    /// Returns the same runs by plans that save something else, where there is a choice, than the
+    /// [default](Preference::default).
+    pub fn preferring(self, prefer: Preference) -> Self {
+        Self { prefer, ..self }
     }
 
     /// Adds a function of the client's own, which the model calls by its name
@@ -183,7 +191,7 @@ impl LocalInference {
             let mut server_rng = ChaCha20Rng::from_rng(rng);
             let serving = scope.spawn(move || serve(&server_end, server, &mut server_rng));
             let mut client_side = || {
-                let mut client = Client::new(Arc::clone(&self.key), batch as u32);
+                let mut client = Client::new(Arc::clone(&self.key), batch as u32).preferring(self.prefer);
                 for (name, function) in &self.functions.0 {
                     client = client.with_function(name, Arc::clone(function));
                 }

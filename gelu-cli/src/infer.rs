@@ -29,7 +29,7 @@ use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
-use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer, key_for};
 use crate::output::{check_files, check_folders, note, out, outln};
 use crate::report::{TextTable, confusion_svg};
 use crate::weights::warn_of_chance;
@@ -97,6 +97,8 @@ pub(crate) struct InferArgs {
     #[arg(long, value_name = "FACTORS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pool: u32,
     #[command(flatten)]
+    prefer: Prefer,
+    #[command(flatten)]
     numbers: Numbers,
     /// Report the logits of every image too.
     #[arg(long)]
@@ -146,12 +148,13 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let backend = key.public_key().backend();
     let batch = (args.batch as usize).min(inputs.nrows());
     let quantization = args.numbers.quantization(&model);
-    let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes() };
+    let prefer = args.prefer.into();
+    let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes(), prefer };
     let program = model.compile(&quantization, &deployment)?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
-    let mut local = LocalInference::new(ServerModel::new(model, quantization), key, batch);
+    let mut local = LocalInference::new(ServerModel::new(model, quantization), key, batch).preferring(prefer);
     let start = Instant::now();
     if args.pool > 0 {
         local = local.with_pool(args.pool as usize, &mut rand::rng());
@@ -282,6 +285,7 @@ fn to_json(
         "key_type": engine.key_type,
         "backend": engine.backend,
         "batch": report.plan.description().batch,
+        "prefer": report.plan.description().prefer,
         "threads": rayon::current_num_threads(),
         "seconds_total": report.seconds,
         "seconds_per_image": report.seconds / count as f64,
