@@ -1,12 +1,15 @@
 //! Where the values of an encrypted tensor lie, and what its slots hold: everything about a packed plaintext that is
 //! public.
 
+mod fields;
+
 use std::fmt;
 use std::sync::Arc;
 
 use num_integer::Integer;
 
-use crate::fields::Fields;
+use self::fields::Fields;
+pub use self::fields::Masks;
 use crate::paillier::KeyBits;
 use crate::{Block, Error, Flood, Format, LinearMap, Shape};
 
@@ -234,25 +237,6 @@ impl SlotLayout {
         }
     }
 
-    /// The same layout with its taps in other fields.
-    pub(crate) fn with(&self, fields: Fields) -> Self {
-        Self { fields, ..self.clone() }
-    }
-
-    /// Returns where the pieces of a product lie once they are [combined](crate::EncTensor::combine).
-    ///
-    /// # Errors
-    /// [`Error::Layout`] when these are not pieces.
-    pub fn combined(&self) -> Result<Self, Error> {
-        match &self.arrangement {
-            Arrangement::Pieces(map) => {
-                let arrangement = Arrangement::Positions(map.clone());
-                Ok(Self { arrangement, stacked: self.fields.rows, ..self.clone() })
-            }
-            _ => Err(self.misfit("combining", "pieces of a product")),
-        }
-    }
-
     pub(crate) fn misfit(&self, operation: &'static str, expected: &'static str) -> Error {
         Error::Layout { operation, expected, found: self.to_string() }
     }
@@ -280,16 +264,6 @@ impl SlotLayout {
     /// Returns the units of one ciphertext.
     pub fn stacked(&self) -> usize {
         self.stacked
-    }
-
-    /// Returns the taps of a block that share a ciphertext of a map's input: more than one where they are fields.
-    pub fn fields(&self) -> usize {
-        self.fields.count
-    }
-
-    /// Rows whose sums share a ciphertext of the reply, where several taps share one of the input.
-    pub(crate) fn rows_of_reply(&self) -> usize {
-        self.fields.rows
     }
 
     /// Runs of `width` values that the batch is cut into.
@@ -325,44 +299,6 @@ impl SlotLayout {
             Arrangement::Pieces(_) => self.units(extent).saturating_mul(self.fields()),
             _ => self.units(extent).div_ceil(self.stacked),
         }
-    }
-
-    /// Ciphertexts of one group of a map's input.
-    pub(crate) fn packs(&self, map: &LinearMap) -> usize {
-        map.blocks().iter().map(|block| self.packs_of(block)).sum()
-    }
-
-    /// Ciphertexts of one group of a block's input: its taps share them with no other block's.
-    pub(crate) fn packs_of(&self, block: &Block) -> usize {
-        block.taps().div_ceil(self.fields())
-    }
-
-    /// The units of a ciphertext, and the first bit of each.
-    pub(crate) fn contained(
-        &self,
-        extent: Extent,
-        ciphertext: usize,
-    ) -> impl Iterator<Item = (usize, usize)> {
-        let (first, count, distance) = match &self.arrangement {
-            Arrangement::Patches(map) if self.fields() > 1 => {
-                let packs = self.packs(map);
-                let (group, pack) = (ciphertext / packs, ciphertext % packs);
-                let (at, pack) = locate(map, pack, |block| self.packs_of(block));
-                let before: usize = map.blocks()[..at].iter().map(Block::taps).sum();
-                let tap = pack * self.fields();
-                let first = group * self.units_per_group(extent) + before + tap;
-                (first, self.fields().min(map.blocks()[at].taps() - tap), self.field_bits())
-            }
-            _ => {
-                let first = ciphertext * self.stacked;
-                (first, self.stacked.min(self.units(extent) - first), self.width * self.slot_bits)
-            }
-        };
-        let start = match &self.arrangement {
-            Arrangement::Positions(_) => self.middle(),
-            _ => 0,
-        };
-        (0..count).map(move |at| (first + at, start + at * distance))
     }
 
     /// Images times columns.

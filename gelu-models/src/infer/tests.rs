@@ -851,15 +851,15 @@ fn a_client_refuses_sums_that_come_twice_early_or_late() {
     assert!(unexpected(&refused_by_client(&mut client, last)));
 
     // When the first of two chunks of the inputs was sent.
-    let images = Array2::from_elem((1, 300), 0.5f32);
+    let images = Array2::from_elem((1, 3000), 0.5f32);
     let start = || {
-        let (server, mut client) = opened(calibrated(ModelBuilder::new([300]).dense("fc1", 3)), 1);
+        let (server, mut client) = opened(calibrated(ModelBuilder::new([3000]).dense("fc1", 3)), 1);
         client.start(images.view()).unwrap();
         (server, client)
     };
     let (mut server, mut client) = start();
     let up = said(&mut client);
-    assert_eq!(up.len(), 2);
+    assert!(up.len() > 1);
     let sums = answers(&mut server, &up).remove(0);
     let (server, mut client) = start();
     said_last(&mut client);

@@ -234,7 +234,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
         model
             .compile(
                 &Quantization { layer_bits, ..Quantization::default() },
-                &deployment(KeyBits::Bits2048, 1),
+                &Deployment { prefer: Preference::Time, ..deployment(KeyBits::Bits2048, 1) },
             )
             .unwrap()
     };
@@ -247,7 +247,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
         assert_eq!(narrow.terms[0].weights.bits(), bits);
         let slots = |segment: &Segment| segment.layout.ups[0].slot_bits();
         assert_eq!(slots(narrow), slots(wide) - (default - bits) as usize);
-        assert_eq!(narrow.layout.operations.total() < wide.layout.operations.total(), bits < default);
+        assert_eq!(narrow.layout.operations.cost() < wide.layout.operations.cost(), bits < default);
     }
     assert!(narrow.error_bound().unwrap() > wide.error_bound().unwrap());
 

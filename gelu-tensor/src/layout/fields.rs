@@ -7,10 +7,11 @@
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
+use super::{Extent, locate};
 use crate::arith::Operations;
 use crate::arith::limbs::{add_assign, set_bits};
 use crate::paillier::{KeyBits, PublicKey};
-use crate::{Arrangement, EncTensorHeader, Error, SlotLayout};
+use crate::{Arrangement, Block, EncTensorHeader, Error, LinearMap, SlotLayout};
 
 /// Bits by which a random number is longer than what it hides: cross terms stay within a statistical distance of 2^-40.
 const HIDING_BITS: usize = 40;
@@ -50,9 +51,28 @@ impl SlotLayout {
         if count == 1 {
             return Ok(self.clone());
         }
-        let packed = self.with(Fields { count, rows });
+        let packed = Self { fields: Fields { count, rows }, ..self.clone() };
         packed.check_fields(key)?;
         Ok(packed)
+    }
+
+    /// Returns where the pieces of a product lie once they are [combined](crate::EncTensor::combine).
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when these are not pieces.
+    pub fn combined(&self) -> Result<Self, Error> {
+        match &self.arrangement {
+            Arrangement::Pieces(map) => {
+                let arrangement = Arrangement::Positions(map.clone());
+                Ok(Self { arrangement, stacked: self.fields.rows, ..self.clone() })
+            }
+            _ => Err(self.misfit("combining", "pieces of a product")),
+        }
+    }
+
+    /// Returns the taps of a block that share a ciphertext of a map's input: more than one where they are fields.
+    pub fn fields(&self) -> usize {
+        self.fields.count
     }
 
     /// Checks that a product of all fields fits the key.
@@ -93,6 +113,49 @@ impl SlotLayout {
         let rows = self.stacked() - 1;
         let squarings = self.middle() + rows * self.width() * self.slot_bits();
         Operations { products: (self.fields() * self.stacked() - 1) as u64, squarings: squarings as u64 }
+    }
+
+    /// Rows whose sums share a ciphertext of the reply, where several taps share one of the input.
+    pub(crate) fn rows_of_reply(&self) -> usize {
+        self.fields.rows
+    }
+
+    /// Ciphertexts of one group of a map's input.
+    pub(crate) fn packs(&self, map: &LinearMap) -> usize {
+        map.blocks().iter().map(|block| self.packs_of(block)).sum()
+    }
+
+    /// Ciphertexts of one group of a block's input: its taps share them with no other block's.
+    pub(crate) fn packs_of(&self, block: &Block) -> usize {
+        block.taps().div_ceil(self.fields())
+    }
+
+    /// The units of a ciphertext, and the first bit of each.
+    pub(crate) fn contained(
+        &self,
+        extent: Extent,
+        ciphertext: usize,
+    ) -> impl Iterator<Item = (usize, usize)> {
+        let (first, count, distance) = match &self.arrangement {
+            Arrangement::Patches(map) if self.fields() > 1 => {
+                let packs = self.packs(map);
+                let (group, pack) = (ciphertext / packs, ciphertext % packs);
+                let (at, pack) = locate(map, pack, |block| self.packs_of(block));
+                let before: usize = map.blocks()[..at].iter().map(Block::taps).sum();
+                let tap = pack * self.fields();
+                let first = group * self.units_per_group(extent) + before + tap;
+                (first, self.fields().min(map.blocks()[at].taps() - tap), self.field_bits())
+            }
+            _ => {
+                let first = ciphertext * self.stacked;
+                (first, self.stacked.min(self.units(extent) - first), self.width * self.slot_bits)
+            }
+        };
+        let start = match &self.arrangement {
+            Arrangement::Positions(_) => self.middle(),
+            _ => 0,
+        };
+        (0..count).map(move |at| (first + at, start + at * distance))
     }
 }
 
