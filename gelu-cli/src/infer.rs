@@ -92,7 +92,7 @@ pub(crate) struct InferArgs {
     #[arg(long, requires = "key")]
     exposed_key: bool,
     /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
-    /// would: encrypting then costs it little. LeNet-5 takes 660 for an image. They take 1 MB for 1,500 (key of 2048
+    /// would: encrypting then costs it little. LeNet-5 takes 250 for an image. They take 1 MB for 1,500 (key of 2048
     /// bits), and more are made in the background when fewer than half are left.
     #[arg(long, value_name = "FACTORS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pool: u32,

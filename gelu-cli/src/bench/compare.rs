@@ -49,7 +49,7 @@ pub(super) fn text(earlier: &Report, now: &Report) -> String {
         let Report { model, batch, prefer, key_type, key_bits, backend, threads, .. } = report;
         let key_type = key_type.name();
         format!(
-            "{model}, batch of {batch}, {key_type} key of {key_bits} bits, {backend}, {prefer} preferred, {threads} threads"
+            "{model}, batch of {batch}, {key_type} key of {key_bits} bits, {backend}, preferring {prefer}, {threads} threads"
         )
     };
     if setting(earlier) != setting(now) {

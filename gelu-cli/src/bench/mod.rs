@@ -182,7 +182,7 @@ pub(crate) fn time(seconds: f64) -> String {
 fn text(report: &Report) -> String {
     let Report { model, key_bits, batch, threads, backend, .. } = report;
     let mut text = format!(
-        "{model}, batch of {batch}, {} key of {key_bits} bits, {backend} arithmetic, {} preferred, medians of {} runs\n\n",
+        "{model}, batch of {batch}, {} key of {key_bits} bits, {backend} arithmetic, preferring {}, medians of {} runs\n\n",
         report.key_type.name(),
         report.prefer,
         report.runs

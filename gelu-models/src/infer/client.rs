@@ -15,7 +15,7 @@ use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Idle, Misuse, Part, Peer};
 use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, PlanError, Preference, Run};
 
-/// Random factors that a client makes before it knows the plan: hardly any network takes fewer for its first tensor.
+/// Random factors that a client makes before it knows the plan: most networks take as many for their first tensor.
 const FACTORS_WITHOUT_PLAN: usize = 64;
 
 /// The most that it keeps, some hundred kilobytes.
