@@ -47,7 +47,10 @@ fn segments(c: &mut Criterion) {
             let part = &segment.layout.parts[0];
             // Product, bias and repacking; re-randomization is in the bench `paillier`.
             group.bench_function(format!("{name}/{}", segment.name), |b| {
-                b.iter(|| program.sums(index, part, &inputs).unwrap());
+                b.iter(|| {
+                    let masks = segment.masks(part, key.public_key(), rng).unwrap();
+                    program.sums(index, part, &inputs, masks).unwrap()
+                });
             });
         }
     }

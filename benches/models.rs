@@ -20,7 +20,8 @@ use gelu_net::prelude::*;
 
 /// As many images as the widest slots leave room for in a ciphertext.
 fn full_batch(model: &Model) -> usize {
-    let deployment = Deployment { key: KeyBits::Bits2048.into(), lanes: backend().lanes(), batch: 1 };
+    let deployment =
+        Deployment { key: KeyBits::Bits2048.into(), lanes: backend().lanes(), ..Deployment::default() };
     let program = model.compile(&quantization(), &deployment).unwrap();
     let widest = program.plan().segments().iter().map(|segment| segment.format.slot_bits()).max().unwrap();
     KeyBits::Bits2048.slot_capacity_bits() / widest

@@ -57,7 +57,7 @@ pub mod prelude {
     pub use gelu_io::weights::WeightsFile as _;
     pub use gelu_layers::{Activation, Conv2dConfig, Initializer};
     pub use gelu_models::infer::ServerModel;
-    pub use gelu_models::plan::{Deployment, Quantization};
+    pub use gelu_models::plan::{Deployment, Preference, Quantization};
     pub use gelu_models::{Model, ModelBuilder, Weights, zoo};
     pub use gelu_tensor::paillier::{KeyBits, KeyType, PublicKey, SecretKey};
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use common::networks::{Network, calibrate, inputs, network, randomize, small_resnet};
-use common::{KEY, deployment, digits, encrypted, key_of, quantization, shipped};
+use common::{KEY, deployment, digits, encrypted, encrypted_preferring, key_of, quantization, shipped};
 use gelu_net::InferenceReport;
 use gelu_net::io::session::RunError;
 use gelu_net::layers::{AvgPool2dConfig, AxisSlice, SliceConfig};
@@ -408,10 +408,20 @@ fn check_network(
     network: &Network,
     quantization: &Quantization,
     key: &Arc<SecretKey>,
+    images: (usize, usize),
+) {
+    check_preferring(Preference::default(), network, quantization, key, images);
+}
+
+fn check_preferring(
+    prefer: Preference,
+    network: &Network,
+    quantization: &Quantization,
+    key: &Arc<SecretKey>,
     (batch, extra): (usize, usize),
 ) {
     let (model, images) = network.calibrated(batch + extra);
-    let report = encrypted(model.clone(), quantization, key, (batch, images.view()));
+    let report = encrypted_preferring(prefer, model.clone(), quantization, key, (batch, images.view()));
     check_bound(&model, quantization, &report, &images);
     for segment in report.plan.segments() {
         let repeated = matches!(segment.layout.down.arrangement(), Arrangement::Patches(_));
@@ -445,6 +455,8 @@ fn networks_at_random_have_nodes_and_segments_of_all_kinds() {
                 (blocks && !repeated, "blocks one by one"),
                 (terms.iter().any(|term| term.map.columns().is_none()), "blocks that differ"),
                 (layout.down.stacked() > 1, "stacked sums"),
+                (layout.down.fields() > 1, "packed inputs"),
+                (layout.down.fields() > 1 && terms.len() > 1, "packed inputs of several terms"),
             ] {
                 if is {
                     seen.insert(what.to_owned());
@@ -507,6 +519,31 @@ proptest! {
         network in network(), bits in bits(), batch in 30usize..=80, extra in 0usize..=3,
     ) {
         check_network(&network, &bits, &SUBGROUP_KEY, (batch, extra));
+    }
+
+    /// Whatever is saved, the same comes out.
+    #[test]
+    fn any_network_by_any_preference_encrypted_equals_clear(
+        network in network(), bits in bits(), prefer in prop::sample::select(Preference::ALL.to_vec()),
+        batch in 1usize..=4, extra in 0usize..=1,
+    ) {
+        check_preferring(prefer, &network, &bits, &KEY, (batch, extra));
+    }
+}
+
+#[test]
+fn lenet5_by_every_preference() {
+    for prefer in Preference::ALL {
+        let images = digits(3, 3);
+        let report = encrypted_preferring(
+            prefer,
+            shipped("lenet5"),
+            &Quantization::default(),
+            &KEY,
+            (1, images.view()),
+        );
+        let packed = report.plan.segments().iter().any(|segment| segment.layout.down.fields() > 1);
+        assert!(packed || prefer == Preference::Time, "{prefer}");
     }
 }
 

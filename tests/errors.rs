@@ -14,7 +14,7 @@ use gelu_net::io::transport::Disconnected;
 use gelu_net::layers::UnknownInitializer;
 use gelu_net::models::infer::SessionError;
 use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
-use gelu_net::models::plan::PlanError;
+use gelu_net::models::plan::{PlanError, Preference};
 use gelu_net::models::train::private::{PrivateError, ResumeFault};
 use gelu_net::models::train::{DatasetError, StateError, TrainError};
 use gelu_net::models::zoo::{Network, UnknownPooling, ZooError};
@@ -96,6 +96,7 @@ fn plan() -> Vec<PlanError> {
         E::UnknownLayer { name: text("fc9") },
         E::Numbers { name: text("fc1"), source: cause() },
         E::Batch { expected: 1, found: 2 },
+        E::Preference { expected: Preference::Bytes, found: Preference::Time },
         E::Description { what: "numbers of segments", expected: 2, found: 1 },
     ]
 }

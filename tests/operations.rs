@@ -54,7 +54,7 @@ fn wide() -> Model {
 #[test]
 fn a_plan_states_what_a_server_does() {
     let rng = &mut ChaCha20Rng::seed_from_u64(3);
-    let (mut stacked, mut cut, mut ragged) = ([false; 2], false, false);
+    let (mut stacked, mut packed, mut cut, mut ragged) = ([false; 2], false, false, false);
     let networks = [(convolution(), vec![1, 24]), (small_resnet(), vec![1, 3]), (wide(), vec![100, 101])];
     for (model, batches) in networks {
         let server = ServerModel::new(model, quantization());
@@ -62,8 +62,8 @@ fn a_plan_states_what_a_server_does() {
             let public = key.public_key();
             // The large batches once for each type is enough.
             let batches = batches.iter().filter(|&&batch| batch < 100 || public.size() == KeyBits::Bits1024);
-            for &batch in batches {
-                let program = server.program(&deployment(key, batch)).unwrap();
+            for (&batch, prefer) in batches.flat_map(|batch| Preference::ALL.map(|prefer| (batch, prefer))) {
+                let program = server.program(&Deployment { prefer, ..deployment(key, batch) }).unwrap();
                 let mut whole = Operations::default();
                 for (index, segment) in program.plan().segments().iter().enumerate() {
                     let mut all = Operations::default();
@@ -79,7 +79,8 @@ fn a_plan_states_what_a_server_does() {
                             .collect();
                         public.prepare_rerandomization(part.hiding);
                         let before = public.operations();
-                        let sums = program.sums(index, part, &inputs).unwrap();
+                        let masks = segment.masks(part, public, rng).unwrap();
+                        let sums = program.sums(index, part, &inputs, masks).unwrap();
                         let fresh = public.hiding_exponents(rng, part.hiding).powers();
                         assert_eq!(
                             sums.rerandomize_with(fresh, rng).header().ciphertexts(),
@@ -92,6 +93,7 @@ fn a_plan_states_what_a_server_does() {
                     assert_eq!(all, segment.layout.operations, "{} of {batch}, {public:?}", segment.name);
                     whole = whole + all;
                     stacked[usize::from(segment.layout.down.stacked() > 1)] = true;
+                    packed |= segment.layout.down.fields() > 1;
                     cut |= segment.layout.parts[0].times > 1;
                     ragged |= segment.layout.parts.len() > 1;
                 }
@@ -100,6 +102,7 @@ fn a_plan_states_what_a_server_does() {
         }
     }
     assert_eq!(stacked, [true, true], "both kinds of replies");
+    assert!(packed, "inputs of which several share a ciphertext");
     assert!(cut && ragged, "batches in several parts, equal and not");
 }
 
@@ -113,13 +116,16 @@ fn check_report(
     server: Arc<ServerModel>,
     key: &Arc<SecretKey>,
     images: &Array2<f32>,
+    prefer: Preference,
     [batch, batches, rest]: [usize; 3],
 ) {
     assert_eq!(images.nrows(), batch * batches + rest);
-    let plan = |batch| server.program(&deployment(key, batch)).unwrap().plan().clone();
+    let deployment = |batch| Deployment { prefer, ..deployment(key, batch) };
+    let plan = |batch| server.program(&deployment(batch)).unwrap().plan().clone();
     let full = plan(batch);
     let ragged = (rest > 0).then(|| plan(rest));
     let report = LocalInference::shared(server.clone(), Arc::clone(key), batch)
+        .preferring(prefer)
         .run(images.view(), &mut rand::rng(), |_| ())
         .unwrap();
     let expected = total(&full) * batches as u64 + ragged.as_ref().map_or(0, |plan| total(plan));
@@ -167,13 +173,14 @@ proptest! {
         batch in prop_oneof![4 => 1usize..=3, 1 => 30usize..=60],
         batches in 1usize..=3,
         rest in 0usize..=2,
+        prefer in prop::sample::select(Preference::ALL.to_vec()),
     ) {
         let rest = rest.min(batch - 1);
         let key = &KEYS[key];
         // Large keys hold more images than these.
         let batches = if key.public_key().size() == KeyBits::Bits1024 { batches } else { 1 };
         let (model, images) = network.calibrated(batch * batches + rest);
-        check_report(Arc::new(ServerModel::new(model, quantization())), key, &images, [batch, batches, rest]);
+        check_report(Arc::new(ServerModel::new(model, quantization())), key, &images, prefer, [batch, batches, rest]);
     }
 }
 
@@ -183,7 +190,7 @@ fn sessions_of_shipped_networks_take_the_products_that_plans_state() {
     for name in ["conv1", "lenet5"] {
         let server = Arc::new(ServerModel::new(shipped(name), Quantization::default()));
         for key in &KEYS[..4] {
-            check_report(server.clone(), key, &images, [3, 2, 1]);
+            check_report(server.clone(), key, &images, Preference::default(), [3, 2, 1]);
         }
     }
 }
@@ -196,7 +203,7 @@ fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
     for key in &KEYS[..2] {
         let plan = server.program(&deployment(key, 100)).unwrap().plan().clone();
         assert!(plan.segments()[0].layout.parts[0].times > 1);
-        check_report(server.clone(), key, &images, [100, 3, 1]);
+        check_report(server.clone(), key, &images, Preference::default(), [100, 3, 1]);
     }
 }
 

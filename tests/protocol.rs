@@ -554,7 +554,8 @@ fn the_server_refuses_what_it_does_not_offer() {
     }
     for version in [0, PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, u16::MAX] {
         let remote = Remote::new();
-        remote.send(encode(&Message::Hello { version, key: KEY.public_key().clone(), batch: 1 }));
+        let (key, prefer) = (KEY.public_key().clone(), Preference::default());
+        remote.send(encode(&Message::Hello { version, key, batch: 1, prefer }));
         let error = remote.fails(AbortReason::Version);
         let (expected, found) = (PROTOCOL_VERSION, version);
         assert_eq!(error, RunError::Peer(SessionError::Version { expected, found }));

@@ -258,7 +258,8 @@ fn every_reply_is_randomized_afresh() {
         let [activations, first] = exchange(&server, &image, None);
         let [_, second] = exchange(&server, &image, Some(&activations));
         let part = &program.plan().segments()[0].layout.parts[0];
-        let bare = program.sums(0, part, std::slice::from_ref(&activations)).unwrap();
+        let masks = program.plan().segments()[0].masks(part, KEY.public_key(), &mut rand::rng()).unwrap();
+        let bare = program.sums(0, part, std::slice::from_ref(&activations), masks).unwrap();
         assert_eq!(first.decrypt(&KEY).unwrap(), bare.decrypt(&KEY).unwrap());
         assert_eq!(first.decrypt(&KEY).unwrap(), second.decrypt(&KEY).unwrap());
         let width = KEY.public_key().ciphertext_bytes();

@@ -185,7 +185,7 @@ fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let inputs = &input.read.inputs;
     let key = Arc::new(asked.key()?);
     let (parameters, backend) = (key.public_key().parameters(), key.public_key().backend());
-    let mut client = InferenceClient::new(key, asked.batch(inputs.nrows()));
+    let mut client = InferenceClient::new(key, asked.batch(inputs.nrows())).preferring(asked.prefer());
     let start = Instant::now();
     if asked.pool() > 0 {
         client = client.with_pool(asked.pool(), &mut rand::rng());

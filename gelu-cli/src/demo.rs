@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::calibrate::CalibrateArgs;
 use crate::infer::{pixels, progress_bar};
 use crate::model::built_in_lenet5;
-use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, Prefer, new_key, warn_of_short_key};
 use crate::output::{check_folders, out, outln};
 use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
 
@@ -34,6 +34,8 @@ pub(crate) struct DemoArgs {
     /// How the key is made.
     #[arg(long, value_enum, default_value = "djn")]
     key_type: KeyTypeName,
+    #[command(flatten)]
+    prefer: Prefer,
     /// How many samples of each digit are drawn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     per_digit: u32,
@@ -71,7 +73,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             size.bits()
         )?;
     }
-    let local = LocalInference::new(ServerModel::new(model, Quantization::default()), key, count);
+    let local = LocalInference::new(ServerModel::new(model, Quantization::default()), key, count)
+        .preferring(args.prefer.into());
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;

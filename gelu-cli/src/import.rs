@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
     }
     let inputs = made_up_inputs(&model)?;
     ensure_ranges(&mut model)?;
-    let deployment = Deployment { key: key.into(), batch: 1, lanes: backend()?.lanes() };
+    let deployment = Deployment { key: key.into(), lanes: backend()?.lanes(), ..Deployment::default() };
     let program = model.compile(&args.numbers.quantization(&model), &deployment)?;
     let trial = Trial::run(&model, &program, &inputs)?;
     model.weights().write(&args.out, Dtype::F32)?;

@@ -16,7 +16,7 @@ use gelu_io::data::Images;
 use gelu_io::files::write_atomic;
 use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::Deployment;
+use gelu_models::plan::{Deployment, Preference};
 use gelu_net::{InferenceReport, LocalInference};
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,7 +32,7 @@ use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
-use crate::model_args::{KeySize, KeyTypeName, Numbers, key_for};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer, key_for};
 use crate::output::{check_files, check_folders, note, out, outln};
 use crate::report::confusion_svg;
 use crate::weights::warn_of_chance;
@@ -104,10 +104,12 @@ pub(crate) struct Asked {
     #[arg(long, requires = "key")]
     exposed_key: bool,
     /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
-    /// would: encrypting then costs it little. LeNet-5 takes 660 for an image. They take 1 MB for 1,500 (key of 2048
+    /// would: encrypting then costs it little. LeNet-5 takes 250 for an image. They take 1 MB for 1,500 (key of 2048
     /// bits), and more are made in the background when fewer than half are left.
     #[arg(long, value_name = "FACTORS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pool: u32,
+    #[command(flatten)]
+    prefer: Prefer,
     /// Report the logits of every image too.
     #[arg(long)]
     logits: bool,
@@ -134,12 +136,14 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let backend = key.public_key().backend();
     let batch = asked.batch(inputs.nrows());
     let quantization = args.numbers.quantization(&model);
-    let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes() };
+    let prefer = asked.prefer();
+    let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes(), prefer };
     let program = model.compile(&quantization, &deployment)?;
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
-    let mut local = LocalInference::shared(Arc::new(ServerModel::new(model, quantization)), key, batch);
+    let model = Arc::new(ServerModel::new(model, quantization));
+    let mut local = LocalInference::shared(model, key, batch).preferring(prefer);
     let start = Instant::now();
     if asked.pool > 0 {
         local = local.with_pool(asked.pool as usize, &mut rand::rng());
@@ -203,6 +207,11 @@ impl Asked {
     /// Images that go through together.
     pub(crate) fn batch(&self, inputs: usize) -> usize {
         (self.batch as usize).min(inputs)
+    }
+
+    /// What plans save.
+    pub(crate) fn prefer(&self) -> Preference {
+        self.prefer.into()
     }
 
     /// Random factors to be made ahead.

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::files::{check_owner_only, read_limited};
 use gelu_models::Model;
-use gelu_models::plan::{LostResolution, Quantization};
+use gelu_models::plan::{LostResolution, Preference, Quantization};
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use gelu_wire::decode_secret_key;
@@ -79,6 +79,35 @@ pub(crate) fn parse_layer_bits(text: &str) -> Result<(String, u32), String> {
     let (layer, bits) = text.split_once('=').ok_or("expected LAYER=BITS, for instance fc1=8")?;
     let bits = bits.parse().map_err(|_| format!("expected a number of bits, found `{bits}`"))?;
     Ok((layer.to_owned(), bits))
+}
+
+/// What a plan saves.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Prefer {
+    /// What to save where there is a choice: how many values share a ciphertext trades bytes for products. It changes no
+    /// result.
+    #[arg(long, value_enum, default_value = "balance", value_name = "WHAT")]
+    prefer: PreferenceName,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PreferenceName {
+    /// Time over a link of some 60 Mbit/s.
+    Balance,
+    /// Bytes, up and down together.
+    Bytes,
+    /// Time alone, as on one machine.
+    Time,
+}
+
+impl From<Prefer> for Preference {
+    fn from(Prefer { prefer }: Prefer) -> Self {
+        match prefer {
+            PreferenceName::Balance => Self::Balance,
+            PreferenceName::Bytes => Self::Bytes,
+            PreferenceName::Time => Self::Time,
+        }
+    }
 }
 
 /// Sizes of keys.

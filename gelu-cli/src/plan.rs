@@ -9,7 +9,7 @@ use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use serde_json::{Value, json};
 
 use crate::model::{Loaded, ModelArgs, made_up_inputs};
-use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, backend, warn_of_short_key};
+use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, Prefer, backend, warn_of_short_key};
 use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
@@ -38,6 +38,8 @@ pub(crate) struct PlanArgs {
     #[arg(long, default_value_t = 1)]
     batch: usize,
     #[command(flatten)]
+    prefer: Prefer,
+    #[command(flatten)]
     numbers: Numbers,
     #[command(flatten)]
     tune: TuneArgs,
@@ -58,7 +60,8 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         );
     }
     let parameters = KeyParameters { size: key, key_type: args.key_type.into() };
-    let deployment = Deployment { key: parameters, batch: args.batch, lanes: backend()?.lanes() };
+    let prefer = args.prefer.into();
+    let deployment = Deployment { key: parameters, batch: args.batch, lanes: backend()?.lanes(), prefer };
     let mut quantization = args.numbers.quantization(&model);
     let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &quantization, &deployment)).transpose()?;
     if let Some(tuned) = &tuned {
@@ -169,7 +172,8 @@ pub(crate) fn to_json(program: &Program, model: &str, error: Option<&LogitError>
         .collect();
     let ((up, down), operations) = (totals(plan), plan.operations());
     json!({
-        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.description().batch, "segments": segments,
+        "model": model, "key_bits": plan.key().size.bits(), "batch": plan.description().batch,
+        "prefer": plan.description().prefer, "segments": segments,
         "ciphertexts_up": up, "ciphertexts_down": down, "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
         "products": operations.products, "squarings": operations.squarings, "logit_error_bound": error.map(|error| error.bound),
         "logit_error_observed": error.map(|error| error.observed),

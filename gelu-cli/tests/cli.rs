@@ -221,6 +221,36 @@ fn keys_are_written_once_and_for_their_owner_alone() {
     expect(&failure(&["keygen", "--out", &folder.text("nowhere/x"), "--key-bits", "1024"], 1), &["nowhere"]);
 }
 
+/// A preference changes what is sent, and nothing else.
+#[test]
+fn a_preference_saves_bytes_or_time() {
+    let kilobytes = |prefer: &str| {
+        let plan = ["plan", "--key-bits", "2048", "--key-type", "subgroup", "--prefer", prefer, "--json"];
+        let plan = json(&plan);
+        assert_eq!(plan["prefer"], prefer);
+        ["bytes_up", "bytes_down"].map(|field| plan[field].as_u64().unwrap() / 1000)
+    };
+    let [bytes, balance, time] = ["bytes", "balance", "time"].map(kilobytes);
+    assert!(bytes[0] < 150 && balance[0] < 200, "{bytes:?} {balance:?}");
+    let sums = [bytes, balance, time].map(|kilobytes| kilobytes.iter().sum::<u64>());
+    assert!(sums.is_sorted(), "{sums:?}");
+    let default = json(&["plan", "--key-bits", "2048", "--json"]);
+    assert_eq!(default["prefer"], "balance");
+
+    let folder = Folder::new();
+    let pictures = folder.draw_digits();
+    let reports = ["bytes", "balance", "time"].map(|prefer| {
+        let infer = ["infer", "--key-bits", "1024", "--prefer", prefer, "--logits", "--json", "--images"];
+        json(&[&infer[..], &[&*pictures[3], &*pictures[7]]].concat())
+    });
+    for report in &reports[1..] {
+        assert_eq!(report["logits"], reports[0]["logits"]);
+        let bytes = [report, &reports[0]].map(|report| report["bytes_up"].as_u64().unwrap());
+        assert!(bytes[0] >= bytes[1], "{bytes:?}");
+    }
+    expect(&failure(&["plan", "--prefer", "bits"], 2), &["--prefer", "balance, bytes, time"]);
+}
+
 #[test]
 fn pictures_are_classified_under_a_key_of_a_file() {
     let folder = Folder::new();

@@ -250,10 +250,11 @@ impl Decryption {
     /// Returns the decryption of a tensor under `key`.
     ///
     /// # Errors
-    /// When the header does not fit the key; [`Error::Layout`] for im2col, which holds values more than once.
+    /// When the header does not fit the key; [`Error::Layout`] for im2col, which holds values more than once, and for
+    /// pieces, which hold none.
     pub fn new(key: &PublicKey, header: EncTensorHeader) -> Result<Self, Error> {
         let arrivals = Arrivals::new(key, &header)?;
-        if let Arrangement::Patches(_) = header.layout.arrangement() {
+        if let Arrangement::Patches(_) | Arrangement::Pieces(_) = header.layout.arrangement() {
             return Err(header.layout.misfit("decryption", "images or positions"));
         }
         let values = Zeroizing::new(vec![0; header.batch * header.shape.elements()]);

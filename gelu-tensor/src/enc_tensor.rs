@@ -1,6 +1,7 @@
 //! Batches of numbers under encryption, and what can be computed on them without the key.
 
 mod apply;
+mod combine;
 
 use rand::CryptoRng;
 
@@ -233,6 +234,9 @@ impl EncTensor {
         let Contents::Integers(format) = self.layout().contents() else {
             return Err(self.layout().misfit("addition of integers", "integers"));
         };
+        if let Arrangement::Pieces(_) = self.layout().arrangement() {
+            return Err(self.layout().misfit("addition of integers", "images or positions"));
+        }
         let layout = self.layout().holding(Contents::Integers(format.sum(plain.format())?))?;
         let count = self.batch() * self.shape().elements();
         let values: Vec<i64> = plain.values().iter().copied().cycle().take(count).collect();
@@ -330,10 +334,16 @@ impl SlotLayout {
         let arrangements = match (self.arrangement(), other.arrangement()) {
             (Arrangement::Images, Arrangement::Images) => true,
             (Arrangement::Patches(a), Arrangement::Patches(b)) => a == b,
-            (Arrangement::Positions(a), Arrangement::Positions(b)) => a == b || a.has_outputs_of(b),
+            // The masks of a combined reply would be added, too.
+            (Arrangement::Positions(_), Arrangement::Positions(_)) if self.fields() > 1 => false,
+            (Arrangement::Positions(a), Arrangement::Positions(b))
+            | (Arrangement::Pieces(a), Arrangement::Pieces(b)) => a == b || a.has_outputs_of(b),
             _ => false,
         };
-        let numbers = |layout: &Self| (layout.slot_bits(), layout.width(), layout.stacked());
+        let numbers = |layout: &Self| {
+            let fields = (layout.fields(), layout.rows_of_reply());
+            (layout.slot_bits(), layout.width(), layout.stacked(), fields)
+        };
         arrangements && numbers(self) == numbers(other)
     }
 }

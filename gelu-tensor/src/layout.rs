@@ -1,13 +1,17 @@
 //! Where the values of an encrypted tensor lie, and what its slots hold: everything about a packed plaintext that is
 //! public.
 
+mod fields;
+
 use std::fmt;
 use std::sync::Arc;
 
 use num_integer::Integer;
 
+use self::fields::Fields;
+pub use self::fields::Masks;
 use crate::paillier::KeyBits;
-use crate::{Error, Flood, Format, LinearMap, Shape};
+use crate::{Block, Error, Flood, Format, LinearMap, Shape};
 
 /// What the slots of one unit of ciphertext run over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,9 @@ pub enum Arrangement {
     Patches(Arc<LinearMap>),
     /// The columns of a map's blocks, of all images, where a unit is one row: what the map makes of patches.
     Positions(Arc<LinearMap>),
+    /// What a map makes of patches with several taps to a ciphertext: a unit is one row, and has as many ciphertexts. They
+    /// become positions when they are [combined](crate::EncTensor::combine).
+    Pieces(Arc<LinearMap>),
 }
 
 /// What a slot holds.
@@ -52,7 +59,8 @@ impl Contents {
 ///
 /// The values run in groups of at most `width` (images, or columns of all images); a unit is one element, tap or row for
 /// one group and fills `width` slots; `stacked` units share a ciphertext. Units are ordered by group, then by block, then
-/// by tap or row.
+/// by tap or row. Several taps of a block can share a ciphertext as fields, far enough apart for the products that a map
+/// makes of them ([`with_fields`](Self::with_fields)).
 ///
 /// ```
 /// use gelu_tensor::paillier::KeyBits;
@@ -72,6 +80,7 @@ pub struct SlotLayout {
     slot_bits: usize,
     width: usize,
     stacked: usize,
+    fields: Fields,
 }
 
 /// The sizes that a layout is applied to.
@@ -121,7 +130,8 @@ impl Packing {
             return Err(Error::Overflow { needed_bits: slot_bits, available_bits });
         }
         let width = run.div_ceil(run.div_ceil(self.slots()?));
-        SlotLayout { arrangement, contents, slot_bits, width, stacked: 1 }.holding(contents)
+        let fields = Fields::ONE;
+        SlotLayout { arrangement, contents, slot_bits, width, stacked: 1, fields }.holding(contents)
     }
 }
 
@@ -159,11 +169,17 @@ impl SlotLayout {
     pub fn after(&self, map: &Arc<LinearMap>, contents: Contents) -> Result<Self, Error> {
         let arrangement = match &self.arrangement {
             Arrangement::Images => Arrangement::Images,
+            Arrangement::Patches(packed) if packed == map && self.fields() > 1 => {
+                Arrangement::Pieces(map.clone())
+            }
             Arrangement::Patches(packed) if packed == map => Arrangement::Positions(map.clone()),
             _ => return Err(self.misfit("a linear layer", "images, or im2col of the same layer")),
         };
         if self.stacked != 1 {
             return Err(self.misfit("a linear layer", "one unit a ciphertext"));
+        }
+        if self.fields() > 1 && contents.format().is_none() {
+            return Err(self.misfit("a product mod 2^l", "one tap to a ciphertext"));
         }
         Self { arrangement, ..self.clone() }.holding(contents)
     }
@@ -183,10 +199,14 @@ impl SlotLayout {
     /// Returns the same units with `stacked` of them in each ciphertext.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when they do not fit; [`Error::Count`] when it is zero.
+    /// [`Error::Overflow`] when they do not fit; [`Error::TooFew`] when it is zero; [`Error::Layout`] when several taps
+    /// share a ciphertext, which says already how many rows do.
     pub fn with_stacked(&self, stacked: usize, key: KeyBits) -> Result<Self, Error> {
         if stacked == 0 {
             return Err(Error::TooFew { what: "units of a ciphertext", least: 1, found: 0 });
+        }
+        if self.fields() > 1 {
+            return Err(self.misfit("stacking", "one tap to a ciphertext"));
         }
         let needed_bits = stacked.saturating_mul(self.width * self.slot_bits);
         let available_bits = key.slot_capacity_bits();
@@ -206,12 +226,15 @@ impl SlotLayout {
         let elements = match &self.arrangement {
             Arrangement::Images => shape.elements(),
             Arrangement::Patches(map) => map.input().elements(),
-            Arrangement::Positions(map) => map.output().elements(),
+            Arrangement::Positions(map) | Arrangement::Pieces(map) => map.output().elements(),
         };
         if elements != shape.elements() || elements == 0 {
             return Err(self.misfit("an encrypted tensor", "slots that match the tensor's shape"));
         }
-        self.with_stacked(self.stacked, key).map(drop)
+        match self.fields() {
+            1 => self.with_stacked(self.stacked, key).map(drop),
+            _ => self.check_fields(key),
+        }
     }
 
     pub(crate) fn misfit(&self, operation: &'static str, expected: &'static str) -> Error {
@@ -253,7 +276,9 @@ impl SlotLayout {
         match &self.arrangement {
             Arrangement::Images => extent.elements,
             Arrangement::Patches(map) => map.blocks().iter().map(|block| block.taps()).sum(),
-            Arrangement::Positions(map) => map.blocks().iter().map(|block| block.rows()).sum(),
+            Arrangement::Positions(map) | Arrangement::Pieces(map) => {
+                map.blocks().iter().map(|block| block.rows()).sum()
+            }
         }
     }
 
@@ -267,7 +292,13 @@ impl SlotLayout {
     }
 
     pub(crate) fn count(&self, extent: Extent) -> usize {
-        self.units(extent).div_ceil(self.stacked)
+        match &self.arrangement {
+            Arrangement::Patches(map) if self.fields() > 1 => {
+                self.groups(extent.batch).saturating_mul(self.packs(map))
+            }
+            Arrangement::Pieces(_) => self.units(extent).saturating_mul(self.fields()),
+            _ => self.units(extent).div_ceil(self.stacked),
+        }
     }
 
     /// Images times columns.
@@ -279,7 +310,9 @@ impl SlotLayout {
     fn columns(&self) -> usize {
         match &self.arrangement {
             Arrangement::Images => 1,
-            Arrangement::Patches(map) | Arrangement::Positions(map) => map.columns().unwrap_or(1),
+            Arrangement::Patches(map) | Arrangement::Positions(map) | Arrangement::Pieces(map) => {
+                map.columns().unwrap_or(1)
+            }
         }
     }
 
@@ -300,7 +333,7 @@ impl SlotLayout {
                 let (block, tap) = locate(map, unit, |block| block.taps());
                 &move |column| map.blocks()[block].input(column, tap)
             }
-            Arrangement::Positions(map) => {
+            Arrangement::Positions(map) | Arrangement::Pieces(map) => {
                 let (block, row) = locate(map, unit, |block| block.rows());
                 &move |column| Some(map.blocks()[block].output(column, row))
             }
@@ -318,7 +351,7 @@ impl SlotLayout {
 }
 
 /// The block of a unit within a group, and which of its taps or rows it is.
-fn locate(map: &LinearMap, unit: usize, units: impl Fn(&crate::Block) -> usize) -> (usize, usize) {
+fn locate(map: &LinearMap, unit: usize, units: impl Fn(&Block) -> usize) -> (usize, usize) {
     let mut rest = unit;
     for (at, block) in map.blocks().iter().enumerate() {
         match rest.checked_sub(units(block)) {
@@ -329,7 +362,7 @@ fn locate(map: &LinearMap, unit: usize, units: impl Fn(&crate::Block) -> usize) 
     (0, 0)
 }
 
-/// Prints `im2col, 60 slots of 33 bits`.
+/// Prints `im2col, 60 slots of 33 bits`, and with several taps to a ciphertext `im2col, 4 fields of 16 slots of 22 bits`.
 impl fmt::Display for SlotLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slots = self.width * self.stacked;
@@ -338,7 +371,13 @@ impl fmt::Display for SlotLayout {
             Arrangement::Images => write!(f, "batch of {}", self.width)?,
             Arrangement::Patches(_) => write!(f, "im2col")?,
             Arrangement::Positions(_) => write!(f, "positions")?,
+            Arrangement::Pieces(_) => write!(f, "pieces")?,
         }
-        write!(f, ", {slots} slot{} of {} bits", if slots == 1 { "" } else { "s" }, self.slot_bits)
+        if self.fields() > 1 && matches!(self.arrangement, Arrangement::Patches(_)) {
+            write!(f, ", {} fields of", self.fields())?;
+        } else {
+            write!(f, ",")?;
+        }
+        write!(f, " {slots} slot{} of {} bits", if slots == 1 { "" } else { "s" }, self.slot_bits)
     }
 }

@@ -28,7 +28,7 @@ pub use enc_tensor::{EncTensor, EncTensorHeader};
 pub use error::Error;
 pub use fixed_tensor::FixedTensor;
 pub use format::{Format, IntWeights, WeightRange};
-pub use layout::{Arrangement, Contents, Packing, SlotLayout};
+pub use layout::{Arrangement, Contents, Masks, Packing, SlotLayout};
 pub use linear_map::{Block, Filters, LinearMap, MapEntry};
 pub use matmul::Strategy;
 pub use product::{MapWeights, Product, ProductWeights, Workload};

@@ -21,15 +21,14 @@ impl SlotLayout {
         ciphertexts: Range<usize>,
         modulus: &[u64],
     ) -> Zeroizing<Vec<u64>> {
-        let units = self.units(extent);
         let mut out = Zeroizing::new(vec![0; ciphertexts.len() * modulus.len()]);
         out.par_chunks_exact_mut(modulus.len()).zip(ciphertexts).for_each(|(plaintext, ciphertext)| {
             // The sum of the positive values and that of the others, apart from each other.
             let mut sums = [(); 2].map(|()| Zeroizing::new(vec![0; modulus.len()]));
-            for stack in 0..self.stacked().min(units - ciphertext * self.stacked()) {
-                self.each_slot(extent, ciphertext * self.stacked() + stack, |slot, place| {
+            for (unit, start) in self.contained(extent, ciphertext) {
+                self.each_slot(extent, unit, |slot, place| {
                     let value = place.map_or(0, |place| values[place]);
-                    let start = self.start(stack, slot);
+                    let start = start + slot * self.slot_bits();
                     set_bits(&mut sums[0], start, value.max(0).unsigned_abs().into());
                     set_bits(&mut sums[1], start, value.min(0).unsigned_abs().into());
                 });
@@ -75,7 +74,11 @@ impl SlotLayout {
         let error = Error::Plaintext { index: ciphertext };
         // Every slot plus half its range is not negative. Both terms are below n < 2^(64 limbs) and the offset below
         // n / 2: one subtraction makes the sum canonical, and a sum that wraps is no sum of slots.
-        let offset = self.half_ranges(modulus.len());
+        // The masks of packed inputs have the offset in them already.
+        let offset = match self.fields() {
+            1 => self.half_ranges(modulus.len()),
+            _ => vec![0; modulus.len()],
+        };
         let mut shifted = Zeroizing::new(plaintext.to_vec());
         let carry = add_assign(&mut shifted, &offset);
         let mut reduced = Zeroizing::new(vec![0; modulus.len()]);
@@ -165,20 +168,23 @@ impl SlotLayout {
         plaintexts
     }
 
-    /// The first bit of a slot.
+    /// The first bit of a slot of a tensor that is not a map's input.
     fn start(&self, stack: usize, slot: usize) -> usize {
-        (stack * self.width() + slot) * self.slot_bits()
+        self.middle() + (stack * self.width() + slot) * self.slot_bits()
     }
 
     fn used_bits(&self) -> usize {
-        self.start(self.stacked(), 0)
+        match self.fields() {
+            1 => self.start(self.stacked(), 0),
+            _ => self.product_bits(),
+        }
     }
 
     /// Half of every slot's range.
-    fn half_ranges(&self, limbs: usize) -> Vec<u64> {
+    pub(crate) fn half_ranges(&self, limbs: usize) -> Vec<u64> {
         let mut offset = vec![0; limbs];
         for slot in 0..self.width() * self.stacked() {
-            let bit = (slot + 1) * self.slot_bits() - 1;
+            let bit = self.start(0, slot + 1) - 1;
             offset[bit / 64] |= 1 << (bit % 64);
         }
         offset

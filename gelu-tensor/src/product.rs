@@ -108,14 +108,15 @@ impl Product {
         let mut product = Self { strategies: Vec::new(), operations: Operations::default(), weight: 0 };
         let mut last: Option<(MatmulShape, Strategy)> = None;
         for block in map.blocks() {
+            let taps = layout.packs_of(block);
             let (columns, inputs) = match patches {
-                true => (1, block.taps()),
+                true => (1, taps),
                 false => (block.columns(), block.read()),
             };
             let padded = !patches && block.is_padded();
             let shape = MatmulShape {
-                outputs: block.rows(),
-                taps: block.taps(),
+                outputs: block.rows() * layout.fields(),
+                taps,
                 columns: groups * columns,
                 ciphertexts: groups * inputs + usize::from(padded),
                 weights,

@@ -2,6 +2,7 @@
 
 mod border;
 mod chunks;
+mod fields;
 pub(crate) mod maps;
 mod packing;
 

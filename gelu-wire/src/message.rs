@@ -2,7 +2,7 @@
 
 use gelu_models::infer::{Client, Message, Position, Server, SessionId};
 use gelu_models::peer::AbortReason;
-use gelu_models::plan::Description;
+use gelu_models::plan::{Description, Preference};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ struct HelloHeader {
     key_bits: KeyBits,
     key_type: KeyType,
     batch: u32,
+    prefer: Preference,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,9 +54,10 @@ pub(super) struct AbortHeader {
 /// [`WireError::Header`] when the header is longer than 4 GiB.
 pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
     match message {
-        Message::Hello { version, key, batch } => {
+        Message::Hello { version, key, batch, prefer } => {
             let KeyParameters { size, key_type } = key.parameters();
-            let header = HelloHeader { version: *version, key_bits: size, key_type, batch: *batch };
+            let (version, batch, prefer) = (*version, *batch, *prefer);
+            let header = HelloHeader { version, key_bits: size, key_type, batch, prefer };
             build(Kind::Hello, &header, &public_key_payload(key))
         }
         Message::Accept { session, description } => {
@@ -88,9 +90,9 @@ pub(crate) fn decode_within(
     let frame = Frame::parse(bytes, limits)?;
     match frame.kind {
         Kind::Hello => {
-            let HelloHeader { version, key_bits, key_type, batch } = frame.header()?;
+            let HelloHeader { version, key_bits, key_type, batch, prefer } = frame.header()?;
             let parameters = KeyParameters { size: key_bits, key_type };
-            Ok(Message::Hello { version, key: public_key_of(parameters, frame.payload)?, batch })
+            Ok(Message::Hello { version, key: public_key_of(parameters, frame.payload)?, batch, prefer })
         }
         Kind::Accept => {
             frame.no_payload()?;

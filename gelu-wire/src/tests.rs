@@ -4,7 +4,7 @@ use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
 use gelu_models::infer::{Client, Event, Message, Server, ServerModel, SessionError};
 use gelu_models::peer::{AbortReason, Conversation};
-use gelu_models::plan::Quantization;
+use gelu_models::plan::{Preference, Quantization};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, SecretKey};
 use gelu_tensor::{CHUNK_BYTES, EncChunk, Error};
 use ndarray::Array2;
@@ -383,6 +383,23 @@ fn keys_of_peers_are_checked() {
     let sized = |header: &mut Value, _: &mut Vec<u8>| header["key_bits"] = json!(2048);
     assert_eq!(content(&sized), WireError::Length { expected: 768, found: 384 }.to_string());
     assert!(content(&|header, _| header["key_bits"] = json!(1025)).contains("1025 bits"));
+}
+
+#[test]
+fn preferences_are_known_ones() {
+    let hello = message(Kind::Hello);
+    for prefer in [json!("bits"), json!(2), json!(null)] {
+        let found = error(&edited(Kind::Hello, hello, &|header: &mut Value, _: &mut Vec<u8>| {
+            header["prefer"] = prefer.clone()
+        }));
+        assert!(matches!(found, WireError::Header { .. }), "{found}");
+    }
+    let other =
+        edited(Kind::Hello, hello, &|header: &mut Value, _: &mut Vec<u8>| header["prefer"] = json!("bytes"));
+    assert!(matches!(
+        decode_message(&other, None).unwrap(),
+        Message::Hello { prefer: Preference::Bytes, .. }
+    ));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use gelu_io::pool::BackgroundPool;
 use gelu_io::session::{ClientSession, StepRecord};
 use gelu_io::transport::{Disconnected, Transport};
 use gelu_models::infer::Client;
-use gelu_models::plan::{ClientFunction, Outcome, Plan};
+use gelu_models::plan::{ClientFunction, Outcome, Plan, Preference};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{ArrayView2, Axis};
 use rand::rngs::ChaCha20Rng;
@@ -23,6 +23,7 @@ pub struct InferenceClient {
     key: Arc<SecretKey>,
     pool: Option<BackgroundPool>,
     batch: usize,
+    prefer: Preference,
     functions: ClientFunctions,
 }
 
@@ -46,7 +47,14 @@ pub(super) struct Session {
 impl InferenceClient {
     /// Returns a client that sends batches of up to `batch` images under `key`.
     pub fn new(key: Arc<SecretKey>, batch: usize) -> Self {
-        Self { key, pool: None, batch: batch.max(1), functions: ClientFunctions::default() }
+        let (prefer, functions) = (Preference::default(), ClientFunctions::default());
+        Self { key, pool: None, batch: batch.max(1), prefer, functions }
+    }
+
+    /// Returns the client with plans that save something else, where there is a choice, than the
+    /// [default](Preference::default).
+    pub fn preferring(self, prefer: Preference) -> Self {
+        Self { prefer, ..self }
     }
 
     /// Adds a function of the client's own, which the model calls by its name
@@ -138,7 +146,7 @@ impl InferenceClient {
         rng: &mut dyn CryptoRng,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Session> {
-        let mut client = Client::new(Arc::clone(&self.key), batch as u32);
+        let mut client = Client::new(Arc::clone(&self.key), batch as u32).preferring(self.prefer);
         for (name, function) in &self.functions.0 {
             client = client.with_function(name, Arc::clone(function));
         }

@@ -9,7 +9,7 @@ use std::thread;
 use gelu_io::session::{RunError, serve};
 use gelu_io::transport::{Disconnected, InProcess};
 use gelu_models::infer::{Server, ServerModel, SessionError};
-use gelu_models::plan::ClientFunction;
+use gelu_models::plan::{ClientFunction, Preference};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{ArrayView, ArrayView2, Dimension};
 use rand::rngs::ChaCha20Rng;
@@ -38,6 +38,13 @@ impl LocalInference {
     /// Returns local inference with a model and a key that others use too.
     pub fn shared(model: Arc<ServerModel>, key: Arc<SecretKey>, batch: usize) -> Self {
         Self { model, client: InferenceClient::new(key, batch) }
+    }
+
+    /// Returns the same runs by plans that save something else, where there is a choice, than the
+    /// [default](Preference::default).
+    pub fn preferring(mut self, prefer: Preference) -> Self {
+        self.client = self.client.preferring(prefer);
+        self
     }
 
     /// Adds a function of the client's own, which the model calls by its name

@@ -53,7 +53,7 @@ pub(crate) fn quantization() -> Quantization {
 /// What sessions of a key's owner run on in tests, where both sides have the key's backend.
 pub(crate) fn deployment(key: &SecretKey, batch: usize) -> Deployment {
     let key = key.public_key();
-    Deployment { key: key.parameters(), batch, lanes: key.backend().lanes() }
+    Deployment { key: key.parameters(), batch, lanes: key.backend().lanes(), ..Deployment::default() }
 }
 
 /// Drawn digits, `[count, 784]` of 0 to 1.
@@ -73,13 +73,25 @@ pub(crate) fn encrypted(
     model: Model,
     quantization: &Quantization,
     key: &Arc<SecretKey>,
+    images: (usize, ArrayView2<'_, f32>),
+) -> InferenceReport {
+    encrypted_preferring(Preference::default(), model, quantization, key, images)
+}
+
+/// The same by plans that save something else.
+pub(crate) fn encrypted_preferring(
+    prefer: Preference,
+    model: Model,
+    quantization: &Quantization,
+    key: &Arc<SecretKey>,
     (batch, images): (usize, ArrayView2<'_, f32>),
 ) -> InferenceReport {
     let server = Arc::new(ServerModel::new(model, quantization.clone()));
-    let program = server.program(&deployment(key, batch.min(images.nrows()))).unwrap();
+    let deployment = Deployment { prefer, ..deployment(key, batch.min(images.nrows())) };
+    let program = server.program(&deployment).unwrap();
     let clear = program.run_clear(images).unwrap();
-    let report =
-        LocalInference::shared(server, Arc::clone(key), batch).run(images, &mut rand::rng(), |_| ()).unwrap();
+    let local = LocalInference::shared(server, Arc::clone(key), batch).preferring(prefer);
+    let report = local.run(images, &mut rand::rng(), |_| ()).unwrap();
     assert_eq!(report.integers, clear.integers.values(), "batches of {batch}");
     assert_eq!(report.logits, clear.logits);
     assert_eq!(report.outputs, clear.outputs);

@@ -172,6 +172,8 @@ fn the_client_refuses_numbers_that_are_not_the_graphs() {
     let description = |what, [expected, found]: [usize; 2]| PlanError::Description { what, expected, found };
     assert_eq!(plan(&chain, |d| d["batch"] = json!(2)), PlanError::Batch { expected: 1, found: 2 });
     assert_eq!(plan(&chain, |d| d["batch"] = json!(0)), PlanError::Batch { expected: 1, found: 0 });
+    let preference = PlanError::Preference { expected: Preference::Balance, found: Preference::Bytes };
+    assert_eq!(plan(&chain, |d| d["prefer"] = json!("bytes")), preference);
     for lanes in [0, 65] {
         let edit: Edit = if lanes == 0 { |d| d["lanes"] = json!(0) } else { |d| d["lanes"] = json!(65) };
         assert!(matches!(plan(&chain, edit), PlanError::Option { what: "lanes", .. }));
@@ -219,6 +221,9 @@ fn the_client_refuses_numbers_that_are_not_the_graphs() {
         |d| d["numbers"]["segments"][1]["weights"][0]["bits"] = json!(25),
         |d| d["numbers"]["segments"][1]["weights"][0]["bits"] = json!(u32::MAX),
         |d| d["numbers"]["segments"] = json!(7),
+        |d| d["prefer"] = json!("bits"),
+        |d| d["prefer"] = json!(null),
+        |d| drop(d.as_object_mut().unwrap().remove("prefer").unwrap()),
         |d| d["surprise"] = json!(1),
         |d| d["graph"] = json!(null),
     ] {

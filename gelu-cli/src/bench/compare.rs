@@ -46,9 +46,11 @@ pub(super) fn text(earlier: &Report, now: &Report) -> String {
         earlier.limit_ns, now.limit_ns
     );
     let setting = |report: &Report| {
-        let Report { model, batch, key_type, key_bits, backend, threads, .. } = report;
+        let Report { model, batch, prefer, key_type, key_bits, backend, threads, .. } = report;
         let key_type = key_type.name();
-        format!("{model}, batch of {batch}, {key_type} key of {key_bits} bits, {backend}, {threads} threads")
+        format!(
+            "{model}, batch of {batch}, {key_type} key of {key_bits} bits, {backend}, preferring {prefer}, {threads} threads"
+        )
     };
     if setting(earlier) != setting(now) {
         text += &format!("note: the earlier run was another one: {}\n", setting(earlier));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
-use gelu_models::plan::{Deployment, Plan};
+use gelu_models::plan::{Deployment, Description, Plan};
 use gelu_net::LocalInference;
 use gelu_tensor::hazmat::{self, Residues};
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
@@ -110,7 +110,8 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
     let (batch, runs) = (args.batch as usize, args.runs as usize);
     let Loaded { model, name, .. } = args.model.load_or_initialize()?;
     let quantization = args.numbers.quantization(&model);
-    let deployment = Deployment { key: parameters, batch, lanes: crate::model_args::backend()?.lanes() };
+    let (lanes, prefer) = (crate::model_args::backend()?.lanes(), args.prefer.into());
+    let deployment = Deployment { key: parameters, batch, lanes, prefer };
     let program = model.compile(&quantization, &deployment)?;
     let threads = match args.threads {
         Some(threads) => threads as usize,
@@ -153,6 +154,7 @@ pub(super) fn measure(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Re
         key_type: parameters.key_type,
         backend: backend.name().to_owned(),
         batch,
+        prefer,
         runs,
         threads,
         limit_ns: mean(QUOTED_BITS),
@@ -193,8 +195,9 @@ struct Step {
 }
 
 impl Sides {
-    fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, batch: usize) -> anyhow::Result<Self> {
-        let client = Client::new(Arc::clone(key), batch as u32);
+    fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, plan: &Plan) -> anyhow::Result<Self> {
+        let Description { batch, prefer, .. } = plan.description();
+        let client = Client::new(Arc::clone(key), *batch as u32).preferring(*prefer);
         let mut sides =
             Self { client, server: Server::new(Arc::clone(model)).on(key.public_key().backend()) };
         let mut up = sides.answer(&[])?;
@@ -265,7 +268,7 @@ fn layers(
     bar: &ProgressBar,
 ) -> anyhow::Result<(Vec<LayerFigures>, [f64; 2])> {
     let images = images([plan.description().batch, plan.graph().input().elements()]);
-    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan.description().batch));
+    let open = |pool: &ThreadPool| pool.install(|| Sides::open(model, key, plan));
     let mut sides = [open(&pools.0[0])?, open(&pools.0[1])?];
     let mut times = [0, 1].map(|_| vec![vec![]; plan.segments().len()]);
     let mut clients = [vec![], vec![]];
@@ -399,7 +402,8 @@ fn session(
     plan: &Plan,
     runs: usize,
 ) -> anyhow::Result<(f64, f64)> {
-    let local = LocalInference::shared(model, key, plan.description().batch);
+    let local =
+        LocalInference::shared(model, key, plan.description().batch).preferring(plan.description().prefer);
     let images = images([(runs + 1) * plan.description().batch, plan.graph().input().elements()]);
     let first = local
         .run(images.view().split_at(Axis(0), plan.description().batch).0, &mut rand::rng(), |_| ())?

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use gelu_io::files::write_atomic;
 use gelu_io::session::Role;
+use gelu_models::plan::Preference;
 use gelu_tensor::paillier::{KeyParameters, KeyType};
 use serde::{Deserialize, Serialize};
 
 use self::measure::{LayerFigures, Operation, SessionFigures};
 use crate::model::ModelArgs;
-use crate::model_args::{KeySize, KeyTypeName, Numbers};
+use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer};
 use crate::output::{check_files, out, outln};
 use crate::report::{Bar, TextTable, bar_chart_svg};
 
@@ -62,6 +63,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
     #[command(flatten)]
+    prefer: Prefer,
+    #[command(flatten)]
     numbers: Numbers,
     /// How many times everything is timed.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -102,6 +105,7 @@ pub(crate) struct Report {
     key_type: KeyType,
     backend: String,
     batch: usize,
+    prefer: Preference,
     runs: usize,
     threads: usize,
     /// Nanoseconds of one product mod n^2 with a key of 2048 bits at the machine's limit, on one core.
@@ -178,8 +182,9 @@ pub(crate) fn time(seconds: f64) -> String {
 fn text(report: &Report) -> String {
     let Report { model, key_bits, batch, threads, backend, .. } = report;
     let mut text = format!(
-        "{model}, batch of {batch}, {} key of {key_bits} bits, {backend} arithmetic, medians of {} runs\n\n",
+        "{model}, batch of {batch}, {} key of {key_bits} bits, {backend} arithmetic, preferring {}, medians of {} runs\n\n",
         report.key_type.name(),
+        report.prefer,
         report.runs
     );
     let all = format!("{threads} threads");

@@ -75,6 +75,7 @@ pub(super) fn to_json(with_logits: bool, report: &InferenceReport, results: &Res
         "key_type": run.key.key_type.name(),
         "backend": run.backend.name(),
         "batch": report.plan.description().batch,
+        "prefer": report.plan.description().prefer,
         "threads": rayon::current_num_threads(),
         "seconds_total": report.seconds,
         "seconds_per_image": report.seconds / count as f64,

@@ -13,9 +13,9 @@ use rand::CryptoRng;
 use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Idle, Misuse, Part, Peer};
-use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, Run};
+use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, PlanError, Preference, Run};
 
-/// Random factors that a client makes before it knows the plan: hardly any network takes fewer for its first tensor.
+/// Random factors that a client makes before it knows the plan: most networks take as many for their first tensor.
 const FACTORS_WITHOUT_PLAN: usize = 64;
 
 /// The most that it keeps, some hundred kilobytes.
@@ -78,6 +78,7 @@ pub struct Client {
     /// Random factors made while there was nothing else to do.
     ahead: RandomnessPool,
     batch: u32,
+    prefer: Preference,
     functions: Functions,
     state: State,
 }
@@ -130,7 +131,14 @@ impl Client {
     /// Returns a session for batches of `batch` images, whose first message is a hello.
     pub fn new(key: Arc<SecretKey>, batch: u32) -> Self {
         let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD);
-        Self { key, pool: None, ahead, batch, functions: Functions::default(), state: State::New }
+        let (prefer, functions) = (Preference::default(), Functions::default());
+        Self { key, pool: None, ahead, batch, prefer, functions, state: State::New }
+    }
+
+    /// Returns the session for a plan that saves something else, where there is a choice, than the
+    /// [default](Preference::default).
+    pub fn preferring(self, prefer: Preference) -> Self {
+        Self { prefer, ..self }
     }
 
     /// Encrypts with random factors that were made ahead of time.
@@ -241,7 +249,11 @@ impl Peer for Client {
             (State::Greeting, Message::Accept { session, description }) => {
                 let (expected, found) = (self.batch as usize, description.batch);
                 if expected != found {
-                    return Err(SessionError::Plan(crate::plan::PlanError::Batch { expected, found }));
+                    return Err(SessionError::Plan(PlanError::Batch { expected, found }));
+                }
+                let (expected, found) = (self.prefer, description.prefer);
+                if expected != found {
+                    return Err(SessionError::Plan(PlanError::Preference { expected, found }));
                 }
                 let plan = Plan::new(*description, self.key.public_key().parameters())
                     .map_err(SessionError::Plan)?;
@@ -268,8 +280,8 @@ impl Peer for Client {
             State::Closed => Err(SessionError::Closed),
             State::New => {
                 self.state = State::Greeting;
-                let (key, batch) = (self.key.public_key().clone(), self.batch);
-                Ok(Some(Message::Hello { version: PROTOCOL_VERSION, key, batch }))
+                let (key, batch, prefer) = (self.key.public_key().clone(), self.batch, self.prefer);
+                Ok(Some(Message::Hello { version: PROTOCOL_VERSION, key, batch, prefer }))
             }
             State::Greeting => Ok(None),
             State::Running(running) if running.finishing => {

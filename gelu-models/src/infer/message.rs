@@ -7,10 +7,10 @@ use gelu_tensor::paillier::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use crate::peer::{AbortReason, Conversation, Part, Place};
-use crate::plan::Description;
+use crate::plan::{Description, Preference};
 
 /// The version of the protocol that this crate speaks.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The most batches of one session that may be in flight at a time: while the server works on one, the client encrypts
 /// the next.
@@ -44,6 +44,8 @@ pub enum Message {
         key: PublicKey,
         /// Images in a batch.
         batch: u32,
+        /// What the plan is to save where there is a choice.
+        prefer: Preference,
     },
     /// Server: grants it and says how to go on.
     Accept {

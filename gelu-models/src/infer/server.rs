@@ -181,14 +181,14 @@ impl Peer for Server {
         match (mem::replace(&mut self.state, State::Closed), message) {
             (State::Closed, _) => return Err(SessionError::Closed),
             (_, Message::Abort { reason }) => return Err(SessionError::Aborted(reason)),
-            (State::Listening, Message::Hello { version, key, batch }) => {
+            (State::Listening, Message::Hello { version, key, batch, prefer }) => {
                 if version != PROTOCOL_VERSION {
                     return Err(SessionError::Version { expected: PROTOCOL_VERSION, found: version });
                 }
                 let in_first = |source| SessionError::Numbers { segment: 0, source };
                 let key = key.on(self.backend).map_err(in_first)?;
                 let lanes = self.backend.lanes();
-                let deployment = Deployment { key: key.parameters(), batch: batch as usize, lanes };
+                let deployment = Deployment { key: key.parameters(), batch: batch as usize, lanes, prefer };
                 let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
                 let mut session = SessionId([0; 16]);
                 rng.fill_bytes(&mut session.0);
@@ -353,8 +353,11 @@ impl Job {
         let Some(part) = segment.layout.images().nth(at) else { return Ok(vec![]) };
         let exponents = key.hiding_exponents(rng, part.hiding);
         // Stacking leaves cores idle, which make the random factors meanwhile.
-        let (sums, fresh) = rayon::join(|| program.sums(self.segment, part, &images), || exponents.powers());
-        let sums = sums.map_err(|source| SessionError::Numbers { segment: self.segment as u32, source })?;
+        let in_segment = |source| SessionError::Numbers { segment: self.segment as u32, source };
+        let masks = segment.masks(part, key, rng).map_err(in_segment)?;
+        let (sums, fresh) =
+            rayon::join(|| program.sums(self.segment, part, &images, masks), || exponents.powers());
+        let sums = sums.map_err(in_segment)?;
         let part = Part::Sums { segment: self.segment as u32 };
         let position = Position { session, round: self.round, part };
         let chunks = self.inputs.number(sums.rerandomize_with(fresh, rng).chunks());

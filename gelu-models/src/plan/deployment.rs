@@ -3,7 +3,7 @@
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 
-use super::PlanError;
+use super::{PlanError, Preference};
 
 /// What a plan is to run on: the client's key and batch, and the server's machine. Products, slots and layouts follow
 /// from it; numbers do not, so that all deployments of one [`Quantization`](super::Quantization) give the same outputs.
@@ -16,6 +16,8 @@ pub struct Deployment {
     /// Residues that the server works on at a time, 1 to 64: empty lanes of a vector cost as much as full ones. Default:
     /// those of the machine's [fastest backend](Backend::detect).
     pub lanes: usize,
+    /// What is saved where there is a choice. Default: [`Preference::Balance`].
+    pub prefer: Preference,
 }
 
 impl Deployment {
@@ -36,6 +38,7 @@ impl Deployment {
 
 impl Default for Deployment {
     fn default() -> Self {
-        Self { key: KeyBits::Bits3072.into(), batch: 1, lanes: Backend::detect().lanes() }
+        let (lanes, prefer) = (Backend::detect().lanes(), Preference::default());
+        Self { key: KeyBits::Bits3072.into(), batch: 1, lanes, prefer }
     }
 }

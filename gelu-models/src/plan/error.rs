@@ -1,5 +1,7 @@
 //! Why there is no plan.
 
+use super::Preference;
+
 /// Why a model has no plan, or a plan is not followed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,14 @@ pub enum PlanError {
         expected: usize,
         /// Images of the plan.
         found: usize,
+    },
+    /// A description from outside for a plan that saves something else.
+    #[error("plan: expected one that prefers {expected}, found one that prefers {found}")]
+    Preference {
+        /// What was asked for.
+        expected: Preference,
+        /// What the plan saves.
+        found: Preference,
     },
     /// A description from outside whose numbers are not those of its graph.
     #[error("plan, {what}: expected {expected}, found {found}")]

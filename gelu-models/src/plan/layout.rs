@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gelu_tensor::paillier::{Hiding, HidingExponents, KeyParameters};
 use gelu_tensor::{
-    Contents, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, ProductWeights, Shape,
+    Block, Contents, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, ProductWeights, Shape,
     SlotLayout, Workload,
 };
 
@@ -70,23 +70,21 @@ impl Layout {
         let packing = Packing { batch: deployment.batch, slot_bits, key: deployment.key.size };
         let images: Vec<SlotLayout> =
             terms.iter().map(|term| SlotLayout::images(packing, term.contents)).collect::<Result<_, _>>()?;
-        let mut candidates = vec![images];
+        let mut search = Search { terms, output, contents, deployment, best: None };
+        search.stackings(&images)?;
         // Slots over columns, where the products of all terms then lie alike.
         if terms.iter().all(|term| term.map.columns().is_some() && term.map.has_outputs_of(terms[0].map)) {
             let patches = terms.iter().map(|term| SlotLayout::patches(term.map, packing, term.contents));
-            candidates.push(patches.collect::<Result<_, _>>()?);
-        }
-        let mut best: Option<(u64, Candidate)> = None;
-        for ups in candidates {
-            let candidate = Candidate::new(terms, ups, (output, contents), deployment)?;
-            if best.as_ref().is_none_or(|(weight, _)| candidate.weight < *weight) {
-                best = Some((candidate.weight, candidate));
+            let patches = patches.collect::<Result<Vec<_>, _>>()?;
+            search.stackings(&patches)?;
+            if contents.format().is_some() {
+                search.packings(&patches)?;
             }
         }
-        let Some((_, candidate)) = best else {
-            return Err(Error::TooFew { what: "terms of a segment", least: 1, found: 0 });
-        };
-        candidate.into_layout(terms, output, deployment)
+        match search.best {
+            Some((_, candidate)) => candidate.into_layout(terms, output, deployment),
+            None => Err(Error::TooFew { what: "terms of a segment", least: 1, found: 0 }),
+        }
     }
 
     /// Returns the parts of the batch one by one, equal ones as often as there are.
@@ -95,52 +93,101 @@ impl Layout {
     }
 }
 
+/// The best layout so far.
+struct Search<'a> {
+    terms: &'a [MapOf<'a>],
+    output: &'a Shape,
+    contents: Contents,
+    deployment: Deployment,
+    best: Option<((u64, u64), Candidate)>,
+}
+
 struct Candidate {
     ups: Vec<SlotLayout>,
     down: SlotLayout,
     operations: Operations,
-    weight: u64,
+}
+
+/// The products of all terms: operations, and their time in hundredths of a product.
+#[derive(Clone, Copy)]
+struct Multiplied {
+    operations: Operations,
+    time: u64,
+}
+
+impl Search<'_> {
+    /// One value, or one tap, to a ciphertext. Stacking more units of the reply costs the server squarings and saves
+    /// ciphertexts on both sides.
+    fn stackings(&mut self, ups: &[SlotLayout]) -> Result<(), Error> {
+        let key = self.deployment.key;
+        let multiplied = self.multiplied(ups)?;
+        let loose = ups[0].after(self.terms[0].map, self.contents)?;
+        for stacked in 1..=loose.most_stacked(key.size) {
+            self.consider(ups, loose.with_stacked(stacked, key.size)?, multiplied);
+        }
+        Ok(())
+    }
+
+    /// Several taps to a ciphertext, and as many rows of a reply as fit. More taps save encryptions and leave room for
+    /// fewer rows.
+    fn packings(&mut self, patches: &[SlotLayout]) -> Result<(), Error> {
+        let Deployment { key, batch, .. } = self.deployment;
+        let taps = self.terms.iter().flat_map(|term| term.map.blocks()).map(Block::taps).max().unwrap_or(0);
+        let rows = patches[0].after(self.terms[0].map, self.contents)?.ciphertexts(batch, self.output);
+        for fields in 2..=taps {
+            // How products are computed depends on the taps of a ciphertext only.
+            let mut multiplied = None;
+            for rows in 1..=rows {
+                let ups = patches.iter().map(|up| up.with_fields(fields, rows, key.size));
+                let Ok(ups) = ups.collect::<Result<Vec<_>, Error>>() else { break };
+                let known = match multiplied {
+                    Some(known) => known,
+                    None => self.multiplied(&ups)?,
+                };
+                multiplied = Some(known);
+                let down = ups[0].after(self.terms[0].map, self.contents)?.combined()?;
+                self.consider(&ups, down, known);
+            }
+            if multiplied.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn multiplied(&self, ups: &[SlotLayout]) -> Result<Multiplied, Error> {
+        let mut all = Multiplied { operations: Operations::default(), time: 0 };
+        for (term, up) in self.terms.iter().zip(ups) {
+            let workload = term.workload(self.deployment.batch, self.deployment);
+            let product = Product::cheapest(term.map, up, workload)?;
+            all.operations = all.operations + product.operations();
+            all.time = all.time.saturating_add(product.weight());
+        }
+        Ok(all)
+    }
+
+    fn consider(&mut self, ups: &[SlotLayout], down: SlotLayout, multiplied: Multiplied) {
+        let Deployment { key, batch, lanes, prefer } = self.deployment;
+        let filled = |(term, up): (&MapOf<'_>, &SlotLayout)| up.ciphertexts(batch, term.map.input());
+        let encryptions = self.terms.iter().zip(ups).map(filled).fold(0, usize::saturating_add);
+        let count = down.ciphertexts(batch, self.output);
+        let exponent_bits = exponent_bits(self.terms, &down, key);
+        let reply = reply(&down, key.hiding_exponent(Hiding { ciphertexts: count, exponent_bits }));
+        // Lanes that stay empty take as much time as full ones.
+        let filled = |count: usize| count.next_multiple_of(lanes) as u64;
+        let time = filled(count)
+            .saturating_mul(reply.cost() + decryption(key))
+            .saturating_add(filled(encryptions).saturating_mul(encryption(key)))
+            .saturating_add(multiplied.time);
+        let weight = prefer.weight(time, encryptions.saturating_add(count));
+        if self.best.as_ref().is_none_or(|(least, _)| weight < *least) {
+            let operations = multiplied.operations + reply * count as u64;
+            self.best = Some((weight, Candidate { ups: ups.to_vec(), down, operations }));
+        }
+    }
 }
 
 impl Candidate {
-    fn new(
-        terms: &[MapOf<'_>],
-        ups: Vec<SlotLayout>,
-        (output, contents): (&Shape, Contents),
-        deployment: Deployment,
-    ) -> Result<Self, Error> {
-        let loose = ups[0].after(terms[0].map, contents)?;
-        let (mut multiply, mut weight, mut encryptions) = (Operations::default(), 0u64, 0usize);
-        for (term, up) in terms.iter().zip(&ups) {
-            let product = Product::cheapest(term.map, up, term.workload(deployment.batch, deployment))?;
-            multiply = multiply + product.operations();
-            weight = weight.saturating_add(product.weight());
-            let filled = up.ciphertexts(deployment.batch, term.map.input());
-            encryptions = encryptions.saturating_add(filled);
-        }
-        // Stacking more units costs the server squarings and saves ciphertexts on both sides.
-        let key = deployment.key;
-        let stacked = (1..=loose.most_stacked(key.size)).map(|stacked| {
-            let down = loose.with_stacked(stacked, key.size)?;
-            let count = down.ciphertexts(deployment.batch, output);
-            let exponent_bits = exponent_bits(terms, &down, key);
-            let reply =
-                reply(&down, count, key.hiding_exponent(Hiding { ciphertexts: count, exponent_bits }));
-            // Lanes that stay empty take as much time as full ones.
-            let filled = |count: usize| count.next_multiple_of(deployment.lanes) as u64;
-            let time = filled(count)
-                .saturating_mul(reply.cost() + decryption(key))
-                .saturating_add(filled(encryptions).saturating_mul(encryption(key)))
-                .saturating_add((encryptions + count) as u64 * TRANSFER);
-            Ok((time, down, reply * count as u64))
-        });
-        let stacked: Vec<_> = stacked.collect::<Result<_, Error>>()?;
-        let Some((time, down, reply)) = stacked.into_iter().min_by_key(|(time, ..)| *time) else {
-            return Err(Error::TooFew { what: "units of a ciphertext", least: 1, found: 0 });
-        };
-        Ok(Self { ups, down, operations: multiply + reply, weight: weight.saturating_add(time) })
-    }
-
     /// Cuts the batch, and chooses for each part anew how it is multiplied.
     fn into_layout(
         self,
@@ -149,8 +196,9 @@ impl Candidate {
         deployment: Deployment,
     ) -> Result<Layout, Error> {
         const OPERATIONS: u64 = 1 << 14;
-        let Self { ups, down, operations, .. } = self;
+        let Self { ups, down, operations } = self;
         let (batch, key) = (deployment.batch, deployment.key);
+        let loose = ups[0].after(terms[0].map, down.contents())?;
         let apart = ups[0].images_apart().saturating_mul(down.stacked());
         let runs = batch.div_ceil(apart) as u64;
         let together = OPERATIONS.saturating_mul(runs) / operations.total().max(1);
@@ -163,8 +211,8 @@ impl Candidate {
             }
             let ciphertexts = down.ciphertexts(images, output);
             let hiding = Hiding { ciphertexts, exponent_bits: exponent_bits(terms, &down, key) };
-            let reply = reply(&down, ciphertexts, key.hiding_exponent(hiding));
-            let units = down.with_stacked(1, key.size)?.ciphertexts(images, output);
+            let reply = reply(&down, key.hiding_exponent(hiding));
+            let units = loose.ciphertexts(images, output);
             let sums = Operations { products: ((terms.len() - 1) * units) as u64, squarings: 0 };
             let operations = products
                 .iter()
@@ -188,27 +236,18 @@ pub(crate) fn header(layout: &SlotLayout, shape: &Shape, batch: usize) -> EncTen
 /// client's encryptions.
 fn exponent_bits(terms: &[MapOf<'_>], down: &SlotLayout, key: KeyParameters) -> usize {
     let growth = terms.iter().map(|term| term.weights.growth(term.map)).max().unwrap_or(0);
-    let moved = match down.stacked() {
-        1 => 0,
-        stacked => (stacked - 1) * down.width() * down.slot_bits() + 1,
+    let moved = match down.moves() {
+        Operations { products: 0, .. } => 0,
+        moves => moves.squarings as usize + 1,
     };
     key.encryption_exponent() + growth + terms.len().saturating_sub(1) + moved
 }
 
-/// A ciphertext on its way in hundredths of a product: 200 products, or some 65 us, which half a kilobyte takes at 60
-/// Mbit/s. Without it single images would be stacked less, for hardly any gain of time.
-const TRANSFER: u64 = 20_000;
-
-/// Operations mod n^2 of one ciphertext of a reply: moving units together, and re-randomization, which is a comb over an
-/// exponent of so many bits and one product.
-fn reply(down: &SlotLayout, count: usize, exponent: usize) -> Operations {
-    debug_assert!(count > 0);
-    let moves = (down.stacked() - 1) as u64;
-    let comb = HidingExponents::operations_each(exponent);
-    Operations {
-        products: moves + comb.products + 1,
-        squarings: moves * (down.width() * down.slot_bits()) as u64 + comb.squarings,
-    }
+/// Operations mod n^2 of one ciphertext of a reply: moving units and fields together, and re-randomization, which is a comb
+/// over an exponent of so many bits and one product.
+fn reply(down: &SlotLayout, exponent: usize) -> Operations {
+    let hiding = HidingExponents::operations_each(exponent);
+    down.moves() + hiding + Operations { products: 1, squarings: 0 }
 }
 
 /// An encryption in hundredths of a product mod n^2: a product mod p^2, a quarter of one, per 6 bits of the exponent,

@@ -12,6 +12,7 @@ mod error;
 mod error_bound;
 mod layout;
 mod numbers;
+mod preference;
 mod program;
 mod quantization;
 mod resolution;
@@ -22,11 +23,12 @@ mod tests;
 use std::sync::Arc;
 
 use gelu_layers::Affine;
-use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use gelu_tensor::{
-    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, Operations, ProductWeights, Shape,
-    WeightRange,
+    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, Masks, Operations, ProductWeights,
+    Shape, WeightRange,
 };
+use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
@@ -35,6 +37,7 @@ pub use error::PlanError;
 pub use layout::{Layout, Part};
 pub(crate) use layout::{MapOf, header};
 pub use numbers::{Numbers, SegmentNumbers};
+pub use preference::Preference;
 pub(crate) use program::Lowered;
 pub use program::Program;
 pub use quantization::Quantization;
@@ -56,6 +59,8 @@ pub struct Description {
     pub batch: usize,
     /// Residues that the server works on at a time.
     pub lanes: usize,
+    /// What is saved where there is a choice.
+    pub prefer: Preference,
 }
 
 /// The public part of a run: what client and server agree on before the first ciphertext.
@@ -144,8 +149,8 @@ impl Plan {
 
     /// The plan of a graph that was cut already.
     fn assemble(cut: &Cut, description: Description, key: KeyParameters) -> Result<Self, PlanError> {
-        let Description { graph, numbers, batch, lanes } = &description;
-        let deployment = Deployment { key, batch: *batch, lanes: *lanes };
+        let Description { graph, numbers, batch, lanes, prefer } = &description;
+        let deployment = Deployment { key, batch: *batch, lanes: *lanes, prefer: *prefer };
         deployment.check()?;
         let (expected, found) = (cut.segments.len(), numbers.segments.len());
         if expected != found {
@@ -277,6 +282,15 @@ impl Segment {
     /// Returns the header of the sums.
     pub fn down_header(&self) -> EncTensorHeader {
         header(&self.layout.down, &self.shape, self.batch)
+    }
+
+    /// Returns what hides all but the sums in the reply to a part of a batch, if values share ciphertexts on their way up:
+    /// for [`Program::sums`], once.
+    ///
+    /// # Errors
+    /// When the plan is for another size of key.
+    pub fn masks(&self, part: &Part, key: &PublicKey, rng: &mut dyn CryptoRng) -> Result<Masks, Error> {
+        Masks::draw(self.down_header().part(part.images), key, rng)
     }
 
     /// Returns the number of ciphertexts that go up.

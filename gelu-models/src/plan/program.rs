@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights};
+use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights, Masks};
 use ndarray::{ArrayView, Dimension};
 
 use super::cut::{Cut, Fusion};
@@ -41,8 +41,8 @@ impl Lowered {
     /// The program for a deployment.
     pub(crate) fn program(self: &Arc<Self>, deployment: &Deployment) -> Result<Program, PlanError> {
         let (graph, numbers) = (self.graph.clone(), self.numbers.clone());
-        let &Deployment { key, batch, lanes } = deployment;
-        let description = Description { graph, numbers, batch, lanes };
+        let &Deployment { key, batch, lanes, prefer } = deployment;
+        let description = Description { graph, numbers, batch, lanes, prefer };
         let plan = Arc::new(Plan::assemble(&self.cut, description, key)?);
         Ok(Program { plan, lowered: self.clone() })
     }
@@ -135,12 +135,18 @@ impl Program {
         run.finish()
     }
 
-    /// Computes a segment on a part of a batch: products, sums, biases, repacking. What comes out is yet to be
-    /// re-randomized.
+    /// Computes a segment on a part of a batch: products, sums, biases, repacking. The masks are [those of the
+    /// part](super::Segment::masks). What comes out is yet to be re-randomized.
     ///
     /// # Errors
-    /// [`Error`] when the inputs are not those of the plan.
-    pub fn sums(&self, segment: usize, part: &Part, inputs: &[EncTensor]) -> Result<EncTensor, Error> {
+    /// [`Error`] when the inputs or the masks are not those of the plan.
+    pub fn sums(
+        &self,
+        segment: usize,
+        part: &Part,
+        inputs: &[EncTensor],
+        masks: Masks,
+    ) -> Result<EncTensor, Error> {
         let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
         let segment = &self.plan.segments()[segment];
         let terms = segment.terms.iter().zip(weights).zip(&part.products).zip(inputs);
@@ -151,10 +157,12 @@ impl Program {
             product,
         });
         let sums = sum_of_products(products, &segment.shape)?;
+        let packed = segment.layout.down.fields() > 1;
+        let sums = if packed { sums.combine(masks)? } else { sums };
         let sums = match segment.bias(bias)? {
             Some(bias) => sums.add_plain(&bias)?,
             None => sums,
         };
-        sums.repack(segment.layout.down.stacked())
+        if packed { Ok(sums) } else { sums.repack(segment.layout.down.stacked()) }
     }
 }

@@ -1,3 +1,5 @@
+mod layouts;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ fn lenet5() -> Model {
 }
 
 fn deployment(key: KeyBits, batch: usize) -> Deployment {
-    Deployment { key: key.into(), batch, lanes: 1 }
+    Deployment { key: key.into(), batch, lanes: 1, prefer: Preference::default() }
 }
 
 fn plan(model: &Model) -> Arc<Plan> {
@@ -182,32 +184,6 @@ fn resnet20_has_a_segment_for_each_layer() {
 }
 
 #[test]
-fn one_image_goes_by_im2col_and_dense_layers_by_batch() {
-    let plan = plan(&lenet5());
-    let segments = plan.segments();
-    assert!(matches!(segments[0].layout.ups[0].arrangement(), Arrangement::Patches(_)));
-    assert!(matches!(segments[0].layout.down.arrangement(), Arrangement::Positions(_)));
-    for segment in &segments[2..] {
-        let up = &segment.layout.ups[0];
-        assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 1));
-    }
-    // Many sums come back in few ciphertexts.
-    assert!(segments[2].ciphertexts_down() < 5);
-    assert_eq!(segments[2].ciphertexts_up(), 256);
-    // On vectors, eight ciphertexts are stacked in the time of one, each with fewer squarings.
-    let lanes = Deployment { lanes: 8, ..deployment(KeyBits::Bits2048, 1) };
-    let program = lenet5().compile(&Quantization::default(), &lanes).unwrap();
-    let fc1 = &program.plan().segments()[2];
-    assert_eq!((fc1.ciphertexts_down(), fc1.layout.down.stacked()), (8, 15));
-
-    let program = lenet5().compile(&Quantization::default(), &deployment(KeyBits::Bits2048, 50)).unwrap();
-    let fc1 = &program.plan().segments()[2];
-    let up = &fc1.layout.ups[0];
-    assert_eq!((up.arrangement(), up.width()), (&Arrangement::Images, 50));
-    assert_eq!(fc1.ciphertexts_up(), 256);
-}
-
-#[test]
 fn a_flatten_between_activations_is_no_segment() {
     let builder = ModelBuilder::new([1, 4, 4]).flatten().relu().dense("fc1", 2).flatten().tanh();
     let plan = plan(&calibrated(builder));
@@ -258,7 +234,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
         model
             .compile(
                 &Quantization { layer_bits, ..Quantization::default() },
-                &deployment(KeyBits::Bits2048, 1),
+                &Deployment { prefer: Preference::Time, ..deployment(KeyBits::Bits2048, 1) },
             )
             .unwrap()
     };
@@ -271,7 +247,7 @@ fn fewer_bits_make_fewer_products_and_narrower_slots() {
         assert_eq!(narrow.terms[0].weights.bits(), bits);
         let slots = |segment: &Segment| segment.layout.ups[0].slot_bits();
         assert_eq!(slots(narrow), slots(wide) - (default - bits) as usize);
-        assert_eq!(narrow.layout.operations.total() < wide.layout.operations.total(), bits < default);
+        assert_eq!(narrow.layout.operations.cost() < wide.layout.operations.cost(), bits < default);
     }
     assert!(narrow.error_bound().unwrap() > wide.error_bound().unwrap());
 
@@ -480,6 +456,7 @@ fn a_model_without_anything_for_the_server_has_no_plan() {
         numbers: Numbers { formats: BTreeMap::new(), segments: vec![] },
         batch: 1,
         lanes: 1,
+        prefer: Preference::default(),
     };
     assert_eq!(Plan::new(description, KeyBits::Bits1024.into()).unwrap_err(), PlanError::Empty);
 }
@@ -545,7 +522,7 @@ fn chains_that_are_too_large_are_refused_by_name() {
     let format = Format::new(255, 8).unwrap();
     let segment = SegmentNumbers { weights: vec![WeightRange::signed(8, 7).unwrap()], bias_exponent: None };
     let numbers = Numbers { formats: BTreeMap::from([(0, format)]), segments: vec![segment] };
-    let description = Description { graph, numbers, batch: 1, lanes: 1 };
+    let description = Description { graph, numbers, batch: 1, lanes: 1, prefer: Preference::default() };
     let found = Plan::new(description, KeyBits::Bits1024.into()).unwrap_err();
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::Limit { .. } } if name == "wide"),
@@ -630,10 +607,12 @@ proptest! {
 
     /// A client makes the very plan that the server has, from what the server says.
     #[test]
-    fn a_plan_follows_from_its_description(seed: u64, batch in 1usize..40, lanes in 1usize..9, large: bool) {
+    fn a_plan_follows_from_its_description(
+        seed: u64, batch in 1usize..40, lanes in 1usize..9, large: bool, prefer in 0usize..3,
+    ) {
         let model = random_model(seed);
         let key = if large { KeyBits::Bits3072 } else { KeyBits::Bits1024 };
-        let deployment = Deployment { key: key.into(), batch, lanes };
+        let deployment = Deployment { key: key.into(), batch, lanes, prefer: Preference::ALL[prefer] };
         let program = model.compile(&Quantization::default(), &deployment).unwrap();
         let plan = program.plan();
         check_plan(plan);

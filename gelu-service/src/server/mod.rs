@@ -118,7 +118,7 @@ impl Service {
         model: Arc<ServerModel>,
     ) -> Result<Self, gelu_models::plan::PlanError> {
         let key = KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn };
-        let deployment = Deployment { key, batch: 1, lanes: self.backend.lanes() };
+        let deployment = Deployment { key, lanes: self.backend.lanes(), ..Deployment::default() };
         let program = model.program(&deployment)?;
         let segments = program.plan().segments();
         let up: usize = segments.iter().map(|segment| segment.ciphertexts_up()).sum();

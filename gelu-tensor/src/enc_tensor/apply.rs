@@ -36,13 +36,14 @@ impl EncTensor {
         let contents = weights.contents(map, self.layout().contents())?;
         let layout = self.layout().after(map, contents)?;
         let groups = layout.groups(self.batch());
+        let fields = layout.fields();
         let parts: Vec<Residues> = map
             .blocks()
             .par_iter()
             .enumerate()
             .map(|(at, block)| {
                 let columns = self.columns(map, at);
-                let matrix = weights.matrix(block);
+                let matrix = weights.matrix(block).with_fields(fields);
                 matmul::multiply(self.key.ring(), &matrix, &columns, product.strategies()[at])
             })
             .collect::<Result<_, Error>>()?;
@@ -65,10 +66,11 @@ impl EncTensor {
             }
             (_, [only]) => only.clone(),
             (_, parts) => {
-                let mut all = self.key.ring().empty(layout.units(Extent::new(self.batch(), map.output())));
+                let mut all = self.key.ring().empty(layout.count(Extent::new(self.batch(), map.output())));
                 for group in 0..groups {
                     for (block, part) in map.blocks().iter().zip(parts) {
-                        all.append(&part.gather(group * block.rows()..(group + 1) * block.rows()));
+                        let rows = block.rows() * fields;
+                        all.append(&part.gather(group * rows..(group + 1) * rows));
                     }
                 }
                 all
@@ -81,19 +83,20 @@ impl EncTensor {
     fn columns(&self, map: &LinearMap, at: usize) -> Columns {
         let (block, ring) = (&map.blocks()[at], self.key.ring());
         let groups = self.layout().groups(self.batch());
-        let units = self.layout().units_per_group(self.header.extent());
         if let Arrangement::Patches(_) = self.layout().arrangement() {
-            let first: usize = map.blocks()[..at].iter().map(|block| block.taps()).sum();
-            let taps = first..first + block.taps();
+            let packs = self.layout().packs(map);
+            let first: usize = map.blocks()[..at].iter().map(|block| self.layout().packs_of(block)).sum();
+            let own = first..first + self.layout().packs_of(block);
             let pool = match map.blocks().len() {
                 1 => self.ciphertexts.clone(),
                 _ => self
                     .ciphertexts
-                    .gather((0..groups).flat_map(|group| taps.clone().map(move |tap| group * units + tap))),
+                    .gather((0..groups).flat_map(|group| own.clone().map(move |pack| group * packs + pack))),
             };
             let count = pool.len();
-            return Columns::new(ring, pool, block.taps(), (0..count).map(Some));
+            return Columns::new(ring, pool, own.len(), (0..count).map(Some));
         }
+        let units = self.layout().units_per_group(self.header.extent());
         // The ciphertexts that the block reads at all, and where among them each element lies.
         let mut places = vec![None; units];
         let mut used = vec![];

@@ -68,6 +68,25 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
+    /// The matrix for columns of which several share a ciphertext as fields: a row becomes as many, the first of which has
+    /// the weights of the last fields. Moved up by a field each, the products with them add up to a polynomial whose middle
+    /// coefficient is the row's sum.
+    pub(crate) fn with_fields(self, fields: usize) -> Self {
+        if fields == 1 {
+            return self;
+        }
+        let zero = if self.range.signed { 1 << (self.range.bits - 1) } else { 0 };
+        let packs = self.columns.div_ceil(fields);
+        let mut values = Vec::with_capacity(self.rows() * fields * packs);
+        for row in self.values.chunks_exact(self.columns) {
+            for field in (0..fields).rev() {
+                let weights = (0..packs).map(|pack| row.get(pack * fields + field));
+                values.extend(weights.map(|weight| weight.copied().unwrap_or(zero)));
+            }
+        }
+        Self { columns: packs, range: self.range, values }
+    }
+
     fn rows(&self) -> usize {
         self.values.len() / self.columns
     }

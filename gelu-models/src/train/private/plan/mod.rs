@@ -14,7 +14,7 @@ pub use self::description::{Description, FixedPoint};
 pub use self::segment::{Back, LayerSpan, TrainSegment, TrainTerm};
 use super::PrivateError;
 use crate::peer::Part;
-use crate::plan::{Cut, Deployment, Fusion, Step, header};
+use crate::plan::{Cut, Deployment, Fusion, Preference, Step, header};
 use crate::{ValueId, WeightTensor, Weights};
 
 /// How a model is trained on ciphertexts: what both sides derive from its [`Description`].
@@ -83,7 +83,8 @@ impl TrainPlan {
         // What depends on a parameter, so that errors go back to it.
         let mut trained = vec![false; graph.nodes().len() + 1];
         let (mut segments, mut parameters) = (vec![], 0);
-        let deployment = Deployment { key: *client_key, lanes: *lanes, batch: *batch };
+        let prefer = Preference::default();
+        let deployment = Deployment { key: *client_key, lanes: *lanes, batch: *batch, prefer };
         for step in &steps {
             match step {
                 Step::Client(step) => {
