@@ -12,7 +12,7 @@ use gelu_net::io::onnx::{ImportError, Unsupported};
 use gelu_net::io::session::RunError;
 use gelu_net::io::transport::Disconnected;
 use gelu_net::layers::UnknownInitializer;
-use gelu_net::models::infer::SessionError;
+use gelu_net::models::infer::{Denied, SessionError};
 use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
 use gelu_net::models::plan::{PlanError, Preference};
 use gelu_net::models::train::private::{PrivateError, ResumeFault};
@@ -111,6 +111,7 @@ fn session() -> Vec<SessionError> {
         E::Images(TensorError::NotFinite { what: "elements of input images", found: 1, of: 784 }),
         E::Plan(PlanError::Empty),
         E::Refused(PlanError::Empty),
+        E::Denied(Denied::Spent { used: 96, allowed: 100 }),
         E::Numbers { segment: 2, source: cause() },
         E::Aborted(AbortReason::BadTensor),
         E::Closed,
@@ -171,6 +172,8 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
     let path = || "weights.safetensors".into();
     let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
     vec![
+        Box::new(Denied::Spent { used: 96, allowed: 100 }),
+        Box::new(Denied::Unknown { problem: text("database or disk is full") }),
         Box::new(FoldError::Channels { what: "mean", expected: 3, found: 2 }),
         Box::new(FoldError::Mean { channel: 0, found: f32::NAN }),
         Box::new(FoldError::Std { channel: 0, found: 0.0 }),
@@ -319,6 +322,7 @@ fn service() -> Vec<ServiceError> {
         E::Silent { waited: Duration::from_secs(300) },
         E::Stream { expected: "messages one after the other", found: text("message 3 after 5") },
         E::Ended,
+        E::State { path: "state/ledger.sqlite".into(), problem: text("database or disk is full") },
     ]
 }
 
@@ -327,7 +331,7 @@ fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::err
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     include_str!("../gelu-layers/src/init.rs"),
     include_str!("../gelu-tensor/src/error.rs"),
     include_str!("../gelu-models/src/adapt.rs"),
@@ -335,6 +339,7 @@ const SOURCES: [&str; 19] = [
     include_str!("../gelu-models/src/zoo/name.rs"),
     include_str!("../gelu-models/src/graph/error.rs"),
     include_str!("../gelu-models/src/plan/error.rs"),
+    include_str!("../gelu-models/src/infer/gate.rs"),
     include_str!("../gelu-models/src/infer/mod.rs"),
     include_str!("../gelu-models/src/peer/error.rs"),
     include_str!("../gelu-models/src/train/private/error.rs"),

@@ -25,6 +25,7 @@ mod output;
 mod plan;
 mod report;
 mod serve;
+mod state;
 mod threads;
 mod tls_args;
 mod train;
@@ -69,6 +70,9 @@ enum Command {
     /// Use the models of a server on another machine.
     #[command(subcommand)]
     Client(client::Command),
+    /// Look after what a server keeps: what each client has asked for.
+    #[command(subcommand)]
+    State(state::Command),
     /// Make certificates for a trial of `serve` and `client`.
     Certs(certs::CertsArgs),
     /// Try out what private training leaks, and what its masks prevent.
@@ -138,6 +142,7 @@ fn run(command: Command, given: &Given) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, given),
         Command::Serve(args) => serve::run(&args),
         Command::Client(command) => client::run(&command, given),
+        Command::State(command) => state::run(&command),
         Command::Certs(args) => certs::run(&args),
         Command::Attack(command) => attack::run(&command),
         Command::Weights(command) => weights::run(&command),

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
+use gelu_io::files::make_folder;
 use gelu_models::infer::ServerModel;
-use gelu_service::{Limits, ServerSecurity, Service};
+use gelu_service::{Ledger, Limits, ServerSecurity, Service};
 use serde_json::json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
@@ -76,6 +77,13 @@ pub(crate) struct ServeArgs {
     /// Answer Prometheus at http://ADDRESS:PORT/metrics, without TLS.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+    /// Keep account of what each client asks for in this folder, over restarts (`gelu state` shows it).
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Inputs of each model that each client's certificate may have in all: with enough of them, a client can solve for the
+    /// weights (SECURITY.md) [default: any number].
+    #[arg(long, value_name = "INPUTS", requires = "state", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
+    budget: Option<u64>,
     /// How the log on standard error is written. It never holds inputs, outputs, weights, keys or ciphertexts.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
@@ -173,6 +181,10 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         ..Limits::default()
     };
     let mut service = Service::new(limits).on(backend()?);
+    if let Some(folder) = &args.state {
+        make_folder(folder)?;
+        service = service.with_ledger(Arc::new(Ledger::open(folder)?), args.budget);
+    }
     if let Some(address) = args.metrics {
         service = service.with_metrics(address);
     }

@@ -158,6 +158,44 @@ fn certificates_of_one_authority_let_both_sides_in_and_a_changed_server_is_notic
 }
 
 #[test]
+fn what_clients_ask_for_is_kept_and_bounded() {
+    let folder = Folder::new();
+    let state = folder.path("state").display().to_string();
+    let picture = picture(&folder);
+    let serve = ["--insecure", "--model", "conv1", "--state", &state, "--budget", "3"];
+    for runs in [&[true, true][..], &[true, false]] {
+        let server = Server::start(&serve);
+        let url = server.url("http");
+        let ask =
+            ["client", "infer", "--server", &url, "--insecure", "--key-bits", "1024", "--images", &picture];
+        for &is_granted in runs {
+            match is_granted {
+                true => drop(succeed(&ask, folder.0.path())),
+                false => {
+                    let error = fail(&ask, folder.0.path(), 1);
+                    assert!(
+                        error.contains("of the 3 inputs that it grants this client, 3 are used"),
+                        "{error}"
+                    );
+                }
+            }
+        }
+        let shown = json(&["state", "show", "--state", &state, "--json"], folder.0.path());
+        assert_eq!(shown["usage"].as_array().unwrap().len(), 1);
+        server.stop();
+    }
+    let shown = json(&["state", "show", "--state", &state, "--json"], folder.0.path());
+    assert_eq!((&shown["usage"][0]["inputs"], &shown["usage"][0]["model"]), (&3.into(), &"conv1".into()));
+    assert!(succeed(&["state", "verify", "--state", &state], folder.0.path()).contains("whole, 1 accounts"));
+    let copy = folder.path("copy.sqlite").display().to_string();
+    let backup = ["state", "backup", "--state", &state, "--out", &copy];
+    assert!(succeed(&backup, folder.0.path()).contains("copy.sqlite"));
+    assert!(fail(&backup, folder.0.path(), 1).contains("is there already"));
+    let none = folder.path("none").display().to_string();
+    assert!(fail(&["state", "show", "--state", &none], folder.0.path(), 1).contains("no ledger"));
+}
+
+#[test]
 fn servers_that_would_not_be_safe_do_not_start() {
     let folder = Folder::new();
     let error = fail(&["serve", "--model", "conv1"], folder.0.path(), 1);

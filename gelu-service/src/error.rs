@@ -1,6 +1,7 @@
 //! What can go wrong between two machines.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -109,6 +110,14 @@ pub enum ServiceError {
     /// The conversation is over.
     #[error("the conversation is over")]
     Ended,
+    /// A server's kept state cannot be read or written.
+    #[error("{}: {problem}", .path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// Kinds of refusals, as gRPC names them on the wire.

@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod ledger;
 mod link;
 mod proto;
 mod server;
@@ -12,6 +13,7 @@ mod trial;
 
 pub use client::{Offer, Patience, Remote, RemoteTransport};
 pub use error::{Refusal, ServiceError};
+pub use ledger::{Ledger, Usage};
 pub use server::{Limits, Running, Service};
 pub use tls::{ClientSecurity, Credentials, Fingerprint, ServerSecurity};
 pub use trial::{TrialAuthority, TrialCertificate};

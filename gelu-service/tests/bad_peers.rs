@@ -4,12 +4,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{AUTHORITY, client_security, expected, infer, remote, service, start};
 use gelu_service::{
-    ClientSecurity, Credentials, Fingerprint, Limits, Patience, Refusal, Remote, ServerSecurity,
+    ClientSecurity, Credentials, Fingerprint, Ledger, Limits, Patience, Refusal, Remote, ServerSecurity,
     ServiceError, TrialAuthority,
 };
 
@@ -122,6 +123,48 @@ fn more_conversations_than_allowed_are_refused() {
         }
         still_serves(server.address());
     }
+}
+
+/// The budget is one certificate's, and holds over conversations and restarts of the server.
+#[test]
+fn a_client_over_its_budget_is_told_what_it_has_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = || AUTHORITY.server(&["127.0.0.1".to_owned()]).unwrap().credentials().unwrap();
+    let start = || {
+        let ledger = Arc::new(Ledger::open(folder.path()).unwrap());
+        let service = service(Limits::default()).with_ledger(ledger, Some(5));
+        service.start("127.0.0.1:0", &ServerSecurity::Tls(credentials())).unwrap()
+    };
+    let server = start();
+    let client = remote(server.address());
+    assert_eq!(infer(&client.open("small").unwrap(), 2).unwrap(), expected(2));
+    assert_eq!(infer(&client.open("small").unwrap(), 2).unwrap(), expected(2));
+    // With one input left, the first batch is answered and the second is not.
+    let error = infer(&client.open("small").unwrap(), 2).unwrap_err().to_string();
+    assert!(error.contains("of the 5 inputs that it grants this client, 5 are used"), "{error}");
+    server.stop();
+    let server = start();
+    // Each call makes a certificate of its own.
+    assert_eq!(infer(&remote(server.address()).open("small").unwrap(), 3).unwrap(), expected(3));
+    let ledger = Ledger::open(folder.path()).unwrap();
+    let mut inputs: Vec<u64> = ledger.usage().unwrap().iter().map(|usage| usage.inputs).collect();
+    inputs.sort_unstable();
+    assert_eq!(inputs, [3, 5]);
+}
+
+/// A ledger that cannot be written lets nobody in: a budget that is not kept is none.
+#[test]
+fn without_an_account_nothing_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::open(folder.path()).unwrap());
+    let broken = rusqlite::Connection::open(ledger.path()).unwrap();
+    broken.execute_batch("DROP TABLE usage").unwrap();
+    let service = service(Limits::default()).with_ledger(ledger, None);
+    let server = service.start("127.0.0.1:0", &ServerSecurity::Loopback).unwrap();
+    let url = format!("http://{}", server.address());
+    let remote = Remote::new(&url, &ClientSecurity::Loopback, patience()).unwrap();
+    let error = infer(&remote.open("small").unwrap(), 1).unwrap_err().to_string();
+    assert!(error.contains("could not go on by itself"), "{error}");
 }
 
 #[test]

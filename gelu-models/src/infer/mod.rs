@@ -19,12 +19,14 @@
 //! Every message consumes the state it starts from, so that one that comes twice, early or late ends the session.
 
 mod client;
+mod gate;
 mod message;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, Event};
+pub use gate::{Denied, Gate};
 pub use message::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionId};
 pub use server::{Server, ServerModel};
 
@@ -63,6 +65,9 @@ pub enum SessionError {
     /// The server has no plan for what the client asks.
     #[error("there is no plan for this client")]
     Refused(#[source] PlanError),
+    /// The client may not have this batch.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// A computation failed.
     #[error("segment {segment}")]
     Numbers {
@@ -83,6 +88,7 @@ impl PeerError for SessionError {
     fn blame(&self) -> Blame {
         match self {
             Self::Misuse(_) | Self::Images(_) | Self::Closed => Blame::Caller,
+            Self::Denied(Denied::Unknown { .. }) => Blame::File,
             _ => Blame::Peer,
         }
     }
@@ -94,7 +100,10 @@ impl PeerError for SessionError {
             Self::Numbers { .. } => AbortReason::BadTensor,
             Self::Plan(_) => AbortReason::BadPlan,
             Self::Refused(_) => AbortReason::Refused,
-            Self::Misuse(_) | Self::Images(_) => AbortReason::Failed,
+            Self::Denied(Denied::Spent { used, allowed }) => {
+                AbortReason::Spent { used: *used, allowed: *allowed }
+            }
+            Self::Misuse(_) | Self::Images(_) | Self::Denied(Denied::Unknown { .. }) => AbortReason::Failed,
             Self::Closed => AbortReason::Closed,
             Self::Aborted(_) => return None,
         })

@@ -9,7 +9,7 @@ use gelu_tensor::paillier::PublicKey;
 use gelu_tensor::{Backend, EncTensorBuilder, Operations};
 use rand::CryptoRng;
 
-use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
+use super::{Gate, MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
 use crate::Model;
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
@@ -83,6 +83,7 @@ impl ServerModel {
 pub struct Server {
     model: Arc<ServerModel>,
     backend: Backend,
+    gate: Option<Arc<dyn Gate>>,
     state: State,
 }
 
@@ -105,6 +106,7 @@ struct Computing {
     jobs: VecDeque<Job>,
     /// Whether the tables of the client's key are yet to be made.
     unprepared: bool,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// The batches in flight, oldest first.
@@ -135,7 +137,12 @@ struct Job {
 impl Server {
     /// Returns a session that waits for a client's hello.
     pub fn new(model: Arc<ServerModel>) -> Self {
-        Self { model, backend: Backend::detect(), state: State::Listening }
+        Self { model, backend: Backend::detect(), gate: None, state: State::Listening }
+    }
+
+    /// Returns the session with someone who is asked before every batch.
+    pub fn with_gate(self, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// Returns the session with its arithmetic done, and its plan made, for another backend than the
@@ -201,6 +208,7 @@ impl Peer for Server {
                     batches: Batches { in_flight: VecDeque::new(), next_round: 0 },
                     jobs: VecDeque::new(),
                     unprepared: true,
+                    gate: self.gate.clone(),
                 }));
             }
             (State::Listening, other) => {
@@ -278,6 +286,11 @@ impl Computing {
         if self.jobs.back().is_none_or(|job| job.inputs.due().is_none()) {
             if session != self.session || term != 0 || !self.batches.begin(round, segment) {
                 return Err(unexpected());
+            }
+            if segment == 0
+                && let Some(gate) = &self.gate
+            {
+                gate.admit(self.program.plan().description().batch)?;
             }
             let terms = self.program.plan().segments()[segment as usize].terms.len();
             self.jobs.push_back(Job { round, segment: segment as usize, inputs: Incoming::new(terms) });

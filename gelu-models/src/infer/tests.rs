@@ -1008,6 +1008,7 @@ fn what_the_other_side_gives_up_is_over() {
         AbortReason::BadTensor,
         AbortReason::BadPlan,
         AbortReason::Refused,
+        AbortReason::Spent { used: 7, allowed: 9 },
         AbortReason::Failed,
         AbortReason::Closed,
     ];
@@ -1023,6 +1024,57 @@ fn what_the_other_side_gives_up_is_over() {
         assert_eq!(refused_by_client(&mut client, Message::abort(reason)), SessionError::Aborted(reason));
     }
     assert_eq!(SessionError::Closed.reason(), Some(AbortReason::Closed));
+}
+
+/// Lets in so many inputs, and counts how often it is asked.
+#[derive(Debug)]
+struct Allowance {
+    left: std::sync::Mutex<usize>,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Gate for Allowance {
+    fn admit(&self, inputs: usize) -> Result<(), Denied> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut left = self.left.lock().unwrap();
+        *left = left.checked_sub(inputs).ok_or(Denied::Spent { used: 3, allowed: 3 })?;
+        Ok(())
+    }
+}
+
+/// A gate is asked once for a batch, whatever its segments and chunks, and the client hears why it lets no more in.
+#[test]
+fn a_gate_is_asked_before_every_batch_and_ends_the_session() {
+    let allowance = Arc::new(Allowance { left: 3.into(), asked: 0.into() });
+    let mut server = serve(small()).with_gate(Arc::clone(&allowance) as Arc<dyn Gate>);
+    let mut client = Client::new(Arc::clone(&KEY), 1);
+    let rng = &mut rng();
+    let inputs = Array2::from_elem((1, small().input_shape().elements()), 0.5);
+    let mut done = 0;
+    let denied = 'session: loop {
+        while let Some(message) = client.next_message(rng).unwrap() {
+            if let Err(error) = server.handle(message, rng) {
+                break 'session error;
+            }
+        }
+        while let Some(message) = server.next_message(rng).unwrap() {
+            match client.handle(message, rng).unwrap() {
+                Some(Event::Ready) => client.start(inputs.view()).unwrap(),
+                Some(Event::Done(_)) => {
+                    done += 1;
+                    client.start(inputs.view()).unwrap();
+                }
+                None => {}
+            }
+        }
+    };
+    assert_eq!((done, allowance.asked.load(std::sync::atomic::Ordering::Relaxed)), (3, 4));
+    assert_eq!(denied, SessionError::Denied(Denied::Spent { used: 3, allowed: 3 }));
+    assert!(server.is_closed());
+    let told = Message::abort(denied.reason().unwrap());
+    let error = refused_by_client(&mut client, told);
+    assert_eq!(error, SessionError::Aborted(AbortReason::Spent { used: 3, allowed: 3 }));
+    assert_eq!(SessionError::Denied(Denied::Unknown { problem: String::new() }).blame(), Blame::File);
 }
 
 #[test]

@@ -119,6 +119,13 @@ pub enum AbortReason {
     BadPlan,
     /// There is no plan for the key or the batch, or no turn to be had.
     Refused,
+    /// The client has had as much as it may ask for.
+    Spent {
+        /// Inputs that it has had.
+        used: u64,
+        /// Inputs that it may have in all.
+        allowed: u64,
+    },
     /// A computation of the other side's own failed.
     Failed,
     /// The conversation had ended.
@@ -134,6 +141,12 @@ impl fmt::Display for AbortReason {
             Self::BadTensor => "it received a tensor that is not what the plan says",
             Self::BadPlan => "it received a plan that does not hold together",
             Self::Refused => "it has no plan or turn for this client",
+            Self::Spent { used, allowed } => {
+                return write!(
+                    f,
+                    "of the {allowed} inputs that it grants this client, {used} are used, and the rest is less than a batch"
+                );
+            }
             Self::Failed => "it could not go on by itself",
             Self::Closed => "its session had ended",
         })

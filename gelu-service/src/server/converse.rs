@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use gelu_io::session::serve;
-use gelu_models::infer::Server;
+use gelu_models::infer::{Denied, Gate, Server};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::accept::Peer;
+use crate::ledger::{Ledger, Taken};
 use crate::link::{Link, LinkPatience, Outgoing};
 use crate::proto::gelu_server::Gelu;
 use crate::proto::{client_frame, server_frame};
@@ -33,6 +34,25 @@ pub(super) struct Session {
     pub(super) link: Link,
     model: String,
     identity: Option<Fingerprint>,
+}
+
+/// A client's account for a model.
+#[derive(Debug)]
+struct Account {
+    ledger: Arc<Ledger>,
+    client: String,
+    model: String,
+    budget: Option<u64>,
+}
+
+impl Gate for Account {
+    fn admit(&self, inputs: usize) -> Result<(), Denied> {
+        match self.ledger.take((&self.client, &self.model), inputs as u64, self.budget) {
+            Ok(Taken::Yes) => Ok(()),
+            Ok(Taken::Spent { used, allowed }) => Err(Denied::Spent { used, allowed }),
+            Err(error) => Err(Denied::Unknown { problem: error.to_string() }),
+        }
+    }
 }
 
 /// Prints the beginning only: the whole name is half of what it takes to go on with the conversation.
@@ -173,7 +193,12 @@ impl Shared {
             sessions.insert(name, Arc::clone(&session));
         }
         self.count_sessions();
-        let server = Server::new(Arc::clone(&offered.model)).on(self.service.backend);
+        let mut server = Server::new(Arc::clone(&offered.model)).on(self.service.backend);
+        if let Some((ledger, budget)) = &self.service.ledger {
+            let client = peer.identity.map_or("without a certificate".to_owned(), |key| key.to_string());
+            let (ledger, model, budget) = (Arc::clone(ledger), open.model.clone(), *budget);
+            server = server.with_gate(Arc::new(Account { ledger, client, model, budget }));
+        }
         let (shared, held) = (Arc::clone(self), Arc::clone(&session));
         info!(session = %name, model = %open.model, address = %peer.address, client = ?peer.identity, "begins");
         let spawned = std::thread::Builder::new()

@@ -32,7 +32,7 @@ use self::metrics::Metrics;
 use crate::proto;
 use crate::proto::gelu_server::GeluServer;
 use crate::stream::FRAME_BYTES;
-use crate::{Refusal, ServerSecurity, ServiceError};
+use crate::{Ledger, Refusal, ServerSecurity, ServiceError};
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub struct Service {
     backend: Backend,
     limits: Limits,
     metrics: Option<SocketAddr>,
+    ledger: Option<(Arc<Ledger>, Option<u64>)>,
 }
 
 #[derive(Debug)]
@@ -94,12 +95,18 @@ struct Shared {
 impl Service {
     /// Returns a service without models, with the given limits.
     pub fn new(limits: Limits) -> Self {
-        Self { models: BTreeMap::new(), backend: Backend::detect(), limits, metrics: None }
+        Self { models: BTreeMap::new(), backend: Backend::detect(), limits, metrics: None, ledger: None }
     }
 
     /// Computes on this backend.
     pub fn on(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Keeps account of what each client asks for, and lets none have more inputs of a model than the budget, where one is
+    /// given. Clients are told apart by their certificates' keys; those without TLS are one.
+    pub fn with_ledger(self, ledger: Arc<Ledger>, budget: Option<u64>) -> Self {
+        Self { ledger: Some((ledger, budget)), ..self }
     }
 
     /// Answers Prometheus at `http://ADDRESS/metrics`, without TLS: an address that others reach shows them how busy the server

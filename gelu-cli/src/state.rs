@@ -1,0 +1,104 @@
+//! `gelu state`
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::{Args, Subcommand};
+use gelu_service::{Ledger, Usage};
+use serde_json::{Value, json};
+
+use crate::output::{check_files, outln};
+use crate::report::TextTable;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what each client has asked of each model.
+    #[command(after_help = "Example:\n  gelu state show --state /var/lib/gelu")]
+    Show(ShowArgs),
+    /// Check that the state is whole.
+    Verify(StateArgs),
+    /// Copy the state as it is at one moment, while a server may be using it.
+    #[command(after_help = "\
+Example:
+  gelu state backup --state /var/lib/gelu --out ledger-today.sqlite
+
+To restore it, stop the server and put the copy in place of DIR/ledger.sqlite (and remove DIR/ledger.sqlite-wal).")]
+    Backup(BackupArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// The folder of `gelu serve --state`.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// The copy, which must not be there yet.
+    #[arg(long, value_name = "FILE.sqlite")]
+    out: PathBuf,
+}
+
+impl StateArgs {
+    /// The ledger, which must be there.
+    fn ledger(&self) -> anyhow::Result<Ledger> {
+        let is_there = self.state.join("ledger.sqlite").is_file();
+        ensure!(is_there, "--state {}: no ledger of `gelu serve --state` is there", self.state.display());
+        Ok(Ledger::open(&self.state)?)
+    }
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Show(args) => show(args),
+        Command::Verify(args) => {
+            let ledger = args.ledger()?;
+            ledger.verify()?;
+            outln!("{}: whole, {} accounts", ledger.path().display(), ledger.usage()?.len())?;
+            Ok(())
+        }
+        Command::Backup(args) => {
+            ensure!(
+                !args.out.exists(),
+                "--out {}: is there already; choose another name",
+                args.out.display()
+            );
+            check_files([args.out.as_path()])?;
+            args.state.ledger()?.backup(&args.out)?;
+            outln!("wrote {}", args.out.display())?;
+            Ok(())
+        }
+    }
+}
+
+fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    let usage = args.state.ledger()?.usage()?;
+    if args.json {
+        let object = |of: &Usage| -> Value {
+            json!({
+                "client": of.client, "model": of.model, "inputs": of.inputs, "batches": of.batches,
+                "first": of.times[0], "last": of.times[1],
+            })
+        };
+        outln!("{}", json!({ "usage": usage.iter().map(object).collect::<Vec<_>>() }))?;
+        return Ok(());
+    }
+    let mut table = TextTable::new(["client", "model", "inputs", "batches"]);
+    for Usage { client, model, inputs, batches, .. } in usage {
+        table.row([client, model, inputs.to_string(), batches.to_string()]);
+    }
+    outln!("{}", table.to_string().trim_end())?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! What each client has asked of each model: kept over conversations and restarts, so that a budget holds.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use crate::ServiceError;
+
+/// The file in the folder of a server's state.
+const FILE: &str = "ledger.sqlite";
+
+/// The steps from an empty file to today's tables. A file says how many it has been through.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE client (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE usage (
+        client INTEGER NOT NULL REFERENCES client (id),
+        model TEXT NOT NULL,
+        inputs INTEGER NOT NULL CHECK (inputs >= 0),
+        batches INTEGER NOT NULL CHECK (batches >= 0),
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (client, model)
+    ) STRICT;
+"];
+
+/// A file of clients and what they have asked for. Every change is on disk before it is answered.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+/// What a client has asked of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The client: the fingerprint of its certificate's key.
+    pub client: String,
+    /// The model's name.
+    pub model: String,
+    /// Inputs that were let in.
+    pub inputs: u64,
+    /// Batches that they came in.
+    pub batches: u64,
+    /// When the first came, and the last, in seconds since 1970 by the server's clock.
+    pub times: [u64; 2],
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is noted, and lets its inputs in.
+    Yes,
+    /// It would exceed the budget; nothing is noted.
+    Spent {
+        /// Inputs that the client has had.
+        used: u64,
+        /// Inputs that it may have in all.
+        allowed: u64,
+    },
+}
+
+impl Ledger {
+    /// Opens the ledger in the folder of a server's state, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`ServiceError::State`] when it cannot be read or written, or is of a later release.
+    pub fn open(folder: &Path) -> Result<Self, ServiceError> {
+        let path = folder.join(FILE);
+        let fault = |error: rusqlite::Error| fault(&path, error);
+        let mut connection = Connection::open(&path).map_err(fault)?;
+        connection.busy_timeout(Duration::from_secs(5)).map_err(fault)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            .map_err(fault)?;
+        migrate(&mut connection, &path)?;
+        Ok(Self { connection: Mutex::new(connection), path })
+    }
+
+    /// Notes a batch of a client, unless it would take the client beyond its budget for the model.
+    pub(crate) fn take(
+        &self,
+        (client, model): (&str, &str),
+        inputs: u64,
+        budget: Option<u64>,
+    ) -> Result<Taken, ServiceError> {
+        let fault = |error| fault(&self.path, error);
+        let mut connection = self.connection();
+        // Two processes on one file wait for each other from the beginning.
+        let change = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+        change.execute("INSERT OR IGNORE INTO client (name) VALUES (?1)", [client]).map_err(fault)?;
+        let id: i64 = change
+            .query_row("SELECT id FROM client WHERE name = ?1", [client], |row| row.get(0))
+            .map_err(fault)?;
+        let used: Option<u64> = change
+            .query_row(
+                "SELECT inputs FROM usage WHERE client = ?1 AND model = ?2",
+                params![id, model],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(fault)?;
+        let used = used.unwrap_or(0);
+        let sum = used.saturating_add(inputs);
+        if let Some(allowed) = budget.filter(|&budget| sum > budget) {
+            return Ok(Taken::Spent { used, allowed });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        // A clock that was set back does not make the last time earlier.
+        change
+            .execute(
+                "INSERT INTO usage (client, model, inputs, batches, first, last) VALUES (?1, ?2, ?3, 1, ?4, ?4)
+                 ON CONFLICT (client, model) DO UPDATE
+                 SET inputs = ?3, batches = batches + 1, last = max(last, ?4)",
+                params![id, model, sum, now],
+            )
+            .map_err(fault)?;
+        change.commit().map_err(fault)?;
+        Ok(Taken::Yes)
+    }
+
+    /// Returns what all clients have asked for, by client and model.
+    ///
+    /// # Errors
+    /// [`ServiceError::State`] when the ledger cannot be read.
+    pub fn usage(&self) -> Result<Vec<Usage>, ServiceError> {
+        let fault = |error| fault(&self.path, error);
+        let connection = self.connection();
+        let mut query = connection
+            .prepare(
+                "SELECT name, model, inputs, batches, first, last FROM usage JOIN client ON client.id = client
+                 ORDER BY name, model",
+            )
+            .map_err(fault)?;
+        let rows = query
+            .query_map([], |row| {
+                Ok(Usage {
+                    client: row.get(0)?,
+                    model: row.get(1)?,
+                    inputs: row.get(2)?,
+                    batches: row.get(3)?,
+                    times: [row.get(4)?, row.get(5)?],
+                })
+            })
+            .map_err(fault)?;
+        rows.collect::<Result<_, _>>().map_err(fault)
+    }
+
+    /// Checks that the file is whole.
+    ///
+    /// # Errors
+    /// [`ServiceError::State`] that says what is wrong with it.
+    pub fn verify(&self) -> Result<(), ServiceError> {
+        let fault = |error| fault(&self.path, error);
+        let connection = self.connection();
+        let found: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(fault)?;
+        let orphan = connection
+            .query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0))
+            .optional()
+            .map_err(fault)?;
+        match (&found[..], orphan) {
+            ("ok", None) => Ok(()),
+            ("ok", Some(table)) => Err(self.broken(format!("rows of `{table}` belong to no client"))),
+            _ => Err(self.broken(found)),
+        }
+    }
+
+    /// Writes a copy, as it is at one moment, while a server may be using the ledger.
+    ///
+    /// # Errors
+    /// [`ServiceError::State`] when the copy cannot be written.
+    pub fn backup(&self, to: &Path) -> Result<(), ServiceError> {
+        let fault = |error| fault(to, error);
+        let mut copy = Connection::open(to).map_err(fault)?;
+        let connection = self.connection();
+        let backup = Backup::new(&connection, &mut copy).map_err(fault)?;
+        backup.run_to_completion(100, Duration::from_millis(5), None).map_err(fault)
+    }
+
+    /// Returns the ledger's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn broken(&self, problem: String) -> ServiceError {
+        ServiceError::State { path: self.path.clone(), problem }
+    }
+
+    /// A thread that panicked left no transaction open.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), ServiceError> {
+    let fault = |error| fault(path, error);
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+    let version: u32 = change.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fault)?;
+    let done = version as usize;
+    if done > MIGRATIONS.len() {
+        let problem = format!("expected a ledger of version {} or before, found {done}", MIGRATIONS.len());
+        return Err(ServiceError::State { path: path.to_owned(), problem });
+    }
+    for step in &MIGRATIONS[done..] {
+        change.execute_batch(step).map_err(fault)?;
+    }
+    change.pragma_update(None, "user_version", MIGRATIONS.len() as u32).map_err(fault)?;
+    change.commit().map_err(fault)
+}
+
+fn fault(path: &Path, error: rusqlite::Error) -> ServiceError {
+    ServiceError::State { path: path.to_owned(), problem: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> (tempfile::TempDir, Ledger) {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        (folder, ledger)
+    }
+
+    #[test]
+    fn a_budget_holds_over_restarts_and_for_each_client_and_model() {
+        let (folder, ledger) = ledger();
+        assert_eq!(ledger.take(("a", "m"), 6, Some(10)).unwrap(), Taken::Yes);
+        assert_eq!(ledger.take(("a", "m"), 5, Some(10)).unwrap(), Taken::Spent { used: 6, allowed: 10 });
+        drop(ledger);
+        let ledger = Ledger::open(folder.path()).unwrap();
+        assert_eq!(ledger.take(("a", "m"), 4, Some(10)).unwrap(), Taken::Yes);
+        assert_eq!(ledger.take(("a", "m"), 1, Some(10)).unwrap(), Taken::Spent { used: 10, allowed: 10 });
+        assert_eq!(ledger.take(("a", "other"), 10, Some(10)).unwrap(), Taken::Yes);
+        assert_eq!(ledger.take(("b", "m"), 10, Some(10)).unwrap(), Taken::Yes);
+        assert_eq!(ledger.take(("a", "m"), 1, None).unwrap(), Taken::Yes);
+        let usage = ledger.usage().unwrap();
+        let counts: Vec<_> =
+            usage.iter().map(|of| (&of.client[..], &of.model[..], of.inputs, of.batches)).collect();
+        assert_eq!(counts, [("a", "m", 11, 3), ("a", "other", 10, 1), ("b", "m", 10, 1)]);
+        ledger.verify().unwrap();
+    }
+
+    #[test]
+    fn requests_of_many_threads_never_exceed_a_budget_together() {
+        let (folder, ledger) = ledger();
+        let other = Ledger::open(folder.path()).unwrap();
+        let granted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = [&ledger, &other, &ledger, &other]
+                .map(|ledger| {
+                    scope.spawn(move || {
+                        (0..20)
+                            .filter(|_| ledger.take(("a", "m"), 1, Some(50)).unwrap() == Taken::Yes)
+                            .count()
+                    })
+                })
+                .into_iter()
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((granted, ledger.usage().unwrap()[0].inputs), (50, 50));
+    }
+
+    #[test]
+    fn a_copy_has_what_the_ledger_has() {
+        let (folder, ledger) = ledger();
+        ledger.take(("a", "m"), 6, None).unwrap();
+        let copies = folder.path().join("copies");
+        std::fs::create_dir(&copies).unwrap();
+        ledger.backup(&copies.join(FILE)).unwrap();
+        assert_eq!(Ledger::open(&copies).unwrap().usage().unwrap(), ledger.usage().unwrap());
+    }
+
+    #[test]
+    fn files_that_are_no_ledger_are_refused_and_left_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let bytes = b"something else, longer than the header of a database would be, by far and on purpose";
+        std::fs::write(&path, bytes).unwrap();
+        let error = Ledger::open(folder.path()).unwrap_err();
+        assert!(matches!(&error, ServiceError::State { .. }) && error.to_string().contains(FILE), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+
+        let (later, ledger) = self::ledger();
+        ledger.connection().pragma_update(None, "user_version", 99_u32).unwrap();
+        drop(ledger);
+        let error = Ledger::open(later.path()).unwrap_err();
+        assert!(error.to_string().contains("version 1 or before, found 99"), "{error}");
+        assert!(matches!(Ledger::open(&later.path().join("none")), Err(ServiceError::State { .. })));
+    }
+}
