@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
 
-use common::networks::{inputs, small_resnet};
+use common::networks::{inputs, randomize, small_resnet};
 use common::{KEY, backend, deployment, digits, quantization, shipped};
 use gelu_net::io::session::{ClientSession, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
@@ -20,9 +20,10 @@ use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
 use gelu_net::tensor::EncTensor;
 use gelu_net::tensor::paillier::SecretKeyBytes;
-use gelu_net::tensor::{Decryption, EncTensorBuilder};
+use gelu_net::tensor::{Decryption, EncTensorBuilder, hazmat};
 use gelu_net::wire::decode_message;
 use ndarray::{Array2, ArrayView2};
+use num_bigint::BigUint;
 
 /// All messages of a session of one batch each, as bytes: up, down.
 struct Tapped {
@@ -200,7 +201,8 @@ fn the_client_gets_the_plans_sums_and_nothing_else() {
                     panic!("no sums")
                 };
                 assert_eq!((position.round, position.part), (0, Part::Sums { segment: at as u32 }));
-                // Every slot that is not an output is zero, or decryption would refuse it.
+                // Every slot that is not an output is zero, or decryption would refuse it. What else is in a reply to packed
+                // inputs is random: see below.
                 sums.push(index, &ciphertexts, &KEY).unwrap();
                 ciphertext_bytes += ciphertexts.encode().len();
                 count += 1;
@@ -277,5 +279,51 @@ fn every_reply_is_randomized_afresh() {
             bytes.chunks(width).map(<[u8]>::to_vec).collect::<HashSet<_>>()
         });
         assert!(encoded[0].is_disjoint(&encoded[1]));
+    }
+}
+
+/// Inputs share ciphertexts, so that products have more in them than sums. Whole plaintexts of a server's replies to the
+/// very same ciphertexts have the same sums in the middle, and other random numbers around them each time.
+#[test]
+fn replies_to_packed_inputs_show_sums_and_random_numbers() {
+    const RUNS: usize = 24;
+    let mut model = ModelBuilder::new([24]).dense("fc", 6).build().unwrap();
+    randomize(&mut model, 8);
+    let image = Array2::from_elem((1, 24), 1.0);
+    let server = Arc::new(ServerModel::new(model, quantization()));
+    let plan = server.program(&deployment(&KEY, 1)).unwrap().plan().clone();
+    let layout = &plan.segments()[0].layout.down;
+    let slots = layout.stacked() * layout.width() * layout.slot_bits();
+    let field = slots + 41;
+    let middle = (layout.fields() - 1) * field;
+    assert!(layout.fields() > 1, "{layout}");
+
+    let [activations, first] = exchange(&server, &image, None);
+    let expected = server.program(&deployment(&KEY, 1)).unwrap().run_clear(image.view()).unwrap().integers;
+    assert_eq!(first.decrypt(&KEY).unwrap(), expected);
+    let runs: Vec<Vec<BigUint>> = (0..RUNS)
+        .map(|_| {
+            let [_, sums] = exchange(&server, &image, Some(&activations));
+            let residues = hazmat::decode(KEY.public_key(), &sums.encode_ciphertexts()).unwrap();
+            hazmat::decrypt_numbers(&KEY, &residues).unwrap()
+        })
+        .collect();
+    let bits =
+        |number: &BigUint, start: usize, count: usize| (number >> start) % (BigUint::from(1u8) << count);
+    for at in 0..runs[0].len() {
+        let of = |start, count| runs.iter().map(move |run| bits(&run[at], start, count));
+        assert_eq!(of(middle, slots).collect::<HashSet<_>>().len(), 1, "the sums are the same");
+        let above = middle + slots;
+        for (start, count) in [(0, middle), (above, middle + 41)] {
+            assert_eq!(of(start, count).collect::<HashSet<_>>().len(), RUNS);
+        }
+        // Each of the forty bits that random numbers are longer by than what they hide is 0 as well as 1.
+        for random in [middle - 41, above + middle] {
+            for bit in random..random + 40 {
+                assert_eq!(of(bit, 1).collect::<HashSet<_>>().len(), 2, "bit {bit}");
+            }
+        }
+        // A reply is no longer than its fields.
+        assert!(runs.iter().all(|run| run[at].bits() <= ((2 * layout.fields() - 1) * field) as u64));
     }
 }
