@@ -1,5 +1,7 @@
 //! Clients and servers that are not what they should be: each ends with an error that says why, and harms nobody else.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! Private inference over TLS on one machine: the integers are those of the clear computation, whatever breaks.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod common;
 
 use std::sync::Arc;

@@ -129,8 +129,7 @@ impl Relay {
 
 fn relay(mut from: TcpStream, mut to: TcpStream, left: &Mutex<usize>, count: &AtomicUsize) {
     let mut buffer = [0; 4096];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
         let passed = {
             let mut left = left.lock().unwrap();
             let passed = read.min(*left);

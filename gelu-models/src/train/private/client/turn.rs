@@ -127,7 +127,9 @@ impl Client {
         let key = self.key.clone();
         let mut answer = match awaited.answer.take() {
             Some(answer) => answer,
-            None => Decryption::new(key.public_key(), self.member_mut()?.plan.header(awaited.part)?)?,
+            None => {
+                Box::new(Decryption::new(key.public_key(), self.member_mut()?.plan.header(awaited.part)?)?)
+            }
         };
         answer.push(index, ciphertexts, &key)?;
         if !answer.is_complete() {
@@ -139,7 +141,7 @@ impl Client {
             let (expected, found) = (Expected::SumsOfInputs, position.to_string());
             return Err(PrivateError::Unexpected { expected, found });
         }
-        let need = self.unmask(awaited.part, answer, &awaited.sent)?;
+        let need = self.unmask(awaited.part, *answer, &awaited.sent)?;
         self.ask(need)
     }
 
