@@ -1,6 +1,8 @@
 //! The sums of one window of seven columns, by operations on vectors: on instruction sets with as many registers as
 //! compilers need to keep them there. How much room they have is in docs/arithmetic.md, section 8.
 
+use core::ops::Range;
+
 use super::TILE;
 use super::sums::{DOUBLE, HIGH, LIMB, LOW, OFFSET, Tile, column_above};
 use super::vector::{Bits, MOST_LANES};
@@ -20,11 +22,11 @@ pub(super) struct Window<V> {
     room: Room,
 }
 
-/// How much more the sums may take.
+/// How many products upper and lower sums may still take.
 #[derive(Clone, Copy)]
-struct Room {
-    high: usize,
-    low: usize,
+pub(super) struct Room {
+    pub(super) high: usize,
+    pub(super) low: usize,
 }
 
 impl<V: Bits> Window<V> {
@@ -36,10 +38,10 @@ impl<V: Bits> Window<V> {
         Self { high: [high; TILE], low: [zero; TILE], taken: [zero; TILE], times_taken: 0, room }
     }
 
-    /// Makes room for rows of products that count so often in upper and in lower sums.
+    /// Makes room for what products take.
     #[inline(always)]
-    pub(super) fn make_room(&mut self, token: V::Token, high: usize, low: usize) {
-        if high > self.room.high {
+    pub(super) fn make_room(&mut self, token: V::Token, products: Room) {
+        if products.high > self.room.high {
             if self.room.low < MOST_HIGH {
                 self.fold();
                 self.room.low = MOST_LOW - 1;
@@ -51,8 +53,8 @@ impl<V: Bits> Window<V> {
             self.room.high = MOST_HIGH;
             self.times_taken += 1;
         }
-        self.room.high -= high;
-        self.room.low -= low;
+        self.room.high -= products.high;
+        self.room.low -= products.low;
     }
 
     /// Puts the upper parts of lower sums to upper sums.
@@ -65,11 +67,11 @@ impl<V: Bits> Window<V> {
         }
     }
 
-    /// A limb times those of a tile from `first` on, in columns from `start` to `end`.
+    /// A limb times those of a tile from `first` on, in some columns.
     #[inline(always)]
-    fn row(&mut self, x: V, tile: &Tile<V>, first: usize, start: usize, end: usize) {
-        for s in start..end {
-            let y = tile[first + s - start];
+    fn row(&mut self, x: V, tile: &Tile<V>, first: usize, columns: Range<usize>) {
+        for s in columns.clone() {
+            let y = tile[first + s - columns.start];
             let before = self.high[s];
             self.high[s] = before.multiply_add(x, y);
             self.low[s] = self.low[s].add(before.sub(self.high[s]).multiply_add(x, y));
@@ -79,13 +81,13 @@ impl<V: Bits> Window<V> {
     /// Row r of a tile's products with the limbs from 0 on of another.
     #[inline(always)]
     fn lower_row(&mut self, x: V, tile: &Tile<V>, r: usize) {
-        self.row(x, tile, 0, r, TILE);
+        self.row(x, tile, 0, r..TILE);
     }
 
     /// Row r of a tile's products with the limbs below 0, which the tile below has.
     #[inline(always)]
     fn upper_row(&mut self, x: V, below: &Tile<V>, r: usize) {
-        self.row(x, below, TILE - r, 0, r);
+        self.row(x, below, TILE - r, 0..r);
     }
 
     #[inline(always)]
@@ -119,26 +121,26 @@ impl<V: Bits> Window<V> {
     /// The lower seven columns of a tile's square, given twice the tile.
     #[inline(always)]
     fn lower_square(&mut self, twice: &Tile<V>, tile: &Tile<V>) {
-        self.row(twice[0], tile, 1, 1, 7);
-        self.row(twice[1], tile, 2, 3, 7);
-        self.row(twice[2], tile, 3, 5, 7);
-        self.row(tile[0], tile, 0, 0, 1);
-        self.row(tile[1], tile, 1, 2, 3);
-        self.row(tile[2], tile, 2, 4, 5);
-        self.row(tile[3], tile, 3, 6, 7);
+        self.row(twice[0], tile, 1, 1..7);
+        self.row(twice[1], tile, 2, 3..7);
+        self.row(twice[2], tile, 3, 5..7);
+        self.row(tile[0], tile, 0, 0..1);
+        self.row(tile[1], tile, 1, 2..3);
+        self.row(tile[2], tile, 2, 4..5);
+        self.row(tile[3], tile, 3, 6..7);
     }
 
     /// The upper ones.
     #[inline(always)]
     fn upper_square(&mut self, twice: &Tile<V>, tile: &Tile<V>) {
-        self.row(twice[1], tile, 6, 0, 1);
-        self.row(twice[2], tile, 5, 0, 2);
-        self.row(twice[3], tile, 4, 0, 3);
-        self.row(twice[4], tile, 5, 2, 4);
-        self.row(twice[5], tile, 6, 4, 5);
-        self.row(tile[4], tile, 4, 1, 2);
-        self.row(tile[5], tile, 5, 3, 4);
-        self.row(tile[6], tile, 6, 5, 6);
+        self.row(twice[1], tile, 6, 0..1);
+        self.row(twice[2], tile, 5, 0..2);
+        self.row(twice[3], tile, 4, 0..3);
+        self.row(twice[4], tile, 5, 2..4);
+        self.row(twice[5], tile, 6, 4..5);
+        self.row(tile[4], tile, 4, 1..2);
+        self.row(tile[5], tile, 5, 3..4);
+        self.row(tile[6], tile, 6, 5..6);
     }
 
     /// Those products of `x y` that fall into window w.
@@ -152,13 +154,13 @@ impl<V: Bits> Window<V> {
         for i in w.saturating_sub(y.len()).max(first)..(w + 1).min(first + x.len()) {
             let (x, at) = (&x[i - first], w - i);
             if at == 0 {
-                self.make_room(token, 7 * weight, 7);
+                self.make_room(token, Room { high: 7 * weight, low: 7 });
                 self.lower(x, &y[0]);
             } else if at == y.len() {
-                self.make_room(token, 6 * weight, 6);
+                self.make_room(token, Room { high: 6 * weight, low: 6 });
                 self.upper(x, &y[at - 1]);
             } else {
-                self.make_room(token, 7 * weight, 7);
+                self.make_room(token, Room { high: 7 * weight, low: 7 });
                 self.full(x, &y[at - 1], &y[at]);
             }
         }
@@ -173,18 +175,18 @@ impl<V: Bits> Window<V> {
             let at = w - i;
             if at == i + 1 {
                 if at < count {
-                    self.make_room(token, 14, 7);
+                    self.make_room(token, Room { high: 14, low: 7 });
                     self.lower(twice, &x[at]);
                 }
             } else if at == count {
-                self.make_room(token, 12, 6);
+                self.make_room(token, Room { high: 12, low: 6 });
                 self.upper(twice, &x[at - 1]);
             } else {
-                self.make_room(token, 14, 7);
+                self.make_room(token, Room { high: 14, low: 7 });
                 self.full(twice, &x[at - 1], &x[at]);
             }
         }
-        self.make_room(token, 7, 4);
+        self.make_room(token, Room { high: 7, low: 4 });
         if w.is_multiple_of(2) {
             self.lower_square(&twice[half], &x[half]);
         } else {

@@ -5,7 +5,7 @@ use core::slice;
 use super::TILE;
 use super::sums::{COLUMN, Digit, Lanes, Modulus, Sums, Tile};
 use super::vector::{Bits, MOST_LANES};
-use super::window::{Product, Window};
+use super::window::{Product, Room, Window};
 use crate::arith::kernel::Work;
 
 /// What is added up for a digit.
@@ -97,14 +97,14 @@ impl<V: Bits> Work for Walk<'_, V> {
                 } else {
                     // m = x K mod B
                     let mut window = Window::new(token);
-                    window.make_room(token, 7, 7);
+                    window.make_room(token, Room { high: 7, low: 7 });
                     window.lower(&limbs, &k[0]);
                     let (m, _) = window.settle(token, column);
                     quotient[w] = m;
                     // x + m n carries only.
                     let mut window = Window::new(token);
                     window.add_limbs(&limbs);
-                    window.make_room(token, 7, 7);
+                    window.make_room(token, Room { high: 7, low: 7 });
                     window.lower(&m, &n[0]);
                     let (_, spare) = window.settle(token, column);
                     *carry = carry
