@@ -389,13 +389,13 @@ fn keys_of_peers_are_checked() {
 fn preferences_are_known_ones() {
     let hello = message(Kind::Hello);
     for prefer in [json!("bits"), json!(2), json!(null)] {
-        let found = error(&edited(Kind::Hello, hello, &|header: &mut Value, _: &mut Vec<u8>| {
+        let found = error(&edited(Kind::Hello, hello, |header: &mut Value, _: &mut Vec<u8>| {
             header["prefer"] = prefer.clone()
         }));
         assert!(matches!(found, WireError::Header { .. }), "{found}");
     }
     let other =
-        edited(Kind::Hello, hello, &|header: &mut Value, _: &mut Vec<u8>| header["prefer"] = json!("bytes"));
+        edited(Kind::Hello, hello, |header: &mut Value, _: &mut Vec<u8>| header["prefer"] = json!("bytes"));
     assert!(matches!(
         decode_message(&other, None).unwrap(),
         Message::Hello { prefer: Preference::Bytes, .. }
