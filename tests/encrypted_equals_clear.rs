@@ -490,6 +490,8 @@ fn networks_at_random_have_nodes_and_segments_of_all_kinds() {
         "blocks one by one",
         "blocks that differ",
         "stacked sums",
+        "packed inputs",
+        "packed inputs of several terms",
         "ends in sums",
         "ends in a step",
     ];

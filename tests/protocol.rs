@@ -682,8 +682,8 @@ fn the_client_refuses_messages_out_of_place() {
 #[test]
 fn the_client_refuses_sums_of_what_it_has_not_sent() {
     let rng = &mut rng();
-    let (mut server, mut client) = opened(&chain(600), &KEY, 1);
-    client.start(Array2::from_elem((1, 600), 0.5).view()).unwrap();
+    let (mut server, mut client) = opened(&chain(6000), &KEY, 1);
+    client.start(Array2::from_elem((1, 6000), 0.5).view()).unwrap();
     let first = client.next_message(rng).unwrap().unwrap();
     server.handle(first.clone(), rng).unwrap();
     assert!(server.next_message(rng).unwrap().is_none());

@@ -56,7 +56,7 @@ enum State {
     /// The caller, who may keep the state first.
     Ready,
     /// An answer of the server to what was sent: sums or products.
-    Awaiting(Awaited),
+    Awaiting(Box<Awaited>),
     /// That the steps of an iteration were taken.
     Updating,
     /// The end of the turn.

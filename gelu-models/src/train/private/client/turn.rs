@@ -118,7 +118,7 @@ impl Client {
         &mut self,
         position: Position,
         (index, ciphertexts): (u32, &EncChunk),
-        mut awaited: Awaited,
+        mut awaited: Box<Awaited>,
     ) -> Result<(), PrivateError> {
         let expected = self.position(awaited.part)?;
         if position != expected {
@@ -186,14 +186,17 @@ impl Client {
                 for (term, values) in (0..).zip(&inputs) {
                     self.encrypt(Part::Inputs { segment, term }, values.to_vec())?;
                 }
-                self.state =
-                    State::Awaiting(Awaited { part: Part::Sums { segment }, answer: None, sent: inputs });
+                self.state = State::Awaiting(Box::new(Awaited {
+                    part: Part::Sums { segment },
+                    answer: None,
+                    sent: inputs,
+                }));
             }
             Need::Products(place, errors) => {
                 let [segment, term] = place.map(|at| at as u32);
                 self.encrypt(Part::Errors { segment, term }, errors.to_vec())?;
                 let part = Part::Products { segment, term };
-                self.state = State::Awaiting(Awaited { part, answer: None, sent: vec![errors] });
+                self.state = State::Awaiting(Box::new(Awaited { part, answer: None, sent: vec![errors] }));
             }
             Need::Update(steps) => {
                 let position = self.position(Part::Update)?;
