@@ -66,7 +66,7 @@ enum State {
 struct Awaited {
     part: Part,
     /// What has come of it.
-    answer: Option<Box<Decryption>>,
+    answer: Option<Decryption>,
     /// What it is an answer to.
     sent: Vec<Zeroizing<Vec<i64>>>,
 }

@@ -127,9 +127,7 @@ impl Client {
         let key = self.key.clone();
         let mut answer = match awaited.answer.take() {
             Some(answer) => answer,
-            None => {
-                Box::new(Decryption::new(key.public_key(), self.member_mut()?.plan.header(awaited.part)?)?)
-            }
+            None => Decryption::new(key.public_key(), self.member_mut()?.plan.header(awaited.part)?)?,
         };
         answer.push(index, ciphertexts, &key)?;
         if !answer.is_complete() {
@@ -141,7 +139,7 @@ impl Client {
             let (expected, found) = (Expected::SumsOfInputs, position.to_string());
             return Err(PrivateError::Unexpected { expected, found });
         }
-        let need = self.unmask(awaited.part, *answer, &awaited.sent)?;
+        let need = self.unmask(awaited.part, answer, &awaited.sent)?;
         self.ask(need)
     }
 
