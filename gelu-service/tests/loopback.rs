@@ -85,9 +85,9 @@ fn a_broken_connection_is_made_again_and_nothing_is_lost() {
 
 #[test]
 fn a_conversation_that_was_left_alone_for_too_long_is_gone() {
-    let server = start(Limits { absence: Duration::from_millis(100), ..Limits::default() });
+    let server = start(Limits { absence: Duration::from_millis(500), ..Limits::default() });
     // The first connection breaks after the handshake and the first messages; others find nobody for a while.
-    let relay = Relay::new(server.address(), [vec![20_000], vec![0; 4]].concat());
+    let relay = Relay::new(server.address(), [vec![20_000], vec![0; 5]].concat());
     let transport = remote(relay.address).open("small").unwrap();
     assert!(infer(&transport, 30).is_err());
     let why = transport.why().unwrap();
