@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! client                                          server
-//! Hello {key, batch}                    ->
+//! Hello {key, batch, preference}        ->
 //!                                       <-        Accept {session, description}
 //! Tensor {round 0, inputs of segment 0} ->
 //! ... chunk by chunk                    <-        Tensor {round 0, sums of segment 0} ...

@@ -78,7 +78,7 @@ pub struct Description {
 /// assert_eq!(plan.operations(), program.plan().operations());
 /// let segments: Vec<_> = plan.segments().iter().map(|segment| &segment.name[..]).collect();
 /// assert_eq!(segments, ["fc1", "fc2"]);
-/// assert!(plan.segments()[0].ciphertexts_up() < 4); // elements share ciphertexts where that pays
+/// assert!(plan.segments()[0].ciphertexts_up() <= 4); // elements share ciphertexts where that pays
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
