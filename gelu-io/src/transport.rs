@@ -1,6 +1,6 @@
 //! How encoded messages travel. So far within one process; both ends hold bytes only.
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 /// One end of a connection that carries encoded messages, in order, both ways.
@@ -24,21 +24,8 @@ pub trait Transport {
     fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected>;
 }
 
-impl<T: Transport> Transport for &T {
-    fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
-        (**self).send(message)
-    }
-
-    fn receive(&self) -> Result<Vec<u8>, Disconnected> {
-        (**self).receive()
-    }
-
-    fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected> {
-        (**self).try_receive()
-    }
-}
-
-impl<T: Transport> Transport for Arc<T> {
+/// What leads to a transport is one.
+impl<P: Deref<Target: Transport>> Transport for P {
     fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
         (**self).send(message)
     }
