@@ -322,6 +322,7 @@ fn service() -> Vec<ServiceError> {
         E::Silent { waited: Duration::from_secs(300) },
         E::Stream { expected: "messages one after the other", found: text("message 3 after 5") },
         E::Ended,
+        E::Stopped,
         E::State { path: "state/ledger.sqlite".into(), problem: text("database or disk is full") },
     ]
 }

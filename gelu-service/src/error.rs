@@ -110,6 +110,9 @@ pub enum ServiceError {
     /// The conversation is over.
     #[error("the conversation is over")]
     Ended,
+    /// The server had to stop before the conversation was over.
+    #[error("the server stopped before the conversation was over")]
+    Stopped,
     /// A server's kept state cannot be read or written.
     #[error("{}: {problem}", .path.display())]
     State {

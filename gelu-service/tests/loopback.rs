@@ -95,6 +95,16 @@ fn a_conversation_that_was_left_alone_for_too_long_is_gone() {
 }
 
 #[test]
+fn a_conversation_that_takes_longer_than_a_stopping_server_waits_is_told_so() {
+    let server = start(Limits { grace: Duration::from_millis(50), ..Limits::default() });
+    let transport = remote(server.address()).open("small").unwrap();
+    server.stop();
+    assert!(infer(&transport, 1).is_err());
+    let why = transport.why().unwrap();
+    assert!(matches!(why, ServiceError::Refused { refusal: Refusal::Stopping, .. }), "{why}");
+}
+
+#[test]
 fn a_server_that_stops_lets_conversations_end_and_takes_no_new_ones() {
     let server = start(Limits::default());
     let remote = remote(server.address());

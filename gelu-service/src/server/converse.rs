@@ -153,6 +153,7 @@ fn status_of(error: ServiceError) -> Status {
         ServiceError::Stream { .. } => Refusal::Malformed,
         ServiceError::Silent { .. } => Refusal::Late,
         ServiceError::Ended => Refusal::UnknownSession,
+        ServiceError::Stopped => Refusal::Stopping,
         _ => Refusal::Other,
     };
     refusal.status(error.to_string())

@@ -177,8 +177,7 @@ impl Service {
             ServerSecurity::Loopback if asked.ip().is_loopback() => None,
             ServerSecurity::Loopback => return Err(ServiceError::Unprotected { address: asked }),
         };
-        let problem =
-            |error: std::io::Error| ServiceError::Listen { address: asked, problem: error.to_string() };
+        let problem = cannot_listen(asked);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("gelu-service")
@@ -190,8 +189,7 @@ impl Service {
         let metrics = Arc::new(Metrics::new());
         let mut metrics_address = None;
         if let Some(asked) = self.metrics {
-            let problem =
-                |error: std::io::Error| ServiceError::Listen { address: asked, problem: error.to_string() };
+            let problem = cannot_listen(asked);
             let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
             metrics_address = Some(listener.local_addr().map_err(problem)?);
             runtime.spawn(metrics::answer(listener, Arc::clone(&metrics)));
@@ -309,7 +307,7 @@ impl Shared {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             for session in self.sessions().values() {
-                session.link.end(ServiceError::Ended);
+                session.link.end(ServiceError::Stopped);
             }
             accepting.abort();
             // Connections are told, and streams get their last frames.
@@ -336,6 +334,10 @@ impl Shared {
             false => Ok(()),
         }
     }
+}
+
+fn cannot_listen(address: SocketAddr) -> impl Fn(std::io::Error) -> ServiceError + Copy {
+    move |error| ServiceError::Listen { address, problem: error.to_string() }
 }
 
 /// Says what the service's messages are, for tools such as grpcurl; `None` where its description cannot be read.
