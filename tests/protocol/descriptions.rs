@@ -172,7 +172,7 @@ fn the_client_refuses_numbers_that_are_not_the_graphs() {
     let description = |what, [expected, found]: [usize; 2]| PlanError::Description { what, expected, found };
     assert_eq!(plan(&chain, |d| d["batch"] = json!(2)), PlanError::Batch { expected: 1, found: 2 });
     assert_eq!(plan(&chain, |d| d["batch"] = json!(0)), PlanError::Batch { expected: 1, found: 0 });
-    let preference = PlanError::Preference { expected: Preference::Balance, found: Preference::Bytes };
+    let preference = PlanError::Preference { expected: PREFER, found: Preference::Bytes };
     assert_eq!(plan(&chain, |d| d["prefer"] = json!("bytes")), preference);
     for lanes in [0, 65] {
         let edit: Edit = if lanes == 0 { |d| d["lanes"] = json!(0) } else { |d| d["lanes"] = json!(65) };
