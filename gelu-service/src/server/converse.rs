@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Shared;
@@ -113,7 +113,13 @@ impl Shared {
             true => self.begin(&open, peer)?,
             false => self.resume(&open, peer)?,
         };
-        let connection = session.link.connect(open.received).map_err(status_of)?;
+        let connection = session.link.connect(open.received).map_err(|error| {
+            // One that has just begun does not wait for a client that will not come.
+            if open.session.is_empty() {
+                session.link.end(error.clone());
+            }
+            status_of(error)
+        })?;
         let (sender, receiver) = mpsc::channel(2);
         let opened = proto::Opened {
             session: Bytes::copy_from_slice(&name.0),
@@ -279,6 +285,10 @@ async fn carry(
                     expected: "messages after the first frame",
                     found: "another frame".to_owned(),
                 }),
+                Some(Err(status)) if status.code() == Code::OutOfRange => Err(ServiceError::Stream {
+                    expected: "frames within the limit",
+                    found: status.message().to_owned(),
+                }),
                 // The connection broke, or the client has hung up and may come back.
                 Some(Err(_)) | None => return None,
             };
@@ -303,11 +313,18 @@ async fn carry(
         }
     };
     tokio::select! {
-        broken = incoming => if let Some(error) = broken {
-            if matches!(error, ServiceError::Stream { .. }) {
-                link.end(error.clone());
-            }
-            let _ = sender.try_send(Err(status_of(error)));
+        broken = incoming => {
+            let status = match broken {
+                Some(error) => {
+                    if matches!(error, ServiceError::Stream { .. }) {
+                        link.end(error.clone());
+                    }
+                    status_of(error)
+                }
+                // No refusal: the client may come back.
+                None => Status::unavailable("the client's half of the stream ended"),
+            };
+            let _ = sender.try_send(Err(status));
         },
         ended = outgoing => if let Some(error) = ended {
             let _ = sender.try_send(Err(status_of(error)));

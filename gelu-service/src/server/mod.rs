@@ -3,6 +3,8 @@
 mod accept;
 mod converse;
 mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
