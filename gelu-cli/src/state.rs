@@ -54,8 +54,11 @@ pub(crate) struct BackupArgs {
 impl StateArgs {
     /// The ledger, which must be there.
     fn ledger(&self) -> anyhow::Result<Ledger> {
-        let is_there = self.state.join("ledger.sqlite").is_file();
-        ensure!(is_there, "--state {}: no ledger of `gelu serve --state` is there", self.state.display());
+        ensure!(
+            Ledger::is_in(&self.state),
+            "--state {}: no ledger of `gelu serve --state` is there",
+            self.state.display()
+        );
         Ok(Ledger::open(&self.state)?)
     }
 }

@@ -66,6 +66,11 @@ pub(crate) enum Taken {
 }
 
 impl Ledger {
+    /// Returns whether there is a ledger in the folder of a server's state.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).is_file()
+    }
+
     /// Opens the ledger in the folder of a server's state, and makes it where there is none.
     ///
     /// # Errors
