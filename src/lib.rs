@@ -44,10 +44,11 @@ mod training;
 pub use gelu_io as io;
 pub use gelu_layers as layers;
 pub use gelu_models as models;
+pub use gelu_models::train::private::TrainingOptions;
 pub use gelu_tensor as tensor;
 pub use gelu_wire as wire;
 pub use inference::{ClientTotals, InferenceClient, InferenceReport, LocalInference, ServerTotals};
-pub use training::{LocalTraining, Moment, TrainingOptions, TrainingSetup};
+pub use training::{LocalTraining, Moment, TrainingSetup};
 pub use {ndarray, rand};
 
 pub use crate::error::{Error, Result};

@@ -6,44 +6,14 @@ use gelu_io::session::{Checkpoint, Go, RunError, TrainingAccount, run_turn};
 use gelu_models::Model;
 use gelu_models::train::TrainConfig;
 use gelu_models::train::private::{
-    Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, PrivateError,
-    ResumeFault, Samples, Server, TrainPlan,
+    Client, CoordinatorConfig, Description, ParticipantConfig, PrivateError, ResumeFault, Samples, Server,
+    TrainPlan, TrainingOptions,
 };
 use gelu_tensor::Backend;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use rand::{CryptoRng, SeedableRng, rngs::ChaCha20Rng};
 
 use crate::Result;
-
-/// What of a private training run is free to choose.
-#[derive(Clone, Debug)]
-pub struct TrainingOptions {
-    /// The keys of clients and server, which are made anew.
-    pub key: KeyParameters,
-    /// What computes on ciphertexts.
-    pub backend: Backend,
-    /// Bits of weights, activations and errors.
-    pub numbers: FixedPoint,
-    /// Learning rate, momentum, batch size, epochs, seed. There is no weight decay, and clients augment their own samples.
-    pub train: TrainConfig,
-    /// How many iterations a client may run in one turn.
-    pub d_max: DMax,
-    /// What a turn may show a client of the weights.
-    pub leakage: Leakage,
-}
-
-impl Default for TrainingOptions {
-    fn default() -> Self {
-        Self {
-            key: KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn },
-            backend: Backend::detect(),
-            numbers: FixedPoint::default(),
-            train: TrainConfig { weight_decay: 0.0, ..TrainConfig::default() },
-            d_max: DMax::default(),
-            leakage: Leakage::default(),
-        }
-    }
-}
 
 /// What a run starts from: masked or, with a [`FixedTrainer`](gelu_models::train::private::FixedTrainer), in the clear.
 #[derive(Clone)]

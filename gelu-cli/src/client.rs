@@ -1,12 +1,13 @@
 //! `gelu client`: the data owner's side of two machines.
 
 mod known;
+mod train;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use gelu_net::InferenceClient;
 use gelu_service::{ClientSecurity, Offer, Patience, Remote, RemoteTransport};
@@ -38,6 +39,22 @@ Examples:
     gelu client infer --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
         --server-ca certs/ca.pem --model lenet5 --dataset mnist --count 100 --batch 50")]
     Infer(Box<InferArgs>),
+    /// Train a model of a server together with others, who take turns: the server sees ciphertexts only.
+    ///
+    /// The first time, the client gets a place in the run; the run begins when as many have come as the server waits for.
+    /// What the client needs to go on is kept in --state before every update, so the same command goes on after an
+    /// interruption of either side, and the weights are those of an undisturbed run.
+    #[command(after_help = "\
+Examples:
+  On one machine, with `gelu serve --train --model lenet5 --clients 2 --state run --insecure` in another terminal, two
+  clients with a half each of 600 digits:
+    gelu client train --server http://127.0.0.1:7443 --insecure --dataset mnist --limit 600 --part 1/2 --state north
+    gelu client train --server http://127.0.0.1:7443 --insecure --dataset mnist --limit 600 --part 2/2 --state south
+
+  On machines of their own, with certificates of `gelu certs` and pictures of one's own in folders by class:
+    gelu client train --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
+        --server-ca certs/ca.pem --dataset pictures/")]
+    Train(Box<train::TrainArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -83,13 +100,18 @@ struct ServerArgs {
     /// Without TLS, for a server on this machine.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "server_ca"])]
     insecure: bool,
-    /// Where the keys of known servers are kept: one that shows another key later is not talked to [default: the per-user
-    /// state folder].
+    /// Where the keys of known servers are kept, and what this client needs to go on with training: a server that shows
+    /// another key later is not talked to [default: the per-user state folder].
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
 
 impl ServerArgs {
+    /// The folder of this client's state.
+    fn folder(&self) -> anyhow::Result<PathBuf> {
+        known::state_folder(self.state.as_deref())
+    }
+
     /// Reaches the server and lists its models. Its key must be the known one, and is known from then on.
     fn reach(&self) -> anyhow::Result<(Remote, Vec<Offer>)> {
         let files = TlsFiles {
@@ -126,6 +148,7 @@ pub(crate) fn run(command: &Command, given: &Given) -> anyhow::Result<()> {
     match command {
         Command::Models(args) => models(args),
         Command::Infer(args) => infer(args, given),
+        Command::Train(args) => train::run(args),
     }
 }
 
@@ -137,9 +160,30 @@ fn models(args: &ModelsArgs) -> anyhow::Result<()> {
         outln!("{}", json!({ "server": remote.server(), "fingerprint": fingerprint, "models": models }))?;
         return Ok(());
     }
+    let in_training = offers.iter().filter_map(|offer| Some((offer, offer.training?)));
+    if let (true, in_training) = (offers.iter().any(|offer| offer.training.is_some()), in_training) {
+        let mut table =
+            TextTable::new(["in training", "input", "classes", "clients", "iterations", "batch", "keys"]);
+        for (offer, training) in in_training {
+            table.row([
+                offer.name.clone(),
+                offer.interface.input.to_string(),
+                offer.interface.outputs.to_string(),
+                format!("{} of {}", training.enrolled, training.clients),
+                format!("{} of {}", training.done, training.iterations),
+                training.batch.to_string(),
+                format!("{} {}", training.key.key_type.name(), training.key.size),
+            ]);
+        }
+        outln!("{}", table.to_string().trim_end())?;
+        if offers.iter().all(|offer| offer.training.is_some()) {
+            return Ok(());
+        }
+        outln!("")?;
+    }
     let mut table =
         TextTable::new(["model", "input", "outputs", "round trips", "kB up", "kB down", "server's products"]);
-    for offer in &offers {
+    for offer in offers.iter().filter(|offer| offer.training.is_none()) {
         table.row([
             offer.name.clone(),
             offer.interface.input.to_string(),
@@ -155,7 +199,16 @@ fn models(args: &ModelsArgs) -> anyhow::Result<()> {
 }
 
 fn to_json(offer: &Offer) -> Value {
+    let training = offer.training.map(|training| {
+        json!({
+            "clients": training.clients, "enrolled": training.enrolled,
+            "iterations_done": training.done, "iterations": training.iterations,
+            "batch": training.batch, "epochs": training.epochs,
+            "key_bits": training.key.size.bits(), "key_type": training.key.key_type.name(),
+        })
+    });
     json!({
+        "training": training,
         "name": offer.name,
         "input": offer.interface.input.dims(),
         "outputs": offer.interface.outputs,
@@ -168,19 +221,31 @@ fn to_json(offer: &Offer) -> Value {
     })
 }
 
+/// The offer of a name, or the only one of its kind.
+fn choose<'a>(
+    remote: &Remote,
+    offers: &'a [Offer],
+    model: Option<&str>,
+    is_training: bool,
+) -> anyhow::Result<&'a Offer> {
+    let what = if is_training { "training" } else { "inference" };
+    let offered = || offers.iter().filter(|offer| offer.training.is_some() == is_training);
+    let names: Vec<&str> = offered().map(|offer| &offer.name[..]).collect();
+    ensure!(!names.is_empty(), "{}: no model is offered for {what}", remote.server());
+    match model {
+        None if names.len() > 1 => bail!("--model NAME: expected one of {}", names.join(", ")),
+        None => offered().next().context("an offer"),
+        Some(name) => offered().find(|offer| offer.name == name).with_context(|| {
+            format!("--model {name}: {} offers {} for {what}", remote.server(), names.join(", "))
+        }),
+    }
+}
+
 fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let InferArgs { asked, .. } = args;
     asked.check(given)?;
     let (remote, offers) = args.server.reach()?;
-    let names: Vec<&str> = offers.iter().map(|offer| &offer.name[..]).collect();
-    let offer = match (&args.model, &offers[..]) {
-        (None, [only]) => only,
-        (None, _) => bail!("--model NAME: expected one of {}", names.join(", ")),
-        (Some(name), _) => offers
-            .iter()
-            .find(|offer| offer.name == *name)
-            .with_context(|| format!("--model {name}: {} offers {}", remote.server(), names.join(", ")))?,
-    };
+    let offer = choose(&remote, &offers, args.model.as_deref(), false)?;
     let input = asked.read(&offer.interface)?;
     let inputs = &input.read.inputs;
     let key = Arc::new(asked.key()?);

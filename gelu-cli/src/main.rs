@@ -65,12 +65,12 @@ enum Command {
     Data(data::DataArgs),
     /// Train a model.
     Train(train::Args),
-    /// Offer models to clients on other machines.
+    /// Offer models to clients on other machines, to use or to train.
     Serve(Box<serve::ServeArgs>),
-    /// Use the models of a server on another machine.
+    /// Use or train the models of a server on another machine.
     #[command(subcommand)]
     Client(client::Command),
-    /// Look after what a server keeps: what each client has asked for.
+    /// Look after what a server keeps: what each client has asked for, and runs of training.
     #[command(subcommand)]
     State(state::Command),
     /// Make certificates for a trial of `serve` and `client`.
@@ -140,7 +140,7 @@ fn run(command: Command, given: &Given) -> anyhow::Result<()> {
         Command::Keygen(args) => keygen::run(&args),
         Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args, given),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, given),
         Command::Client(command) => client::run(&command, given),
         Command::State(command) => state::run(&command),
         Command::Certs(args) => certs::run(&args),

@@ -1,5 +1,7 @@
 //! `gelu serve`
 
+mod training;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,7 +18,9 @@ use serde_json::json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
+use self::training::TrainArgs;
 use crate::config::ConfigArgs;
+use crate::given::Given;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{Numbers, backend};
 use crate::output::{flush, note, outln};
@@ -37,7 +41,11 @@ Examples:
     gelu serve --config serve.toml
 
   Several models, under names of their own:
-    gelu serve --model digits=lenet5 xrays=xrays.safetensors --insecure")]
+    gelu serve --model digits=lenet5 xrays=xrays.safetensors --insecure
+
+  Have two hospitals train a network, each on its own digits (`gelu client train`):
+    gelu serve --train --model lenet5 --clients 2 --epochs 1 --batch-size 60 --state run --listen 0.0.0.0:7443 \
+        --tls-cert certs/server.pem --tls-key certs/server.key --client-ca certs/ca.pem")]
 pub(crate) struct ServeArgs {
     /// Models to offer: model files or networks by name, NAME= in front for another name [default: lenet5].
     #[arg(long = "model", value_name = "[NAME=]FILE|NETWORK", num_args = 1.., default_value = "lenet5")]
@@ -77,7 +85,8 @@ pub(crate) struct ServeArgs {
     /// Answer Prometheus at http://ADDRESS:PORT/metrics, without TLS.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
-    /// Keep account of what each client asks for in this folder, over restarts (`gelu state` shows it).
+    /// Keep account of what each client asks for, and runs of training, in this folder, over restarts (`gelu state` shows
+    /// them).
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Inputs of each model that each client's certificate may have in all: with enough of them, a client can solve for the
@@ -93,6 +102,8 @@ pub(crate) struct ServeArgs {
     /// Print where it listens as one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    training: TrainArgs,
     #[command(flatten)]
     _config: ConfigArgs,
 }
@@ -161,7 +172,8 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
+    args.training.check(given)?;
     start_log(args.log, args.log_level);
     let files = TlsFiles {
         certificate: (args.tls_cert.as_deref(), "--tls-cert"),
@@ -195,10 +207,17 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             !names.contains(&name),
             "--model: two models are called {name}; NAME=FILE gives one another name"
         );
-        let Loaded { model, .. } = ModelArgs::of(&offer.model).load()?;
-        let quantization = args.numbers.quantization(&model);
-        let model = Arc::new(ServerModel::new(model, quantization));
-        service = service.with_model(&name, model).with_context(|| name.clone())?;
+        service = match args.state.as_deref().filter(|_| args.training.train) {
+            Some(folder) => {
+                service.with_training(&name, args.training.training(&offer.model, &name, folder)?)?
+            }
+            None => {
+                let Loaded { model, .. } = ModelArgs::of(&offer.model).load()?;
+                let quantization = args.numbers.quantization(&model);
+                let model = Arc::new(ServerModel::new(model, quantization));
+                service.with_model(&name, model).with_context(|| name.clone())?
+            }
+        };
         names.push(name);
     }
     let (asked, stop) = channel();

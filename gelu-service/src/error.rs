@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gelu_models::train::private::PrivateError;
 use tonic::{Code, Status};
 
 use crate::Fingerprint;
@@ -52,6 +53,26 @@ pub enum ServiceError {
     /// There is no model of that name to be offered.
     #[error("a server needs a model to offer")]
     NoModel,
+    /// A run of training has nowhere to be kept.
+    #[error("a server that trains needs a folder for its state")]
+    NoLedger,
+    /// A model cannot be trained as it is asked for.
+    #[error("{model}: cannot be trained")]
+    Training {
+        /// The model's name.
+        model: String,
+        /// Why.
+        #[source]
+        error: Box<PrivateError>,
+    },
+    /// A server's state cannot be kept, so that the client is not told what would be lost.
+    #[error("the server cannot keep the state of the run; its operator has to see to it")]
+    StateUnkept,
+    /// What was kept of a client's part in a run is of another run.
+    #[error(
+        "expected the run of training that this client has taken part in, found another one under that name"
+    )]
+    AnotherRun,
     /// The server cannot be reached, or a handshake failed.
     #[error("cannot reach {server}: {problem}")]
     Unreachable {
@@ -143,6 +164,12 @@ pub enum Refusal {
     Malformed,
     /// The client was silent or away for too long.
     Late,
+    /// The client cannot take part in the training run as it asks to.
+    Enrolment,
+    /// It is not the client's turn.
+    Turn,
+    /// The server cannot keep its state.
+    State,
     /// Something else.
     Other,
 }
@@ -158,6 +185,9 @@ impl std::fmt::Display for Refusal {
             Self::Identity => "certificate",
             Self::Malformed => "malformed",
             Self::Late => "too late",
+            Self::Enrolment => "no place",
+            Self::Turn => "no turn",
+            Self::State => "state",
             Self::Other => "failed",
         })
     }
@@ -167,7 +197,7 @@ impl std::fmt::Display for Refusal {
 const REFUSAL: &str = "gelu-refusal";
 
 impl Refusal {
-    const ALL: [(Self, Code, &'static str); 9] = [
+    const ALL: [(Self, Code, &'static str); 12] = [
         (Self::UnknownModel, Code::NotFound, "unknown-model"),
         (Self::UnknownSession, Code::NotFound, "unknown-session"),
         (Self::Busy, Code::ResourceExhausted, "busy"),
@@ -176,6 +206,9 @@ impl Refusal {
         (Self::Identity, Code::PermissionDenied, "identity"),
         (Self::Malformed, Code::InvalidArgument, "malformed"),
         (Self::Late, Code::DeadlineExceeded, "late"),
+        (Self::Enrolment, Code::FailedPrecondition, "enrolment"),
+        (Self::Turn, Code::FailedPrecondition, "turn"),
+        (Self::State, Code::Internal, "state"),
         (Self::Other, Code::Unknown, "other"),
     ];
 

@@ -1,4 +1,10 @@
-//! What each client has asked of each model: kept over conversations and restarts, so that a budget holds.
+//! What is kept over conversations and restarts: what each client has asked of each model, so that a budget holds, and runs
+//! of training.
+
+mod runs;
+
+pub(crate) use self::runs::Kind;
+pub use self::runs::{Enrolled, TrainingSummary};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +19,8 @@ use crate::ServiceError;
 const FILE: &str = "ledger.sqlite";
 
 /// The steps from an empty file to today's tables. A file says how many it has been through.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE client (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE
@@ -27,7 +34,34 @@ const MIGRATIONS: [&str; 1] = ["
         last INTEGER NOT NULL,
         PRIMARY KEY (client, model)
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE run (
+        model TEXT PRIMARY KEY,
+        name BLOB NOT NULL CHECK (length(name) = 16),
+        terms TEXT NOT NULL,
+        state TEXT
+    ) STRICT;
+    CREATE TABLE member (
+        model TEXT NOT NULL REFERENCES run (model),
+        place INTEGER NOT NULL CHECK (place >= 0),
+        client INTEGER NOT NULL REFERENCES client (id),
+        inputs INTEGER NOT NULL CHECK (inputs > 0),
+        turns INTEGER NOT NULL DEFAULT 0 CHECK (turns >= 0),
+        PRIMARY KEY (model, place),
+        UNIQUE (model, client)
+    ) STRICT;
+    CREATE TABLE change (
+        id INTEGER PRIMARY KEY,
+        model TEXT NOT NULL REFERENCES run (model),
+        place INTEGER NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('granted', 'updated', 'ended', 'given up')),
+        done INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        FOREIGN KEY (model, place) REFERENCES member (model, place)
+    ) STRICT;
+",
+];
 
 /// A file of clients and what they have asked for. Every change is on disk before it is answered.
 #[derive(Debug)]
@@ -98,10 +132,7 @@ impl Ledger {
         let mut connection = self.connection();
         // Two processes on one file wait for each other from the beginning.
         let change = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
-        change.execute("INSERT OR IGNORE INTO client (name) VALUES (?1)", [client]).map_err(fault)?;
-        let id: i64 = change
-            .query_row("SELECT id FROM client WHERE name = ?1", [client], |row| row.get(0))
-            .map_err(fault)?;
+        let id = client_id(&change, client).map_err(fault)?;
         let used: Option<u64> = change
             .query_row(
                 "SELECT inputs FROM usage WHERE client = ?1 AND model = ?2",
@@ -115,7 +146,7 @@ impl Ledger {
         if let Some(allowed) = budget.filter(|&budget| sum > budget) {
             return Ok(Taken::Spent { used, allowed });
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = now();
         // A clock that was set back does not make the last time earlier.
         change
             .execute(
@@ -201,6 +232,17 @@ impl Ledger {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number of a client, which is new if it has none.
+fn client_id(change: &rusqlite::Transaction<'_>, client: &str) -> rusqlite::Result<i64> {
+    change.execute("INSERT OR IGNORE INTO client (name) VALUES (?1)", [client])?;
+    change.query_row("SELECT id FROM client WHERE name = ?1", [client], |row| row.get(0))
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), ServiceError> {
@@ -296,7 +338,7 @@ mod tests {
         ledger.connection().pragma_update(None, "user_version", 99_u32).unwrap();
         drop(ledger);
         let error = Ledger::open(later.path()).unwrap_err();
-        assert!(error.to_string().contains("version 1 or before, found 99"), "{error}");
+        assert!(error.to_string().contains("version 2 or before, found 99"), "{error}");
         assert!(matches!(Ledger::open(&later.path().join("none")), Err(ServiceError::State { .. })));
     }
 }

@@ -11,10 +11,12 @@ mod stream;
 mod tls;
 mod trial;
 
-pub use client::{Offer, Patience, Remote, RemoteTransport};
+pub use client::{
+    Membership, Moment, Offer, Patience, Remote, RemoteTraining, RemoteTransport, TrainingOffer,
+};
 pub use error::{Refusal, ServiceError};
-pub use ledger::{Ledger, Usage};
-pub use server::{Limits, Running, Service};
+pub use ledger::{Enrolled, Ledger, TrainingSummary, Usage};
+pub use server::{Limits, Running, Service, Training};
 pub use tls::{ClientSecurity, Credentials, Fingerprint, ServerSecurity};
 pub use trial::{TrialAuthority, TrialCertificate};
 

@@ -54,6 +54,10 @@ pub(crate) fn observe(
         while let Some(message) = server.next_message(rng)? {
             match client.handle(message, rng)? {
                 Some(Event::Ready) => client.proceed()?,
+                Some(Event::Stepped) => {
+                    client.mask(rng)?;
+                    client.proceed()?;
+                }
                 Some(Event::Ended) => {
                     let (expected, found) = (Expected::Ciphertexts, "Ended".to_owned());
                     return Err(PrivateError::Unexpected { expected, found });

@@ -17,16 +17,7 @@ pub(super) struct KnownServers(PathBuf);
 impl KnownServers {
     /// The file in `folder`, or in the per-user folder for state.
     pub(super) fn locate(folder: Option<&Path>) -> anyhow::Result<Self> {
-        // The XDG specification tells programs to ignore relative paths.
-        let set = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
-        let user = || {
-            let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local").join("state")));
-            state.map(|path| path.join("gelu-net"))
-        };
-        let folder = folder.map(Path::to_path_buf).or_else(user);
-        let folder =
-            folder.context("no home folder to keep the keys of known servers in: name one with --state")?;
-        Ok(Self(folder.join("known-servers.json")))
+        Ok(Self(state_folder(folder)?.join("known-servers.json")))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -58,6 +49,18 @@ impl KnownServers {
         serde_json::from_slice(&bytes)
             .with_context(|| format!("{}: expected servers' addresses and keys", self.0.display()))
     }
+}
+
+/// The folder for a client's state: the given one, or the per-user one.
+pub(super) fn state_folder(folder: Option<&Path>) -> anyhow::Result<PathBuf> {
+    // The XDG specification tells programs to ignore relative paths.
+    let set = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    let user = || {
+        let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local").join("state")));
+        state.map(|path| path.join("gelu-net"))
+    };
+    let folder = folder.map(Path::to_path_buf).or_else(user);
+    folder.context("no home folder to keep a client's state in: name one with --state")
 }
 
 /// An address with and without a slash at its end is one server.

@@ -101,7 +101,10 @@ impl Store {
     /// Fails with [`Interrupted`] when the run, which is `at` this point and saved, is asked to stop.
     pub(super) fn stop_if_asked(&self, at: String) -> anyhow::Result<()> {
         match interrupt::is_asked() {
-            true => Err(Interrupted { at, forced: self.forced }.into()),
+            true => {
+                let with = if self.forced { " with --resume in place of --force" } else { " with --resume" };
+                Err(Interrupted { at, with }.into())
+            }
             false => Ok(()),
         }
     }

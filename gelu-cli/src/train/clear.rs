@@ -96,7 +96,7 @@ impl Run {
     fn begin(args: &Args, data: &TrainingData) -> anyhow::Result<Self> {
         let mut model = model(args, &data.train)?;
         let config = args.config();
-        initialize(args, &mut model)?;
+        initialize(&args.descent, args.init.as_deref(), &mut model)?;
         let settings = || Settings::new(args, &model, data, "in the clear, on floats");
         let store = Store::open(args, false, settings)?;
         let Some(resumed) = store.as_ref().filter(|store| store.resumes) else {

@@ -13,7 +13,7 @@ pub(crate) const EXIT_CODE: u8 = 130;
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// From here on the first signal asks the run to stop, and the second ends the process.
-pub(super) fn install() -> anyhow::Result<()> {
+pub(crate) fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(EXIT_CODE.into());
@@ -24,7 +24,7 @@ pub(super) fn install() -> anyhow::Result<()> {
 }
 
 /// Whether the run is asked to stop.
-pub(super) fn is_asked() -> bool {
+pub(crate) fn is_asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
@@ -32,15 +32,14 @@ pub(super) fn is_asked() -> bool {
 #[derive(Debug)]
 pub(crate) struct Interrupted {
     /// How far it is.
-    pub(super) at: String,
-    /// Whether the command must lose its `--force`.
-    pub(super) forced: bool,
+    pub(crate) at: String,
+    /// What the command that goes on from there has that this one has not.
+    pub(crate) with: &'static str,
 }
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instead = if self.forced { " in place of --force" } else { "" };
-        write!(f, "kept after {}; the same command with --resume{instead} goes on from there", self.at)
+        write!(f, "kept after {}; the same command{} goes on from there", self.at, self.with)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod clear;
+mod descent;
 mod interrupt;
 mod network;
 pub(crate) mod private;
@@ -11,11 +12,15 @@ mod settings;
 use std::path::PathBuf;
 
 use gelu_io::data::TrainingData;
-use gelu_layers::Initializer;
-use gelu_models::train::{Augmentation, Schedule, TrainConfig};
+use gelu_models::train::{Augmentation, TrainConfig};
 
-pub(crate) use self::interrupt::{EXIT_CODE as INTERRUPTED, Interrupted};
-use self::network::{initialize, model};
+pub(crate) use self::descent::DescentArgs;
+pub(crate) use self::interrupt::{
+    EXIT_CODE as INTERRUPTED, Interrupted, install as stop_when_asked, is_asked as is_asked_to_stop,
+};
+pub(crate) use self::network::initialize;
+use self::network::model;
+pub(crate) use self::private::TurnArgs;
 use self::provenance::{command, with_metadata};
 use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
@@ -77,34 +82,11 @@ pub(crate) struct Args {
     /// Train on so many inputs of the data set only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Passes over the data.
-    #[arg(long, default_value_t = 10)]
-    epochs: u32,
-    /// Inputs to one update of the weights.
-    #[arg(long, alias = "batch", default_value_t = 64)]
-    batch_size: usize,
-    /// Learning rate at its full value.
-    #[arg(long, default_value_t = 0.05)]
-    lr: f64,
-    /// Momentum of the gradient descent.
-    #[arg(long, default_value_t = 0.9)]
-    momentum: f64,
+    #[command(flatten)]
+    descent: DescentArgs,
     /// L2 penalty on the weights [default: 0.0001 with --clear, else 0, and no other is possible].
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// How the learning rate changes: constant, cosine, or step:EPOCHS:FACTOR.
-    #[arg(long, default_value = "cosine")]
-    schedule: Schedule,
-    /// Epochs over which the learning rate first rises from zero.
-    #[arg(long, default_value_t = 0.0, value_name = "EPOCHS")]
-    warm_up: f64,
-    /// How the first weights are drawn: kaiming-uniform, as PyTorch does; he-uniform, which suits deep networks without
-    /// batch norm; xavier-uniform; or zeros.
-    #[arg(long, default_value = "kaiming-uniform")]
-    initializer: Initializer,
-    /// Determines first weights, order and augmentation: the same seed gives the same weights.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Shift, turn, scale and shear the training images a little.
     #[arg(long)]
     augment: bool,
@@ -165,23 +147,17 @@ impl Args {
     fn config(&self) -> TrainConfig {
         let default_decay = if self.is_on_floats() { 1e-4 } else { 0.0 };
         TrainConfig {
-            learning_rate: self.lr,
-            momentum: self.momentum,
             weight_decay: self.weight_decay.unwrap_or(default_decay),
-            batch_size: self.batch_size,
-            epochs: self.epochs,
-            schedule: self.schedule,
-            warm_up: self.warm_up,
-            seed: self.seed,
             augmentation: self.augment.then_some(Augmentation::LIGHT),
             weight_bits: self.weight_bits,
             layer_bits: self.layer_bits.iter().cloned().collect(),
+            ..self.descent.config()
         }
     }
 
     /// The training and the test part, the first cut to `--limit`.
     fn data(&self) -> anyhow::Result<TrainingData> {
-        let data = self.options.training(&self.dataset, self.seed)?;
+        let data = self.options.training(&self.dataset, self.descent.seed)?;
         Ok(match self.limit {
             Some(limit) => TrainingData { train: data.train.first(limit as usize), ..data },
             None => data,

@@ -1,5 +1,7 @@
 //! The network that is trained, and its first weights.
 
+use std::path::Path;
+
 use anyhow::{Context, ensure};
 use gelu_io::weights::WeightsFile;
 use gelu_models::train::Dataset;
@@ -7,7 +9,7 @@ use gelu_models::zoo::{Network, Setting};
 use gelu_models::{Model, Weights};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
-use super::Args;
+use super::{Args, DescentArgs};
 use crate::model::{adapt, network_of, untrained};
 use crate::output::note;
 
@@ -37,9 +39,13 @@ pub(super) fn model(args: &Args, train: &Dataset) -> anyhow::Result<Model> {
 }
 
 /// Random first weights, or those of `--init`.
-pub(super) fn initialize(args: &Args, model: &mut Model) -> anyhow::Result<()> {
-    model.initialize(args.initializer, &mut ChaCha8Rng::seed_from_u64(args.seed));
-    let Some(path) = &args.init else { return Ok(()) };
+pub(crate) fn initialize(
+    descent: &DescentArgs,
+    init: Option<&Path>,
+    model: &mut Model,
+) -> anyhow::Result<()> {
+    model.initialize(descent.initializer, &mut ChaCha8Rng::seed_from_u64(descent.seed));
+    let Some(path) = init else { return Ok(()) };
     let mut weights = Weights::read(path)?;
     adapt(&mut weights, model, &[], path)?;
     let report = model.load_partial(&weights).with_context(|| path.display().to_string())?;

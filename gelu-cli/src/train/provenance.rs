@@ -69,8 +69,8 @@ pub(super) fn command(args: &Args) -> String {
         config.warm_up,
         config.seed,
     );
-    if args.initializer != Initializer::default() {
-        let _ = write!(text, " --initializer {}", args.initializer);
+    if args.descent.initializer != Initializer::default() {
+        let _ = write!(text, " --initializer {}", args.descent.initializer);
     }
     if let Some(bits) = config.weight_bits {
         let _ = write!(text, " --weight-bits {bits}");
@@ -89,7 +89,7 @@ pub(super) fn command(args: &Args) -> String {
         text += " --augment";
     }
     if clear.is_empty() {
-        text.extend(args.private.settings().map(|(option, value)| format!(" {option} {value}")));
+        text.extend(args.private.turns.settings().map(|(option, value)| format!(" {option} {value}")));
     }
     text
 }

@@ -39,7 +39,7 @@ impl Settings {
         ]);
         let first = options([
             ("--init", args.init.as_ref().map(|path| path.display().to_string())),
-            ("--initializer", Some(args.initializer.to_string())),
+            ("--initializer", Some(args.descent.initializer.to_string())),
             ("--seed", Some(config.seed.to_string())),
         ]);
         let mut read = options([("--dataset", Some(args.dataset.name()))]);
@@ -59,7 +59,7 @@ impl Settings {
             ("--augment", Some(config.augmentation.is_some().to_string())),
         ]);
         if !args.is_on_floats() {
-            descent.extend(args.private.settings().map(|(name, value)| (name.to_owned(), value)));
+            descent.extend(args.private.turns.settings().map(|(name, value)| (name.to_owned(), value)));
         }
         let group = |what: &str, digest, options| Group { what: what.to_owned(), digest, options };
         Ok(Self(vec![

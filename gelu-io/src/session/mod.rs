@@ -14,7 +14,8 @@ use rand::CryptoRng;
 pub use account::{Account, Role, Seen, StepRecord};
 pub use inference::{ClientSession, serve};
 pub use training::{
-    Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, write_checkpoint,
+    Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, serve_turn, take_turn,
+    write_checkpoint,
 };
 
 use crate::transport::{Disconnected, Transport};
@@ -148,23 +149,31 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
         self.guard(polled)
     }
 
+    /// Does one unit of work, as [`poll`](Self::poll) does, and waits for a message where there is none to do.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn work(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<P::Event>, RunError<P::Error>> {
+        match self.poll(rng)? {
+            Progress::Event(event) => Ok(Some(event)),
+            Progress::Worked => Ok(None),
+            Progress::Waiting => {
+                let received = self.transport.receive().map_err(RunError::from);
+                let bytes = self.guard(received)?;
+                let taken = self.take(&bytes, rng);
+                self.guard(taken)
+            }
+        }
+    }
+
     /// Goes on until there is an event, or the peer has closed (`None`). Waits where there is nothing to do.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
     pub fn step(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<P::Event>, RunError<P::Error>> {
         while !self.peer.is_closed() {
-            match self.poll(rng)? {
-                Progress::Event(event) => return Ok(Some(event)),
-                Progress::Worked => {}
-                Progress::Waiting => {
-                    let received = self.transport.receive().map_err(RunError::from);
-                    let bytes = self.guard(received)?;
-                    let taken = self.take(&bytes, rng);
-                    if let Some(event) = self.guard(taken)? {
-                        return Ok(Some(event));
-                    }
-                }
+            if let Some(event) = self.work(rng)? {
+                return Ok(Some(event));
             }
         }
         Ok(None)

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gelu_models::peer::Part;
-use gelu_models::train::private::{Client, ClientState, Event, PrivateError, Server, ServerState};
+use gelu_models::peer::{Part, Place};
+use gelu_models::train::private::{Change, Client, ClientState, Event, PrivateError, Server, ServerState};
 use rand::CryptoRng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Observer, Progress, RunError, Session, Work, WorkKind};
-use crate::transport::InProcess;
+use crate::transport::{InProcess, Transport};
 use crate::{Error, files};
 
 /// What one kind of tensor cost.
@@ -170,6 +170,80 @@ impl<P> Observer<P> for TrainingAccount {
     }
 }
 
+/// Sees one side only, and counts what the other has made when it arrives.
+#[derive(Debug)]
+struct OneSide<'a>(&'a mut TrainingAccount);
+
+impl<P> Observer<P> for OneSide<'_> {
+    fn did(&mut self, _: &P, work: &Work) {
+        self.0.note(work);
+        if work.kind == WorkKind::Took {
+            let totals = self.0.of_mut(work.place.map(|place| place.part));
+            let ciphertexts = work.place.map_or(0, |place| place.ciphertexts as u64);
+            totals.bytes = totals.bytes.saturating_add(work.bytes as u64);
+            totals.ciphertexts = totals.ciphertexts.saturating_add(ciphertexts);
+        }
+    }
+}
+
+/// Where masking is accounted for.
+const MASKING: Place = Place { round: 0, part: Part::Update, index: 0, ciphertexts: 0 };
+
+/// Trains for one turn, or the rest of one that was interrupted, with a server at the other end of a transport. `between` is
+/// asked before each iteration, and before its steps go out: who keeps the client's state then loses nothing whichever side
+/// fails.
+///
+/// Returns whether the turn came to its end.
+///
+/// # Errors
+/// [`RunError`], or what `between` gives. The client has given the turn up then: what was kept of it is what goes on.
+pub fn take_turn<E: From<RunError<PrivateError>>>(
+    transport: impl Transport,
+    client: &mut Client,
+    account: &mut TrainingAccount,
+    rng: &mut dyn CryptoRng,
+    mut between: impl FnMut(&Client, Event) -> Result<Go, E>,
+) -> Result<bool, E> {
+    let mut session = Session::new(transport, client, OneSide(account));
+    session.ask(None, |client| client.join())?;
+    while let Some(event) = session.step(rng)? {
+        match event {
+            Event::Ended => return Ok(true),
+            Event::Ready => {}
+            Event::Stepped => session.ask(Some(MASKING), |client| client.mask(rng))?,
+        }
+        if between(session.peer(), event)? == Go::Stop {
+            return Ok(false);
+        }
+        session.ask(None, |client| client.proceed())?;
+    }
+    Err(RunError::Stalled.into())
+}
+
+/// Serves one turn, or the rest of one that was interrupted, to a client at the other end of a transport. The client hears of
+/// nothing that `keep` has not kept.
+///
+/// # Errors
+/// [`RunError`], or what `keep` gives; the server goes on from what was kept.
+pub fn serve_turn<E: From<RunError<PrivateError>>>(
+    transport: impl Transport,
+    server: &mut Server,
+    account: &mut TrainingAccount,
+    rng: &mut dyn CryptoRng,
+    mut keep: impl FnMut(&Server, Change) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut session = Session::new(transport, server, OneSide(account));
+    loop {
+        let Some(change) = session.work(rng)? else { continue };
+        keep(session.peer(), change)?;
+        if change == Change::Ended {
+            // The client is told.
+            session.step(rng)?;
+            return Ok(());
+        }
+    }
+}
+
 /// Runs one turn of a client, or the rest of one that was interrupted, with both sides in this process, joined by a pipe
 /// of encoded messages. `between` is asked before each iteration.
 ///
@@ -196,6 +270,11 @@ pub fn run_turn<E: From<RunError<PrivateError>>>(
             let served = serving.poll(server_rng)?;
             match (joining.poll(client_rng)?, served) {
                 (Progress::Event(Event::Ended), _) => Ok(Some(true)),
+                (Progress::Event(Event::Stepped), _) => {
+                    joining.ask(Some(MASKING), |client| client.mask(client_rng))?;
+                    joining.ask(None, |client| client.proceed())?;
+                    Ok(None)
+                }
                 (Progress::Event(Event::Ready), _) => {
                     let mut so_far = account.clone();
                     so_far.add(serving.observer());

@@ -98,8 +98,8 @@ pub enum Misuse {
     /// A turn is in progress.
     #[error("a turn is in progress: wait for `Event::Ended`, or abandon it")]
     TurnInProgress,
-    /// The client is not between two iterations.
-    #[error("an iteration begins after `Event::Ready` only")]
+    /// The client is not where it waits for its caller.
+    #[error("`proceed` is for after `Event::Ready` or `mask`, and `mask` for after `Event::Stepped`")]
     NotReady,
 }
 

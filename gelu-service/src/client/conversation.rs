@@ -33,12 +33,11 @@ impl RemoteTransport {
     pub(super) fn open(
         dialer: Arc<Dialer>,
         runtime: Arc<Runtime>,
-        model: &str,
+        topic: Topic,
     ) -> Result<Self, ServiceError> {
         let Patience { answer, reconnect, .. } = dialer.patience();
         let link = Arc::new(Link::new(LinkPatience { silence: answer, absence: reconnect }));
-        let mut conversation =
-            Conversation { dialer, link: Arc::clone(&link), model: model.to_owned(), session: Bytes::new() };
+        let mut conversation = Conversation { dialer, link: Arc::clone(&link), topic, session: Bytes::new() };
         let streams = runtime.block_on(conversation.attach()).map_err(Broken::into_error)?;
         let task = runtime.spawn(conversation.run(streams));
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -92,11 +91,18 @@ impl Drop for RemoteTransport {
     }
 }
 
+/// What a conversation is about.
+pub(super) struct Topic {
+    pub(super) model: String,
+    /// What the client calls itself, where it is about its turn in a training run.
+    pub(super) turn_of: Option<String>,
+}
+
 /// One conversation over as many connections as it takes.
 struct Conversation {
     dialer: Arc<Dialer>,
     link: Arc<Link>,
-    model: String,
+    topic: Topic,
     /// What the server called it; empty before.
     session: Bytes,
 }
@@ -134,9 +140,11 @@ impl Conversation {
         let (outgoing, frames) = mpsc::channel(2);
         let open = proto::Open {
             version: SERVICE_VERSION,
-            model: self.model.clone(),
+            model: self.topic.model.clone(),
             session: self.session.clone(),
             received: self.link.received(),
+            training: self.topic.turn_of.is_some(),
+            client: self.topic.turn_of.clone().unwrap_or_default(),
         };
         // The channel is empty.
         let _ = outgoing.try_send(frame(client_frame::Frame::Open(open)));

@@ -102,7 +102,14 @@ impl Dialer {
 
     /// Waits as long as a connection may take.
     pub(super) async fn in_time<F: Future>(&self, answer: F) -> Result<F::Output, ServiceError> {
-        let limit = self.patience.connect;
+        self.within(self.patience.connect, answer).await
+    }
+
+    pub(super) async fn within<F: Future>(
+        &self,
+        limit: Duration,
+        answer: F,
+    ) -> Result<F::Output, ServiceError> {
         let late = |_| self.unreachable(format!("no answer within {} s", limit.as_secs()));
         tokio::time::timeout(limit, answer).await.map_err(late)
     }

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod dial;
+mod training;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use gelu_tensor::Shape;
 use tokio::runtime::Runtime;
 
 pub use self::conversation::RemoteTransport;
+use self::conversation::Topic;
 use self::dial::Dialer;
+pub use self::training::{Membership, Moment, RemoteTraining, TrainingOffer};
 use crate::{ClientSecurity, Fingerprint, Refusal, SERVICE_VERSION, ServiceError, proto};
 
 /// How long a client waits.
@@ -50,6 +53,8 @@ pub struct Offer {
     pub products: u64,
     /// Times that the client waits for an answer.
     pub round_trips: u32,
+    /// The run in which it is trained; `None` where it is offered for inference. A model in training has no costs.
+    pub training: Option<TrainingOffer>,
 }
 
 /// A server, from a client's side. Cloning it shares the connection's settings and threads.
@@ -119,7 +124,11 @@ impl Remote {
     /// # Errors
     /// [`ServiceError`] when the server cannot be reached or refuses.
     pub fn open(&self, model: &str) -> Result<RemoteTransport, ServiceError> {
-        RemoteTransport::open(Arc::clone(&self.dialer), Arc::clone(&self.runtime), model)
+        self.open_about(Topic { model: model.to_owned(), turn_of: None })
+    }
+
+    fn open_about(&self, topic: Topic) -> Result<RemoteTransport, ServiceError> {
+        RemoteTransport::open(Arc::clone(&self.dialer), Arc::clone(&self.runtime), topic)
     }
 
     /// What a server says of a model is checked as everything from outside.
@@ -142,6 +151,7 @@ impl Remote {
             return Err(wrong(fault));
         }
         let cost = model.cost.unwrap_or_default();
+        let training = model.training.map(TrainingOffer::read).transpose()?;
         Ok(Offer {
             name: model.name,
             interface,
@@ -149,6 +159,7 @@ impl Remote {
             down: (cost.ciphertexts_down, cost.bytes_down),
             products: cost.products,
             round_trips: cost.round_trips,
+            training,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use gelu_io::session::serve;
-use gelu_models::infer::{Denied, Gate, Server};
+use gelu_models::infer::{Denied, Gate, Server, ServerModel};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
@@ -16,8 +16,9 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use super::Shared;
 use super::accept::Peer;
+use super::training::TrainingRun;
+use super::{Offered, Shared, Subject};
 use crate::ledger::{Ledger, Taken};
 use crate::link::{Link, LinkPatience, Outgoing};
 use crate::proto::gelu_server::Gelu;
@@ -77,8 +78,21 @@ impl Gelu for Arc<Shared> {
         request: Request<proto::ListModelsRequest>,
     ) -> Result<Response<proto::ListModelsResponse>, Status> {
         check_version(request.into_inner().version)?;
-        let models = self.service.models.values().map(|offered| offered.listed.clone()).collect();
+        let models = self.service.models.values().map(Offered::listed).collect();
         Ok(Response::new(proto::ListModelsResponse { models }))
+    }
+
+    async fn await_turn(
+        &self,
+        request: Request<proto::AwaitTurnRequest>,
+    ) -> Result<Response<proto::AwaitTurnResponse>, Status> {
+        let peer = peer_of(request.extensions())?;
+        let request = request.into_inner();
+        check_version(request.version)?;
+        self.refuse_when_stopping()?;
+        let run = self.training(&request.model)?;
+        let client = peer.name(&request.client)?;
+        run.await_turn(client, request, self.service.limits.absence).await.map(Response::new)
     }
 
     async fn converse(
@@ -100,8 +114,7 @@ impl Shared {
         self: &Arc<Self>,
         request: Request<Streaming<proto::ClientFrame>>,
     ) -> Result<Response<Frames>, Status> {
-        let peer = request.extensions().get::<Peer>().copied();
-        let peer = peer.ok_or_else(|| Refusal::Other.status("the connection has no address"))?;
+        let peer = peer_of(request.extensions())?;
         let mut frames = request.into_inner();
         let first = tokio::time::timeout(self.service.limits.opening, frames.next()).await;
         let first = first.map_err(|_| Refusal::Late.status("the first frame took too long"))?.transpose()?;
@@ -141,6 +154,28 @@ impl Shared {
     }
 }
 
+fn peer_of(extensions: &tonic::Extensions) -> Result<Peer, Status> {
+    let peer = extensions.get::<Peer>().copied();
+    peer.ok_or_else(|| Refusal::Other.status("the connection has no address"))
+}
+
+/// The longest name that a client without a certificate may have.
+const NAME_BYTES: usize = 64;
+
+impl Peer {
+    /// Who a client is: its certificate's key, or what it calls itself where there are no certificates.
+    fn name(&self, said: &str) -> Result<String, Status> {
+        match self.identity {
+            Some(key) => Ok(key.to_string()),
+            None if (1..=NAME_BYTES).contains(&said.len()) => Ok(said.to_owned()),
+            None => Err(Refusal::Malformed.status(format!(
+                "expected a client's name of 1 to {NAME_BYTES} bytes, found {}",
+                said.len()
+            ))),
+        }
+    }
+}
+
 fn check_version(found: u32) -> Result<(), Status> {
     match found {
         SERVICE_VERSION => Ok(()),
@@ -160,12 +195,38 @@ fn status_of(error: ServiceError) -> Status {
         ServiceError::Silent { .. } => Refusal::Late,
         ServiceError::Ended => Refusal::UnknownSession,
         ServiceError::Stopped => Refusal::Stopping,
+        ServiceError::StateUnkept => Refusal::State,
         _ => Refusal::Other,
     };
     refusal.status(error.to_string())
 }
 
 impl Shared {
+    fn offered(&self, model: &str) -> Result<&Offered, Status> {
+        self.service.models.get(model).ok_or_else(|| {
+            let names: Vec<&str> = self.service.models.keys().map(String::as_str).collect();
+            Refusal::UnknownModel.status(format!("the models here are {}", names.join(", ")))
+        })
+    }
+
+    fn training(&self, model: &str) -> Result<&Arc<TrainingRun>, Status> {
+        match &self.offered(model)?.subject {
+            Subject::Training(run) => Ok(run),
+            Subject::Inference(_) => {
+                Err(Refusal::UnknownModel
+                    .status(format!("`{model}` is offered for inference, not for training")))
+            }
+        }
+    }
+
+    fn inference(&self, model: &str) -> Result<&Arc<ServerModel>, Status> {
+        match &self.offered(model)?.subject {
+            Subject::Inference(model) => Ok(model),
+            Subject::Training(_) => Err(Refusal::UnknownModel
+                .status(format!("`{model}` is being trained, and not offered for inference"))),
+        }
+    }
+
     /// Begins a conversation, if there is room for it.
     fn begin(
         self: &Arc<Self>,
@@ -174,9 +235,10 @@ impl Shared {
     ) -> Result<(SessionName, Arc<Session>), Status> {
         self.refuse_when_stopping()?;
         let limits = self.service.limits;
-        let Some(offered) = self.service.models.get(&open.model) else {
-            let names: Vec<&str> = self.service.models.keys().map(String::as_str).collect();
-            return Err(Refusal::UnknownModel.status(format!("the models here are {}", names.join(", "))));
+        // What is wrong with the request is said before there is a conversation.
+        let subject = match open.training {
+            true => Subject::Training(Arc::clone(self.training(&open.model)?)),
+            false => Subject::Inference(Arc::clone(self.inference(&open.model)?)),
         };
         let mut name = SessionName([0; 16]);
         rand::rng().fill_bytes(&mut name.0);
@@ -200,23 +262,62 @@ impl Shared {
             sessions.insert(name, Arc::clone(&session));
         }
         self.count_sessions();
-        let mut server = Server::new(Arc::clone(&offered.model)).on(self.service.backend);
-        if let Some((ledger, budget)) = &self.service.ledger {
-            let client = peer.identity.map_or("without a certificate".to_owned(), |key| key.to_string());
-            let (ledger, model, budget) = (Arc::clone(ledger), open.model.clone(), *budget);
-            server = server.with_gate(Arc::new(Account { ledger, client, model, budget }));
-        }
-        let (shared, held) = (Arc::clone(self), Arc::clone(&session));
-        info!(session = %name, model = %open.model, address = %peer.address, client = ?peer.identity, "begins");
-        let spawned = std::thread::Builder::new()
-            .name(format!("session {name}"))
-            .spawn(move || shared.hold(name, &held, server));
-        if let Err(error) = spawned {
+        let began = match subject {
+            Subject::Inference(model) => self.begin_inference(name, &session, model),
+            Subject::Training(run) => {
+                peer.name(&open.client).and_then(|client| self.begin_turn(name, &session, run, &client))
+            }
+        };
+        if let Err(status) = began {
             self.sessions().remove(&name);
             self.count_sessions();
-            return Err(Refusal::Busy.status(format!("no thread for the conversation: {error}")));
+            return Err(status);
         }
+        info!(session = %name, model = %open.model, address = %peer.address, client = ?peer.identity, "begins");
         Ok((name, session))
+    }
+
+    fn begin_inference(
+        self: &Arc<Self>,
+        name: SessionName,
+        session: &Arc<Session>,
+        model: Arc<ServerModel>,
+    ) -> Result<(), Status> {
+        let mut server = Server::new(model).on(self.service.backend);
+        if let Some((ledger, budget)) = &self.service.ledger {
+            let client = session.identity.map_or("without a certificate".to_owned(), |key| key.to_string());
+            let (ledger, model, budget) = (Arc::clone(ledger), session.model.clone(), *budget);
+            server = server.with_gate(Arc::new(Account { ledger, client, model, budget }));
+        }
+        self.spawn(name, session, move |shared, session| shared.hold(name, session, server))
+    }
+
+    fn begin_turn(
+        self: &Arc<Self>,
+        name: SessionName,
+        session: &Arc<Session>,
+        run: Arc<TrainingRun>,
+        client: &str,
+    ) -> Result<(), Status> {
+        let place = run.take(client, session)?;
+        let held = Arc::clone(&run);
+        let spawned =
+            self.spawn(name, session, move |shared, session| shared.hold_turn(name, session, &held, place));
+        spawned.inspect_err(|_| run.give_back())
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        name: SessionName,
+        session: &Arc<Session>,
+        hold: impl FnOnce(&Self, &Session) + Send + 'static,
+    ) -> Result<(), Status> {
+        let (shared, session) = (Arc::clone(self), Arc::clone(session));
+        let thread = std::thread::Builder::new().name(format!("session {name}"));
+        match thread.spawn(move || hold(&shared, &session)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refusal::Busy.status(format!("no thread for the conversation: {error}"))),
+        }
     }
 
     /// Finds the conversation that a client wants to go on with.
@@ -255,7 +356,25 @@ impl Shared {
                 warn!(session = %name, batches, products, busy, seconds, reason, "broke off");
             }
         }
-        // The last words still go out.
+        self.release(name, session);
+    }
+
+    /// Holds a turn of training to its end.
+    fn hold_turn(&self, name: SessionName, session: &Session, run: &TrainingRun, place: u32) {
+        let start = Instant::now();
+        let (account, ended) = run.hold(session, place, &self.is_stopping);
+        session.link.finish();
+        self.metrics.turn_ended(&session.model, &account, ended.is_ok());
+        let (seconds, busy) = (start.elapsed().as_secs_f64(), account.server_seconds());
+        match ended {
+            Ok(()) => info!(session = %name, place, busy, seconds, "turn ended"),
+            Err(error) => warn!(session = %name, place, busy, seconds, reason = %error, "turn broke off"),
+        }
+        self.release(name, session);
+    }
+
+    /// Forgets a conversation that is over, once its last words have gone out.
+    fn release(&self, name: SessionName, session: &Session) {
         let since = Instant::now();
         while !session.link.is_flushed() && since.elapsed() < self.service.limits.opening {
             std::thread::sleep(std::time::Duration::from_millis(5));

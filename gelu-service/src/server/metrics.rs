@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use gelu_io::session::StepRecord;
+use gelu_io::session::{StepRecord, TrainingAccount};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -120,6 +120,16 @@ impl Metrics {
         for step in steps.iter().filter(|step| step.batch.is_some()) {
             let segment = Segment { model: model.clone(), segment: step.step.clone() };
             self.segments.get_or_create(&segment).observe(step.seconds);
+        }
+    }
+
+    /// Counts a turn of training that is over.
+    pub(super) fn turn_ended(&self, model: &str, account: &TrainingAccount, is_whole: bool) {
+        let model = model.to_owned();
+        let outcome = if is_whole { "finished" } else { "broke off" };
+        self.ended.get_or_create(&Ended { model: model.clone(), outcome }).inc();
+        for (direction, bytes) in [("in", account.bytes_up()), ("out", account.bytes_down())] {
+            self.bytes.get_or_create(&Moved { model: model.clone(), direction }).inc_by(bytes);
         }
     }
 

@@ -5,6 +5,7 @@ mod converse;
 mod metrics;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Deployment;
 use gelu_tensor::Backend;
@@ -31,6 +33,8 @@ use tracing::{info, warn};
 use self::accept::accept;
 use self::converse::{Session, SessionName};
 use self::metrics::Metrics;
+pub use self::training::Training;
+use self::training::TrainingRun;
 use crate::proto;
 use crate::proto::gelu_server::GeluServer;
 use crate::stream::FRAME_BYTES;
@@ -81,8 +85,15 @@ pub struct Service {
 
 #[derive(Debug)]
 struct Offered {
-    model: Arc<ServerModel>,
+    subject: Subject,
     listed: proto::Model,
+}
+
+/// What a model is offered for.
+#[derive(Debug)]
+enum Subject {
+    Inference(Arc<ServerModel>),
+    Training(Arc<TrainingRun>),
 }
 
 /// What all connections share.
@@ -133,29 +144,31 @@ impl Service {
         let up: usize = segments.iter().map(|segment| segment.ciphertexts_up()).sum();
         let down: usize = segments.iter().map(|segment| segment.ciphertexts_down()).sum();
         let bytes = |ciphertexts: usize| (ciphertexts * 2 * key.size.bits() / 8) as u64;
-        let interface = model.model().interface();
-        let listed = proto::Model {
-            name: name.to_owned(),
-            input: interface.input.dims().iter().map(|&extent| extent as u64).collect(),
-            outputs: interface.outputs as u64,
-            // A tree of numbers and names has a form in JSON.
-            preprocessing: interface
-                .info
-                .preprocessing
-                .as_ref()
-                .and_then(|preprocessing| serde_json::to_string(preprocessing).ok())
-                .unwrap_or_default(),
-            classes: interface.info.classes,
-            cost: Some(proto::Cost {
-                ciphertexts_up: up as u64,
-                bytes_up: bytes(up),
-                ciphertexts_down: down as u64,
-                bytes_down: bytes(down),
-                products: program.plan().operations().total(),
-                round_trips: segments.len() as u32,
-            }),
+        let cost = proto::Cost {
+            ciphertexts_up: up as u64,
+            bytes_up: bytes(up),
+            ciphertexts_down: down as u64,
+            bytes_down: bytes(down),
+            products: program.plan().operations().total(),
+            round_trips: segments.len() as u32,
         };
-        self.models.insert(name.to_owned(), Offered { model, listed });
+        let listed = proto::Model { cost: Some(cost), ..listed(name, model.model().interface()) };
+        self.models.insert(name.to_owned(), Offered { subject: Subject::Inference(model), listed });
+        Ok(self)
+    }
+
+    /// Has clients train a model under a name, in the place of another of that name. The run is kept in the service's ledger,
+    /// and goes on where it is there.
+    ///
+    /// # Errors
+    /// [`ServiceError::Training`] when the model cannot be trained so; [`ServiceError::State`] when the ledger cannot be used or
+    /// has a run of that name with other settings; [`ServiceError::NoLedger`] without one
+    /// ([`with_ledger`](Self::with_ledger)).
+    pub fn with_training(mut self, name: &str, training: Training) -> Result<Self, ServiceError> {
+        let (ledger, _) = self.ledger.as_ref().ok_or(ServiceError::NoLedger)?;
+        let listed = listed(name, training.model.interface());
+        let run = Arc::new(TrainingRun::new(name, training, Arc::clone(ledger))?);
+        self.models.insert(name.to_owned(), Offered { subject: Subject::Training(run), listed });
         Ok(self)
     }
 
@@ -335,6 +348,33 @@ impl Shared {
             }
             false => Ok(()),
         }
+    }
+}
+
+impl Offered {
+    /// What clients are told of it now.
+    fn listed(&self) -> proto::Model {
+        let training = match &self.subject {
+            Subject::Inference(_) => None,
+            Subject::Training(run) => Some(run.listed()),
+        };
+        proto::Model { training, ..self.listed.clone() }
+    }
+}
+
+/// What a client has to know of a model, whatever it costs.
+fn listed(name: &str, interface: Interface) -> proto::Model {
+    let Interface { input, outputs, info } = interface;
+    // A tree of numbers and names has a form in JSON.
+    let preprocessing = info.preprocessing.and_then(|it| serde_json::to_string(&it).ok());
+    proto::Model {
+        name: name.to_owned(),
+        input: input.dims().iter().map(|&extent| extent as u64).collect(),
+        outputs: outputs as u64,
+        preprocessing: preprocessing.unwrap_or_default(),
+        classes: info.classes,
+        cost: None,
+        training: None,
     }
 }
 

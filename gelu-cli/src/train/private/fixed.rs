@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) 
         let bytes = gelu_io::files::read_limited(&path, 1 << 31)?;
         let checkpoint: FixedCheckpoint = serde_json::from_slice(&bytes)
             .with_context(|| format!("{}: expected a checkpoint of --clear --fixed", path.display()))?;
-        store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.epochs])?;
+        store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.descent.epochs])?;
         (points, seconds_before) = (checkpoint.run.curve, checkpoint.run.seconds);
         trainer
             .restore(config, checkpoint.coordinator, checkpoint.participants)
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) 
     let save = |store: &mut Store, trainer: &FixedTrainer, curve: &Curve| -> anyhow::Result<()> {
         let seconds = seconds_before + start.elapsed().as_secs_f64();
         let settings = store.settings.clone();
-        let run = Kept { settings, epochs: args.epochs, curve: curve.points.clone(), seconds };
+        let run = Kept { settings, epochs: args.descent.epochs, curve: curve.points.clone(), seconds };
         let (coordinator, participants) = (trainer.coordinator().clone(), trainer.participants());
         let checkpoint = FixedCheckpoint { run, coordinator, participants };
         let bytes = serde_json::to_vec(&checkpoint)?;

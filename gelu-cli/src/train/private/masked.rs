@@ -15,13 +15,13 @@ use crate::train::Args;
 use crate::train::checkpoint::Store;
 
 pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) -> anyhow::Result<Done> {
-    warn_of_short_key(args.private.key_bits.into());
+    warn_of_short_key(args.private.turns.key_bits.into());
     let rng = &mut rand::rng();
     let (mut points, mut seconds_before) = (vec![], 0.0);
     let mut training = match store.as_ref().filter(|store| store.resumes) {
         Some(store) => {
             let mut checkpoint: Checkpoint<Kept> = read_checkpoint(&store.path())?;
-            store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.epochs])?;
+            store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.descent.epochs])?;
             (points, seconds_before) = (std::mem::take(&mut checkpoint.run.curve), checkpoint.run.seconds);
             let training = LocalTraining::resume(setting.setup.clone(), checkpoint, rng)
                 .with_context(|| format!("cannot resume from {}", store.path().display()))?;
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) 
     let save = |store: &mut Store, moment: &Moment<'_>, curve: &Curve| -> anyhow::Result<()> {
         let seconds = seconds_before + start.elapsed().as_secs_f64();
         let settings = store.settings.clone();
-        let run = Kept { settings, epochs: args.epochs, curve: curve.points.clone(), seconds };
+        let run = Kept { settings, epochs: args.descent.epochs, curve: curve.points.clone(), seconds };
         store.save(|path| Ok(write_checkpoint(path, &moment.checkpoint(run))?))
     };
     while !training.server().is_complete() {

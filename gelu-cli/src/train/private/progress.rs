@@ -23,8 +23,8 @@ pub(super) struct Point {
 }
 
 /// Shows how far a run is: a bar on a terminal, else a line twice a minute.
-pub(super) struct Progress {
-    pub(super) bar: ProgressBar,
+pub(crate) struct Progress {
+    pub(crate) bar: ProgressBar,
     said: Instant,
     start: Instant,
     first: u64,
@@ -32,7 +32,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(done: u64, of: u64) -> anyhow::Result<Self> {
+    pub(crate) fn new(done: u64, of: u64) -> anyhow::Result<Self> {
         let bar = match std::io::stderr().is_terminal() {
             true => ProgressBar::new(of),
             false => ProgressBar::hidden(),
@@ -41,7 +41,7 @@ impl Progress {
         Ok(Self { bar, said: Instant::now(), start: Instant::now(), first: done, of })
     }
 
-    pub(super) fn show(&mut self, statistics: &Statistics, last: &str) {
+    pub(crate) fn show(&mut self, statistics: &Statistics, last: &str) {
         let done = statistics.images;
         let seconds = self.start.elapsed().as_secs_f64();
         let rate = (done - self.first.min(done)) as f64 / seconds.max(1e-9);

@@ -28,12 +28,12 @@ pub(super) fn finish(
     let test = evaluate(&setting.model, &setting.data.test)?;
     let train = evaluate(&setting.model, &setting.train)?;
     let account = done.account.clone().unwrap_or_default();
-    let key_bits = done.account.is_some().then(|| usize::from(KeyBits::from(args.private.key_bits)));
+    let key_bits = done.account.is_some().then(|| usize::from(KeyBits::from(args.private.turns.key_bits)));
     let mut object = json!({
         "model": args.name(),
         "dataset": args.dataset.name(),
-        "clients": args.private.clients,
-        "epochs": args.epochs,
+        "clients": args.private.turns.clients,
+        "epochs": args.descent.epochs,
         "iterations": done.coordinator.iterations,
         "images": done.statistics.images,
         "images_per_second": done.statistics.images as f64 / seconds,
@@ -49,9 +49,9 @@ pub(super) fn finish(
         "bytes_down": account.bytes_down(),
         "clamped": done.statistics.clamped,
         "key_bits": key_bits,
-        "key_type": key_bits.map(|_| KeyType::from(args.private.key_type).name()),
-        "ring_bits": args.private.ring_bits.bits(),
-        "batch": args.batch_size,
+        "key_type": key_bits.map(|_| KeyType::from(args.private.turns.key_type).name()),
+        "ring_bits": args.private.turns.ring_bits.bits(),
+        "batch": args.descent.batch_size,
         "turns": done.coordinator.turns,
         "parameters": setting.setup.plan.parameters(),
         "command": command(args),
@@ -144,14 +144,14 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
         args.name(),
         args.dataset.name(),
         if done.account.is_some() {
-            let size = KeyBits::from(args.private.key_bits).bits();
-            format!("privately, keys of {size} bits ({})", KeyType::from(args.private.key_type).name())
+            let size = KeyBits::from(args.private.turns.key_bits).bits();
+            format!("privately, keys of {size} bits ({})", KeyType::from(args.private.turns.key_type).name())
         } else {
             "in the clear, on the same integers".to_owned()
         },
         command(args),
         done.coordinator.iterations,
-        args.batch_size,
+        args.descent.batch_size,
         done.coordinator.turns,
         done.statistics.images as f64 / seconds,
         100.0 * test,

@@ -82,6 +82,9 @@ pub struct CoordinatorState {
     pub iterations: u64,
     /// What clients have seen.
     pub ledger: Ledger,
+    /// Clients that have seen the present weights in turns that came to nothing, and in how many iterations.
+    #[serde(default)]
+    pub seen: Vec<(u32, u32)>,
 }
 
 impl Coordinator {
@@ -90,7 +93,8 @@ impl Coordinator {
         config: CoordinatorConfig,
         parameters: Vec<u64>,
     ) -> Result<Self, PrivateError> {
-        let state = CoordinatorState { parameters, turns: 0, iterations: 0, ledger: Ledger::default() };
+        let state =
+            CoordinatorState { parameters, turns: 0, iterations: 0, ledger: Ledger::default(), seen: vec![] };
         Self::resume(plan, config, state)
     }
 
@@ -203,8 +207,25 @@ impl Coordinator {
         }
     }
 
-    /// The next turn, and the secret part of its learning rate.
-    pub(super) fn grant(&self) -> Result<(Grant, u64), PrivateError> {
+    /// Iterations in which a client has seen the present weights.
+    pub(super) fn seen_by(&self, client: u32) -> u32 {
+        self.state.seen.iter().find(|(of, _)| *of == client).map_or(0, |(_, iterations)| *iterations)
+    }
+
+    /// Whether the policy allows that a client sees the present weights in so many iterations, what it has seen included.
+    /// Only a strict one counts what a client sees again.
+    pub(super) fn allows(&self, client: u32, iterations: u32) -> bool {
+        match self.config.leakage {
+            Leakage::Paper | Leakage::Off => true,
+            Leakage::Strict => {
+                let all = self.seen_by(client).saturating_add(iterations);
+                !self.leakage.iter().any(|layer| layer.is_solvable_after(all))
+            }
+        }
+    }
+
+    /// A client's next turn, and the secret part of its learning rate.
+    pub(super) fn grant(&self, client: u32) -> Result<(Grant, u64), PrivateError> {
         let left = self.iterations().saturating_sub(self.state.iterations);
         if left == 0 {
             return Err(PrivateError::Complete);
@@ -220,7 +241,16 @@ impl Coordinator {
         };
         let epochs = (self.state.iterations * self.plan.batch() as u64) as f64 / self.config.images as f64;
         let (rate, rate_scale) = self.rate(self.config.train.learning_rate_at(epochs));
-        let iterations = u32::try_from(left).unwrap_or(u32::MAX).min(drawn);
+        let mut iterations = u32::try_from(left).unwrap_or(u32::MAX).min(drawn);
+        while !self.allows(client, iterations) {
+            iterations -= 1;
+            if iterations == 0 {
+                let worst =
+                    self.leakage.iter().find(|layer| layer.is_solvable_after(self.seen_by(client) + 1));
+                let all = self.seen_by(client).saturating_add(1);
+                return Err(worst.map_or(PrivateError::Complete, |layer| refuse(layer, all)));
+            }
+        }
         Ok((Grant { turn: self.state.turns, iterations, rate_scale, room: self.room()? }, rate))
     }
 
@@ -262,7 +292,7 @@ impl Coordinator {
     pub(super) fn finish(
         &mut self,
         client: u32,
-        (iterations, rate): (u32, u64),
+        (iterations, again, rate): (u32, u32, u64),
         totals: &[i64],
     ) -> Result<(), PrivateError> {
         let bound = u64::from(iterations) * gelu_tensor::UpdateLayout::STEP_BOUND.unsigned_abs();
@@ -275,13 +305,18 @@ impl Coordinator {
         self.state.parameters = self.after(rate, totals);
         self.state.turns += 1;
         self.state.iterations = self.state.iterations.saturating_add(iterations.into());
-        self.note(client, iterations);
+        self.state.ledger.note(client, iterations.saturating_add(again), &self.leakage);
+        self.state.seen.clear();
         Ok(())
     }
 
-    /// Takes note of iterations that a client has seen, in a turn that was ended or not.
+    /// Takes note of iterations that a client has seen in a turn that came to nothing.
     pub(super) fn note(&mut self, client: u32, iterations: u32) {
         self.state.ledger.note(client, iterations, &self.leakage);
+        match self.state.seen.iter_mut().find(|(of, _)| *of == client) {
+            Some((_, seen)) => *seen = seen.saturating_add(iterations),
+            None => self.state.seen.push((client, iterations)),
+        }
     }
 }
 

@@ -130,8 +130,8 @@ impl FixedTrainer {
     /// # Errors
     /// [`PrivateError`]; the parameters are then those before the turn.
     pub fn turn(&mut self) -> Result<(), PrivateError> {
-        let (grant, rate) = self.coordinator.grant()?;
-        let client = (grant.turn % self.participants.len() as u64) as usize;
+        let client = (self.coordinator.state().turns % self.participants.len() as u64) as usize;
+        let (grant, rate) = self.coordinator.grant(client as u32)?;
         let participant = &mut self.participants[client];
         let mut parameters = self.coordinator.state().parameters.clone();
         participant.begin(grant)?;
@@ -155,6 +155,6 @@ impl FixedTrainer {
         };
         let iterations = participant.state().turn.as_ref().map_or(0, |(_, done, _)| *done);
         participant.end();
-        self.coordinator.finish(client as u32, (iterations, rate), &totals)
+        self.coordinator.finish(client as u32, (iterations, 0, rate), &totals)
     }
 }

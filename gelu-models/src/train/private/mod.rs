@@ -10,6 +10,7 @@ mod error;
 mod fixed;
 mod ledger;
 mod message;
+mod options;
 mod paper;
 mod participant;
 mod pass;
@@ -24,11 +25,12 @@ pub use fixed::FixedTrainer;
 pub use ledger::{LayerLeakage, Leakage, Ledger};
 pub(crate) use message::PRIVATE_VERSION;
 pub use message::{Message, Position};
+pub use options::TrainingOptions;
 pub use paper::PaperTrainer;
 pub use participant::{ParticipantConfig, ParticipantState, Statistics};
 pub use plan::{Back, Description, FixedPoint, LayerSpan, TrainPlan, TrainSegment, TrainTerm};
 pub use samples::{Augmented, Samples, Shard};
-pub use server::{Server, ServerState};
+pub use server::{Change, Server, ServerState};
 
 #[cfg(test)]
 mod tests;

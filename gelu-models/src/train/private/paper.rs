@@ -115,8 +115,8 @@ impl PaperTrainer {
     /// [`PrivateError`]; [`PrivateError::Bug`] when masked weights and masks do not add up to the weights, which would
     /// be a bug.
     pub fn turn(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
-        let (grant, rate) = self.coordinator.grant()?;
-        let at = (grant.turn % self.participants.len() as u64) as usize;
+        let at = (self.coordinator.state().turns % self.participants.len() as u64) as usize;
+        let (grant, rate) = self.coordinator.grant(at as u32)?;
         let modulus = self.server.public_key().modulus();
         let (ring, key) = (self.plan.numbers().ring, self.clients[at].clone());
         let masked: Vec<BigUint> =
@@ -169,7 +169,7 @@ impl PaperTrainer {
             received.iter().map(|number| centerd(number, &turn.modulus)).collect::<Result<_, _>>()?;
         let iterations = self.participants[at].state().turn.as_ref().map_or(0, |(_, done, _)| *done);
         self.participants[at].end();
-        self.coordinator.finish(at as u32, (iterations, rate), &totals)
+        self.coordinator.finish(at as u32, (iterations, 0, rate), &totals)
     }
 
     /// Algorithms 1 and 2 with 4: the client encrypts, the server multiplies with masked weights, the client decrypts

@@ -1,3 +1,4 @@
+mod failures;
 mod graphs;
 mod learning;
 mod masked;
@@ -121,6 +122,18 @@ fn small() -> Run {
     Run::new(model, Setup { clients: 2, images: 16, iterations: 4, ..Setup::default() })
 }
 
+/// A run with everything that messages can be of: a segment of two terms, one of which has errors that go back.
+fn branches() -> Run {
+    let model = ModelBuilder::new([3])
+        .residual_with(|b| b.dense("a", 4).tanh().dense("b", 2), |b| b.dense("c", 2))
+        .tanh()
+        .dense("fc", 3)
+        .softmax()
+        .build()
+        .unwrap();
+    Run::new(model, Setup { images: 6, iterations: 3, ..Setup::default() })
+}
+
 /// One side's message on its way to the other.
 enum Said {
     ByClient(Message),
@@ -169,6 +182,12 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Has the client mask its steps and send them.
+    fn send_steps(&mut self) -> Result<(), PrivateError> {
+        self.client.mask(&mut self.rng)?;
+        self.client.proceed()
+    }
+
     /// Goes on to the end of the turn, or until `stop` says so when an iteration may begin.
     fn run(&mut self, mut stop: impl FnMut(&Server) -> bool) -> Result<bool, PrivateError> {
         while let Some(said) = self.next()? {
@@ -182,6 +201,7 @@ impl<'a> Talk<'a> {
                     }
                     self.client.proceed()?;
                 }
+                Some(Event::Stepped) => self.send_steps()?,
                 Some(Event::Ended) => {
                     assert!(self.server.is_closed() && self.client.is_closed());
                     return Ok(true);

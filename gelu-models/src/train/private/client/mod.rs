@@ -12,7 +12,7 @@ use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::participant::Participant;
+use super::participant::{Need, Participant};
 use super::{
     Description, Message, PRIVATE_VERSION, ParticipantConfig, ParticipantState, Position, PrivateError,
     ResumeFault, Samples, Statistics, TrainPlan,
@@ -38,7 +38,14 @@ struct Member {
     /// What has to be added to the server's masked parameters, mod 2^l.
     masks: Zeroizing<Vec<u64>>,
     turn: Option<ClientTurn>,
+    /// What the run is resumed from if the iteration that is in progress comes to nothing.
+    before: Option<Kept>,
+    /// What holds instead if the server had taken the steps that were being sent when the run was interrupted.
+    next: Option<Kept>,
 }
+
+/// A participant and the masks, between two iterations.
+type Kept = (ParticipantState, Zeroizing<Vec<u64>>);
 
 struct ClientTurn {
     number: u64,
@@ -55,12 +62,23 @@ enum State {
     Granting,
     /// The caller, who may keep the state first.
     Ready,
+    /// That the caller has the steps masked.
+    Stepped(Need),
+    /// The caller, who may keep the state before these go out.
+    Masked(Vec<Planned>, Receipt),
     /// An answer of the server to what was sent: sums or products.
     Awaiting(Box<Awaited>),
-    /// That the steps of an iteration were taken.
-    Updating,
-    /// The end of the turn.
-    Ending,
+    /// The server's word that it took what was sent last.
+    Sent(Receipt),
+}
+
+/// What the server takes at the end of an iteration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receipt {
+    /// The steps of the iteration.
+    Steps,
+    /// The sum of all steps of the turn.
+    Total,
 }
 
 struct Awaited {
@@ -80,8 +98,6 @@ enum Planned {
         tensor: Box<Outgoing>,
         own_key: bool,
     },
-    /// Steps that are yet to be masked.
-    Steps(Position, Vec<i64>),
 }
 
 /// What a message led to.
@@ -89,11 +105,13 @@ enum Planned {
 pub enum Event {
     /// An iteration may begin: keep the state if need be, then [`Client::proceed`].
     Ready,
+    /// The steps of an iteration are known: [`Client::mask`] them, keep the state if need be, then [`Client::proceed`].
+    Stepped,
     /// The turn has ended.
     Ended,
 }
 
-/// What of a client is kept between iterations. It holds the masks, so it is a secret.
+/// What of a client is kept. It holds the masks, so it is a secret.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientState {
@@ -101,6 +119,16 @@ pub struct ClientState {
     pub participant: ParticipantState,
     /// Its masks mod 2^l.
     pub masks: Zeroizing<Vec<u64>>,
+    /// The same once the server has taken the steps that are about to be sent, which the client cannot know before it hears
+    /// of it; `None` between two iterations.
+    #[serde(default)]
+    pub next: Option<Box<ClientState>>,
+}
+
+impl ClientState {
+    fn of((participant, masks): Kept) -> Self {
+        Self { participant, masks, next: None }
+    }
 }
 
 impl Client {
@@ -109,7 +137,8 @@ impl Client {
         Self { key, samples, config, member: None, state: State::Idle, outgoing: VecDeque::new() }
     }
 
-    /// Returns a client of a run that was interrupted between two of its iterations; it may have another key.
+    /// Returns a client of a run that was interrupted; it may have another key. It goes on where the server is: before the
+    /// iteration that was in progress, or after it.
     ///
     /// # Errors
     /// [`PrivateError`] when the state is not of this run.
@@ -122,17 +151,50 @@ impl Client {
     ) -> Result<Self, PrivateError> {
         let mut client = Self::new(key, samples, config);
         let member = client.member(description)?;
-        member.plan.check_parameters(&state.masks).map_err(|_| PrivateError::Resume(ResumeFault::Masks))?;
+        let check = |masks: &[u64]| {
+            let checked = member.plan.check_parameters(masks);
+            checked.map_err(|_| PrivateError::Resume(ResumeFault::Masks))
+        };
+        check(&state.masks)?;
+        if let Some(next) = state.next {
+            check(&next.masks)?;
+            // The participant says whether the state can be its own.
+            member.participant.restore(next.participant.clone())?;
+            member.next = Some((next.participant, next.masks));
+        }
         member.participant.restore(state.participant)?;
         member.masks = state.masks;
         Ok(client)
     }
 
-    /// Returns what [`resume`](Self::resume) needs; `None` before the first turn. To be taken between two iterations:
-    /// when the client is idle or has said [`Event::Ready`].
+    /// Returns what [`resume`](Self::resume) needs; `None` before the first turn. At any time it stands for the point between
+    /// two iterations that was passed last. From [`mask`](Self::mask) on until the server has answered, it stands for the next
+    /// such point as well, so who keeps it before [`proceed`](Self::proceed) loses nothing whichever side fails.
     pub fn state(&self) -> Option<ClientState> {
-        let Member { participant, masks, .. } = self.member.as_ref()?;
-        Some(ClientState { participant: participant.state().clone(), masks: masks.clone() })
+        let Member { participant, masks, before, next, .. } = self.member.as_ref()?;
+        let now = || (participant.state().clone(), masks.clone());
+        let receipt = match &self.state {
+            State::Idle | State::Granting | State::Ready => {
+                let next = next.clone().map(|next| Box::new(ClientState::of(next)));
+                return Some(ClientState { next, ..ClientState::of(now()) });
+            }
+            State::Stepped(_) | State::Awaiting(_) => None,
+            State::Masked(_, receipt) | State::Sent(receipt) => Some(*receipt),
+        };
+        let mut state = ClientState::of(before.clone().unwrap_or_else(now));
+        state.next = receipt.map(|receipt| {
+            let mut next = ClientState::of(now());
+            if receipt == Receipt::Total {
+                next.participant.turn = None;
+            }
+            Box::new(next)
+        });
+        Some(state)
+    }
+
+    /// Returns what is trained, and how; `None` before the first turn.
+    pub fn description(&self) -> Option<&Description> {
+        Some(self.member.as_ref()?.plan.description())
     }
 
     /// Returns what the client has met while training.
@@ -184,20 +246,48 @@ impl Client {
         if let Some(member) = &mut self.member {
             member.participant.end();
             member.masks.iter_mut().for_each(|mask| *mask = 0);
-            member.turn = None;
+            (member.turn, member.before, member.next) = (None, None, None);
         }
     }
 
-    /// Begins the next iteration, after [`Event::Ready`].
+    /// Masks the steps of an iteration (Algorithm 3), after [`Event::Stepped`]. The sum of all steps needs no mask.
+    ///
+    /// # Errors
+    /// [`Misuse::NotReady`] when it is not time.
+    pub fn mask(&mut self, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
+        if !matches!(self.state, State::Stepped(_)) {
+            return Err(Misuse::NotReady.into());
+        }
+        let State::Stepped(need) = std::mem::replace(&mut self.state, State::Idle) else {
+            return Err(Misuse::NotReady.into());
+        };
+        let masked = self.mask_steps(need, rng);
+        masked.inspect_err(|_| self.abandon())
+    }
+
+    /// Begins the next iteration, after [`Event::Ready`]; or sends the steps of this one, once they are masked.
     ///
     /// # Errors
     /// [`Misuse::NotReady`] when it is not time.
     pub fn proceed(&mut self) -> Result<(), PrivateError> {
-        if !matches!(self.state, State::Ready) {
-            return Err(Misuse::NotReady.into());
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Ready => {
+                let member = self.member_mut()?;
+                member.before = Some((member.participant.state().clone(), member.masks.clone()));
+                let need = member.participant.next_batch()?;
+                self.ask(need)?;
+                Ok(())
+            }
+            State::Masked(planned, receipt) => {
+                self.outgoing.extend(planned);
+                self.state = State::Sent(receipt);
+                Ok(())
+            }
+            state => {
+                self.state = state;
+                Err(Misuse::NotReady.into())
+            }
         }
-        let need = self.member_mut()?.participant.next_batch()?;
-        self.ask(need)
     }
 }
 

@@ -8,10 +8,37 @@ use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::super::participant::{Need, Participant};
-use super::super::{Description, Message, Position, PrivateError, TrainPlan};
-use super::{Awaited, Client, ClientTurn, Event, Member, Planned, State};
+use super::super::{Description, Grant, Message, ParticipantState, Position, PrivateError, TrainPlan};
+use super::{Awaited, Client, ClientTurn, Event, Member, Planned, Receipt, State};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Part};
+
+impl Member {
+    /// Enters a turn of which so many iterations are done: a new one, or the one that was interrupted.
+    fn enter(&mut self, grant: Grant, done: u32) -> Result<(), PrivateError> {
+        let is_at = |state: &ParticipantState| {
+            state.turn.as_ref().is_some_and(|(kept, iterations, _)| (kept, *iterations) == (&grant, done))
+        };
+        self.before = None;
+        // The server had taken what was being sent: the steps of an iteration, or those of a turn that is over.
+        let next = self.next.take();
+        if let Some((state, masks)) = next
+            && !is_at(self.participant.state())
+            && (is_at(&state) || state.turn.is_none())
+        {
+            self.participant.restore(state)?;
+            self.masks = masks;
+        }
+        if is_at(self.participant.state()) {
+            return Ok(());
+        }
+        if done > 0 {
+            return Err(PrivateError::Grant("expected the turn that the client was in"));
+        }
+        self.masks.iter_mut().for_each(|mask| *mask = 0);
+        self.participant.begin(grant)
+    }
+}
 
 impl Client {
     pub(super) fn take(&mut self, message: Message) -> Result<Option<Event>, PrivateError> {
@@ -32,22 +59,13 @@ impl Client {
                 let member = self.member(*description)?;
                 let number = grant.turn;
                 let rate = EncRate::new(&rate, member.plan.update_layout())?;
-                if done == 0 {
-                    member.masks.iter_mut().for_each(|mask| *mask = 0);
-                    member.participant.begin(grant)?;
-                } else {
-                    let kept = member.participant.state().turn.as_ref();
-                    if !kept.is_some_and(|(kept, iterations, _)| (kept, *iterations) == (&grant, done)) {
-                        return Err(PrivateError::Grant("expected the turn that the client was in"));
-                    }
-                }
+                member.enter(grant, done)?;
                 member.turn = Some(ClientTurn { number, iteration: done, rate, server: key });
                 self.state = State::Ready;
                 Ok(Some(Event::Ready))
             }
             (Message::Tensor { position, index, ciphertexts }, State::Awaiting(awaited)) => {
-                self.answer(position, (index, &ciphertexts), awaited)?;
-                Ok(None)
+                self.answer(position, (index, &ciphertexts), awaited)
             }
             (Message::Updated { turn, iteration }, state) => {
                 let current = self.member.as_mut().and_then(|member| member.turn.as_mut());
@@ -55,7 +73,7 @@ impl Client {
                     return Err(PrivateError::Unexpected { expected: Expected::Nothing, found });
                 };
                 if (turn, iteration) == (current.number, current.iteration)
-                    && matches!(state, State::Updating)
+                    && matches!(state, State::Sent(Receipt::Steps))
                 {
                     current.iteration += 1;
                     self.state = State::Ready;
@@ -68,22 +86,22 @@ impl Client {
                 }
                 Err(PrivateError::Unexpected { expected: Expected::Updated, found })
             }
-            (Message::Ended { turn }, State::Ending) => {
+            (Message::Ended { turn }, State::Sent(Receipt::Total)) => {
                 let member = self.member_mut()?;
                 if member.turn.as_ref().map(|current| current.number) != Some(turn) {
                     return Err(PrivateError::Unexpected { expected: Expected::Ended, found });
                 }
                 member.participant.end();
-                member.turn = None;
+                (member.turn, member.before) = (None, None);
                 Ok(Some(Event::Ended))
             }
             (_, state) => {
                 let expected = match state {
-                    State::Idle | State::Ready => Expected::Nothing,
+                    State::Idle | State::Ready | State::Stepped(_) | State::Masked(..) => Expected::Nothing,
                     State::Granting => Expected::Grant,
                     State::Awaiting(_) => Expected::Ciphertexts,
-                    State::Updating => Expected::Updated,
-                    State::Ending => Expected::Ended,
+                    State::Sent(Receipt::Steps) => Expected::Updated,
+                    State::Sent(Receipt::Total) => Expected::Ended,
                 };
                 Err(PrivateError::Unexpected { expected, found })
             }
@@ -99,7 +117,7 @@ impl Client {
             let plan = Arc::new(TrainPlan::new(description)?);
             let participant = Participant::new(plan.clone(), self.samples.clone(), self.config)?;
             let masks = Zeroizing::new(vec![0; plan.parameters()]);
-            self.member = Some(Member { plan, participant, masks, turn: None });
+            self.member = Some(Member { plan, participant, masks, turn: None, before: None, next: None });
         }
         self.member_mut()
     }
@@ -113,13 +131,13 @@ impl Client {
         Ok(Position { turn: turn.number, iteration: turn.iteration, part })
     }
 
-    /// Takes a chunk of an answer; after the last, goes on with what it leads to.
+    /// Takes a chunk of an answer; after the last, goes on with what it leads to, which may be an event.
     fn answer(
         &mut self,
         position: Position,
         (index, ciphertexts): (u32, &EncChunk),
         mut awaited: Box<Awaited>,
-    ) -> Result<(), PrivateError> {
+    ) -> Result<Option<Event>, PrivateError> {
         let expected = self.position(awaited.part)?;
         if position != expected {
             return Err(expected.instead_of(position));
@@ -133,7 +151,7 @@ impl Client {
         if !answer.is_complete() {
             awaited.answer = Some(answer);
             self.state = State::Awaiting(awaited);
-            return Ok(());
+            return Ok(None);
         }
         if !self.outgoing.is_empty() {
             let (expected, found) = (Expected::SumsOfInputs, position.to_string());
@@ -176,13 +194,14 @@ impl Client {
         }
     }
 
-    /// Takes what the participant needs an answer to as what is to be sent.
-    pub(super) fn ask(&mut self, need: Need) -> Result<(), PrivateError> {
+    /// Takes what the participant needs an answer to as what is to be sent; steps only once the caller has had them masked.
+    pub(super) fn ask(&mut self, need: Need) -> Result<Option<Event>, PrivateError> {
         match need {
             Need::Sums(index, inputs) => {
                 let segment = index as u32;
                 for (term, values) in (0..).zip(&inputs) {
-                    self.encrypt(Part::Inputs { segment, term }, values.to_vec())?;
+                    let planned = self.planned(Part::Inputs { segment, term }, values.to_vec())?;
+                    self.outgoing.push_back(planned);
                 }
                 self.state = State::Awaiting(Box::new(Awaited {
                     part: Part::Sums { segment },
@@ -192,27 +211,40 @@ impl Client {
             }
             Need::Products(place, errors) => {
                 let [segment, term] = place.map(|at| at as u32);
-                self.encrypt(Part::Errors { segment, term }, errors.to_vec())?;
+                let planned = self.planned(Part::Errors { segment, term }, errors.to_vec())?;
+                self.outgoing.push_back(planned);
                 let part = Part::Products { segment, term };
                 self.state = State::Awaiting(Box::new(Awaited { part, answer: None, sent: vec![errors] }));
             }
+            steps @ (Need::Update(_) | Need::Total(_)) => {
+                self.state = State::Stepped(steps);
+                return Ok(Some(Event::Stepped));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes what is to be sent of the steps of an iteration, which go out with masks, or of their sum.
+    pub(super) fn mask_steps(&mut self, need: Need, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
+        self.state = match need {
             Need::Update(steps) => {
                 let position = self.position(Part::Update)?;
-                self.outgoing.push_back(Planned::Steps(position, steps));
-                self.state = State::Updating;
+                State::Masked(self.masked(position, &steps, rng)?, Receipt::Steps)
             }
             Need::Total(mut totals) => {
                 let header = self.member_mut()?.plan.header(Part::Total)?;
                 totals.resize(header.batch * header.shape.elements(), 0);
-                self.encrypt(Part::Total, totals)?;
-                self.state = State::Ending;
+                State::Masked(vec![self.planned(Part::Total, totals)?], Receipt::Total)
             }
-        }
+            Need::Sums(..) | Need::Products(..) => {
+                return Err(PrivateError::Bug("only steps are masked"));
+            }
+        };
         Ok(())
     }
 
-    /// Takes a tensor as what is to be encrypted and sent.
-    fn encrypt(&mut self, part: Part, values: Vec<i64>) -> Result<(), PrivateError> {
+    /// A tensor as what is to be encrypted and sent.
+    fn planned(&mut self, part: Part, values: Vec<i64>) -> Result<Planned, PrivateError> {
         let position = self.position(part)?;
         let member = self.member.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let header = member.plan.header(part)?;
@@ -223,11 +255,11 @@ impl Client {
         let key = key.ok_or(PrivateError::Bug("no turn is in progress"))?;
         let values = FixedTensor::new(header.shape, format, values)?;
         let tensor = Box::new(Outgoing::new(Encryption::new(values, &header.layout, key)?));
-        self.outgoing.push_back(Planned::Tensor { position, tensor, own_key });
-        Ok(())
+        Ok(Planned::Tensor { position, tensor, own_key })
     }
-    /// Masks the steps of an iteration (Algorithm 3), and keeps the masks.
-    fn mask(
+
+    /// Masks the steps of an iteration, and keeps the masks.
+    fn masked(
         &mut self,
         position: Position,
         steps: &[i64],
@@ -252,12 +284,6 @@ impl Client {
                 Some(Planned::Message(_)) => {
                     let Some(Planned::Message(message)) = self.outgoing.pop_front() else { continue };
                     return Ok(Some(*message));
-                }
-                Some(Planned::Steps(..)) => {
-                    let Some(Planned::Steps(position, steps)) = self.outgoing.pop_front() else { continue };
-                    for message in self.mask(position, &steps, rng)?.into_iter().rev() {
-                        self.outgoing.push_front(message);
-                    }
                 }
                 Some(Planned::Tensor { position, tensor, own_key }) => {
                     let server =

@@ -3,7 +3,6 @@
 mod turn;
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,8 +64,30 @@ struct TurnState {
     rate: u64,
     /// Iterations done.
     done: u32,
+    /// Iterations that were begun once more after an interruption.
+    #[serde(default)]
+    again: u32,
     /// The masked parameters mod 2^l.
     masked: Vec<u64>,
+}
+
+impl TurnState {
+    /// Iterations that the client has seen, the one in progress included.
+    fn seen(&self) -> u32 {
+        self.done.saturating_add(self.again).saturating_add(1)
+    }
+}
+
+/// What a message led to: the server's state has changed, and is to be kept, if it is kept, before the server goes on and
+/// tells the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A turn was granted, or one that was interrupted goes on.
+    Granted,
+    /// The steps of an iteration were taken.
+    Updated,
+    /// The turn has ended, and the weights are others.
+    Ended,
 }
 
 /// What of a server is kept between iterations.
@@ -112,9 +133,7 @@ impl Server {
     ) -> Result<Self, PrivateError> {
         let ServerState { coordinator, turn } = state;
         if turn.as_ref().is_some_and(|turn| {
-            plan.check_parameters(&turn.masked).is_err()
-                || turn.grant.turn != coordinator.turns
-                || turn.done == 0
+            plan.check_parameters(&turn.masked).is_err() || turn.grant.turn != coordinator.turns
         }) {
             return Err(PrivateError::Resume(ResumeFault::Turn));
         }
@@ -144,12 +163,20 @@ impl Server {
         Ok(Self { plan, key, coordinator, turn: None, interrupted, outgoing: VecDeque::new() })
     }
 
-    /// Returns what [`resume`](Self::resume) needs: the run between two iterations. To be taken when the client says
-    /// [`Event::Ready`](super::Event::Ready), or between turns.
+    /// Returns what [`resume`](Self::resume) needs: the run as it was between the last two iterations. To be kept at every
+    /// [`Change`] where nothing may be lost.
     pub fn state(&self) -> ServerState {
-        let in_flight = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
-        let turn = in_flight.filter(|turn| turn.done > 0).cloned();
-        ServerState { coordinator: self.coordinator.state().clone(), turn }
+        ServerState { coordinator: self.coordinator.state().clone(), turn: self.turn_state().cloned() }
+    }
+
+    /// The turn that is in progress, or was interrupted.
+    fn turn_state(&self) -> Option<&TurnState> {
+        self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref())
+    }
+
+    /// Returns whose turn is in progress or was interrupted.
+    pub fn client(&self) -> Option<u32> {
+        self.turn_state().map(|turn| turn.client)
     }
 
     /// Returns the parameters at the beginning of the turn that is in progress, or after the last one, and what clients
@@ -175,8 +202,7 @@ impl Server {
 
     /// Returns the number of iterations done so far, those of a turn that is in progress included.
     pub fn iterations_done(&self) -> u64 {
-        let turn = self.turn.as_ref().map(|turn| &turn.state).or(self.interrupted.as_ref());
-        self.coordinator.state().iterations + turn.map_or(0, |turn| u64::from(turn.done))
+        self.coordinator.state().iterations + self.turn_state().map_or(0, |turn| u64::from(turn.done))
     }
 
     /// Returns what an iteration shows of each layer.
@@ -209,6 +235,15 @@ impl Server {
         &self.key
     }
 
+    /// Takes note that the client may have seen the iteration that was in progress when the turn was interrupted: for who
+    /// keeps the state at every [`Change`], and resumes from it. A strict leakage policy lets a turn go on only where it
+    /// allows the iterations that are seen once more.
+    pub fn count_again(&mut self) {
+        if let Some(turn) = &mut self.interrupted {
+            turn.again = turn.again.saturating_add(1);
+        }
+    }
+
     /// Gives up the turn that is in progress, because its client has vanished: the weights are those with which it began,
     /// and only the ledger remembers what the client has seen.
     pub fn abandon(&mut self) {
@@ -216,24 +251,19 @@ impl Server {
         let turn = self.turn.take().map(|turn| turn.state).or(self.interrupted.take());
         if let Some(turn) = turn {
             // The iteration that was in progress may have been seen as well.
-            self.coordinator.note(turn.client, turn.done + 1);
+            self.coordinator.note(turn.client, turn.seen());
         }
     }
 }
 
 impl Peer for Server {
     type Message = Message;
-    type Event = Infallible;
+    type Event = Change;
     type Error = PrivateError;
 
     /// Takes a message. An error ends the turn as if the client had vanished.
-    fn handle(
-        &mut self,
-        message: Message,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Option<Infallible>, PrivateError> {
-        self.take(message, rng).inspect_err(|_| self.close())?;
-        Ok(None)
+    fn handle(&mut self, message: Message, rng: &mut dyn CryptoRng) -> Result<Option<Change>, PrivateError> {
+        self.take(message, rng).inspect_err(|_| self.close())
     }
 
     /// Computes the next sums or products in a unit of bounded size; `None` until the client says more.

@@ -8,13 +8,17 @@ use gelu_tensor::{Decryption, EncChunk, EncRate, EncTensorBuilder, Flood, Linear
 use rand::CryptoRng;
 
 use super::super::{Message, PRIVATE_VERSION, Position, PrivateError, TrainPlan, TrainSegment};
-use super::{Server, ServerTurn, Stage, TurnState};
+use super::{Change, Server, ServerTurn, Stage, TurnState};
 use crate::peer::exchange::{TensorProduct, sum_of_products};
 use crate::peer::{Expected, Part};
 use crate::plan::Layout;
 
 impl Server {
-    pub(super) fn take(&mut self, message: Message, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
+    pub(super) fn take(
+        &mut self,
+        message: Message,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Option<Change>, PrivateError> {
         let found = message.to_string();
         match message {
             Message::Abort { reason } => Err(PrivateError::Aborted(reason)),
@@ -25,7 +29,7 @@ impl Server {
                 let key = key.on(self.key.public_key().backend())?;
                 let granted = self.begin(client, key, rng)?;
                 self.outgoing.push_back(granted);
-                Ok(())
+                Ok(Some(Change::Granted))
             }
             Message::Tensor { position, index, ciphertexts } if self.turn.is_some() => {
                 self.tensor(position, index, &ciphertexts)
@@ -48,14 +52,19 @@ impl Server {
             return Err(PrivateError::KeySize { expected, found });
         }
         let state = match self.interrupted.take() {
-            Some(turn) if turn.client == client => turn,
+            Some(turn)
+                if turn.client == client
+                    && self.coordinator.allows(client, turn.grant.iterations.saturating_add(turn.again)) =>
+            {
+                turn
+            }
             vanished => {
                 if let Some(turn) = vanished {
-                    self.coordinator.note(turn.client, turn.done + 1);
+                    self.coordinator.note(turn.client, turn.seen());
                 }
-                let (grant, rate) = self.coordinator.grant()?;
+                let (grant, rate) = self.coordinator.grant(client)?;
                 let masked = self.coordinator.state().parameters.clone();
-                TurnState { client, grant, rate, done: 0, masked }
+                TurnState { client, grant, rate, done: 0, again: 0, masked }
             }
         };
         let rate = EncRate::encrypt(state.rate, &self.key, rng)?;
@@ -72,14 +81,19 @@ impl Server {
     }
 
     /// Takes a chunk of the tensor that is due.
-    fn tensor(&mut self, position: Position, chunk: u32, ciphertexts: &EncChunk) -> Result<(), PrivateError> {
+    fn tensor(
+        &mut self,
+        position: Position,
+        chunk: u32,
+        ciphertexts: &EncChunk,
+    ) -> Result<Option<Change>, PrivateError> {
         let (plan, key) = (self.plan.clone(), self.key.clone());
         let turn = self.turn.as_mut().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let own = Position { turn: turn.state.grant.turn, iteration: turn.state.done, ..position };
         if position.part == Part::Update && Some(position.iteration) == turn.state.done.checked_sub(1) {
             let again = Position { iteration: position.iteration, ..own };
             return match position == again {
-                true => self.update_again(position, chunk, ciphertexts),
+                true => self.update_again(position, chunk, ciphertexts).map(|()| None),
                 false => Err(again.instead_of(position)),
             };
         }
@@ -116,12 +130,18 @@ impl Server {
                 steps.push(chunk, ciphertexts, &key)?;
                 match steps.is_complete() {
                     false => *arrival = Some((part, steps)),
-                    true if part == Part::Total => self.end(steps)?,
-                    true => self.update(steps)?,
+                    true if part == Part::Total => {
+                        self.end(steps)?;
+                        return Ok(Some(Change::Ended));
+                    }
+                    true => {
+                        self.update(steps)?;
+                        return Ok(Some(Change::Updated));
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes the steps of an iteration.
@@ -172,7 +192,7 @@ impl Server {
         let totals = totals.finish()?;
         let turn = self.turn.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let (client, number) = (turn.state.client, turn.state.grant.turn);
-        let iterations = (turn.state.done + 1, turn.state.rate);
+        let iterations = (turn.state.done + 1, turn.state.again, turn.state.rate);
         self.coordinator.finish(client, iterations, &totals.values()[..self.plan.parameters()])?;
         self.turn = None;
         self.outgoing.push_back(Message::Ended { turn: number });

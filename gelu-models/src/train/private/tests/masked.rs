@@ -122,8 +122,10 @@ fn the_server_does_as_many_operations_as_the_plan_states() {
                 }
                 said => said,
             };
-            if talk.deliver(said).unwrap() == Some(Event::Ready) {
-                talk.client.proceed().unwrap();
+            match talk.deliver(said).unwrap() {
+                Some(Event::Ready) => talk.client.proceed().unwrap(),
+                Some(Event::Stepped) => talk.send_steps().unwrap(),
+                Some(Event::Ended) | None => {}
             }
         }
         let segments = run.plan.segments().iter();
