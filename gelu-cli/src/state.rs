@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Args, Subcommand};
-use gelu_service::{Ledger, Usage};
+use gelu_service::{Enrolled, Ledger, TrainingSummary, Usage};
 use serde_json::{Value, json};
 
 use crate::output::{check_files, outln};
@@ -12,7 +12,7 @@ use crate::report::TextTable;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what each client has asked of each model.
+    /// Show what each client has asked of each model, and how runs of training stand.
     #[command(after_help = "Example:\n  gelu state show --state /var/lib/gelu")]
     Show(ShowArgs),
     /// Check that the state is whole.
@@ -87,7 +87,8 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let usage = args.state.ledger()?.usage()?;
+    let ledger = args.state.ledger()?;
+    let (usage, runs) = (ledger.usage()?, ledger.runs()?);
     if args.json {
         let object = |of: &Usage| -> Value {
             json!({
@@ -95,7 +96,14 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
                 "first": of.times[0], "last": of.times[1],
             })
         };
-        outln!("{}", json!({ "usage": usage.iter().map(object).collect::<Vec<_>>() }))?;
+        let run = |run: &TrainingSummary| -> Value {
+            let member = |of: &Enrolled| json!({ "client": of.client, "place": of.place + 1, "inputs": of.inputs, "turns": of.turns });
+            let members: Vec<Value> = run.members.iter().map(member).collect();
+            json!({ "model": run.model, "iterations": run.iterations, "last": run.last, "clients": members })
+        };
+        let (usage, runs): (Vec<Value>, Vec<Value>) =
+            (usage.iter().map(object).collect(), runs.iter().map(run).collect());
+        outln!("{}", json!({ "usage": usage, "training": runs }))?;
         return Ok(());
     }
     let mut table = TextTable::new(["client", "model", "inputs", "batches"]);
@@ -103,5 +111,22 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
         table.row([client, model, inputs.to_string(), batches.to_string()]);
     }
     outln!("{}", table.to_string().trim_end())?;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let mut table = TextTable::new(["in training", "iterations", "place", "client", "inputs", "turns"]);
+    for run in &runs {
+        for Enrolled { place, client, inputs, turns } in &run.members {
+            table.row([
+                run.model.clone(),
+                run.iterations.to_string(),
+                (place + 1).to_string(),
+                client.clone(),
+                inputs.to_string(),
+                turns.to_string(),
+            ]);
+        }
+    }
+    outln!("\n{}", table.to_string().trim_end())?;
     Ok(())
 }

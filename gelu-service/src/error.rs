@@ -168,6 +168,8 @@ pub enum Refusal {
     Enrolment,
     /// It is not the client's turn.
     Turn,
+    /// The client has had what it may have.
+    Budget,
     /// The server cannot keep its state.
     State,
     /// Something else.
@@ -187,6 +189,7 @@ impl std::fmt::Display for Refusal {
             Self::Late => "too late",
             Self::Enrolment => "no place",
             Self::Turn => "no turn",
+            Self::Budget => "budget",
             Self::State => "state",
             Self::Other => "failed",
         })
@@ -197,7 +200,7 @@ impl std::fmt::Display for Refusal {
 const REFUSAL: &str = "gelu-refusal";
 
 impl Refusal {
-    const ALL: [(Self, Code, &'static str); 12] = [
+    const ALL: [(Self, Code, &'static str); 13] = [
         (Self::UnknownModel, Code::NotFound, "unknown-model"),
         (Self::UnknownSession, Code::NotFound, "unknown-session"),
         (Self::Busy, Code::ResourceExhausted, "busy"),
@@ -208,6 +211,7 @@ impl Refusal {
         (Self::Late, Code::DeadlineExceeded, "late"),
         (Self::Enrolment, Code::FailedPrecondition, "enrolment"),
         (Self::Turn, Code::FailedPrecondition, "turn"),
+        (Self::Budget, Code::ResourceExhausted, "budget"),
         (Self::State, Code::Internal, "state"),
         (Self::Other, Code::Unknown, "other"),
     ];

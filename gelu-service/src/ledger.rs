@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gelu_io::files::check_owner_only;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -105,12 +106,18 @@ impl Ledger {
         folder.join(FILE).is_file()
     }
 
-    /// Opens the ledger in the folder of a server's state, and makes it where there is none.
+    /// Opens the ledger in the folder of a server's state, and makes it where there is none: for its owner alone, since the
+    /// weights of a run of training are in it.
     ///
     /// # Errors
-    /// [`ServiceError::State`] when it cannot be read or written, or is of a later release.
+    /// [`ServiceError::State`] when it cannot be read or written, others may read it, or it is of a later release.
     pub fn open(folder: &Path) -> Result<Self, ServiceError> {
         let path = folder.join(FILE);
+        let problem = |problem: String| ServiceError::State { path: path.clone(), problem };
+        if !path.exists() {
+            make_empty(&path).map_err(|error| problem(error.to_string()))?;
+        }
+        check_owner_only(&path).map_err(|error| problem(error.to_string()))?;
         let fault = |error: rusqlite::Error| fault(&path, error);
         let mut connection = Connection::open(&path).map_err(fault)?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(fault)?;
@@ -213,6 +220,8 @@ impl Ledger {
     /// [`ServiceError::State`] when the copy cannot be written.
     pub fn backup(&self, to: &Path) -> Result<(), ServiceError> {
         let fault = |error| fault(to, error);
+        make_empty(to)
+            .map_err(|error| ServiceError::State { path: to.to_owned(), problem: error.to_string() })?;
         let mut copy = Connection::open(to).map_err(fault)?;
         let connection = self.connection();
         let backup = Backup::new(&connection, &mut copy).map_err(fault)?;
@@ -232,6 +241,15 @@ impl Ledger {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a file that only its owner can read; what SQLite puts beside it has the same mode.
+fn make_empty(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(|_| ())
 }
 
 /// The number of a client, which is new if it has none.
@@ -328,6 +346,7 @@ mod tests {
     fn files_that_are_no_ledger_are_refused_and_left_as_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
+        make_empty(&path).unwrap();
         let bytes = b"something else, longer than the header of a database would be, by far and on purpose";
         std::fs::write(&path, bytes).unwrap();
         let error = Ledger::open(folder.path()).unwrap_err();
@@ -340,5 +359,21 @@ mod tests {
         let error = Ledger::open(later.path()).unwrap_err();
         assert!(error.to_string().contains("version 2 or before, found 99"), "{error}");
         assert!(matches!(Ledger::open(&later.path().join("none")), Err(ServiceError::State { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_ledger_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (folder, ledger) = ledger();
+        ledger.take(("a", "m"), 1, None).unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        }
+        drop(ledger);
+        std::fs::set_permissions(folder.path().join(FILE), PermissionsExt::from_mode(0o644)).unwrap();
+        let error = Ledger::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("0600") || error.contains("600"), "{error}");
     }
 }

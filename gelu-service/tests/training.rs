@@ -94,6 +94,7 @@ fn start(folder: &Path, limits: Limits, address: SocketAddr) -> Result<Running, 
         model: model(),
         options: options(),
         clients: CLIENTS as u32,
+        turns: None,
         weights: Some(folder.join("small.safetensors")),
     };
     let ledger = Arc::new(Ledger::open(folder).unwrap());
@@ -352,12 +353,48 @@ fn clients_that_cannot_take_part_are_told_why() {
 }
 
 #[test]
+fn a_client_has_as_many_turns_as_it_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::open(folder.path()).unwrap());
+    let serve = || {
+        let training =
+            Training { model: model(), options: options(), clients: 1, turns: Some(2), weights: None };
+        let service =
+            Service::new(limits()).with_ledger(ledger.clone(), None).with_training("small", training);
+        service.unwrap().start(ANY, &ServerSecurity::Loopback).unwrap()
+    };
+    // Three iterations a turn, eight in all; and the count outlives the server.
+    for expected in [6, 6] {
+        let server = serve();
+        let url = format!("http://{}", server.address());
+        let remote = Remote::new(&url, &ClientSecurity::Loopback, Patience::default()).unwrap();
+        let kept = folder.path().join("kept.json");
+        let membership = std::fs::read(&kept).ok().map(|bytes| serde_json::from_slice(&bytes).unwrap());
+        let rng = &mut ChaCha20Rng::seed_from_u64(4);
+        let (offer, samples) = (remote.find("small").unwrap(), shards()[0].clone());
+        let mut client =
+            RemoteTraining::new(remote, &offer, samples, membership, Backend::detect(), rng).unwrap();
+        let ended: Result<bool, Stopped> = client.run(rng, |moment| {
+            if let Moment::Keep(membership) = moment {
+                std::fs::write(&kept, serde_json::to_vec(membership).unwrap()).unwrap();
+            }
+            Ok(Go::On)
+        });
+        let Err(Stopped::Service(ServiceError::Refused { refusal, message, .. })) = ended else {
+            panic!("{ended:?}")
+        };
+        assert!(refusal == Refusal::Budget && message.contains("2 turns, of 2"), "{message}");
+        assert_eq!(ledger.runs().unwrap()[0].iterations, expected);
+    }
+}
+
+#[test]
 fn a_run_is_gone_on_with_under_the_same_settings_only() {
     let folder = tempfile::tempdir().unwrap();
     start(folder.path(), limits(), ANY).unwrap().stop();
     let ledger = Arc::new(Ledger::open(folder.path()).unwrap());
     let begin = |options: TrainingOptions, clients: u32| {
-        let training = Training { model: model(), options, clients, weights: None };
+        let training = Training { model: model(), options, clients, turns: None, weights: None };
         Service::new(limits()).with_ledger(ledger.clone(), None).with_training("small", training).map(|_| ())
     };
     begin(options(), 4).unwrap();
@@ -367,7 +404,7 @@ fn a_run_is_gone_on_with_under_the_same_settings_only() {
     let error = begin(other, 4).unwrap_err().to_string();
     assert!(error.contains("begun there with other settings"), "{error}");
     assert!(matches!(begin(options(), 0), Err(ServiceError::Training { .. })));
-    let training = Training { model: model(), options: options(), clients: 1, weights: None };
+    let training = Training { model: model(), options: options(), clients: 1, turns: None, weights: None };
     let none = Service::new(limits()).with_training("small", training).unwrap_err();
     assert!(matches!(none, ServiceError::NoLedger), "{none}");
 }

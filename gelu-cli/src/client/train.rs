@@ -13,7 +13,9 @@ use gelu_models::train::private::{Augmented, Samples, Shard};
 use gelu_models::train::{Augmentation, Dataset};
 use gelu_service::{Membership, Moment, Offer, RemoteTraining, TrainingOffer};
 use serde_json::json;
+use zeroize::Zeroizing;
 
+use super::sealed::{Seal, is_sealed, read_passphrase};
 use super::{ServerArgs, choose};
 use crate::config::ConfigArgs;
 use crate::datasets::{DataOptions, DatasetArg};
@@ -48,6 +50,9 @@ pub(crate) struct TrainArgs {
     augment: bool,
     #[command(flatten)]
     options: DataOptions,
+    /// Keep the state under the passphrase in the first line of this file, which only its owner may be able to read.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -64,11 +69,19 @@ fn parse_part(text: &str) -> Result<[u32; 2], String> {
 /// The file with what a client needs to go on, which is this process's alone.
 struct Kept {
     path: PathBuf,
+    /// With a passphrase.
+    seal: Option<Seal>,
     _lock: File,
 }
 
 impl Kept {
-    fn open(folder: &Path, model: &str, run: [u8; 16]) -> anyhow::Result<Self> {
+    /// Opens the file and reads what is in it, if it is there.
+    fn open(
+        folder: &Path,
+        (model, run): (&str, [u8; 16]),
+        passphrase: Option<&Path>,
+    ) -> anyhow::Result<(Self, Option<Membership>)> {
+        let passphrase = passphrase.map(read_passphrase).transpose()?;
         make_folder(folder)?;
         let run: String = run[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         let model: String = model.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
@@ -77,30 +90,52 @@ impl Kept {
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.with_context(|| lock_path.display().to_string())?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => bail!(
                 "{}: another client takes part in this run with that state; --state DIR gives each its own",
                 path.display()
             ),
             Err(std::fs::TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("{}: cannot lock", lock_path.display()))
+                return Err(error).with_context(|| format!("{}: cannot lock", lock_path.display()));
             }
         }
-    }
-
-    fn read(&self) -> anyhow::Result<Option<Membership>> {
-        if !self.path.exists() {
-            return Ok(None);
+        let mut bytes = None;
+        if path.exists() {
+            check_owner_only(&path)?;
+            bytes = Some(Zeroizing::new(read_limited(&path, MOST_BYTES)?));
         }
-        check_owner_only(&self.path)?;
-        let bytes = read_limited(&self.path, MOST_BYTES)?;
-        let kept = serde_json::from_slice(&bytes);
-        kept.map(Some).with_context(|| format!("{}: expected the state of a client", self.path.display()))
+        let at = || path.display().to_string();
+        let seal = match (passphrase, bytes.as_ref().filter(|bytes| is_sealed(bytes))) {
+            (Some(passphrase), Some(bytes)) => {
+                let seal = Seal::of(&passphrase, bytes).with_context(at)?;
+                let opened = seal.open(bytes).with_context(at)?;
+                return Ok((
+                    Self { path: path.clone(), seal: Some(seal), _lock: lock },
+                    Some(read(&path, &opened)?),
+                ));
+            }
+            (None, Some(_)) => {
+                bail!("{}: is under a passphrase: name its file with --passphrase-file", path.display())
+            }
+            (Some(passphrase), None) => Some(Seal::new(&passphrase, &mut rand::rng())?),
+            (None, None) => None,
+        };
+        let kept = bytes.map(|bytes| read(&path, &bytes)).transpose()?;
+        Ok((Self { path, seal, _lock: lock }, kept))
     }
 
     fn write(&self, membership: &Membership) -> anyhow::Result<()> {
-        Ok(write_secret(&self.path, &serde_json::to_vec(membership)?)?)
+        let plain = Zeroizing::new(serde_json::to_vec(membership)?);
+        Ok(match &self.seal {
+            Some(seal) => write_secret(&self.path, &seal.seal(&plain, &mut rand::rng())?)?,
+            None => write_secret(&self.path, &plain)?,
+        })
     }
+}
+
+fn read(path: &Path, bytes: &[u8]) -> anyhow::Result<Membership> {
+    serde_json::from_slice(bytes)
+        .with_context(|| format!("{}: expected the state of a client", path.display()))
 }
 
 /// What the client trains on: inputs that are prepared as the model says.
@@ -157,8 +192,8 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     }
     let samples = samples(args, offer, &training)?;
     let inputs = samples.count();
-    let store = Kept::open(&args.server.folder()?, &offer.name, training.run)?;
-    let kept = store.read()?;
+    let folder = args.server.folder()?;
+    let (store, kept) = Kept::open(&folder, (&offer.name, training.run), args.passphrase_file.as_deref())?;
     if kept.is_some() {
         note!("going on with what is kept in {}", store.path.display());
     }

@@ -34,6 +34,9 @@ pub(super) struct TrainArgs {
     /// Start from the weights of this file, as far as they fit, instead of random ones.
     #[arg(long, value_name = "FILE.safetensors")]
     init: Option<PathBuf>,
+    /// Turns that each client's certificate may have in all [default: any number].
+    #[arg(long, value_name = "TURNS", value_parser = clap::value_parser!(u64).range(1..))]
+    turn_budget: Option<u64>,
     #[command(flatten)]
     descent: DescentArgs,
     #[command(flatten)]
@@ -61,7 +64,7 @@ impl TrainArgs {
             warn_of_short_key(self.turns.key_bits.into());
             return Ok(());
         }
-        let own = ["activation", "pooling", "batch-norm", "input", "classes", "init"];
+        let own = ["activation", "pooling", "batch-norm", "input", "classes", "init", "turn-budget"];
         let all = [&own[..], &DescentArgs::NAMES, &TurnArgs::NAMES].concat();
         Ok(given.refuse(&all, "nothing is trained without --train")?)
     }
@@ -95,7 +98,8 @@ impl TrainArgs {
         let numbers = self.turns.numbers(preprocessing.as_ref(), || 1.0);
         let options = self.turns.options(self.descent.config(), numbers)?;
         let weights = folder.join(format!("{}.safetensors", file_name(name)));
-        Ok(Training { model: network, options, clients: self.turns.clients, weights: Some(weights) })
+        let (clients, turns) = (self.turns.clients, self.turn_budget);
+        Ok(Training { model: network, options, clients, turns, weights: Some(weights) })
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test includes this file and uses a part of it")]
 
+pub(crate) mod server;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -41,6 +41,9 @@ pub struct Training {
     pub options: TrainingOptions,
     /// How many clients take part, 1 to 1,000. The run begins when all have come.
     pub clients: u32,
+    /// Turns that a client may have in all; `None` for any number. A run that needs more than all clients may have does not
+    /// come to its end.
+    pub turns: Option<u64>,
     /// Where the weights are written after every turn, as safetensors.
     pub weights: Option<PathBuf>,
 }
@@ -260,7 +263,14 @@ impl TrainingRun {
         let place = match standing.members.iter_mut().find(|member| member.enrolled.client == client) {
             Some(member) => {
                 member.heard = Instant::now();
-                let Enrolled { place, inputs, .. } = member.enrolled;
+                let Enrolled { place, inputs, turns, .. } = member.enrolled;
+                if let Some(allowed) = self.training.turns.filter(|&allowed| turns >= allowed)
+                    && standing.server.as_ref().is_none_or(|server| !server.is_complete())
+                {
+                    return Err(Refusal::Budget.status(format!(
+                        "this client has had {turns} turns, of {allowed} that it may have"
+                    )));
+                }
                 if inputs != request.inputs {
                     return Err(Refusal::Enrolment.status(format!(
                         "this client takes part with {inputs} inputs, found {}",
@@ -339,11 +349,12 @@ impl TrainingRun {
         let clients = self.training.clients;
         let is_here = |place: u32| {
             let member = standing.members.iter().find(|member| member.enrolled.place == place);
-            member.is_some_and(|member| member.heard.elapsed() < absence)
+            let may = |member: &Member| self.training.turns.is_none_or(|most| member.enrolled.turns < most);
+            member.is_some_and(|member| member.heard.elapsed() < absence && may(member))
         };
         let next = (0..clients).map(|step| (standing.next + step) % clients).find(|&place| is_here(place));
         if let Some(next) = next.filter(|&next| next != standing.next) {
-            warn!(model = %self.model, absent = standing.next, next, "a client has gone away: the next one goes on");
+            warn!(model = %self.model, place = standing.next, next, "a client is away or has no turns left: the next one goes on");
             standing.next = next;
         }
     }
