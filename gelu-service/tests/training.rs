@@ -357,13 +357,14 @@ fn a_client_has_as_many_turns_as_it_may_have() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Ledger::open(folder.path()).unwrap());
     let serve = || {
-        let training =
-            Training { model: model(), options: options(), clients: 1, turns: Some(2), weights: None };
+        let mut options = options();
+        options.train.epochs = 2;
+        let training = Training { model: model(), options, clients: 1, turns: Some(2), weights: None };
         let service =
             Service::new(limits()).with_ledger(ledger.clone(), None).with_training("small", training);
         service.unwrap().start(ANY, &ServerSecurity::Loopback).unwrap()
     };
-    // Three iterations a turn, eight in all; and the count outlives the server.
+    // Three iterations a turn, twelve in all; and the count outlives the server.
     for expected in [6, 6] {
         let server = serve();
         let url = format!("http://{}", server.address());

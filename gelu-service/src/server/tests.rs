@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
 use gelu_models::plan::Quantization;
@@ -36,7 +35,7 @@ async fn client(server: &Running) -> GeluClient<Channel> {
 }
 
 fn open() -> Open {
-    Open { version: SERVICE_VERSION, model: "m".to_owned(), session: Bytes::new(), received: 0 }
+    Open { version: SERVICE_VERSION, model: "m".to_owned(), ..Open::default() }
 }
 
 fn data(number: u64, message: Vec<u8>) -> Frame {
