@@ -135,6 +135,56 @@ pub enum Moment<'a> {
 }
 
 /// A client that trains with a server on another machine.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use gelu_io::session::Go;
+/// use gelu_models::ModelBuilder;
+/// use gelu_models::train::private::TrainingOptions;
+/// use gelu_models::train::{Dataset, TrainConfig};
+/// use gelu_service::{
+///     ClientSecurity, Ledger, Limits, Moment, Patience, Remote, RemoteTraining, ServerSecurity, Service, Training,
+/// };
+/// use gelu_tensor::Backend;
+/// use gelu_tensor::paillier::KeyBits;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // The server, with a key that is too short for anything but examples.
+/// let folder = tempfile::tempdir()?;
+/// let defaults = TrainingOptions::default();
+/// let options = TrainingOptions {
+///     key: KeyBits::Bits1024.into(),
+///     train: TrainConfig { batch_size: 2, epochs: 1, ..defaults.train },
+///     ..defaults
+/// };
+/// let model = ModelBuilder::new([3]).dense("fc", 2).softmax().build()?;
+/// let training = Training { model, options, clients: 1, turns: None, weights: None };
+/// let server = Service::new(Limits::default())
+///     .with_ledger(Arc::new(Ledger::open(folder.path())?), None)
+///     .with_training("small", training)?
+///     .start("127.0.0.1:0", &ServerSecurity::Loopback)?;
+///
+/// // The client, who would be on another machine and have certificates.
+/// let address = format!("http://{}", server.address());
+/// let remote = Remote::new(&address, &ClientSecurity::Loopback, Patience::default())?;
+/// let offer = remote.find("small")?;
+/// let inputs = ndarray::array![[0.1, 0.9, 0.2], [0.8, 0.1, 0.3], [0.2, 0.7, 0.1], [0.9, 0.2, 0.4]];
+/// let samples = Arc::new(Dataset::new([3].into(), inputs, vec![0, 1, 0, 1], 2)?);
+/// let rng = &mut rand::rng();
+/// let mut client = RemoteTraining::new(remote, &offer, samples, None, Backend::detect(), rng)?;
+/// let is_complete = client.run(rng, |moment| -> Result<Go, Box<dyn std::error::Error>> {
+///     if let Moment::Keep(membership) = moment {
+///         // It holds masks: a secret. Whoever passes it to `RemoteTraining::new` goes on from here.
+///         gelu_io::files::write_secret(&folder.path().join("kept.json"), &serde_json::to_vec(membership)?)?;
+///     }
+///     Ok(Go::On)
+/// })?;
+/// assert!(is_complete);
+/// assert_eq!(client.membership().statistics().images, 4);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct RemoteTraining {
     remote: Remote,
