@@ -324,6 +324,17 @@ fn service() -> Vec<ServiceError> {
         E::Ended,
         E::Stopped,
         E::State { path: "state/ledger.sqlite".into(), problem: text("database or disk is full") },
+        E::NoLedger,
+        E::Training {
+            model: text("lenet5"),
+            error: Box::new(PrivateError::Setting {
+                what: "clients",
+                expected: text("1 to 1000"),
+                found: text("0"),
+            }),
+        },
+        E::StateUnkept,
+        E::AnotherRun,
     ]
 }
 

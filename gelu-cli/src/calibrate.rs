@@ -15,7 +15,7 @@ const QUOTED_BITS: usize = 2048;
 pub(crate) struct CalibrateArgs {
     /// Time the machine's own limit before and after the work (multiply-adds that wait for nothing, on one core), and
     /// print the nanoseconds that it implies for one product mod n^2 with a key of 2048 bits: `limit_ns`.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     calibrate: bool,
 }
 

@@ -27,8 +27,8 @@ pub(crate) enum Command {
     /// List the models of a server, with what a client has to send them and what one input costs.
     #[command(after_help = "\
 Example:
-    gelu client models --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
-        --server-ca certs/ca.pem")]
+    gelu client models --server https://gelu.example.org:7443 \\
+        --tls-cert certs/north.pem --tls-key certs/north.key --server-ca certs/ca.pem")]
     Models(ModelsArgs),
     /// Classify images or rows of a table with the model of a server, which sees ciphertexts only.
     #[command(after_help = "\
@@ -37,8 +37,9 @@ Examples:
     gelu client infer --server http://127.0.0.1:7443 --insecure --images digit.png
 
   On two machines, with certificates of `gelu certs`:
-    gelu client infer --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
-        --server-ca certs/ca.pem --model lenet5 --dataset mnist --count 100 --batch 50")]
+    gelu client infer --server https://gelu.example.org:7443 \\
+        --tls-cert certs/north.pem --tls-key certs/north.key --server-ca certs/ca.pem \\
+        --model lenet5 --dataset mnist --count 100 --batch 50")]
     Infer(Box<InferArgs>),
     /// Train a model of a server together with others, who take turns: the server sees ciphertexts only.
     ///
@@ -47,37 +48,40 @@ Examples:
     /// interruption of either side, and the weights are those of an undisturbed run.
     #[command(after_help = "\
 Examples:
-  On one machine, with `gelu serve --train --model lenet5 --clients 2 --state run --insecure` in another terminal, two
-  clients with a half each of 600 digits:
-    gelu client train --server http://127.0.0.1:7443 --insecure --dataset mnist --limit 600 --part 1/2 --state north
-    gelu client train --server http://127.0.0.1:7443 --insecure --dataset mnist --limit 600 --part 2/2 --state south
+  Two clients on one machine, each with half of 600 digits, and a server in a third terminal:
+    gelu serve --train --model lenet5 --clients 2 --epochs 1 --state run --insecure
+    gelu client train --server http://127.0.0.1:7443 --insecure \\
+        --dataset mnist --limit 600 --part 1/2 --state north
+    gelu client train --server http://127.0.0.1:7443 --insecure \\
+        --dataset mnist --limit 600 --part 2/2 --state south
 
-  On machines of their own, with certificates of `gelu certs` and pictures of one's own in folders by class:
-    gelu client train --server https://gelu.example.org:7443 --tls-cert certs/north.pem --tls-key certs/north.key \\
-        --server-ca certs/ca.pem --dataset pictures/")]
+  With certificates of `gelu certs`, and pictures of one's own in folders by class:
+    gelu client train --server https://gelu.example.org:7443 \\
+        --tls-cert certs/north.pem --tls-key certs/north.key --server-ca certs/ca.pem \\
+        --dataset pictures/")]
     Train(Box<train::TrainArgs>),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     _config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InferArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     /// The model's name on the server [default: the only one that it offers].
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     #[command(flatten)]
     asked: Asked,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     _config: ConfigArgs,
 }

@@ -48,7 +48,7 @@ Examples:
     gelu infer --model conv1 --images a.png b.jpg
 
   The rows of a table, for a model that was trained on such:
-    gelu infer --model mlp --weights patients.safetensors --dataset new.csv --batch 64 --out results.csv
+    gelu infer --model patients.safetensors --dataset new.csv --batch 64 --out results.csv
 
   A full batch at once, as JSON:
     gelu infer --dataset mnist --count 60 --batch 60 --json
@@ -57,13 +57,13 @@ Examples:
     gelu infer --model trained.safetensors --dataset mnist")]
 pub(crate) struct InferArgs {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    numbers: Numbers,
-    #[command(flatten)]
     calibrate: CalibrateArgs,
     #[command(flatten)]
     asked: Asked,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    numbers: Numbers,
 }
 
 /// What is classified, under which key, and what is told about it: wherever the server is.
@@ -92,16 +92,16 @@ pub(crate) struct Asked {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
     /// Bits of the client's key, which is made anew.
-    #[arg(long, value_enum, default_value = "2048")]
+    #[arg(long, value_enum, default_value = "2048", help_heading = "Key")]
     key_bits: KeySize,
     /// How that key is made.
-    #[arg(long, value_enum, default_value = "djn")]
+    #[arg(long, value_enum, default_value = "djn", help_heading = "Key")]
     key_type: KeyTypeName,
     /// A secret key file of `gelu keygen` instead of a new key.
-    #[arg(long, value_name = "FILE.key", conflicts_with_all = ["key_bits", "key_type"])]
+    #[arg(long, value_name = "FILE.key", conflicts_with_all = ["key_bits", "key_type"], help_heading = "Key")]
     key: Option<PathBuf>,
     /// Take that file although others than its owner may read it.
-    #[arg(long, requires = "key")]
+    #[arg(long, requires = "key", help_heading = "Key")]
     exposed_key: bool,
     /// Random factors of encryptions that the client makes before it starts, as one that is idle until images come
     /// would: encrypting then costs it little. LeNet-5 takes 250 for an image. They take 1 MB for 1,500 (key of 2048
@@ -119,11 +119,11 @@ pub(crate) struct Asked {
     /// Draw the confusion matrix into this file, where labels are known.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    #[command(flatten)]
-    options: DataOptions,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: DataOptions,
 }
 
 pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {

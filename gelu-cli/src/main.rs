@@ -169,3 +169,27 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     }
     if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a terminal of 100 columns shows without breaking lines in the wrong place: examples are to be copied.
+    #[test]
+    fn examples_fit_the_width_and_defaults_are_said_once() {
+        fn check(command: &clap::Command) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in examples.lines().filter(|line| line.starts_with(' ')) {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                let is_said =
+                    !argument.get_default_values().is_empty() && argument.get_action().takes_values();
+                assert!(!(is_said && help.contains("[default:")), "{}: {help}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
+    }
+}

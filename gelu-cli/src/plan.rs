@@ -22,12 +22,10 @@ Examples:
   gelu plan --model resnet20 --key-bits 2048 --batch 16
   gelu plan --model trained.safetensors --key-bits 2048 --tune --save tuned.safetensors
 
-The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for
-their scales, and to state how far the logits can be from the real network's; a network by name that has none of its own
+The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for \
+their scales, and to state how far the logits can be from the real network's; a network by name that has none of its own \
 gets random (seeded) ones.")]
 pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     /// Bits of the client's key.
     #[arg(long, value_enum, default_value = "3072")]
     key_bits: KeySize,
@@ -40,12 +38,14 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     prefer: Prefer,
     #[command(flatten)]
-    numbers: Numbers,
-    #[command(flatten)]
     tune: TuneArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    numbers: Numbers,
 }
 
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {

@@ -34,8 +34,8 @@ Examples:
     gelu serve --model lenet5 --insecure
 
   For clients on other machines, with certificates of `gelu certs` or of an authority of your own:
-    gelu serve --model lenet5 --listen 0.0.0.0:7443 --tls-cert certs/server.pem --tls-key certs/server.key \\
-        --client-ca certs/ca.pem
+    gelu serve --model lenet5 --listen 0.0.0.0:7443 --client-ca certs/ca.pem \\
+        --tls-cert certs/server.pem --tls-key certs/server.key
 
   With all of that in a file, as --print-config writes one:
     gelu serve --config serve.toml
@@ -44,10 +44,11 @@ Examples:
     gelu serve --model digits=lenet5 xrays=xrays.safetensors --insecure
 
   Have two hospitals train a network, each on its own digits (`gelu client train`):
-    gelu serve --train --model lenet5 --clients 2 --epochs 1 --batch-size 60 --state run --listen 0.0.0.0:7443 \
-        --tls-cert certs/server.pem --tls-key certs/server.key --client-ca certs/ca.pem")]
+    gelu serve --train --model lenet5 --clients 2 --epochs 1 --state run \\
+        --listen 0.0.0.0:7443 --client-ca certs/ca.pem \\
+        --tls-cert certs/server.pem --tls-key certs/server.key")]
 pub(crate) struct ServeArgs {
-    /// Models to offer: model files or networks by name, NAME= in front for another name [default: lenet5].
+    /// Models to offer: model files or networks by name, NAME= in front for another name.
     #[arg(long = "model", value_name = "[NAME=]FILE|NETWORK", num_args = 1.., default_value = "lenet5")]
     models: Vec<OfferArg>,
     /// Where to listen: 0.0.0.0 for all of the machine's addresses, port 0 for any that is free.

@@ -22,7 +22,8 @@ pub(crate) enum Command {
 Example:
   gelu state backup --state /var/lib/gelu --out ledger-today.sqlite
 
-To restore it, stop the server and put the copy in place of DIR/ledger.sqlite (and remove DIR/ledger.sqlite-wal).")]
+To restore it, stop the server, put the copy in place of DIR/ledger.sqlite, and remove \
+DIR/ledger.sqlite-wal.")]
     Backup(BackupArgs),
 }
 

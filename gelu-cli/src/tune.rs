@@ -25,7 +25,7 @@ pub(crate) struct TuneArgs {
     /// Write the weights (F32) with the bits that were found, which commands then take by themselves.
     #[arg(long, requires = "tune", value_name = "FILE.safetensors")]
     pub(crate) save: Option<PathBuf>,
-    /// How many images of either part [default: 10000].
+    /// How many images of either part.
     #[arg(long, default_value_t = 10_000, requires = "tune", value_parser = clap::value_parser!(u32).range(1000..))]
     images: u32,
     /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].

@@ -27,7 +27,7 @@ Examples:
   Weights of a network that was trained on pixels from 0 to 1:
     gelu weights import trained.safetensors --model lenet5 --out lenet5.safetensors
 
-  Weights of a network that was trained on (x - 0.1307) / 0.3081, with the ranges of its activations
+  Weights of a network that was trained on (x - 0.1307) / 0.3081, with ranges of activations
   measured on MNIST's training images:
     gelu weights import trained.safetensors --model lenet5 --normalize 0.1307,0.3081 \\
       --calibrate mnist --data DIR --out lenet5.safetensors

@@ -43,16 +43,13 @@ Examples:
   The same operations in python-paillier, SecretFlow HEU and TenSEAL, on one core:
     gelu bench peers
 
-Times are medians. Images are made up, and so are weights that no file has: no time depends on them, but on the bits of
-weights. The limit is what independent multiply-add
-instructions would take (see `gelu infer --help`), timed before and after the work; a comparison is scaled by it, so
-that two runs on a machine whose speed drifts, or on two machines, can be compared."
+Times are medians. Images are made up, and so are weights that no file has: no time depends on them, but on the bits of \
+weights. The limit is what independent multiply-add instructions would take (see `gelu infer --help`), timed before and \
+after the work; a comparison is scaled by it, so that two runs on a machine whose speed drifts, or on two machines, can be compared."
 )]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     other: Option<Other>,
-    #[command(flatten)]
-    model: ModelArgs,
     /// Bits of the client's key, which is made anew.
     #[arg(long, value_enum, default_value = "2048")]
     key_bits: KeySize,
@@ -64,8 +61,6 @@ pub(crate) struct BenchArgs {
     batch: u32,
     #[command(flatten)]
     prefer: Prefer,
-    #[command(flatten)]
-    numbers: Numbers,
     /// How many times everything is timed.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -85,6 +80,10 @@ pub(crate) struct BenchArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    numbers: Numbers,
 }
 
 #[derive(Debug, Subcommand)]

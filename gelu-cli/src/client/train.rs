@@ -29,8 +29,6 @@ const MOST_BYTES: u64 = 1 << 31;
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     /// The model's name on the server [default: the only one that it has in training].
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -48,14 +46,16 @@ pub(crate) struct TrainArgs {
     /// Shift, turn, scale and shear the training images a little.
     #[arg(long)]
     augment: bool,
-    #[command(flatten)]
-    options: DataOptions,
     /// Keep the state under the passphrase in the first line of this file, which only its owner may be able to read.
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: DataOptions,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     _config: ConfigArgs,
 }

@@ -23,11 +23,11 @@ pub(super) struct InspectArgs {
     /// folder with IDX files.
     #[arg(value_name = "DATASET")]
     dataset: DatasetArg,
-    #[command(flatten)]
-    options: DataOptions,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: DataOptions,
 }
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {

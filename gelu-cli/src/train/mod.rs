@@ -38,11 +38,12 @@ use crate::output::{check_files, check_folders};
 #[command(after_help = "\
 Examples:
   One hidden layer of 12 neurons on UCI Iris, privately, by two clients:
-    gelu train --model mlp:12 --dataset iris --clients 2 --epochs 30 --batch 16 --lr 0.1 --report iris
+    gelu train --model mlp:12 --dataset iris --clients 2 --epochs 30 --batch 16 --report iris
 
-  LeNet-5 on 600 digits, privately; the same on integers without encryption, with the same weights:
-    gelu train --model lenet5 --dataset mnist --limit 600 --epochs 1 --batch 60 --out a.safetensors
-    gelu train --clear --fixed --model lenet5 --dataset mnist --limit 600 --epochs 1 --batch 60 --out b.safetensors
+  LeNet-5 on 600 digits, privately; the same on integers without encryption, to the same weights:
+    gelu train --model lenet5 --dataset mnist --limit 600 --epochs 1 --out a.safetensors
+    gelu train --clear --fixed --model lenet5 --dataset mnist --limit 600 --epochs 1 \\
+        --out b.safetensors
 
   LeNet-5 on MNIST in the clear, from the folder that holds mnist/*-ubyte.gz:
     gelu train --clear --model lenet5 --dataset mnist --data DIR --out lenet5.safetensors
@@ -52,10 +53,11 @@ Examples:
     gelu train --clear --model lenet5 --dataset mnist --checkpoint-dir run --resume
 
   LeNet-5 with weights of 3 bits, which take half the products on ciphertexts:
-    gelu train --clear --model lenet5 --dataset mnist --weight-bits 3 --epochs 30 --augment --out few.safetensors
+    gelu train --clear --model lenet5 --dataset mnist --weight-bits 3 --epochs 30 --augment \\
+        --out few.safetensors
 
   A table of your own, which says in its header what the label is:
-    gelu train --clear --model mlp:16 --dataset patients.csv --missing mean --out patients.safetensors
+    gelu train --clear --model mlp:16 --dataset patients.csv --out patients.safetensors
 
   One hidden layer of 12 neurons on UCI Iris, result as JSON:
     gelu train --clear --model mlp:12 --dataset iris --epochs 50 --batch 16 --json")]
@@ -123,13 +125,13 @@ pub(crate) struct Args {
     /// Draw the learning curves into this file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Print the result as one JSON object on standard output.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     private: private::PrivateArgs,
     #[command(flatten)]
     options: DataOptions,
-    /// Print the result as one JSON object on standard output.
-    #[arg(long)]
-    json: bool,
 }
 
 impl Args {

@@ -48,12 +48,13 @@ impl Progress {
         self.bar.set_position(done.min(self.of));
         self.bar.set_message(format!("{rate:.1} images/s, {last}"));
         if self.bar.is_hidden() && self.said.elapsed() > Duration::from_secs(30) {
-            let left = self.of.saturating_sub(done) as f64 / rate.max(1e-9);
-            note!(
-                "{done}/{} images, {rate:.1} images/s, {:.0} min left, {last}",
-                self.of,
-                (left / 60.0).ceil()
-            );
+            let left = self.of.saturating_sub(done) as f64 / rate;
+            // Nothing can be said before something was done.
+            let left = match left.is_finite() {
+                true => format!(", {rate:.1} images/s, {:.0} min left", (left / 60.0).ceil()),
+                false => String::new(),
+            };
+            note!("{done}/{} images{left}, {last}", self.of);
             self.said = Instant::now();
         }
     }
