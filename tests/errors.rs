@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use gelu_garble::Error as GarbleError;
 use gelu_net::Error;
 use gelu_net::io::onnx::{ImportError, Unsupported};
 use gelu_net::io::session::RunError;
@@ -338,12 +339,22 @@ fn service() -> Vec<ServiceError> {
     ]
 }
 
+fn garble() -> Vec<GarbleError> {
+    use GarbleError as E;
+    vec![
+        E::Length { what: "bytes of a garbling", expected: 1392, found: 1391 },
+        E::Range { what: "circuits side by side", least: 1, most: 4096, found: 0 },
+        E::Point { index: 127, found: "the identity" },
+    ]
+}
+
 fn boxed<E: std::error::Error + 'static>(errors: Vec<E>) -> Vec<Box<dyn std::error::Error>> {
     errors.into_iter().map(|error| Box::new(error) as Box<dyn std::error::Error>).collect()
 }
 
 /// The files that declare errors, with how many attributes each has that are not of these lists.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 21] = [
+    include_str!("../gelu-garble/src/error.rs"),
     include_str!("../gelu-layers/src/init.rs"),
     include_str!("../gelu-tensor/src/error.rs"),
     include_str!("../gelu-models/src/adapt.rs"),
@@ -369,6 +380,7 @@ const SOURCES: [&str; 20] = [
 #[test]
 fn every_error_says_once_what_was_expected() {
     let all: Vec<Box<dyn std::error::Error>> = [
+        boxed(garble()),
         boxed(tensor()),
         boxed(graph()),
         boxed(plan()),

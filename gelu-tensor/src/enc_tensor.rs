@@ -307,18 +307,43 @@ impl EncTensor {
         Self { ciphertexts, randomness_bits: fresh.bits, ..self }
     }
 
-    /// Returns what may leave the server of sums mod 2^l: every sum plus its element's `bias` (one for each element of
-    /// an image, mod 2^l, or none) plus a random multiple of 2^l. Then every slot is non-negative and its lowest l bits
+    /// Returns the same sums as numbers of which only the residue mod 2^l counts, to be [flooded](Self::flood): a masked value's
+    /// weighted sums, for instance, which are no one else's to see.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the flood is not for integers as large as these, or their slots are too narrow for it;
+    /// [`Error::Layout`] when the tensor holds residues already, or several inputs to a ciphertext.
+    pub fn into_residues(mut self, flood: Flood) -> Result<Self, Error> {
+        let Contents::Integers(format) = self.layout().contents() else {
+            return Err(self.layout().misfit("reduction mod 2^l", "integers"));
+        };
+        if self.layout().fields() > 1 {
+            return Err(self.layout().misfit("reduction mod 2^l", "one tap to a ciphertext"));
+        }
+        let flood = flood.check()?;
+        let most = u128::from(flood.quotient) << flood.ring.bits();
+        if u128::from(format.bound()) > most {
+            return Err(Error::Overflow {
+                needed_bits: format.slot_bits() - 1,
+                available_bits: (127 - most.leading_zeros()) as usize,
+            });
+        }
+        self.header.layout = self.layout().holding(Contents::Residues(flood))?;
+        Ok(self)
+    }
+
+    /// Returns what may leave the server of sums mod 2^l: every sum plus its `bias` (one for each element of an image, or one
+    /// for each value of the batch, mod 2^l, or none) plus a random multiple of 2^l. Then every slot is non-negative and its lowest l bits
     /// are the sum mod 2^l. The ciphertexts are yet to be [re-randomized](Self::rerandomize).
     ///
     /// # Errors
-    /// [`Error::Count`] when there is not one bias for each element; [`Error::Layout`] when the slots hold integers.
+    /// [`Error::Count`] when there is not one bias for each element or value; [`Error::Layout`] when the slots hold integers.
     pub fn flood(&self, bias: &[u64], rng: &mut dyn CryptoRng) -> Result<Self, Error> {
         let Contents::Residues(flood) = self.layout().contents() else {
             return Err(self.layout().misfit("flooding", "residues"));
         };
         let (expected, found) = (self.shape().elements(), bias.len());
-        if found != 0 && found != expected {
+        if ![0, expected, expected.saturating_mul(self.batch())].contains(&found) {
             return Err(Error::Count { what: "biases", expected, found });
         }
         let (extent, limbs) = (self.header.extent(), self.key.ring().limbs());

@@ -138,7 +138,7 @@ impl SlotLayout {
     }
 
     /// The plaintexts that flood a whole tensor: in every slot a random multiple of 2^l, and the value's bias (one for
-    /// each element of an image, mod 2^l, or none).
+    /// each element of an image or for each value of the batch, mod 2^l, or none).
     pub(crate) fn floods(
         &self,
         (bias, flood): (&[u64], Flood),
@@ -159,7 +159,7 @@ impl SlotLayout {
                 let unit = ciphertext * self.stacked() + stack;
                 if unit < units && !bias.is_empty() {
                     self.each_slot(extent, unit, |slot, place| {
-                        let bias = place.map_or(0, |place| flood.ring.wrap(bias[place % extent.elements]));
+                        let bias = place.map_or(0, |place| flood.ring.wrap(bias[place % bias.len()]));
                         set_bits(plaintext, self.start(stack, slot), bias.into());
                     });
                 }

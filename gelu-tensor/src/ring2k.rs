@@ -1,7 +1,8 @@
-//! The ring Z_{2^l} of masked weights and of sums under them.
+//! The ring Z_{2^l} of masked numbers and of sums of them.
 //!
-//! Masked weights are uniform numbers mod 2^l. A weighted sum of them that is computed over the integers, as Paillier's
-//! plaintexts are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it (flooding).
+//! Masked weights, and masked values, are uniform numbers mod 2^l. A weighted sum of them that is computed over the integers,
+//! as Paillier's plaintexts are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it
+//! (flooding).
 
 #[cfg(test)]
 mod tests;
@@ -14,13 +15,28 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The number l of bits of the ring Z_{2^l}.
+///
+/// Masked weights have one of four sizes, which alone are read from outside. Shares of sums have as many bits as their sums
+/// need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct RingBits(u32);
 
 impl RingBits {
-    /// The sizes that can be chosen.
+    /// The sizes that can be chosen for masked weights.
     pub const ALL: [Self; 4] = [Self(32), Self(40), Self(48), Self(64)];
+
+    /// Returns the smallest ring that holds integers of up to `bound` in absolute value, with their sign.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when that takes more than 64 bits.
+    pub fn holding(bound: u64) -> Result<Self, Error> {
+        let bits = 65 - bound.leading_zeros();
+        if bits > 64 {
+            return Err(Error::Overflow { needed_bits: bits as usize, available_bits: 64 });
+        }
+        Ok(Self(bits))
+    }
 
     /// Returns the bit width *l* of the ring.
     pub fn bits(self) -> u32 {

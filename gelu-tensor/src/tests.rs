@@ -520,6 +520,21 @@ fn operands_that_do_not_fit_are_refused() {
     let residues = encrypted.decrypt_residues(&KEY).unwrap_err();
     assert!(matches!(residues, Error::Layout { expected: "residues", .. }), "{residues}");
     assert!(matches!(encrypted.flood(&[], &mut rng), Err(Error::Layout { expected: "residues", .. })));
+    let flood = Flood { ring: RingBits::holding(100).unwrap(), quotient: 1 << 20, bits: 0 };
+    let residues = encrypted.clone().into_residues(Flood { bits: 2, ..flood });
+    assert!(matches!(residues, Err(Error::Overflow { available_bits: 30, .. })), "slots of 30 bits");
+    let residues = encrypted.clone().into_residues(Flood { quotient: 0, ..flood });
+    assert!(matches!(residues, Err(Error::Overflow { .. })), "no flood at all");
+    let flood = Flood { quotient: 1 << 8, ..flood };
+    let residues = encrypted.clone().into_residues(flood).unwrap();
+    for biases in [1, 33] {
+        let refused = residues.flood(&vec![0; biases], &mut rng);
+        assert!(matches!(refused, Err(Error::Count { what: "biases", .. })), "{biases} biases");
+    }
+    let again = residues.into_residues(flood).unwrap_err();
+    assert!(matches!(again, Error::Layout { expected: "integers", .. }), "{again}");
+    assert!(RingBits::holding(1 << 62).is_ok());
+    assert!(matches!(RingBits::holding(1 << 63), Err(Error::Overflow { needed_bits: 65, .. })));
 }
 
 #[test]

@@ -72,8 +72,8 @@ impl Lowered {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Program {
-    plan: Arc<Plan>,
-    lowered: Arc<Lowered>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) lowered: Arc<Lowered>,
 }
 
 impl Model {

@@ -9,7 +9,7 @@ use gelu_tensor::{Error, FixedTensor, Format, LinearMap, MapEntry, Shape};
 use ndarray::{Array2, ArrayView, Dimension};
 use zeroize::Zeroizing;
 
-use super::{ClientStep, Plan, Segment, Step, Term};
+use super::{ClientStep, Lowering, Plan, Segment, Step, Term};
 use crate::inputs::flat;
 use crate::model::matrix;
 use crate::peer::exchange::sum_of_terms;
@@ -60,11 +60,22 @@ pub(crate) struct Run {
     functions: Functions,
     images: usize,
     /// The values that are still needed.
-    values: Vec<Option<Zeroizing<Vec<f64>>>>,
+    values: Vec<Option<Value>>,
     /// The next step.
     at: usize,
     saturations: Saturations,
     integers: Option<FixedTensor>,
+}
+
+/// A value of a batch.
+#[derive(Clone)]
+enum Value {
+    Reals(Zeroizing<Vec<f64>>),
+    /// What is encrypted of it, of which the range has changed so many.
+    Integers {
+        integers: Zeroizing<Vec<i64>>,
+        clamped: u64,
+    },
 }
 
 /// How many inputs and activations were clamped to their declared range, value by value.
@@ -136,7 +147,7 @@ impl Run {
             return Err(Error::NotFinite { what: "elements of input images", found, of: images.len() });
         }
         let mut values = vec![None; plan.graph().nodes().len() + 1];
-        values[0] = Some(Zeroizing::new(images.iter().map(|&x| f64::from(x)).collect()));
+        values[0] = Some(Value::Reals(Zeroizing::new(images.iter().map(|&x| f64::from(x)).collect())));
         let images = images.nrows();
         let saturations = Saturations::default();
         let mut run = Self { plan, functions, images, values, at: 0, saturations, integers: None };
@@ -158,7 +169,16 @@ impl Run {
         if expected != found {
             return Err(Error::Count { what: "sums of a batch", expected, found });
         }
-        self.values[segment.output.index()] = Some(Zeroizing::new(sums.reals()));
+        match &plan.integer_steps[*index] {
+            Some(Lowering { output, step }) => {
+                let (integers, clamped) = step.apply_all(sums.values());
+                let integers = Zeroizing::new(integers);
+                self.values[output.index()] = Some(Value::Integers { integers, clamped });
+            }
+            None => {
+                self.values[segment.output.index()] = Some(Value::Reals(Zeroizing::new(sums.reals())));
+            }
+        }
         self.integers = Some(sums);
         self.release();
         self.proceed()
@@ -174,10 +194,12 @@ impl Run {
                     let inputs = terms.map(|term| self.quantize(term)).collect::<Result<_, _>>()?;
                     return Ok(Need::Sums { segment: *segment, inputs });
                 }
+                // Done when the sums came.
+                Step::Client(step) if self.values[step.output.index()].is_some() => self.release(),
                 Step::Client(step) => {
                     let inputs = self.read(&step.inputs)?;
                     let value = compute(plan.graph(), step, &inputs, &self.functions)?;
-                    self.values[step.output.index()] = Some(Zeroizing::new(value));
+                    self.values[step.output.index()] = Some(Value::Reals(Zeroizing::new(value)));
                     self.release();
                 }
             }
@@ -196,7 +218,10 @@ impl Run {
     }
 
     fn read(&self, values: &[ValueId]) -> Result<Vec<&[f64]>, Error> {
-        let read = |value: &ValueId| self.values.get(value.index())?.as_ref().map(|value| &value[..]);
+        let read = |value: &ValueId| match self.values.get(value.index())? {
+            Some(Value::Reals(reals)) => Some(&reals[..]),
+            _ => None,
+        };
         let found: Vec<&[f64]> = values.iter().filter_map(read).collect();
         match found.len() == values.len() {
             true => Ok(found),
@@ -211,9 +236,9 @@ impl Run {
     /// Rounds a value to what goes up for a term; what leaves the declared range is clamped and counted (a NaN, which
     /// only a function of the client's own can make, counts too and becomes zero).
     fn quantize(&mut self, term: &Term) -> Result<FixedTensor, Error> {
-        let (values, clamped) = {
-            let value = self.read(&[term.source])?[0];
-            round(value, term.values)
+        let (values, clamped) = match self.values.get(term.source.index()) {
+            Some(Some(Value::Integers { integers, clamped })) => (integers.to_vec(), *clamped),
+            _ => round(self.read(&[term.source])?[0], term.values),
         };
         self.saturations.count(term.source, clamped);
         let (shape, format) = (term.map.input().clone(), term.format);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use gelu_layers::{Activation, ClientOp, Conv2dConfig, LinearConfig};
-use gelu_tensor::Arrangement;
 use gelu_tensor::paillier::{KeyBits, KeyType};
+use gelu_tensor::{Arrangement, Window};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -181,6 +181,25 @@ fn resnet20_has_a_segment_for_each_layer() {
     let again = Plan::new(plan.description().clone(), plan.key()).unwrap();
     assert_same(&again, &plan);
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+#[test]
+fn activations_between_segments_are_computed_on_integers() {
+    let outputs = |plan: &Plan| -> Vec<Option<String>> {
+        let name =
+            |step: &Option<Lowering>| step.as_ref().map(|step| plan.graph().name(step.output).to_owned());
+        plan.integer_steps.iter().map(name).collect()
+    };
+    let some = |name: &str| Some(name.to_owned());
+    let lenet5 = plan(&lenet5());
+    assert_eq!(outputs(&lenet5), [some("relu1"), some("relu2"), some("relu3"), some("relu4"), None]);
+    // What somebody reads as reals stays real: shortcuts, what is pooled, and the end.
+    let block = plan(&calibrated(residual(4)));
+    assert_eq!(outputs(&block), [some("relu1"), some("relu2"), None, None]);
+    let pooled =
+        ModelBuilder::new([1, 4, 4]).conv2d("a", same(2)).relu().max_pool2d_with(Window::new([2, 2]));
+    let pooled = plan(&calibrated(pooled.flatten().dense("b", 3).tanh()));
+    assert_eq!(outputs(&pooled), [None, None]);
 }
 
 #[test]
@@ -628,6 +647,21 @@ proptest! {
         prop_assert!(program.weights(plan.segments().len()).is_empty());
     }
 
+    /// Steps on integers change nothing, neither results nor counts of what was clamped.
+    #[test]
+    fn steps_on_integers_give_what_reals_give(
+        seed: u64, weight_bits in 2u32..25, activation_bits in 2u32..25, margin in 0.2f64..1.5,
+    ) {
+        let model = random_model(seed);
+        let quantization =
+            Quantization { weight_bits, activation_bits, range_margin: margin, ..Quantization::default() };
+        let program = model.compile(&quantization, &Deployment::default());
+        prop_assume!(program.is_ok());
+        let program = program.unwrap();
+        let images = images(&model, 5, seed ^ 2);
+        prop_assert_eq!(run_on_reals(&program, &images), program.run_clear(images.view()).unwrap());
+    }
+
     /// However branches, pools, gates and activations follow each other.
     #[test]
     fn logits_are_within_the_bound_of_the_real_network(
@@ -652,6 +686,14 @@ proptest! {
         }
         prop_assert_eq!(outcome.predictions().len(), 5);
     }
+}
+
+/// Runs a program without steps on integers.
+fn run_on_reals(program: &Program, images: &Array2<f32>) -> Outcome {
+    let mut plan = Plan::clone(program.plan());
+    plan.integer_steps.fill(None);
+    let program = Program { plan: Arc::new(plan), lowered: program.lowered.clone() };
+    program.run_clear(images.view()).unwrap()
 }
 
 /// What the client computes first it computes exactly; what it makes can be large all the same.

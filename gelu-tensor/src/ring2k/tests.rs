@@ -153,6 +153,50 @@ proptest! {
         }
     }
 
+    /// Masked values under weights of few bits, with a mask of its own for each sum: what becomes of shares of values. Slots
+    /// are as wide as that takes, far beyond integers of 64 bits.
+    #[test]
+    fn sums_of_masked_values_are_the_clear_ones_mod_2_to_the_l(
+        seed: u64, bits in 2u32..41, weight_bits in 2u32..9, batch in 1..6usize, subgroup: bool,
+        flood_bits in 0..=40u32, two: bool,
+    ) {
+        let (mut rng, key) = (ChaCha20Rng::seed_from_u64(seed), &KEYS[usize::from(subgroup)]);
+        let (map, ring) = (Arc::new(random_map(&mut rng)), RingBits::holding((1 << (bits - 1)) - 1).unwrap());
+        prop_assert_eq!(ring.bits(), bits);
+        let largest = 1i64 << (bits - 1);
+        let range = WeightRange::signed(weight_bits, 0).unwrap();
+        let half = 1i32 << (weight_bits - 1);
+        let weights = (0..map.weights()).map(|_| rng.random_range(-half..half)).collect();
+        let weights = IntWeights::new(range, weights).unwrap().summed(&map).unwrap();
+        let values = random_tensor(&mut rng, map.input(), batch, largest);
+        let format = values.format().weighted_sum(weights.range(), map.most_terms()).unwrap();
+        let format = if two { format.sum(format).unwrap() } else { format };
+        // The least quotient that holds all sums.
+        let quotient = format.bound().div_ceil(1 << bits).max(1);
+        let flood = Flood { ring, quotient, bits: flood_bits };
+        let masks = random_residues(&mut rng, ring, batch * map.output().elements());
+        let signed: Vec<u64> = weights.values().iter().map(|&weight| i64::from(weight) as u64).collect();
+        let sums = map.apply_wrapping(&signed, values.values()).unwrap();
+        let times = 1 + u64::from(two);
+        let expected: Vec<u64> =
+            sums.iter().zip(&masks).map(|(sum, mask)| ring.wrap(sum.wrapping_mul(times).wrapping_add(*mask))).collect();
+        let slot_bits = flood.slot_bits().max(format.slot_bits()) + rng.random_range(0..3);
+        for layout in layouts(&map, batch, slot_bits) {
+            let up = values.encrypt(&layout, key, &mut rng).unwrap();
+            let workload = Workload { weights: ProductWeights::Integers(weights.range()), batch, lanes: 8 };
+            let product = Product::cheapest(&map, &layout, workload).unwrap();
+            let sums = up.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
+            let sums = if two { sums.add(&sums).unwrap() } else { sums };
+            let small = Flood { quotient: quotient / 2, ..flood };
+            if quotient > 1 && format.bound() > small.quotient << bits {
+                let refused = matches!(sums.clone().into_residues(small), Err(Error::Overflow { .. }));
+                prop_assert!(refused);
+            }
+            let down = sums.into_residues(flood).unwrap().flood(&masks, &mut rng).unwrap();
+            prop_assert_eq!(&received(&mut rng, key, down), &expected, "{}", layout);
+        }
+    }
+
     /// What is added to a slot above its residue is drawn from as many multiples as were asked for, and is large enough
     /// that no sum stays negative, and small enough that none leaves its slot.
     #[test]
