@@ -101,7 +101,8 @@ impl Kept {
         }
         let mut bytes = None;
         if path.exists() {
-            check_owner_only(&path)?;
+            // Not the error itself: there is no option that takes such a file as it is.
+            check_owner_only(&path).map_err(|error| anyhow::anyhow!("{error}"))?;
             bytes = Some(Zeroizing::new(read_limited(&path, MOST_BYTES)?));
         }
         let at = || path.display().to_string();
