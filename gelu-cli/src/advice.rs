@@ -41,9 +41,6 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
         if let Some(gelu_io::Error::Kind { found: FileKind::Onnx, .. }) = cause.downcast_ref() {
             return Some("`gelu import FILE.onnx --out FILE.safetensors` makes a model file of it");
         }
-        if let Some(gelu_io::Error::Exposed { .. }) = cause.downcast_ref() {
-            return Some("--exposed-key takes the file as it is");
-        }
         let training = cause.downcast_ref::<PrivateError>().or_else(|| {
             // Transparent errors are not in the chain beside what they hold.
             match cause.downcast_ref::<gelu_net::Error>()? {

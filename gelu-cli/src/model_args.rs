@@ -172,7 +172,8 @@ pub(crate) fn read_secret_key(path: &Path, is_allowed: bool) -> anyhow::Result<S
         decode_secret_key(&bytes).with_context(|| format!("{}: not a usable secret key", path.display()))?;
     // A file that holds no secret may be read by everyone.
     if !is_allowed {
-        check_owner_only(path)?;
+        check_owner_only(path)
+            .map_err(|error| anyhow::anyhow!("{error}; --exposed-key takes the file as it is"))?;
     }
     Ok(key)
 }

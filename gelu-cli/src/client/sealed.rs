@@ -35,8 +35,7 @@ pub(super) struct Seal {
 
 /// The first line of a file, which only its owner may be able to read.
 pub(super) fn read_passphrase(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    // Not the error itself: there is no option that takes such a file as it is.
-    check_owner_only(path).map_err(|error| anyhow::anyhow!("{error}"))?;
+    check_owner_only(path)?;
     let bytes = Zeroizing::new(read_limited(path, MOST_BYTES)?);
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -101,8 +101,7 @@ impl Kept {
         }
         let mut bytes = None;
         if path.exists() {
-            // Not the error itself: there is no option that takes such a file as it is.
-            check_owner_only(&path).map_err(|error| anyhow::anyhow!("{error}"))?;
+            check_owner_only(&path)?;
             bytes = Some(Zeroizing::new(read_limited(&path, MOST_BYTES)?));
         }
         let at = || path.display().to_string();
