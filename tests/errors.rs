@@ -174,6 +174,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
     let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
     vec![
         Box::new(Denied::Spent { used: 96, allowed: 100 }),
+        Box::new(Denied::TooFast { allowed: 100, seconds: 1800 }),
         Box::new(Denied::Unknown { problem: text("database or disk is full") }),
         Box::new(FoldError::Channels { what: "mean", expected: 3, found: 2 }),
         Box::new(FoldError::Mean { channel: 0, found: f32::NAN }),

@@ -94,6 +94,9 @@ pub(crate) struct ServeArgs {
     /// weights (SECURITY.md) [default: any number].
     #[arg(long, value_name = "INPUTS", requires = "state", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
     budget: Option<u64>,
+    /// Inputs of each model that each client's certificate may have in an hour [default: any number].
+    #[arg(long, value_name = "INPUTS", requires = "state", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
     /// How the log on standard error is written. It never holds inputs, outputs, weights, keys or ciphertexts.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
@@ -197,6 +200,9 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     if let Some(folder) = &args.state {
         make_folder(folder)?;
         service = service.with_ledger(Arc::new(Ledger::open(folder)?), args.budget);
+    }
+    if let Some(rate) = args.rate {
+        service = service.with_rate(rate);
     }
     if let Some(address) = args.metrics {
         service = service.with_metrics(address);

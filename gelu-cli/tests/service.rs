@@ -138,6 +138,14 @@ fn what_clients_ask_for_is_kept_and_bounded() {
     let shown = json(&["state", "show", "--state", &state, "--json"], folder.0.path());
     assert_eq!((&shown["usage"][0]["inputs"], &shown["usage"][0]["model"]), (&3.into(), &"conv1".into()));
     assert!(succeed(&["state", "verify", "--state", &state], folder.0.path()).contains("whole, 1 accounts"));
+    let other = folder.path("other").display().to_string();
+    let server = Server::start(&["--insecure", "--model", "conv1", "--state", &other, "--rate", "1"]);
+    let url = server.url("http");
+    let ask = ["client", "infer", "--server", &url, "--insecure", "--key-bits", "1024", "--images", &picture];
+    succeed(&ask, folder.0.path());
+    let error = fail(&ask, folder.0.path(), 1);
+    assert!(error.contains("it grants this client 1 inputs an hour"), "{error}");
+    server.stop();
     let copy = folder.path("copy.sqlite").display().to_string();
     let backup = ["state", "backup", "--state", &state, "--out", &copy];
     assert!(succeed(&backup, folder.0.path()).contains("copy.sqlite"));

@@ -1,6 +1,7 @@
 //! What is kept over conversations and restarts: what each client has asked of each model, so that a budget holds, and runs
 //! of training.
 
+mod pace;
 mod runs;
 
 pub(crate) use self::runs::Kind;
@@ -20,7 +21,7 @@ use crate::ServiceError;
 const FILE: &str = "ledger.sqlite";
 
 /// The steps from an empty file to today's tables. A file says how many it has been through.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE client (
         id INTEGER PRIMARY KEY,
@@ -60,6 +61,15 @@ const MIGRATIONS: [&str; 2] = [
         done INTEGER NOT NULL,
         at INTEGER NOT NULL,
         FOREIGN KEY (model, place) REFERENCES member (model, place)
+    ) STRICT;
+",
+    "
+    CREATE TABLE pace (
+        client INTEGER NOT NULL REFERENCES client (id),
+        model TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        inputs INTEGER NOT NULL CHECK (inputs >= 0),
+        PRIMARY KEY (client, model)
     ) STRICT;
 ",
 ];
@@ -357,7 +367,7 @@ mod tests {
         ledger.connection().pragma_update(None, "user_version", 99_u32).unwrap();
         drop(ledger);
         let error = Ledger::open(later.path()).unwrap_err();
-        assert!(error.to_string().contains("version 2 or before, found 99"), "{error}");
+        assert!(error.to_string().contains("version 3 or before, found 99"), "{error}");
         assert!(matches!(Ledger::open(&later.path().join("none")), Err(ServiceError::State { .. })));
     }
 

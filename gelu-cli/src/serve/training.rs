@@ -59,7 +59,7 @@ impl TrainArgs {
     /// Refuses what only training takes where nothing is trained, and what only inference takes where something is.
     pub(super) fn check(&self, given: &Given) -> anyhow::Result<()> {
         if self.train {
-            let inference = ["weight-bits", "layer-bits", "activation-bits", "input-bits", "budget"];
+            let inference = ["weight-bits", "layer-bits", "activation-bits", "input-bits", "budget", "rate"];
             given.refuse(&inference, "models that are trained (--train) are not offered for inference")?;
             warn_of_short_key(self.turns.key_bits.into());
             return Ok(());

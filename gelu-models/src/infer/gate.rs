@@ -22,6 +22,14 @@ pub enum Denied {
         /// Inputs that it may have in all.
         allowed: u64,
     },
+    /// The client has had as many inputs of late as it may have in an hour, or too many for this batch.
+    #[error("the client may ask for {allowed} inputs an hour; its hour ends in {seconds} s")]
+    TooFast {
+        /// Inputs that it may have in an hour.
+        allowed: u64,
+        /// Seconds until its hour ends.
+        seconds: u64,
+    },
     /// What it has had could not be looked up or noted.
     #[error("cannot keep account of what the client asks for: {problem}")]
     Unknown {

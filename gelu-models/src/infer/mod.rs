@@ -103,6 +103,9 @@ impl PeerError for SessionError {
             Self::Denied(Denied::Spent { used, allowed }) => {
                 AbortReason::Spent { used: *used, allowed: *allowed }
             }
+            Self::Denied(Denied::TooFast { allowed, seconds }) => {
+                AbortReason::TooFast { allowed: *allowed, seconds: *seconds }
+            }
             Self::Misuse(_) | Self::Images(_) | Self::Denied(Denied::Unknown { .. }) => AbortReason::Failed,
             Self::Closed => AbortReason::Closed,
             Self::Aborted(_) => return None,

@@ -126,6 +126,13 @@ pub enum AbortReason {
         /// Inputs that it may have in all.
         allowed: u64,
     },
+    /// The client has had as much as it may ask for in an hour.
+    TooFast {
+        /// Inputs that it may have in an hour.
+        allowed: u64,
+        /// Seconds until its hour ends.
+        seconds: u64,
+    },
     /// A computation of the other side's own failed.
     Failed,
     /// The conversation had ended.
@@ -145,6 +152,13 @@ impl fmt::Display for AbortReason {
                 return write!(
                     f,
                     "of the {allowed} inputs that it grants this client, {used} are used, and the rest is less than a batch"
+                );
+            }
+            Self::TooFast { allowed, seconds } => {
+                return write!(
+                    f,
+                    "it grants this client {allowed} inputs an hour, and what is left of them is less than a batch for another \
+                     {seconds} s"
                 );
             }
             Self::Failed => "it could not go on by itself",

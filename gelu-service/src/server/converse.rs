@@ -44,14 +44,22 @@ struct Account {
     client: String,
     model: String,
     budget: Option<u64>,
+    rate: Option<u64>,
 }
 
 impl Gate for Account {
     fn admit(&self, inputs: usize) -> Result<(), Denied> {
+        let unknown = |error: ServiceError| Denied::Unknown { problem: error.to_string() };
+        if let Some(allowed) = self.rate
+            && let Some(seconds) =
+                self.ledger.pass((&self.client, &self.model), inputs as u64, allowed).map_err(unknown)?
+        {
+            return Err(Denied::TooFast { allowed, seconds });
+        }
         match self.ledger.take((&self.client, &self.model), inputs as u64, self.budget) {
             Ok(Taken::Yes) => Ok(()),
             Ok(Taken::Spent { used, allowed }) => Err(Denied::Spent { used, allowed }),
-            Err(error) => Err(Denied::Unknown { problem: error.to_string() }),
+            Err(error) => Err(unknown(error)),
         }
     }
 }
@@ -287,7 +295,8 @@ impl Shared {
         if let Some((ledger, budget)) = &self.service.ledger {
             let client = session.identity.map_or("without a certificate".to_owned(), |key| key.to_string());
             let (ledger, model, budget) = (Arc::clone(ledger), session.model.clone(), *budget);
-            server = server.with_gate(Arc::new(Account { ledger, client, model, budget }));
+            let rate = self.service.rate;
+            server = server.with_gate(Arc::new(Account { ledger, client, model, budget, rate }));
         }
         self.spawn(name, session, move |shared, session| shared.hold(name, session, server))
     }

@@ -81,6 +81,7 @@ pub struct Service {
     limits: Limits,
     metrics: Option<SocketAddr>,
     ledger: Option<(Arc<Ledger>, Option<u64>)>,
+    rate: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -108,7 +109,14 @@ struct Shared {
 impl Service {
     /// Returns a service without models, with the given limits.
     pub fn new(limits: Limits) -> Self {
-        Self { models: BTreeMap::new(), backend: Backend::detect(), limits, metrics: None, ledger: None }
+        Self {
+            models: BTreeMap::new(),
+            backend: Backend::detect(),
+            limits,
+            metrics: None,
+            ledger: None,
+            rate: None,
+        }
     }
 
     /// Computes on this backend.
@@ -120,6 +128,12 @@ impl Service {
     /// given. Clients are told apart by their certificates' keys; those without TLS are one.
     pub fn with_ledger(self, ledger: Arc<Ledger>, budget: Option<u64>) -> Self {
         Self { ledger: Some((ledger, budget)), ..self }
+    }
+
+    /// Lets no client have more inputs of a model than this in an hour, by the [ledger](Self::with_ledger), which is needed for
+    /// that.
+    pub fn with_rate(self, inputs_an_hour: u64) -> Self {
+        Self { rate: Some(inputs_an_hour), ..self }
     }
 
     /// Answers Prometheus at `http://ADDRESS/metrics`, without TLS: an address that others reach shows them how busy the server
