@@ -2,6 +2,7 @@
 
 mod conversation;
 mod dial;
+mod membership;
 mod training;
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use tokio::runtime::Runtime;
 pub use self::conversation::RemoteTransport;
 use self::conversation::Topic;
 use self::dial::Dialer;
-pub use self::training::{Membership, Moment, RemoteTraining, TrainingOffer};
+pub use self::membership::{Membership, TrainingOffer};
+pub use self::training::{Moment, RemoteTraining};
 use crate::{ClientSecurity, Fingerprint, Refusal, SERVICE_VERSION, ServiceError, proto};
 
 /// How long a client waits.

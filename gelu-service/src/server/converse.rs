@@ -13,14 +13,15 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::accept::Peer;
+use super::carry::{carry, frame, status_of};
 use super::training::TrainingRun;
 use super::{Offered, Shared, Subject};
 use crate::ledger::{Ledger, Taken};
-use crate::link::{Link, LinkPatience, Outgoing};
+use crate::link::{Link, LinkPatience};
 use crate::proto::gelu_server::Gelu;
 use crate::proto::{client_frame, server_frame};
 use crate::{Fingerprint, Refusal, SERVICE_VERSION, ServiceError, proto};
@@ -191,22 +192,6 @@ fn check_version(found: u32) -> Result<(), Status> {
             "expected version {SERVICE_VERSION} of the service, found {found}; use the same release on both sides"
         ))),
     }
-}
-
-fn frame(frame: server_frame::Frame) -> proto::ServerFrame {
-    proto::ServerFrame { frame: Some(frame) }
-}
-
-fn status_of(error: ServiceError) -> Status {
-    let refusal = match &error {
-        ServiceError::Stream { .. } => Refusal::Malformed,
-        ServiceError::Silent { .. } => Refusal::Late,
-        ServiceError::Ended => Refusal::UnknownSession,
-        ServiceError::Stopped => Refusal::Stopping,
-        ServiceError::StateUnkept => Refusal::State,
-        _ => Refusal::Other,
-    };
-    refusal.status(error.to_string())
 }
 
 impl Shared {
@@ -390,72 +375,5 @@ impl Shared {
         }
         self.sessions().remove(&name);
         self.count_sessions();
-    }
-}
-
-/// Carries frames between a stream and a link until one of them ends.
-async fn carry(
-    link: &Link,
-    connection: u64,
-    mut frames: Streaming<proto::ClientFrame>,
-    sender: mpsc::Sender<Result<proto::ServerFrame, Status>>,
-) {
-    let incoming = async {
-        loop {
-            let taken = match frames.next().await {
-                Some(Ok(proto::ClientFrame { frame: Some(client_frame::Frame::Data(data)) })) => {
-                    link.deliver(connection, (data.number, data.message), data.received).await
-                }
-                Some(Ok(proto::ClientFrame { frame: Some(client_frame::Frame::Received(has)) })) => {
-                    link.confirmed(connection, has)
-                }
-                Some(Ok(_)) => Err(ServiceError::Stream {
-                    expected: "messages after the first frame",
-                    found: "another frame".to_owned(),
-                }),
-                Some(Err(status)) if status.code() == Code::OutOfRange => Err(ServiceError::Stream {
-                    expected: "frames within the limit",
-                    found: status.message().to_owned(),
-                }),
-                // The connection broke, or the client has hung up and may come back.
-                Some(Err(_)) | None => return None,
-            };
-            if let Err(error) = taken {
-                return Some(error);
-            }
-        }
-    };
-    let outgoing = async {
-        loop {
-            let next = match link.next(connection).await {
-                Ok(Outgoing::Message { number, message, received }) => {
-                    server_frame::Frame::Data(proto::Data { number, message, received })
-                }
-                Ok(Outgoing::Received(received)) => server_frame::Frame::Received(received),
-                Ok(Outgoing::End) => return None,
-                Err(error) => return Some(error),
-            };
-            if sender.send(Ok(frame(next))).await.is_err() {
-                return Some(ServiceError::Ended);
-            }
-        }
-    };
-    tokio::select! {
-        broken = incoming => {
-            let status = match broken {
-                Some(error) => {
-                    if matches!(error, ServiceError::Stream { .. }) {
-                        link.end(error.clone());
-                    }
-                    status_of(error)
-                }
-                // No refusal: the client may come back.
-                None => Status::unavailable("the client's half of the stream ended"),
-            };
-            let _ = sender.try_send(Err(status));
-        },
-        ended = outgoing => if let Some(error) = ended {
-            let _ = sender.try_send(Err(status_of(error)));
-        },
     }
 }

@@ -1,6 +1,7 @@
 //! The model owner's side: models by name, conversations with limits, a stop that loses nothing.
 
 mod accept;
+mod carry;
 mod converse;
 mod metrics;
 #[cfg(test)]
