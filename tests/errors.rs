@@ -96,6 +96,7 @@ fn plan() -> Vec<PlanError> {
         E::NoRange { node: text("relu1") },
         E::UnknownLayer { name: text("fc9") },
         E::Numbers { name: text("fc1"), source: cause() },
+        E::Hidden { node: text("gelu3") },
         E::Batch { expected: 1, found: 2 },
         E::Preference { expected: Preference::Bytes, found: Preference::Time },
         E::Description { what: "numbers of segments", expected: 2, found: 1 },

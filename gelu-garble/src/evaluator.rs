@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::garbler::{check_foreign, check_wires, inputs, xor};
 use crate::hash::{STRIP, Tweaks, block, encrypt, number, sigma};
 use crate::labels::mask;
-use crate::project::{AND_BYTES, START_BYTES, check_width, projection_bytes, reveal_bytes};
+use crate::sizes::{AND_BYTES, START_BYTES, check_width, projection_bytes, reveal_bytes};
 use crate::wire::Pool;
 use crate::{Bits, Error, Labels, Ring, Wire};
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::hash::{STRIP, Tweaks, block, encrypt, number, sigma};
 use crate::labels::{mask, random_label};
-use crate::project::{AND_BYTES, check_width, weight};
+use crate::sizes::{AND_BYTES, check_width};
 use crate::wire::Pool;
 use crate::{Bits, Delta, Error, Labels, Ring, Wire};
 
@@ -142,6 +142,12 @@ impl Garbler {
     fn check(&mut self, wires: &[&Wire]) -> bool {
         check_wires(self.pool.width(), wires, &mut self.foreign)
     }
+}
+
+/// The weight of a bit in a ring: 2^`at`, or less that if it is the sign.
+fn weight(at: usize, bits: usize, signed: bool) -> u64 {
+    let weight = if at < 64 { 1u64 << at } else { 0 };
+    if signed && at + 1 == bits { weight.wrapping_neg() } else { weight }
 }
 
 /// Returns wires with the given labels.

@@ -5,10 +5,7 @@ use std::fmt;
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::{Choices, Error};
-
-/// Bytes of a label.
-pub const LABEL_BYTES: usize = 16;
+use crate::{Choices, Error, LABEL_BYTES};
 
 /// All ones if the lowest bit is set, else zero: a mask in place of a branch.
 #[inline(always)]

@@ -17,9 +17,8 @@ mod garbler;
 mod hash;
 #[cfg(feature = "two-party")]
 mod labels;
-#[cfg(feature = "two-party")]
-mod project;
 mod ring;
+mod sizes;
 #[cfg(all(test, feature = "two-party"))]
 mod tests;
 #[cfg(feature = "two-party")]
@@ -41,11 +40,12 @@ pub use evaluator::Evaluator;
 #[cfg(feature = "two-party")]
 pub use garbler::Garbler;
 #[cfg(feature = "two-party")]
-pub use labels::{Delta, LABEL_BYTES, Labels};
-#[cfg(feature = "two-party")]
-pub use project::{AND_BYTES, MAX_WIDTH, START_BYTES, projection_bytes, reveal_bytes};
+pub use labels::{Delta, Labels};
 pub use ring::Ring;
+pub use sizes::{
+    AND_BYTES, LABEL_BYTES, MAX_WIDTH, START_BYTES, extension_bytes, projection_bytes, reveal_bytes,
+};
 #[cfg(feature = "two-party")]
-pub use transfer::{LabelReceiver, LabelSender, MAX_TRANSFERS, Opening, extension_bytes};
+pub use transfer::{LabelReceiver, LabelSender, MAX_TRANSFERS, Opening};
 #[cfg(feature = "two-party")]
 pub use wire::Wire;

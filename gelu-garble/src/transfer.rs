@@ -10,18 +10,13 @@ use crate::base_ot::{BASE_TRANSFERS, BaseSender, POINT_BYTES, receive};
 use crate::hash::{STRIP, block, cipher, encrypt, number};
 use crate::labels::mask;
 use crate::transpose::transpose;
-use crate::{Choices, Delta, Error, Labels};
+use crate::{Choices, Delta, Error, Labels, extension_bytes};
 
 /// The most transfers of one message.
 pub const MAX_TRANSFERS: usize = 1 << 20;
 
 /// Words of 128 transfers that are worked on at a time.
 const WORDS: usize = STRIP;
-
-/// Returns the bytes of the message for so many transfers: 16 each, rounded up to 128 transfers.
-pub fn extension_bytes(count: usize) -> usize {
-    count.div_ceil(128).saturating_mul(128 * 16)
-}
 
 /// The receiver's part of a session's beginning, until the sender has answered.
 ///

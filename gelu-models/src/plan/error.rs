@@ -42,6 +42,16 @@ pub enum PlanError {
         /// What does not fit.
         source: gelu_tensor::Error,
     },
+    /// A node that cannot be computed on shares, in a network that is to be hidden from the client.
+    #[error(
+        "node `{node}`: expected an activation between two segments that is computed on integers (ReLU, ReLU6, clip, leaky \
+         ReLU by a power of two, or sigmoid and tanh of few bits), found another node or function; a network with it cannot \
+         be hidden from the client"
+    )]
+    Hidden {
+        /// The node.
+        node: String,
+    },
     /// A description from outside for another batch.
     #[error("plan: expected one for a batch of {expected}, found one for {found}")]
     Batch {

@@ -10,7 +10,9 @@ mod cut;
 mod deployment;
 mod error;
 mod error_bound;
+mod hidden;
 mod layout;
+mod lowering;
 mod numbers;
 mod preference;
 mod program;
@@ -22,7 +24,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use gelu_layers::{Affine, ClientOp, IntegerStep};
+use gelu_layers::Affine;
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use gelu_tensor::{
     Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, Masks, Operations, ProductWeights,
@@ -34,8 +36,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
 pub use deployment::Deployment;
 pub use error::PlanError;
+pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
 pub(crate) use layout::{MapOf, header};
+use lowering::{Lowering, lowerings};
 pub use numbers::{Numbers, SegmentNumbers};
 pub use preference::Preference;
 pub(crate) use program::Lowered;
@@ -45,7 +49,7 @@ pub use resolution::LostResolution;
 pub use run::{ClientFunction, Functions, Outcome, Saturations};
 pub(crate) use run::{Need, Run, compute, gradients_of, sum};
 
-use crate::{Graph, Op, ValueId};
+use crate::{Graph, ValueId};
 
 /// All that both sides must agree on: what a plan follows from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,15 +97,6 @@ pub struct Plan {
     last_uses: Vec<usize>,
     /// For each segment, what is made of its sums on integers.
     integer_steps: Vec<Option<Lowering>>,
-}
-
-/// What a client makes of a segment's sums on integers alone, because nobody reads anything between them and the integers
-/// that are encrypted next.
-#[derive(Clone, Debug)]
-struct Lowering {
-    /// The value whose integers the step gives.
-    output: ValueId,
-    step: IntegerStep,
 }
 
 /// A sum of linear maps that the server computes in one go, and where its tensors lie.
@@ -337,42 +332,6 @@ impl Segment {
         let values = reals.iter().map(|bias| (bias * scale).round() as i64).collect();
         FixedTensor::new(self.shape.clone(), format, values).map(Some)
     }
-}
-
-/// Finds what can be done on integers with each segment's sums: their activation, or their rounding as they are.
-fn lowerings(segments: &[Segment], cut: &Cut, graph: &Graph) -> Vec<Option<Lowering>> {
-    // Of each value the steps that read it in the clear, and the formats in which it is encrypted.
-    let mut readers = vec![(vec![], vec![]); graph.nodes().len() + 1];
-    for step in &cut.steps {
-        if let Step::Client(step) = step {
-            step.inputs.iter().for_each(|input| readers[input.index()].0.push(step));
-        }
-    }
-    for term in segments.iter().flat_map(|segment| &segment.terms) {
-        readers[term.source.index()].1.push(term.values);
-    }
-    let kept = [cut.output, cut.logits];
-    let lowering = |segment: &Segment| {
-        let sums = segment.output;
-        let (output, activation) = match &readers[sums.index()] {
-            (clients, _) if clients.is_empty() => (sums, None),
-            (clients, terms) if clients.len() == 1 && terms.is_empty() => {
-                match &graph.nodes()[clients[0].node].op {
-                    Op::Client(ClientOp::Activation(activation)) => (clients[0].output, Some(*activation)),
-                    _ => return None,
-                }
-            }
-            _ => return None,
-        };
-        let (clients, formats) = &readers[output.index()];
-        if kept.contains(&sums) || kept.contains(&output) || !clients.is_empty() && output != sums {
-            return None;
-        }
-        // A value has one format, whoever reads it.
-        let step = IntegerStep::new(activation, segment.format, *formats.first()?)?;
-        Some(Lowering { output, step })
-    };
-    segments.iter().map(lowering).collect()
 }
 
 /// The format of sums of a value's elements.

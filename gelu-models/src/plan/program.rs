@@ -18,7 +18,7 @@ pub(crate) struct Lowered {
     pub(super) cut: Cut,
     graph: Arc<Graph>,
     numbers: Numbers,
-    segments: Vec<IntegerSegment>,
+    pub(super) segments: Vec<IntegerSegment>,
 }
 
 impl Lowered {

@@ -1,9 +1,14 @@
-//! Sizes of what a garbler sends.
+//! Sizes of what crosses between the parties.
 
-use crate::{Error, Ring};
+#[cfg(feature = "two-party")]
+use crate::Error;
+use crate::Ring;
 
 /// The most circuits side by side. It bounds how often a tweak is used, and so what that costs in security.
 pub const MAX_WIDTH: usize = 4096;
+
+/// Bytes of a label.
+pub const LABEL_BYTES: usize = 16;
 
 /// Bytes that stand before the tables of a garbling.
 pub const START_BYTES: usize = 16;
@@ -21,15 +26,15 @@ pub fn reveal_bytes(bits: usize, width: usize) -> usize {
     width.div_ceil(8).saturating_mul(bits)
 }
 
+/// Returns the bytes of the message for so many transfers of labels: 16 each, rounded up to 128 transfers.
+pub fn extension_bytes(count: usize) -> usize {
+    count.div_ceil(128).saturating_mul(128 * LABEL_BYTES)
+}
+
+#[cfg(feature = "two-party")]
 pub(crate) fn check_width(width: usize) -> Result<(), Error> {
     if (1..=MAX_WIDTH).contains(&width) {
         return Ok(());
     }
     Err(Error::Range { what: "circuits side by side", least: 1, most: MAX_WIDTH, found: width })
-}
-
-/// The weight of a bit in a ring: 2^`at`, or less that if it is the sign.
-pub(crate) fn weight(at: usize, bits: usize, signed: bool) -> u64 {
-    let weight = if at < 64 { 1u64 << at } else { 0 };
-    if signed && at + 1 == bits { weight.wrapping_neg() } else { weight }
 }
