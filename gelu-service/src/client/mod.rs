@@ -96,7 +96,7 @@ impl Remote {
             let request = proto::ListModelsRequest { version: SERVICE_VERSION };
             let answer = self.dialer.in_time(client.list_models(request)).await?;
             let models = answer.map_err(|status| self.dialer.failure(&status))?.into_inner().models;
-            models.into_iter().map(|model| self.offer(model)).collect()
+            models.into_iter().map(Self::offer).collect()
         })
     }
 
@@ -123,7 +123,7 @@ impl Remote {
     }
 
     /// What a server says of a model is checked as everything from outside.
-    fn offer(&self, model: proto::Model) -> Result<Offer, ServiceError> {
+    pub(crate) fn offer(model: proto::Model) -> Result<Offer, ServiceError> {
         let wrong = |found: String| ServiceError::Stream {
             expected: "a list of models with shapes, preprocessing and costs",
             found,
