@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gelu_io::session::Turns;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Deployment;
 use gelu_tensor::Backend;
@@ -92,6 +93,7 @@ struct Shared {
     sessions: Mutex<HashMap<SessionName, Arc<Session>>>,
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
+    turns: Arc<Turns>,
 }
 
 impl Service {
@@ -201,6 +203,7 @@ impl Service {
             sessions: Mutex::new(HashMap::new()),
             is_stopping: AtomicBool::new(false),
             metrics,
+            turns: Arc::new(Turns::default()),
         });
         let (stop, stopped) = watch::channel(false);
         let thread = {
