@@ -17,15 +17,24 @@ use gelu_io::transport::Transport;
 use gelu_models::infer::{Client, Event, Message, SessionId};
 use gelu_models::peer::{AbortReason, Part, Peer};
 use gelu_service::{
-    Limits, Patience, Refusal, Remote, RemoteTransport, Running, ServerSecurity, ServiceError,
+    ClientSecurity, Credentials, Limits, Patience, Refusal, Remote, RemoteTransport, Running, ServerSecurity,
+    ServiceError, TrialAuthority,
 };
 use gelu_tensor::paillier::{KeyBits, SecretKey};
 use gelu_wire::{decode_message, encode_message};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
+use rustls::pki_types::pem::PemObject;
 
 /// A server with counters that can be read.
 fn start(limits: Limits) -> Running {
-    let credentials = AUTHORITY.server(&["127.0.0.1".to_owned()]).unwrap().credentials().unwrap();
+    start_with(limits, &AUTHORITY.certificate())
+}
+
+/// One for clients of an authority.
+fn start_with(limits: Limits, clients: &str) -> Running {
+    let own = AUTHORITY.server(&["127.0.0.1".to_owned()]).unwrap();
+    let credentials =
+        Credentials::from_pem(own.certificate.as_bytes(), own.key.as_bytes(), clients.as_bytes()).unwrap();
     let service = service(limits).with_metrics("127.0.0.1:0".parse().unwrap());
     service.start("127.0.0.1:0", &ServerSecurity::Tls(credentials)).unwrap()
 }
@@ -294,6 +303,62 @@ fn a_client_that_never_reads_is_let_go() {
         }
         assert_eq!(counted(&server, BROKE_OFF), 1);
     });
+}
+
+/// Certificates that the server does not take: of an authority that it does not know, expired, for servers only.
+#[test]
+fn clients_are_told_that_their_certificate_is_not_taken() {
+    let [stranger, expired] = [2, 0].map(|days| TrialAuthority::new(days).unwrap());
+    let both = [AUTHORITY.certificate(), expired.certificate()].concat();
+    let server = start_with(Limits::default(), &both);
+    let of_server = AUTHORITY.server(&["localhost".to_owned()]).unwrap();
+    let certificates = [stranger.client("s").unwrap(), expired.client("e").unwrap(), of_server];
+    // Certificates hold from yesterday, one of these for no day more.
+    thread::sleep(Duration::from_millis(1100));
+    beside(&server, || {
+        for own in certificates {
+            let credentials = Credentials::from_pem(
+                own.certificate.as_bytes(),
+                own.key.as_bytes(),
+                AUTHORITY.certificate().as_bytes(),
+            );
+            let security = ClientSecurity::Tls { credentials: credentials.unwrap(), known: None };
+            let url = format!("https://{}", server.address());
+            let remote = Remote::new(&url, &security, Patience::default()).unwrap();
+            for error in [remote.offers().unwrap_err(), remote.open("small").unwrap_err()] {
+                let is_typed = matches!(&error, ServiceError::Refused { refusal: Refusal::Identity, .. });
+                assert!(is_typed, "{error}");
+            }
+        }
+    });
+    assert_eq!(counted(&server, &refused("certificate")), 6);
+}
+
+/// A client without any certificate gets through its half of the handshake, and then an alert.
+#[test]
+fn clients_without_a_certificate_are_not_talked_to() {
+    let server = start(Limits::default());
+    beside(&server, || {
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = AUTHORITY.certificate();
+        let parsed = rustls::pki_types::CertificateDer::pem_slice_iter(authority.as_bytes());
+        parsed.for_each(|certificate| roots.add(certificate.unwrap()).unwrap());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+        let _ = tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let error = tls.read_to_end(&mut vec![]).unwrap_err();
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+    });
+    assert_eq!(counted(&server, &refused("certificate")), 1);
 }
 
 /// What a server says of another model than the one that was agreed on, or of the wrong size, is the client's to refuse.

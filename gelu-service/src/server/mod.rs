@@ -283,7 +283,8 @@ impl Shared {
             health.set_serving::<GeluServer<Arc<Self>>>().await;
             let (connections, incoming) = tokio::sync::mpsc::channel(1);
             let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-            let accepting = tokio::spawn(accept(listener, acceptor, limits, connections));
+            let accepting =
+                tokio::spawn(accept(listener, acceptor, limits, connections, Arc::clone(&self.metrics)));
             let gelu = GeluServer::new(Arc::clone(&self))
                 .max_decoding_message_size(FRAME_BYTES)
                 .max_encoding_message_size(FRAME_BYTES);
