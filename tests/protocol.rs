@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "protocol/channel.rs"]
+mod channel;
 mod common;
 #[path = "protocol/descriptions.rs"]
 mod descriptions;

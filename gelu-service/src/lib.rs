@@ -3,6 +3,9 @@
 
 mod client;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[allow(missing_docs, unreachable_pub, reason = "for fuzz targets and tests only")]
+pub mod fuzzing;
 mod ledger;
 mod link;
 mod proto;

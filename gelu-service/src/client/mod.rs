@@ -3,10 +3,12 @@
 mod conversation;
 mod dial;
 mod membership;
+#[cfg(test)]
+mod tests;
 mod training;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gelu_models::{Interface, ModelInfo};
 use gelu_tensor::Shape;
@@ -103,7 +105,7 @@ impl Remote {
             let request = proto::ListModelsRequest { version: SERVICE_VERSION };
             let answer = self.dialer.in_time(client.list_models(request)).await?;
             let models = answer.map_err(|status| self.dialer.failure(&status))?.into_inner().models;
-            models.into_iter().map(|model| self.offer(model)).collect()
+            models.into_iter().map(Self::offer).collect()
         })
     }
 
@@ -133,8 +135,34 @@ impl Remote {
         RemoteTransport::open(Arc::clone(&self.dialer), Arc::clone(&self.runtime), topic)
     }
 
+    /// Begins another conversation about a model after one that ended with a [restart](ServiceError::is_restart): tries again
+    /// while the server cannot be reached or takes none, for as long as a broken connection may take.
+    ///
+    /// # Errors
+    /// [`ServiceError`] as [`open`](Self::open).
+    pub fn open_again(&self, model: &str) -> Result<RemoteTransport, ServiceError> {
+        let (since, limit) = (Instant::now(), self.dialer.patience().reconnect);
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let passes = |error: &ServiceError| match error {
+                ServiceError::Unreachable { .. } => true,
+                ServiceError::Refused { refusal, .. } => {
+                    matches!(refusal, Refusal::Stopping | Refusal::Busy)
+                }
+                _ => false,
+            };
+            match self.open(model) {
+                Err(error) if passes(&error) && since.elapsed() + pause < limit => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     /// What a server says of a model is checked as everything from outside.
-    fn offer(&self, model: proto::Model) -> Result<Offer, ServiceError> {
+    pub(crate) fn offer(model: proto::Model) -> Result<Offer, ServiceError> {
         let wrong = |found: String| ServiceError::Stream {
             expected: "a list of models with shapes, preprocessing and costs",
             found,

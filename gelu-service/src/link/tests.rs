@@ -69,6 +69,78 @@ proptest! {
     }
 }
 
+/// What a network that keeps no order does to a frame.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Lost,
+    Repeated,
+    Overtaken,
+    /// All of it comes over a new connection.
+    Cut,
+}
+
+fn faults() -> impl Strategy<Value = Vec<(usize, Fault)>> {
+    let fault =
+        prop_oneof![Just(Fault::Lost), Just(Fault::Repeated), Just(Fault::Overtaken), Just(Fault::Cut)];
+    prop::collection::vec((0_usize..20, fault), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Frames that are lost, come twice or in another order end the conversation, or nothing comes of them. What is read is
+    /// what was said up to there, and a message that is sent again has the bytes that it had.
+    #[test]
+    fn a_stream_against_the_rules_gives_nothing_that_was_not_said(faults in faults(), count in 0_usize..20) {
+        let [first, second] = [Link::new(PATIENCE), Link::new(PATIENCE)];
+        let said: Vec<Vec<u8>> = (0..count).map(|at| vec![at as u8; 1 + at % 5]).collect();
+        said.iter().for_each(|message| first.send(message.clone()).unwrap());
+        let mut heard = vec![];
+        let mut broken = false;
+        runtime().block_on(async {
+            let [mut a, mut b] = connect([&first, &second]);
+            let mut overtaken = None;
+            let mut at = 0;
+            loop {
+                let next = tokio::time::timeout(Duration::from_millis(2), first.next(a)).await;
+                let Ok(Ok(Outgoing::Message { number, message, received })) = next else { break };
+                // The same bytes whenever it is sent.
+                assert_eq!(message, said[number as usize]);
+                let fault = faults.iter().find(|(place, _)| *place == at).map(|(_, fault)| *fault);
+                at += 1;
+                let frame = (number, message);
+                let frames = match fault {
+                    None => [Some(frame), overtaken.take()],
+                    Some(Fault::Lost) => [None, None],
+                    Some(Fault::Repeated) => [Some(frame.clone()), Some(frame)],
+                    Some(Fault::Overtaken) => [overtaken.replace(frame), None],
+                    Some(Fault::Cut) => {
+                        first.disconnect(a);
+                        second.disconnect(b);
+                        overtaken = None;
+                        [a, b] = connect([&first, &second]);
+                        [None, None]
+                    }
+                };
+                for frame in frames.into_iter().flatten() {
+                    match second.deliver(b, frame, received).await {
+                        Ok(()) => {}
+                        Err(ServiceError::Stream { .. }) => broken = true,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                heard.extend(self::received(&second));
+                if broken {
+                    break;
+                }
+            }
+        });
+        prop_assert_eq!(&heard[..], &said[..heard.len()]);
+        let only_cuts = faults.iter().all(|(_, fault)| matches!(fault, Fault::Cut));
+        prop_assert!(!only_cuts || heard == said);
+    }
+}
+
 /// The connection breaks after every frame once, on its way up or down.
 #[test]
 fn a_break_after_any_frame_loses_nothing() {

@@ -1,0 +1,5 @@
+//! IDX files.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gelu_fuzz::idx(bytes));

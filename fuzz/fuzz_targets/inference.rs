@@ -1,0 +1,5 @@
+//! Messages of inference.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gelu_fuzz::inference(bytes));

@@ -1,0 +1,5 @@
+//! ONNX models.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gelu_fuzz::onnx(bytes));

@@ -1,0 +1,5 @@
+//! Descriptions of plans.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gelu_fuzz::plan(bytes));

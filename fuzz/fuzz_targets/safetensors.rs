@@ -1,0 +1,5 @@
+//! Files of weights and models.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gelu_fuzz::safetensors(bytes));

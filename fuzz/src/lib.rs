@@ -1,0 +1,5 @@
+//! What the fuzz targets call.
+
+mod decoders;
+
+pub use decoders::*;
