@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use gelu_models::peer::{Part, Place};
 use gelu_models::train::private::{Change, Client, ClientState, Event, PrivateError, Server, ServerState};
@@ -9,7 +10,7 @@ use rand::CryptoRng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Observer, Progress, RunError, Session, Work, WorkKind};
+use super::{Observer, Progress, RunError, Session, Turns, Work, WorkKind};
 use crate::transport::{InProcess, Transport};
 use crate::{Error, files};
 
@@ -220,19 +221,19 @@ pub fn take_turn<E: From<RunError<PrivateError>>>(
     Err(RunError::Stalled.into())
 }
 
-/// Serves one turn, or the rest of one that was interrupted, to a client at the other end of a transport. The client hears of
-/// nothing that `keep` has not kept.
+/// Serves one turn, or the rest of one that was interrupted, to a client at the other end of a transport, and computes in
+/// `turns` with other conversations of the process. The client hears of nothing that `keep` has not kept.
 ///
 /// # Errors
 /// [`RunError`], or what `keep` gives; the server goes on from what was kept.
 pub fn serve_turn<E: From<RunError<PrivateError>>>(
     transport: impl Transport,
     server: &mut Server,
-    account: &mut TrainingAccount,
+    (account, turns): (&mut TrainingAccount, Arc<Turns>),
     rng: &mut dyn CryptoRng,
     mut keep: impl FnMut(&Server, Change) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut session = Session::new(transport, server, OneSide(account));
+    let mut session = Session::new(transport, server, OneSide(account)).in_turns(turns);
     loop {
         let Some(change) = session.work(rng)? else { continue };
         keep(session.peer(), change)?;

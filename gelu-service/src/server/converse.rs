@@ -357,7 +357,7 @@ impl Shared {
     /// Holds a turn of training to its end.
     fn hold_turn(&self, name: SessionName, session: &Session, run: &TrainingRun, place: u32) {
         let start = Instant::now();
-        let (account, ended) = run.hold(session, place, &self.is_stopping);
+        let (account, ended) = run.hold(session, place, (&self.is_stopping, Arc::clone(&self.turns)));
         session.link.finish();
         self.metrics.turn_ended(&session.model, &account, ended.is_ok());
         let (seconds, busy) = (start.elapsed().as_secs_f64(), account.server_seconds());

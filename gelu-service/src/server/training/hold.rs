@@ -1,9 +1,10 @@
 //! Holding a turn: every change is kept before the client hears of it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use gelu_io::session::{RunError, TrainingAccount, serve_turn};
+use gelu_io::session::{RunError, TrainingAccount, Turns, serve_turn};
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::train::private::{Change, PrivateError, Server};
 use rand::SeedableRng;
@@ -33,7 +34,7 @@ impl TrainingRun {
         &self,
         session: &Session,
         place: u32,
-        is_stopping: &AtomicBool,
+        (is_stopping, turns): (&AtomicBool, Arc<Turns>),
     ) -> (TrainingAccount, Result<(), ServiceError>) {
         let mut account = TrainingAccount::default();
         // Only the holder takes it.
@@ -42,18 +43,19 @@ impl TrainingRun {
             return (account, Err(ServiceError::Ended));
         };
         let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
-        let served = serve_turn(&session.link, &mut server, &mut account, &mut rng, |server, change| {
-            if change == Change::Granted && server.client() != Some(place) {
-                let error = PrivateError::Grant("expected a client that says its own place");
-                return Err(Broken::Run(RunError::Peer(error)));
-            }
-            self.keep(server, place, change).map_err(Broken::Service)?;
-            match change {
-                Change::Ended => Ok(()),
-                _ if is_stopping.load(Ordering::SeqCst) => Err(Broken::Service(ServiceError::Stopped)),
-                _ => Ok(()),
-            }
-        });
+        let served =
+            serve_turn(&session.link, &mut server, (&mut account, turns), &mut rng, |server, change| {
+                if change == Change::Granted && server.client() != Some(place) {
+                    let error = PrivateError::Grant("expected a client that says its own place");
+                    return Err(Broken::Run(RunError::Peer(error)));
+                }
+                self.keep(server, place, change).map_err(Broken::Service)?;
+                match change {
+                    Change::Ended => Ok(()),
+                    _ if is_stopping.load(Ordering::SeqCst) => Err(Broken::Service(ServiceError::Stopped)),
+                    _ => Ok(()),
+                }
+            });
         let mut standing = self.standing();
         let ended = match served {
             Ok(()) => {

@@ -266,6 +266,12 @@ impl Peer for Server {
         self.take(message, rng).inspect_err(|_| self.close())
     }
 
+    /// Whether the tensors of an exchange have come, or a part of them, whose answer is not computed yet.
+    fn has_work(&self) -> bool {
+        let stage = self.turn.as_ref().map(|turn| &turn.stage);
+        self.outgoing.is_empty() && matches!(stage, Some(Stage::Exchange { inputs, .. }) if inputs.has_part())
+    }
+
     /// Computes the next sums or products in a unit of bounded size; `None` until the client says more.
     fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {
         if self.outgoing.is_empty()
