@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_io::session::{ClientSession, serve};
+use gelu_io::session::{ClientSession, StepRecord, serve};
 use gelu_io::transport::{InProcess, Transport};
 use gelu_io::weights::WeightsFile;
 use gelu_layers::Initializer;
@@ -92,7 +92,7 @@ fn measure(
         let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
         let (steps, ended) = serve(server_end, server, &mut rng);
         ended.unwrap();
-        steps.iter().map(|step| step.seconds).sum::<f64>()
+        measured(&steps).map(|step| step.seconds).sum::<f64>()
     });
     let alone = classify(client_end, key, images);
     let computing = serving.join().unwrap();
@@ -144,21 +144,36 @@ fn classify(transport: impl Transport, key: &Arc<SecretKey>, images: &Array2<f32
     let seconds = start.elapsed().as_secs_f64();
     let segments = session.client().plan().unwrap().segments().len();
     let steps = session.finish(&mut rng).unwrap();
-    let own = || steps.iter().filter(|step| step.batch.is_some_and(|batch| batch > 0));
     Run {
         seconds,
-        client: own().map(|step| step.seconds).sum(),
-        bytes: [own().map(|step| step.bytes_out).sum(), own().map(|step| step.bytes_in).sum()],
+        client: measured(&steps).map(|step| step.seconds).sum(),
+        bytes: [
+            measured(&steps).map(|step| step.bytes_out).sum(),
+            measured(&steps).map(|step| step.bytes_in).sum(),
+        ],
         // Two batches in flight wait together.
         answers: segments * images.nrows().div_ceil(2),
     }
 }
 
-/// What is on its way: when it arrives, and the bytes.
+/// The steps on batches after the first.
+fn measured(steps: &[StepRecord]) -> impl Iterator<Item = &StepRecord> {
+    steps.iter().filter(|step| step.batch.is_some_and(|batch| batch > 0))
+}
+
+/// One direction of the link.
 #[derive(Default)]
 struct Pipe {
-    flying: Mutex<(VecDeque<(Instant, Vec<u8>)>, bool)>,
+    flying: Mutex<Flying>,
     changed: Condvar,
+}
+
+/// What is on its way.
+#[derive(Default)]
+struct Flying {
+    /// When it arrives, and its bytes.
+    segments: VecDeque<(Instant, Vec<u8>)>,
+    is_closed: bool,
 }
 
 /// A proxy that passes on as much as the link does, as late as the link does.
@@ -190,14 +205,14 @@ fn enter(mut from: TcpStream, pipe: &Pipe) {
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let on_wire = (read + SEGMENT[1] - SEGMENT[0]) as f64 * 8.0 / BITS_PER_SECOND;
         free = free.max(Instant::now()) + Duration::from_secs_f64(on_wire);
-        pipe.flying.lock().unwrap().0.push_back((free + DELAY, buffer[..read].to_vec()));
+        pipe.flying.lock().unwrap().segments.push_back((free + DELAY, buffer[..read].to_vec()));
         pipe.changed.notify_one();
         // As much as a router would hold.
         if let Some(ahead) = free.checked_duration_since(Instant::now() + Duration::from_millis(10)) {
             thread::sleep(ahead);
         }
     }
-    pipe.flying.lock().unwrap().1 = true;
+    pipe.flying.lock().unwrap().is_closed = true;
     pipe.changed.notify_one();
 }
 
@@ -206,10 +221,10 @@ fn leave(pipe: &Pipe, mut to: TcpStream) {
         let (arrives, bytes) = {
             let mut flying = pipe.flying.lock().unwrap();
             loop {
-                if let Some(next) = flying.0.pop_front() {
+                if let Some(next) = flying.segments.pop_front() {
                     break next;
                 }
-                if flying.1 {
+                if flying.is_closed {
                     let _ = to.shutdown(Shutdown::Write);
                     return;
                 }

@@ -132,11 +132,8 @@ impl Relay {
             let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
             thread::spawn(move || std::io::copy(&mut &back.0, &mut &back.1));
             let _ = std::io::copy(&mut client.try_clone().unwrap().take(after as u64), &mut &server);
-            for byte in client.bytes() {
-                let Ok(byte) = byte else { break };
-                if (&server).write_all(&[byte]).is_err() {
-                    break;
-                }
+            let mut byte = [0];
+            while (&client).read_exact(&mut byte).is_ok() && (&server).write_all(&byte).is_ok() {
                 thread::sleep(pause);
             }
         })
