@@ -4,14 +4,14 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{KEY, backend, deployment, digits, key, quantization, shipped};
-use gelu_net::io::session::{ClientSession, RunError, serve};
-use gelu_net::io::transport::InProcess;
+use gelu_net::io::session::{ClientSession, RunError, Turns, serve, serve_in_turns};
+use gelu_net::io::transport::{Disconnected, InProcess, Transport};
 use gelu_net::models::infer::SessionError;
 use gelu_net::models::infer::{Client, Server};
 use gelu_net::models::plan::PlanError;
@@ -104,4 +104,77 @@ fn the_side_that_failed_first_says_why() {
         matches!(&error, Error::Inference(RunError::Peer(SessionError::Refused(found))) if *found == expected),
         "{error:?}"
     );
+}
+
+/// An end that notes whose tensors it sends.
+struct Noted<'a> {
+    end: InProcess,
+    who: usize,
+    order: &'a Mutex<Vec<usize>>,
+}
+
+impl Transport for Noted<'_> {
+    fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
+        // The kind of a message: inputs and sums are tensors.
+        if message[5] == 10 {
+            self.order.lock().unwrap().push(self.who);
+        }
+        self.end.send(message)
+    }
+
+    fn receive(&self) -> Result<Vec<u8>, Disconnected> {
+        self.end.receive()
+    }
+
+    fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected> {
+        self.end.try_receive()
+    }
+}
+
+/// Sessions that all have two batches to be computed get one each before any gets the second.
+#[test]
+fn sessions_compute_in_turns_and_none_gets_ahead() {
+    const SESSIONS: usize = 12;
+    let mut model = ModelBuilder::new([6]).dense("fc", 3).build().unwrap();
+    model.initialize(Initializer::KaimingUniform, &mut rand::rng());
+    model.set_ranges(Some([("input", 1.0)].into_iter().collect()));
+    let served = Arc::new(ServerModel::new(model, quantization()));
+    let images = ndarray::Array2::from_shape_fn((2, 6), |(i, j)| (i + j) as f32 / 8.0);
+    let clear = served.program(&deployment(&KEY, 1)).unwrap().run_clear(images.view()).unwrap();
+    let (turns, order, asked) = (Arc::new(Turns::new(1)), Mutex::new(vec![]), Mutex::new(vec![]));
+    thread::scope(|scope| {
+        let held = turns.take();
+        for who in 0..SESSIONS {
+            let (end, theirs) = InProcess::pair();
+            let (served, turns, order) = (Arc::clone(&served), Arc::clone(&turns), &order);
+            scope.spawn(move || {
+                let server = Server::new(served).on(backend());
+                let noted = Noted { end: theirs, who, order };
+                serve_in_turns(&noted, server, turns, &mut rand::rng()).1.unwrap();
+            });
+            let (images, clear, order) = (&images, &clear, &asked);
+            scope.spawn(move || {
+                let rng = &mut rand::rng();
+                let end = Noted { end, who, order };
+                let mut session = ClientSession::open(&end, Client::new(Arc::clone(&KEY), 1), rng).unwrap();
+                let mut integers = vec![];
+                let batches = images.axis_chunks_iter(ndarray::Axis(0), 1);
+                session
+                    .infer_all(batches, rng, |outcome| integers.extend(outcome.integers.values().to_vec()))
+                    .unwrap();
+                assert_eq!(integers, clear.integers.values());
+                session.finish(rng).unwrap();
+            });
+        }
+        // Both batches of all are on their way when the first turn begins.
+        while turns.waiting() < SESSIONS || asked.lock().unwrap().len() < 2 * SESSIONS {
+            thread::yield_now();
+        }
+        drop(held);
+    });
+    let order = order.into_inner().unwrap();
+    assert_eq!(order.len(), 2 * SESSIONS);
+    for who in 0..SESSIONS {
+        assert_eq!(order[..SESSIONS].iter().filter(|&&of| of == who).count(), 1, "{order:?}");
+    }
 }

@@ -6,6 +6,7 @@ use gelu_tensor::Shape;
 use serde::{Deserialize, Serialize};
 
 use crate::Normalization;
+use crate::graph::MOST_ELEMENTS;
 
 /// How inputs become what the model takes, the names of its classes, and where it comes from. It travels in the metadata
 /// of the model's file.
@@ -51,6 +52,10 @@ impl Interface {
         match self.input.dims() {
             [] => Some("a shape without extents".to_owned()),
             dims if dims.contains(&0) => Some(format!("the shape {}", self.input)),
+            // As for values of a graph: whoever prepares inputs takes memory for them.
+            _ if self.input.elements().max(self.outputs) > MOST_ELEMENTS => {
+                Some(format!("the shape {} and {} outputs", self.input, self.outputs))
+            }
             _ => self.info.fault(&self.input, self.outputs),
         }
     }

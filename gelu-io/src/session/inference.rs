@@ -1,12 +1,14 @@
 //! Sessions of private inference.
 
+use std::sync::Arc;
+
 use gelu_models::infer::{Client, Event, Server};
 use gelu_models::peer::{Part, Peer, Place};
 use gelu_models::plan::Outcome;
 use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 
-use super::{Account, Role, RunError, Session, StepRecord};
+use super::{Account, Role, RunError, Session, StepRecord, Turns};
 use crate::transport::{Disconnected, Transport};
 
 /// Serves one session until the client ends it; the account of its steps comes back with how it ended.
@@ -15,7 +17,24 @@ pub fn serve(
     server: Server,
     rng: &mut dyn CryptoRng,
 ) -> (Vec<StepRecord>, Result<(), RunError>) {
-    let mut session = Session::new(transport, server, Account::new(Role::Server));
+    serve_session(Session::new(transport, server, Account::new(Role::Server)), rng)
+}
+
+/// Serves one session of many in a process, which compute one after the other in the order in which they have something
+/// to compute.
+pub fn serve_in_turns(
+    transport: impl Transport,
+    server: Server,
+    turns: Arc<Turns>,
+    rng: &mut dyn CryptoRng,
+) -> (Vec<StepRecord>, Result<(), RunError>) {
+    serve_session(Session::new(transport, server, Account::new(Role::Server)).in_turns(turns), rng)
+}
+
+fn serve_session(
+    mut session: Session<impl Transport, Server, Account>,
+    rng: &mut dyn CryptoRng,
+) -> (Vec<StepRecord>, Result<(), RunError>) {
     let served = session.step(rng).map(|_| ());
     let (_, account) = session.into_parts();
     (account.into_records(), served)
@@ -99,8 +118,22 @@ impl<T: Transport> ClientSession<T> {
     /// # Errors
     /// [`RunError`].
     pub fn finish(mut self, rng: &mut dyn CryptoRng) -> Result<Vec<StepRecord>, RunError> {
+        self.end(rng)?;
+        Ok(self.into_steps())
+    }
+
+    /// Ends the session: nothing can be sent through it any more.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn end(&mut self, rng: &mut dyn CryptoRng) -> Result<(), RunError> {
         self.session.ask(None, Client::finish)?;
         self.session.step(rng)?;
-        Ok(self.session.into_parts().1.into_records())
+        Ok(())
+    }
+
+    /// Returns the account of its steps, also where it broke off.
+    pub fn into_steps(self) -> Vec<StepRecord> {
+        self.session.into_parts().1.into_records()
     }
 }

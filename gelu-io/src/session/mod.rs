@@ -3,7 +3,9 @@
 mod account;
 mod inference;
 mod training;
+mod turns;
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -12,10 +14,11 @@ use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, PeerErro
 use rand::CryptoRng;
 
 pub use account::{Account, Role, Seen, StepRecord};
-pub use inference::{ClientSession, serve};
+pub use inference::{ClientSession, serve, serve_in_turns};
 pub use training::{
     Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, write_checkpoint,
 };
+pub use turns::Turns;
 
 use crate::transport::{Disconnected, Transport};
 use gelu_wire::{WireError, WirePeer};
@@ -107,12 +110,18 @@ pub struct Session<T, P, O> {
     peer: P,
     observer: O,
     background: (Sender<Work>, Receiver<Work>),
+    turns: Option<Arc<Turns>>,
 }
 
 impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
     /// Returns a session that has said and heard nothing yet.
     pub fn new(transport: T, peer: P, observer: O) -> Self {
-        Self { transport, peer, observer, background: channel() }
+        Self { transport, peer, observer, background: channel(), turns: None }
+    }
+
+    /// Returns the session with its computing done in turns with others.
+    pub fn in_turns(self, turns: Arc<Turns>) -> Self {
+        Self { turns: Some(turns), ..self }
     }
 
     /// Returns the peer.
@@ -196,8 +205,11 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
         if let Some(bytes) = self.transport.try_receive()? {
             return Ok(self.take(&bytes, rng)?.map_or(Progress::Worked, Progress::Event));
         }
+        let turn = self.turns.as_ref().filter(|_| self.peer.has_work()).map(|turns| turns.take());
         let (start, before) = (Instant::now(), self.peer.operations());
-        if let Some(message) = self.peer.next_message(rng).map_err(RunError::Peer)? {
+        let made = self.peer.next_message(rng).map_err(RunError::Peer)?;
+        drop(turn);
+        if let Some(message) = made {
             let bytes = P::encode(&message)?;
             self.note(WorkKind::Made, (message.place(), bytes.len()), (start, before));
             self.transport.send(bytes)?;

@@ -192,7 +192,7 @@ impl From<Graph> for RawGraph {
 /// Limits of a whole graph: nodes, elements of all values, indices of all linear maps.
 const MOST_NODES: usize = 1 << 14;
 /// Many times what ResNet-20 has (2^19 and 2^22), and some hundred megabytes: a graph comes from a peer.
-const MOST_ELEMENTS: usize = 1 << 25;
+pub(crate) const MOST_ELEMENTS: usize = 1 << 25;
 const MOST_INDICES: usize = 1 << 25;
 
 impl Graph {

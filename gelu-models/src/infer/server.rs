@@ -241,6 +241,12 @@ impl Peer for Server {
         }
     }
 
+    fn has_work(&self) -> bool {
+        self.computing().is_some_and(|computing| {
+            computing.outgoing.is_empty() && computing.jobs.front().is_some_and(|job| job.inputs.has_part())
+        })
+    }
+
     /// The tables of the client's key that replies will take, which another thread can make while the client encrypts.
     fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
         let State::Computing(computing) = &mut self.state else { return Idle::Nothing };

@@ -76,9 +76,14 @@ impl Incoming {
         }
     }
 
+    /// Whether the images of the next part have arrived, of every tensor.
+    pub(crate) fn has_part(&self) -> bool {
+        self.tensors.len() == self.expected && self.tensors.iter().all(EncTensorBuilder::has_part)
+    }
+
     /// The next part's number and its images of every tensor, if they have arrived.
     pub(crate) fn next_part(&mut self) -> Option<(usize, Vec<EncTensor>)> {
-        if self.tensors.len() < self.expected || !self.tensors.iter().all(EncTensorBuilder::has_part) {
+        if !self.has_part() {
             return None;
         }
         self.parts += 1;

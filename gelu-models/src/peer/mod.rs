@@ -41,6 +41,12 @@ pub trait Peer {
     /// When a computation fails, or the conversation is closed. It is closed then.
     fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Self::Message>, Self::Error>;
 
+    /// Returns whether the next message takes computing: where many conversations share a machine, each waits for its turn
+    /// then. What is sent already made, or not at all, needs none.
+    fn has_work(&self) -> bool {
+        true
+    }
+
     /// Uses time in which there is nothing to take and nothing to say for something that will be needed. It changes no
     /// result.
     fn idle(&mut self, rng: &mut dyn CryptoRng) -> Idle;
@@ -131,6 +137,10 @@ impl<P: Peer> Peer for &mut P {
 
     fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Self::Message>, Self::Error> {
         (**self).next_message(rng)
+    }
+
+    fn has_work(&self) -> bool {
+        (**self).has_work()
     }
 
     fn idle(&mut self, rng: &mut dyn CryptoRng) -> Idle {
