@@ -123,6 +123,14 @@ pub enum ServiceError {
     },
 }
 
+impl ServiceError {
+    /// Returns whether the server has forgotten the conversation, or is about to, and no one is to blame: it was restarted.
+    /// Another conversation can do what is left to do.
+    pub fn is_restart(&self) -> bool {
+        matches!(self, Self::Refused { refusal: Refusal::UnknownSession | Refusal::Stopping, .. })
+    }
+}
+
 /// Kinds of refusals, as gRPC names them on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

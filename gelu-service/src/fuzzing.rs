@@ -11,6 +11,8 @@ use rustls::pki_types::CertificateDer;
 
 use crate::client::Remote;
 use crate::link::{Link, LinkPatience, Outgoing};
+#[cfg(test)]
+use crate::proto;
 use crate::proto::{ClientFrame, ListModelsRequest, ListModelsResponse, ServerFrame, client_frame};
 use crate::{Credentials, Fingerprint};
 
@@ -78,10 +80,46 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
 mod tests {
     use super::*;
 
+    /// Streams as a client of ours has them, a server's list, and a certificate.
+    fn seeds() -> [(&'static str, Vec<u8>); 5] {
+        let open = |received| {
+            let (version, model) = (crate::SERVICE_VERSION, "m".to_owned());
+            client_frame::Frame::Open(proto::Open { version, model, session: Bytes::new(), received })
+        };
+        let data = |number, received| {
+            let message = Bytes::from_static(b"GELU");
+            client_frame::Frame::Data(proto::Data { number, message, received })
+        };
+        let stream = |frames: Vec<client_frame::Frame>| {
+            let frames = frames.into_iter().map(|frame| ClientFrame { frame: Some(frame) });
+            frames.flat_map(|frame| frame.encode_length_delimited_to_vec()).collect()
+        };
+        let messages = [vec![open(0)], (0..20).map(|at| data(at, at.min(3))).collect()].concat();
+        let again =
+            vec![open(0), data(0, 0), data(1, 1), open(1), data(2, 2), client_frame::Frame::Received(3)];
+        let model =
+            proto::Model { name: "m".to_owned(), input: vec![1, 6, 6], outputs: 3, ..Default::default() };
+        let list = ListModelsResponse { models: vec![model.clone(), model] };
+        let own = crate::TrialAuthority::new(1).unwrap().client("c").unwrap();
+        [
+            ("messages", stream(messages)),
+            ("again", stream(again)),
+            ("list", list.encode_to_vec()),
+            ("certificate.pem", own.certificate.clone().into_bytes()),
+            ("key-and-certificate.pem", [own.key, own.certificate].concat().into_bytes()),
+        ]
+    }
+
     /// The seeds of all fuzz targets, and what was found with them.
     #[test]
     fn no_seed_and_no_finding_does_harm() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+        if std::env::var_os("UPDATE_SEEDS").is_some() {
+            std::fs::create_dir_all(folder.join("seeds/service")).unwrap();
+            for (name, bytes) in seeds() {
+                std::fs::write(folder.join("seeds/service").join(name), bytes).unwrap();
+            }
+        }
         let mut folders = vec![folder.join("seeds"), folder.join("findings")];
         let mut files = 0;
         while let Some(folder) = folders.pop() {

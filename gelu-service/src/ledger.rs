@@ -90,6 +90,17 @@ impl Ledger {
     /// Notes a batch of a client, unless it would take the client beyond its budget for the model.
     pub(crate) fn take(
         &self,
+        of: (&str, &str),
+        inputs: u64,
+        budget: Option<u64>,
+    ) -> Result<Taken, ServiceError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.take_at(now, of, inputs, budget)
+    }
+
+    fn take_at(
+        &self,
+        now: u64,
         (client, model): (&str, &str),
         inputs: u64,
         budget: Option<u64>,
@@ -115,7 +126,6 @@ impl Ledger {
         if let Some(allowed) = budget.filter(|&budget| sum > budget) {
             return Ok(Taken::Spent { used, allowed });
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         // A clock that was set back does not make the last time earlier.
         change
             .execute(
@@ -224,79 +234,4 @@ fn fault(path: &Path, error: rusqlite::Error) -> ServiceError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ledger() -> (tempfile::TempDir, Ledger) {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
-        (folder, ledger)
-    }
-
-    #[test]
-    fn a_budget_holds_over_restarts_and_for_each_client_and_model() {
-        let (folder, ledger) = ledger();
-        assert_eq!(ledger.take(("a", "m"), 6, Some(10)).unwrap(), Taken::Yes);
-        assert_eq!(ledger.take(("a", "m"), 5, Some(10)).unwrap(), Taken::Spent { used: 6, allowed: 10 });
-        drop(ledger);
-        let ledger = Ledger::open(folder.path()).unwrap();
-        assert_eq!(ledger.take(("a", "m"), 4, Some(10)).unwrap(), Taken::Yes);
-        assert_eq!(ledger.take(("a", "m"), 1, Some(10)).unwrap(), Taken::Spent { used: 10, allowed: 10 });
-        assert_eq!(ledger.take(("a", "other"), 10, Some(10)).unwrap(), Taken::Yes);
-        assert_eq!(ledger.take(("b", "m"), 10, Some(10)).unwrap(), Taken::Yes);
-        assert_eq!(ledger.take(("a", "m"), 1, None).unwrap(), Taken::Yes);
-        let usage = ledger.usage().unwrap();
-        let counts: Vec<_> =
-            usage.iter().map(|of| (&of.client[..], &of.model[..], of.inputs, of.batches)).collect();
-        assert_eq!(counts, [("a", "m", 11, 3), ("a", "other", 10, 1), ("b", "m", 10, 1)]);
-        ledger.verify().unwrap();
-    }
-
-    #[test]
-    fn requests_of_many_threads_never_exceed_a_budget_together() {
-        let (folder, ledger) = ledger();
-        let other = Ledger::open(folder.path()).unwrap();
-        let granted: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = [&ledger, &other, &ledger, &other]
-                .map(|ledger| {
-                    scope.spawn(move || {
-                        (0..20)
-                            .filter(|_| ledger.take(("a", "m"), 1, Some(50)).unwrap() == Taken::Yes)
-                            .count()
-                    })
-                })
-                .into_iter()
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!((granted, ledger.usage().unwrap()[0].inputs), (50, 50));
-    }
-
-    #[test]
-    fn a_copy_has_what_the_ledger_has() {
-        let (folder, ledger) = ledger();
-        ledger.take(("a", "m"), 6, None).unwrap();
-        let copies = folder.path().join("copies");
-        std::fs::create_dir(&copies).unwrap();
-        ledger.backup(&copies.join(FILE)).unwrap();
-        assert_eq!(Ledger::open(&copies).unwrap().usage().unwrap(), ledger.usage().unwrap());
-    }
-
-    #[test]
-    fn files_that_are_no_ledger_are_refused_and_left_as_they_are() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE);
-        let bytes = b"something else, longer than the header of a database would be, by far and on purpose";
-        std::fs::write(&path, bytes).unwrap();
-        let error = Ledger::open(folder.path()).unwrap_err();
-        assert!(matches!(&error, ServiceError::State { .. }) && error.to_string().contains(FILE), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), bytes);
-
-        let (later, ledger) = self::ledger();
-        ledger.connection().pragma_update(None, "user_version", 99_u32).unwrap();
-        drop(ledger);
-        let error = Ledger::open(later.path()).unwrap_err();
-        assert!(error.to_string().contains("version 1 or before, found 99"), "{error}");
-        assert!(matches!(Ledger::open(&later.path().join("none")), Err(ServiceError::State { .. })));
-    }
-}
+mod tests;

@@ -42,7 +42,7 @@ fn certificates_of_another_authority_are_refused_on_both_sides() {
         AUTHORITY.certificate().as_bytes(),
     );
     let error = Remote::new(&url, &with(mixed.unwrap()), patience()).unwrap().offers().unwrap_err();
-    assert!(matches!(error, ServiceError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, ServiceError::Refused { refusal: Refusal::Identity, .. }), "{error}");
     // The client does not trust the server.
     let error =
         Remote::new(&url, &with(own.credentials().unwrap()), patience()).unwrap().offers().unwrap_err();

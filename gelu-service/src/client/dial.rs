@@ -1,14 +1,19 @@
 //! How a client reaches a server: TLS, the server's key, and errors in words.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -113,6 +118,9 @@ impl Dialer {
 
     /// What a status means: a refusal in the server's words, or a connection that broke.
     pub(super) fn failure(&self, status: &Status) -> ServiceError {
+        if let Some(fault) = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return fault;
+        }
         match Refusal::of(status) {
             Some(refusal) => ServiceError::Refused {
                 server: self.server.clone(),
@@ -150,7 +158,7 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    async fn connect(self: &Arc<Self>) -> io::Result<Box<dyn Stream>> {
         let stream = TcpStream::connect((&self.authority.0[..], self.authority.1)).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
@@ -169,13 +177,75 @@ impl Dialer {
         match checked {
             Ok(found) => {
                 *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-                Ok(Box::new(stream))
+                Ok(Box::new(Watched { stream, dialer: Arc::clone(self) }))
             }
             Err(error) => {
                 *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
         }
+    }
+}
+
+/// A stream whose alerts are noted: in TLS 1.3 a server looks at the client's certificate when the client is through with
+/// its handshake, and what it says then reaches HTTP/2 as a broken connection.
+struct Watched {
+    stream: TlsStream<TcpStream>,
+    dialer: Arc<Dialer>,
+}
+
+/// Alerts of a server that does not take the client's certificate.
+const REFUSING: [AlertDescription; 7] = [
+    AlertDescription::AccessDenied,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRequired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::UnsupportedCertificate,
+];
+
+impl Watched {
+    fn note(&self, error: &io::Error) {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = error
+            && REFUSING.contains(alert)
+        {
+            let fault = ServiceError::Refused {
+                server: self.dialer.server.clone(),
+                refusal: Refusal::Identity,
+                message: format!("it does not take this client's certificate: {alert:?}"),
+            };
+            *self.dialer.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            self.note(error);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

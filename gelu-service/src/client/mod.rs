@@ -2,9 +2,11 @@
 
 mod conversation;
 mod dial;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gelu_models::{Interface, ModelInfo};
 use gelu_tensor::Shape;
@@ -120,6 +122,32 @@ impl Remote {
     /// [`ServiceError`] when the server cannot be reached or refuses.
     pub fn open(&self, model: &str) -> Result<RemoteTransport, ServiceError> {
         RemoteTransport::open(Arc::clone(&self.dialer), Arc::clone(&self.runtime), model)
+    }
+
+    /// Begins another conversation about a model after one that ended with a [restart](ServiceError::is_restart): tries again
+    /// while the server cannot be reached or takes none, for as long as a broken connection may take.
+    ///
+    /// # Errors
+    /// [`ServiceError`] as [`open`](Self::open).
+    pub fn open_again(&self, model: &str) -> Result<RemoteTransport, ServiceError> {
+        let (since, limit) = (Instant::now(), self.dialer.patience().reconnect);
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let passes = |error: &ServiceError| match error {
+                ServiceError::Unreachable { .. } => true,
+                ServiceError::Refused { refusal, .. } => {
+                    matches!(refusal, Refusal::Stopping | Refusal::Busy)
+                }
+                _ => false,
+            };
+            match self.open(model) {
+                Err(error) if passes(&error) && since.elapsed() + pause < limit => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// What a server says of a model is checked as everything from outside.

@@ -14,8 +14,9 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use super::Limits;
+use super::metrics::Metrics;
 use crate::stream::Stream;
-use crate::{Fingerprint, ServiceError};
+use crate::{Fingerprint, Refusal};
 
 /// A connection that has passed its handshake.
 pub(super) struct Connection {
@@ -39,6 +40,7 @@ pub(super) async fn accept(
     tls: Option<TlsAcceptor>,
     limits: Limits,
     accepted: mpsc::Sender<io::Result<Connection>>,
+    metrics: Arc<Metrics>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
     // Nobody closes the semaphore.
@@ -52,7 +54,7 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let (tls, accepted) = (tls.clone(), accepted.clone());
+        let (tls, accepted, metrics) = (tls.clone(), accepted.clone(), Arc::clone(&metrics));
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(limits.opening, shake(stream, address, tls)).await;
             match shaken {
@@ -60,8 +62,14 @@ pub(super) async fn accept(
                     // The server may have stopped.
                     let _ = accepted.send(Ok(Connection { stream, peer, _place: place })).await;
                 }
-                Ok(Err(problem)) => warn!(%address, %problem, "handshake failed"),
-                Err(_) => warn!(%address, "handshake took too long"),
+                Ok(Err((refusal, problem))) => {
+                    warn!(%address, %problem, "handshake failed");
+                    metrics.refused(refusal);
+                }
+                Err(_) => {
+                    warn!(%address, "handshake took too long");
+                    metrics.refused(Refusal::Late);
+                }
             }
         });
     }
@@ -71,16 +79,29 @@ async fn shake(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-) -> Result<(Box<dyn Stream>, Peer), String> {
+) -> Result<(Box<dyn Stream>, Peer), (Refusal, String)> {
+    let fault = |refusal, error: &dyn std::error::Error| (refusal, error.to_string());
     // Small messages must not wait for others.
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    stream.set_nodelay(true).map_err(|error| fault(Refusal::Other, &error))?;
     let Some(tls) = tls else { return Ok((Box::new(stream), Peer { address, identity: None })) };
-    let stream = tls.accept(stream).await.map_err(|error| error.to_string())?;
+    let stream = tls.accept(stream).await.map_err(|error| fault(refusal_of(&error), &error))?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(<[_]>::first).ok_or("no certificate")?;
-    let identity = Fingerprint::of(certificate).map_err(|error: ServiceError| error.to_string())?;
+    let certificate = certificates.and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| (Refusal::Identity, "no certificate".to_owned()))?;
+    let identity = Fingerprint::of(certificate).map_err(|error| fault(Refusal::Identity, &error))?;
     debug!(%address, %identity, "connected");
     Ok((Box::new(stream), Peer { address, identity: Some(identity) }))
+}
+
+/// Whether it is the client's certificate that is wrong, or that there is none.
+fn refusal_of(error: &io::Error) -> Refusal {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            Refusal::Identity
+        }
+        Some(rustls::Error::AlertReceived(_)) => Refusal::Other,
+        _ => Refusal::Malformed,
+    }
 }
 
 impl Connected for Connection {

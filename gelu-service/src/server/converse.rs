@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use gelu_io::session::serve;
+use gelu_io::session::serve_in_turns;
 use gelu_models::infer::{Denied, Gate, Server};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
@@ -241,7 +241,8 @@ impl Shared {
     fn hold(&self, name: SessionName, session: &Session, server: Server) {
         let start = Instant::now();
         let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
-        let (steps, ended) = serve(&session.link, server, &mut rng);
+        let turns = Arc::clone(&self.turns);
+        let (steps, ended) = serve_in_turns(&session.link, server, turns, &mut rng);
         session.link.finish();
         self.metrics.ended(&session.model, &steps, ended.is_ok());
         let busy: f64 = steps.iter().map(|step| step.seconds).sum();

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gelu_io::session::Turns;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Deployment;
 use gelu_tensor::Backend;
@@ -92,6 +93,7 @@ struct Shared {
     sessions: Mutex<HashMap<SessionName, Arc<Session>>>,
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
+    turns: Arc<Turns>,
 }
 
 impl Service {
@@ -201,6 +203,7 @@ impl Service {
             sessions: Mutex::new(HashMap::new()),
             is_stopping: AtomicBool::new(false),
             metrics,
+            turns: Arc::new(Turns::default()),
         });
         let (stop, stopped) = watch::channel(false);
         let thread = {
@@ -280,7 +283,8 @@ impl Shared {
             health.set_serving::<GeluServer<Arc<Self>>>().await;
             let (connections, incoming) = tokio::sync::mpsc::channel(1);
             let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-            let accepting = tokio::spawn(accept(listener, acceptor, limits, connections));
+            let accepting =
+                tokio::spawn(accept(listener, acceptor, limits, connections, Arc::clone(&self.metrics)));
             let gelu = GeluServer::new(Arc::clone(&self))
                 .max_decoding_message_size(FRAME_BYTES)
                 .max_encoding_message_size(FRAME_BYTES);

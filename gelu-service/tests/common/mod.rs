@@ -125,6 +125,43 @@ impl Relay {
         });
         Self { address, connections, bytes }
     }
+
+    /// One that passes so many bytes to the server and then one at a time, with pauses.
+    pub(crate) fn trickling(server: SocketAddr, after: usize, pause: Duration) -> Self {
+        Self::of(server, move |client, server| {
+            let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut &back.0, &mut &back.1));
+            let _ = std::io::copy(&mut client.try_clone().unwrap().take(after as u64), &mut &server);
+            let mut byte = [0];
+            while (&client).read_exact(&mut byte).is_ok() && (&server).write_all(&byte).is_ok() {
+                thread::sleep(pause);
+            }
+        })
+    }
+
+    /// One that passes so many bytes to the client and then reads no more of them.
+    pub(crate) fn deaf(server: SocketAddr, after: usize) -> Self {
+        Self::of(server, move |client, server| {
+            let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut back.0.take(after as u64), &mut &back.1));
+            let _ = std::io::copy(&mut &client, &mut &server);
+        })
+    }
+
+    fn of(server: SocketAddr, carry: impl Fn(TcpStream, TcpStream) + Clone + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, bytes) = Default::default();
+        thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                server.set_nodelay(true).unwrap();
+                let carry = carry.clone();
+                thread::spawn(move || carry(client, server));
+            }
+        });
+        Self { address, connections, bytes }
+    }
 }
 
 fn relay(mut from: TcpStream, mut to: TcpStream, left: &Mutex<usize>, count: &AtomicUsize) {
