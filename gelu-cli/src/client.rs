@@ -185,7 +185,8 @@ fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let inputs = &input.read.inputs;
     let key = Arc::new(asked.key()?);
     let (parameters, backend) = (key.public_key().parameters(), key.public_key().backend());
-    let mut client = InferenceClient::new(key, asked.batch(inputs.nrows())).preferring(asked.prefer());
+    let mut client =
+        InferenceClient::new(key, asked.batch(inputs.nrows())).preferring(asked.prefer()).going_on();
     let start = Instant::now();
     if asked.pool() > 0 {
         client = client.with_pool(asked.pool(), &mut rand::rng());
@@ -194,9 +195,15 @@ fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let bar = progress_bar(inputs.nrows());
     let mut transport: Option<Arc<RemoteTransport>> = None;
     let connect = || -> anyhow::Result<_> {
-        let opened = Arc::new(remote.open(&offer.name)?);
-        transport = Some(Arc::clone(&opened));
-        Ok(opened)
+        let opened = match transport.take().and_then(|last| last.why()) {
+            Some(why) if why.is_restart() => {
+                note!("note: {why}; what has no answer yet is sent again in another conversation");
+                remote.open_again(&offer.name)?
+            }
+            Some(why) => return Err(why.into()),
+            None => remote.open(&offer.name)?,
+        };
+        Ok(Arc::clone(transport.insert(Arc::new(opened))))
     };
     let ran = client.run(inputs.view(), &mut rand::rng(), connect, |done| bar.set_position(done as u64));
     bar.finish_and_clear();

@@ -21,8 +21,12 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", arguments)
+    }
+
+    fn start_at(address: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--log-level", "warn"])
+            .args(["serve", "--listen", address, "--json", "--log-level", "warn"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -117,6 +121,50 @@ fn a_server_answers_as_the_local_command_does() {
     server.stop();
     let error = fail(&[&["client", "models"], &to[..]].concat(), folder.0.path(), 1);
     assert!(error.contains("cannot reach"), "{error}");
+}
+
+/// The server is killed while it works, and another takes its place: the client sends again what has no answer.
+#[test]
+fn a_client_goes_on_after_the_server_was_killed() {
+    let folder = Folder::new();
+    let picture = picture(&folder);
+    let state = folder.path("state").display().to_string();
+    let serve = ["--insecure", "--model", "conv1", "--state", &state];
+    let server = Server::start(&serve);
+    let address = server.said["address"].as_str().unwrap().to_owned();
+    let url = server.url("http");
+    let mut asked = vec!["client", "infer", "--server", &url, "--insecure", "--key-bits", "1024"];
+    asked.extend(["--batch", "1", "--json", "--images"]);
+    asked.resize(asked.len() + 60, &picture);
+    let client = Command::new(env!("CARGO_BIN_EXE_gelu"))
+        .args(&asked)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Until it has been asked for some.
+    let inputs = || {
+        let shown = json(&["state", "show", "--state", &state, "--json"], folder.0.path());
+        shown["usage"].as_array().unwrap().iter().map(|of| of["inputs"].as_u64().unwrap()).sum::<u64>()
+    };
+    let since = Instant::now();
+    while inputs() < 5 && since.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Dropped, it is killed without a warning.
+    drop(server);
+    let server = Server::start_at(&address, &serve);
+    let output = client.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["count"], 60);
+    let rows = report["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["class"] == rows[0]["class"]), "{rows:?}");
+    // Those that were lost on their way, two at most, were asked for again.
+    assert!((60..=62).contains(&inputs()), "{}", inputs());
+    assert!(inputs() == 60 || told.contains("sent again in another conversation"), "{told}");
+    server.stop();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gelu_io::pool::BackgroundPool;
-use gelu_io::session::{ClientSession, StepRecord};
+use gelu_io::session::{ClientSession, RunError, StepRecord};
 use gelu_io::transport::{Disconnected, Transport};
 use gelu_models::infer::Client;
 use gelu_models::plan::{ClientFunction, Outcome, Plan, Preference};
@@ -14,7 +14,7 @@ use rand::rngs::ChaCha20Rng;
 use rand::{CryptoRng, SeedableRng};
 
 use super::report::InferenceReport;
-use crate::Result;
+use crate::{Error, Result};
 
 /// The client's side of private inference: a key, the batches that images go through in, and what it prepared. The server
 /// is wherever the transport leads.
@@ -25,7 +25,11 @@ pub struct InferenceClient {
     batch: usize,
     prefer: Preference,
     functions: ClientFunctions,
+    goes_on: bool,
 }
+
+/// Sessions in a row that end without the answer to any batch, after which a run is given up.
+const FRUITLESS_SESSIONS: u32 = 3;
 
 /// The client's own functions, by name.
 #[derive(Clone, Default)]
@@ -48,13 +52,20 @@ impl InferenceClient {
     /// Returns a client that sends batches of up to `batch` images under `key`.
     pub fn new(key: Arc<SecretKey>, batch: usize) -> Self {
         let (prefer, functions) = (Preference::default(), ClientFunctions::default());
-        Self { key, pool: None, batch: batch.max(1), prefer, functions }
+        Self { key, pool: None, batch: batch.max(1), prefer, functions, goes_on: false }
     }
 
     /// Returns the client with plans that save something else, where there is a choice, than the
     /// [default](Preference::default).
     pub fn preferring(self, prefer: Preference) -> Self {
         Self { prefer, ..self }
+    }
+
+    /// Returns the client that, where the other side is gone, goes on in another session with the batches that have no answer
+    /// yet: as when a server was restarted. They are encrypted anew. `connect` of [`run`](Self::run) is called again then, and
+    /// can refuse; three sessions in a row without an answer end the run.
+    pub fn going_on(self) -> Self {
+        Self { goes_on: true, ..self }
     }
 
     /// Adds a function of the client's own, which the model calls by its name
@@ -101,9 +112,38 @@ impl InferenceClient {
         progress: impl FnMut(usize),
     ) -> Result<InferenceReport, E> {
         self.in_sessions(images, progress, |images, batch, progress| {
-            let Session { plan, outcomes, steps } =
-                self.session(connect()?, (images, batch), rng, progress).map_err(E::from)?;
-            Ok(InferenceReport::new(plan, outcomes, steps)?)
+            let (mut report, mut done, mut fruitless): (Option<InferenceReport>, usize, u32) = (None, 0, 0);
+            loop {
+                let rest = images.split_at(Axis(0), done).1;
+                let mut heard = |count| progress(done + count);
+                let (session, lost) =
+                    self.as_far_as_it_goes(connect()?, (rest, batch), rng, &mut heard).map_err(E::from)?;
+                if let Some(Session { plan, outcomes, steps }) = session.filter(|it| !it.outcomes.is_empty())
+                {
+                    fruitless = 0;
+                    done += outcomes.iter().map(|outcome| outcome.logits.nrows()).sum::<usize>();
+                    let part = InferenceReport::new(plan, outcomes, steps)?;
+                    report = Some(match report {
+                        Some(report) if report.plan.description() != part.plan.description() => {
+                            return Err(Error::OtherModel.into());
+                        }
+                        Some(report) => report.join(part)?,
+                        None => part,
+                    });
+                }
+                match (report, lost) {
+                    (Some(report), None) => return Ok(report),
+                    (Some(report), Some(_)) if self.goes_on && done >= images.nrows() => return Ok(report),
+                    (so_far, Some(error))
+                        if self.goes_on && fruitless < FRUITLESS_SESSIONS && is_gone(&error) =>
+                    {
+                        fruitless += 1;
+                        report = so_far;
+                    }
+                    (_, Some(error)) => return Err(error.into()),
+                    (None, None) => return Err(Error::from(Disconnected).into()),
+                }
+            }
         })
     }
 
@@ -138,14 +178,29 @@ impl InferenceClient {
         Ok(report)
     }
 
-    /// One session with batches of `batch` images.
+    /// One session with batches of `batch` images, to its end.
     pub(super) fn session(
+        &self,
+        transport: impl Transport,
+        batches: (ArrayView2<'_, f32>, usize),
+        rng: &mut dyn CryptoRng,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Session> {
+        match self.as_far_as_it_goes(transport, batches, rng, progress)? {
+            (_, Some(error)) => Err(error),
+            (Some(session), None) => Ok(session),
+            (None, None) => Err(Disconnected.into()),
+        }
+    }
+
+    /// One session, or what there is of it when it breaks off, and why.
+    fn as_far_as_it_goes(
         &self,
         transport: impl Transport,
         (images, batch): (ArrayView2<'_, f32>, usize),
         rng: &mut dyn CryptoRng,
         progress: &mut dyn FnMut(usize),
-    ) -> Result<Session> {
+    ) -> Result<(Option<Session>, Option<Error>)> {
         let mut client = Client::new(Arc::clone(&self.key), batch as u32).preferring(self.prefer);
         for (name, function) in &self.functions.0 {
             client = client.with_function(name, Arc::clone(function));
@@ -153,18 +208,28 @@ impl InferenceClient {
         if let Some(pool) = &self.pool {
             client.draw_from(Arc::clone(pool.pool()))?;
         }
-        let mut session = ClientSession::open(transport, client, rng)?;
+        let mut session = match ClientSession::open(transport, client, rng) {
+            Ok(session) => session,
+            Err(error) => return Ok((None, Some(error.into()))),
+        };
         let plan = session.client().plan().cloned().ok_or(Disconnected)?;
         let mut outcomes = vec![];
         let mut done = 0;
-        session.infer_all(images.axis_chunks_iter(Axis(0), batch), rng, |outcome| {
+        let mut ended = session.infer_all(images.axis_chunks_iter(Axis(0), batch), rng, |outcome| {
             done += outcome.logits.nrows();
             outcomes.push(outcome);
             progress(done);
-        })?;
-        if outcomes.is_empty() {
-            outcomes.push(session.infer(images, rng)?);
+        });
+        if ended.is_ok() && outcomes.is_empty() {
+            ended = session.infer(images, rng).map(|outcome| outcomes.push(outcome));
         }
-        Ok(Session { plan, outcomes, steps: session.finish(rng)? })
+        let ended = ended.and_then(|()| session.end(rng));
+        let session = Session { plan, outcomes, steps: session.into_steps() };
+        Ok((Some(session), ended.err().map(Error::from)))
     }
+}
+
+/// Whether the other side is gone, and nobody did anything wrong.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Inference(RunError::Disconnected(_)))
 }
