@@ -5,67 +5,13 @@
 mod common;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::server::Server;
 use common::{Folder, fail, succeed};
 use serde_json::Value;
 
-<<<<<<< ours
-=======
-/// A server that is killed with the test.
-struct Server {
-    child: Child,
-    /// What it said when it began to listen.
-    said: Value,
-}
-
-impl Server {
-    fn start(arguments: &[&str]) -> Self {
-        Self::start_at("127.0.0.1:0", arguments)
-    }
-
-    fn start_at(address: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
-            .args(["serve", "--listen", address, "--json", "--log-level", "warn"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-        Self { child, said }
-    }
-
-    fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://{}", self.said["address"].as_str().unwrap())
-    }
-
-    /// Asks it to stop, as a service manager does, and waits until it has.
-    fn stop(mut self) {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(asked.success());
-        let since = Instant::now();
-        while since.elapsed() < Duration::from_secs(60) {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(status.success(), "{status}");
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the server did not stop");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
->>>>>>> theirs
 fn json(arguments: &[&str], data: &Path) -> Value {
     serde_json::from_str(&succeed(arguments, data)).unwrap()
 }
