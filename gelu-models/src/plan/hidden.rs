@@ -39,7 +39,7 @@ pub enum Reveal {
 /// let program = model.compile(&Quantization::default(), &Deployment::default())?;
 /// let hidden = HiddenPlan::new(program.plan(), Reveal::Class, 40)?;
 /// let [first, last] = hidden.segments() else { panic!("two segments") };
-/// assert!(first.ring.bits() < 24 && first.flood.slot_bits() > 64);
+/// assert!(first.ring.bits() < 24 && first.flood.slot_bits() > first.ring.bits() as usize + 40);
 /// assert!(first.ands > last.ands);
 /// assert_eq!(hidden.round_trips(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
