@@ -107,7 +107,9 @@ fn a_client_goes_on_after_the_server_was_restarted() {
         })
         .unwrap();
         assert_eq!(report.integers, clear.integers.values(), "after {after}");
-        assert_eq!((report.predictions.len(), conversations), (IMAGES, 2));
+        assert_eq!(report.predictions.len(), IMAGES);
+        // The answer to the last may have arrived before the server was gone.
+        assert!(conversations == 2 || after == IMAGES - 1, "{conversations} after {after}");
         assert!(report.bytes_up > 0 && report.client.encryptions >= IMAGES * 2);
         // What was lost on its way was asked for twice, and is counted twice: two batches at most.
         let asked = ledger.usage().unwrap().iter().map(|usage| usage.inputs).sum::<u64>() - before;

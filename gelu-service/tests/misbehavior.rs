@@ -331,7 +331,8 @@ fn clients_are_told_that_their_certificate_is_not_taken() {
             }
         }
     });
-    assert_eq!(counted(&server, &refused("certificate")), 6);
+    // gRPC tries more than once.
+    assert!(counted(&server, &refused("certificate")) >= 6);
 }
 
 /// A client without any certificate gets through its half of the handshake, and then an alert.

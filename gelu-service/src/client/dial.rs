@@ -219,6 +219,29 @@ impl Watched {
             *self.dialer.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
         }
     }
+
+    /// Whoever cannot write because the other side hung up has not heard yet why: what it said is waited for, and is there, or
+    /// the end is.
+    fn after_hearing<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Poll::Ready(Err(error)) = &written else { return written };
+        if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+            return written;
+        }
+        let mut bytes = [0; 64];
+        match Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut bytes)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(heard) => {
+                if let Err(error) = heard {
+                    self.note(&error);
+                }
+                written
+            }
+        }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -237,11 +260,13 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.after_hearing(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.after_hearing(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
