@@ -19,6 +19,7 @@ mod import;
 mod infer;
 mod keygen;
 mod limit;
+mod lock;
 mod model;
 mod model_args;
 mod output;

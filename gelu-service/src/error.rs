@@ -145,6 +145,23 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// Whether an error may pass while a client waits: the server is restarted, has no room, or holds what is left of a
+    /// conversation.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Silent { .. }
+            | Self::Ended
+            | Self::Stopped => true,
+            Self::Refused { refusal, .. } => matches!(
+                refusal,
+                Refusal::Stopping | Refusal::UnknownSession | Refusal::Busy | Refusal::Turn | Refusal::Late
+            ),
+            _ => false,
+        }
+    }
+
     /// Returns whether the server has forgotten the conversation, or is about to, and no one is to blame: it was restarted.
     /// Another conversation can do what is left to do.
     pub fn is_restart(&self) -> bool {

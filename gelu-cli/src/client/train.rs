@@ -19,6 +19,7 @@ use super::sealed::{Seal, is_sealed, read_passphrase};
 use super::{ServerArgs, choose};
 use crate::config::ConfigArgs;
 use crate::datasets::{DataOptions, DatasetArg};
+use crate::lock::lock;
 use crate::model_args::backend;
 use crate::output::{note, outln};
 use crate::train::private::progress::Progress;
@@ -86,19 +87,12 @@ impl Kept {
         let run: String = run[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         let model: String = model.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
         let path = folder.join(format!("training-{model}-{run}.json"));
-        let lock_path = path.with_extension("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.with_context(|| lock_path.display().to_string())?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => bail!(
-                "{}: another client takes part in this run with that state; --state DIR gives each its own",
-                path.display()
-            ),
-            Err(std::fs::TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("{}: cannot lock", lock_path.display()));
-            }
-        }
+        let lock = lock(&path.with_extension("lock"), || {
+            let path = path.display();
+            format!(
+                "{path}: another client takes part in this run with that state; --state DIR gives each its own"
+            )
+        })?;
         let mut bytes = None;
         if path.exists() {
             check_owner_only(&path)?;
@@ -126,10 +120,11 @@ impl Kept {
 
     fn write(&self, membership: &Membership) -> anyhow::Result<()> {
         let plain = Zeroizing::new(serde_json::to_vec(membership)?);
-        Ok(match &self.seal {
+        match &self.seal {
             Some(seal) => write_secret(&self.path, &seal.seal(&plain, &mut rand::rng())?)?,
             None => write_secret(&self.path, &plain)?,
-        })
+        }
+        Ok(())
     }
 }
 

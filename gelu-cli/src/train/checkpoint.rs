@@ -10,6 +10,7 @@ use gelu_io::files::make_folder;
 use super::Args;
 use super::interrupt::{self, Interrupted};
 use super::settings::Settings;
+use crate::lock::lock;
 use crate::output::note;
 
 /// What a checkpoint is called: that of training in the clear, and that of private training and its counterpart.
@@ -50,7 +51,9 @@ impl Store {
             forced: args.force,
             every: Duration::from_secs(args.checkpoint_every.into()),
             saved: args.resume.then(Instant::now),
-            _lock: lock(folder)?,
+            _lock: lock(&folder.join("lock"), || {
+                format!("{}: another run keeps its state there at this moment", folder.display())
+            })?,
         };
         let found: Vec<&str> = NAMES.into_iter().filter(|name| folder.join(name).exists()).collect();
         if args.resume {
@@ -130,21 +133,5 @@ impl Store {
             note!("epochs raised from {before} to {wanted}");
         }
         Ok(())
-    }
-}
-
-/// Takes the folder for this process alone.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| path.display().to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("{}: another run keeps its state there at this moment", folder.display())
-        }
-        Err(std::fs::TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("{}: cannot lock", path.display()))
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! `gelu serve` as a process.
 
+#![allow(clippy::panic, reason = "tests")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -144,15 +144,8 @@ impl Remote {
         let (since, limit) = (Instant::now(), self.dialer.patience().reconnect);
         let mut pause = Duration::from_millis(50);
         loop {
-            let passes = |error: &ServiceError| match error {
-                ServiceError::Unreachable { .. } => true,
-                ServiceError::Refused { refusal, .. } => {
-                    matches!(refusal, Refusal::Stopping | Refusal::Busy)
-                }
-                _ => false,
-            };
             match self.open(model) {
-                Err(error) if passes(&error) && since.elapsed() + pause < limit => {
+                Err(error) if error.may_pass() && since.elapsed() + pause < limit => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }

@@ -218,7 +218,7 @@ impl RemoteTraining {
                 Ok(Go::Stop) => return Ok(false),
                 Err(error) => {
                     let since = *failing.get_or_insert_with(Instant::now);
-                    if !passes(&error) || since.elapsed() > self.remote.dialer.patience().reconnect {
+                    if !error.may_pass() || since.elapsed() > self.remote.dialer.patience().reconnect {
                         return Err(error.into());
                     }
                     if watch(Moment::Retrying(&error))? == Go::Stop {
@@ -315,21 +315,5 @@ impl RemoteTraining {
             }
             Err(error) => Err(error),
         }
-    }
-}
-
-/// Whether an error may pass while a client waits: the server is restarted, or holds what is left of a conversation.
-fn passes(error: &ServiceError) -> bool {
-    match error {
-        ServiceError::Unreachable { .. }
-        | ServiceError::Lost { .. }
-        | ServiceError::Silent { .. }
-        | ServiceError::Ended
-        | ServiceError::Stopped => true,
-        ServiceError::Refused { refusal, .. } => matches!(
-            refusal,
-            Refusal::Stopping | Refusal::UnknownSession | Refusal::Busy | Refusal::Turn | Refusal::Late
-        ),
-        _ => false,
     }
 }
