@@ -165,11 +165,12 @@ fn models(args: &ModelsArgs) -> anyhow::Result<()> {
         outln!("{}", json!({ "server": remote.server(), "fingerprint": fingerprint, "models": models }))?;
         return Ok(());
     }
-    let in_training = offers.iter().filter_map(|offer| Some((offer, offer.training?)));
-    if let (true, in_training) = (offers.iter().any(|offer| offer.training.is_some()), in_training) {
+    let (in_training, offers): (Vec<&Offer>, Vec<&Offer>) =
+        offers.iter().partition(|offer| offer.training.is_some());
+    if !in_training.is_empty() {
         let mut table =
             TextTable::new(["in training", "input", "classes", "clients", "iterations", "batch", "keys"]);
-        for (offer, training) in in_training {
+        for (offer, training) in in_training.iter().filter_map(|offer| Some((offer, offer.training?))) {
             table.row([
                 offer.name.clone(),
                 offer.interface.input.to_string(),
@@ -181,14 +182,14 @@ fn models(args: &ModelsArgs) -> anyhow::Result<()> {
             ]);
         }
         outln!("{}", table.to_string().trim_end())?;
-        if offers.iter().all(|offer| offer.training.is_some()) {
+        if offers.is_empty() {
             return Ok(());
         }
         outln!("")?;
     }
     let mut table =
         TextTable::new(["model", "input", "outputs", "round trips", "kB up", "kB down", "server's products"]);
-    for offer in offers.iter().filter(|offer| offer.training.is_none()) {
+    for offer in offers {
         table.row([
             offer.name.clone(),
             offer.interface.input.to_string(),

@@ -317,3 +317,6 @@ impl RemoteTraining {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
