@@ -105,10 +105,6 @@ mod tests {
             (anyhow::Error::new(too_few("examples of two classes at least to train with")), "--label"),
             (anyhow::Error::new(too_few("examples to test with")), "--test"),
             (anyhow::Error::new(missing("Iris")).context("data"), "UCI"),
-            (
-                anyhow::Error::new(gelu_io::Error::Exposed { path: "a.key".into(), mode: 0o644 }),
-                "--exposed-key",
-            ),
         ] {
             assert!(advice(&error).is_some_and(|text| text.contains(wanted)), "{error:#}");
         }
