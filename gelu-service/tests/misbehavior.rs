@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{AUTHORITY, KEY, Relay, client_security, expected, images, infer, remote, service};
+use common::{
+    AUTHORITY, KEY, Relay, all_end, client_security, counted, expected, images, infer, remote, service,
+};
 use gelu_io::session::Session;
 use gelu_io::transport::Transport;
 use gelu_models::infer::{Client, Event, Message, SessionId};
@@ -39,16 +41,6 @@ fn start_with(limits: Limits, clients: &str) -> Running {
     service.start("127.0.0.1:0", &ServerSecurity::Tls(credentials)).unwrap()
 }
 
-/// What the server has counted under a name with labels.
-fn counted(server: &Running, counter: &str) -> u64 {
-    let mut stream = TcpStream::connect(server.metrics_address().unwrap()).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let line = answer.lines().find_map(|line| line.strip_prefix(counter));
-    line.map_or(0, |value| value.trim().parse().unwrap())
-}
-
 const BROKE_OFF: &str = "gelu_ended_total{model=\"small\",outcome=\"broke off\"}";
 const FINISHED: &str = "gelu_ended_total{model=\"small\",outcome=\"finished\"}";
 
@@ -69,14 +61,6 @@ fn beside(server: &Running, misbehave: impl FnOnce()) {
     honest.join().unwrap();
     all_end(server);
     assert!(counted(server, FINISHED) > before);
-}
-
-fn all_end(server: &Running) {
-    let since = Instant::now();
-    while server.sessions() > 0 && since.elapsed() < Duration::from_secs(10) {
-        thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(server.sessions(), 0);
 }
 
 fn rng() -> ChaCha20Rng {

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{AUTHORITY, Relay};
+use common::{AUTHORITY, Relay, all_end, counted};
 use gelu_io::session::{Go, RunError};
 use gelu_io::weights::WeightsFile;
 use gelu_layers::Initializer;
@@ -98,7 +98,8 @@ fn start(folder: &Path, limits: Limits, address: SocketAddr) -> Result<Running, 
         weights: Some(folder.join("small.safetensors")),
     };
     let ledger = Arc::new(Ledger::open(folder).unwrap());
-    let service = Service::new(limits).with_ledger(ledger, None).with_training("small", training)?;
+    let service = Service::new(limits).with_ledger(ledger, None).with_metrics(ANY);
+    let service = service.with_training("small", training)?;
     service.start(address, &ServerSecurity::Tls(credentials))
 }
 
@@ -212,6 +213,11 @@ fn clients_that_take_turns_over_tls_come_to_the_weights_of_the_clear_run() {
         assert_eq!((membership.place(), membership.statistics().images), (Some(place), 12));
         assert!(membership.account().bytes_up() > 10_000 && membership.account().bytes_down() > 10_000);
     }
+    // Two layers of 24 iterations, whose last turn is counted when the server has let go of it.
+    all_end(&server);
+    let products = counted(&server, "gelu_products_total{model=\"small\"}");
+    assert!(products > 24 * 100, "{products}");
+    assert_eq!(counted(&server, "gelu_ended_total{model=\"small\",outcome=\"finished\"}"), 8);
     let offer = remote(server.address(), 0).find("small").unwrap().training.unwrap();
     assert_eq!((offer.done, offer.iterations, offer.enrolled), (24, 24, 4));
     let runs = Ledger::open(folder.path()).unwrap().runs().unwrap();

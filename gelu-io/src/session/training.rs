@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use gelu_models::peer::{Part, Place};
+use gelu_models::peer::{Counted, Part, Place};
 use gelu_models::train::private::{Change, Client, ClientState, Event, PrivateError, Server, ServerState};
 use rand::CryptoRng;
 use serde::de::DeserializeOwned;
@@ -39,6 +39,9 @@ pub struct TrainingAccount {
     update: PartTotals,
     total: PartTotals,
     other: PartTotals,
+    /// Of the server, mod n^2 of the client's key.
+    #[serde(default)]
+    operations: u64,
 }
 
 impl TrainingAccount {
@@ -108,6 +111,11 @@ impl TrainingAccount {
         self.updates().making + self.updates().taking
     }
 
+    /// Returns the server's products and squarings mod n^2 on the client's ciphertexts, with those of checking them.
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
     /// Returns the bytes from client to server.
     pub fn bytes_up(&self) -> u64 {
         self.up().bytes.saturating_add(self.updates().bytes)
@@ -131,6 +139,8 @@ pub enum Go {
 /// Adds up what both sides of a turn do, kind by kind.
 impl TrainingAccount {
     fn note(&mut self, work: &Work) {
+        let Counted { computing, checking } = work.operations;
+        self.operations = self.operations.saturating_add((computing + checking).total());
         let totals = self.of_mut(work.place.map(|place| place.part));
         match work.kind {
             WorkKind::Took => totals.taking += work.seconds,
@@ -162,6 +172,7 @@ impl TrainingAccount {
         self.update = Self::sum([&self.update, &other.update].into_iter());
         self.total = Self::sum([&self.total, &other.total].into_iter());
         self.other = Self::sum([&self.other, &other.other].into_iter());
+        self.operations = self.operations.saturating_add(other.operations);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use gelu_io::session::{StepRecord, TrainingAccount};
+use gelu_io::session::{StepRecord, TrainingAccount, Turns};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +27,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) sessions: Gauge,
+    turns: Arc<Turns>,
+    waiting: Gauge,
     resumed: Counter,
     ended: Family<Ended, Counter>,
     refused: Family<Refused, Counter>,
@@ -65,12 +67,15 @@ struct Segment {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    /// Counters of a server whose conversations compute in these turns.
+    pub(super) fn new(turns: Arc<Turns>) -> Self {
         // From a millisecond to a minute.
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 17));
         let mut metrics = Self {
             registry: Registry::with_prefix("gelu"),
             sessions: Gauge::default(),
+            turns,
+            waiting: Gauge::default(),
             resumed: Counter::default(),
             ended: Family::default(),
             refused: Family::default(),
@@ -79,9 +84,21 @@ impl Metrics {
             bytes: Family::default(),
             segments: Family::new_with_constructor(histogram),
         };
-        let Self { registry, sessions, resumed, ended, refused, batches, products, bytes, segments } =
-            &mut metrics;
+        let Self {
+            registry,
+            sessions,
+            waiting,
+            resumed,
+            ended,
+            refused,
+            batches,
+            products,
+            bytes,
+            segments,
+            turns: _,
+        } = &mut metrics;
         registry.register("sessions", "Conversations that are held", sessions.clone());
+        registry.register("waiting", "Conversations that wait for their turn to compute", waiting.clone());
         registry.register("resumed", "Conversations gone on with over another stream", resumed.clone());
         registry.register("ended", "Conversations that are over, by how they ended", ended.clone());
         registry.register("refused", "Requests refused, by reason", refused.clone());
@@ -128,12 +145,14 @@ impl Metrics {
         let model = model.to_owned();
         let outcome = if is_whole { "finished" } else { "broke off" };
         self.ended.get_or_create(&Ended { model: model.clone(), outcome }).inc();
+        self.products.get_or_create(&Model { model: model.clone() }).inc_by(account.operations());
         for (direction, bytes) in [("in", account.bytes_up()), ("out", account.bytes_down())] {
             self.bytes.get_or_create(&Moved { model: model.clone(), direction }).inc_by(bytes);
         }
     }
 
     fn text(&self) -> String {
+        self.waiting.set(i64::try_from(self.turns.waiting()).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

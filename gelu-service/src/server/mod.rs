@@ -218,7 +218,8 @@ impl Service {
             .map_err(problem)?;
         let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
         let address = listener.local_addr().map_err(problem)?;
-        let metrics = Arc::new(Metrics::new());
+        let turns = Arc::new(Turns::default());
+        let metrics = Arc::new(Metrics::new(Arc::clone(&turns)));
         let mut metrics_address = None;
         if let Some(asked) = self.metrics {
             let problem = cannot_listen(asked);
@@ -231,7 +232,7 @@ impl Service {
             sessions: Mutex::new(HashMap::new()),
             is_stopping: AtomicBool::new(false),
             metrics,
-            turns: Arc::new(Turns::default()),
+            turns,
         });
         let (stop, stopped) = watch::channel(false);
         let thread = {

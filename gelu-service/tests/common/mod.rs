@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gelu_io::session::{ClientSession, RunError};
 use gelu_layers::{Conv2dConfig, Initializer};
@@ -53,6 +53,25 @@ pub(crate) fn expected(count: usize) -> Vec<i64> {
     let server = ServerModel::new(model, Quantization::default());
     let program = server.program(&gelu_models::plan::Deployment { batch: 1, ..Default::default() }).unwrap();
     program.run_clear(images.view()).unwrap().integers.values().to_vec()
+}
+
+/// What the server has counted under a name with labels.
+pub(crate) fn counted(server: &Running, counter: &str) -> u64 {
+    let mut stream = TcpStream::connect(server.metrics_address().unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let line = answer.lines().find_map(|line| line.strip_prefix(counter));
+    line.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+/// Waits until the server has let go of all conversations.
+pub(crate) fn all_end(server: &Running) {
+    let since = Instant::now();
+    while server.sessions() > 0 && since.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(server.sessions(), 0);
 }
 
 pub(crate) fn service(limits: Limits) -> Service {
