@@ -20,6 +20,8 @@
 
 mod client;
 mod gate;
+#[cfg(feature = "hidden")]
+pub mod hidden;
 mod message;
 mod server;
 #[cfg(test)]
@@ -76,12 +78,40 @@ pub enum SessionError {
         /// What failed.
         source: gelu_tensor::Error,
     },
+    /// What garbling or its transfers take is not what the plan says.
+    #[cfg(feature = "hidden")]
+    #[error("circuits of segment {segment}")]
+    Garbling {
+        /// The segment.
+        segment: u32,
+        /// What failed.
+        source: gelu_garble::Error,
+    },
+    /// More queries would be prepared than a server keeps.
+    #[cfg(feature = "hidden")]
+    #[error(
+        "{found} queries would be prepared, and a server keeps at most {expected}; ask for fewer at a time, or use some"
+    )]
+    Prepared {
+        /// The most.
+        expected: usize,
+        /// How many there would be.
+        found: usize,
+    },
     /// The peer ended the session.
     #[error("the peer ended the session: {0}")]
     Aborted(AbortReason),
     /// The session had ended already.
     #[error("the session has ended; open a new one")]
     Closed,
+}
+
+#[cfg(feature = "hidden")]
+impl SessionError {
+    /// What becomes of an error of garbling in a segment.
+    fn garbling(segment: u32) -> impl Fn(gelu_garble::Error) -> Self {
+        move |source| Self::Garbling { segment, source }
+    }
 }
 
 impl PeerError for SessionError {
@@ -98,6 +128,10 @@ impl PeerError for SessionError {
             Self::Unexpected { .. } => AbortReason::UnexpectedMessage,
             Self::Version { .. } => AbortReason::Version,
             Self::Numbers { .. } => AbortReason::BadTensor,
+            #[cfg(feature = "hidden")]
+            Self::Garbling { .. } => AbortReason::BadTensor,
+            #[cfg(feature = "hidden")]
+            Self::Prepared { .. } => AbortReason::Refused,
             Self::Plan(_) => AbortReason::BadPlan,
             Self::Refused(_) => AbortReason::Refused,
             Self::Denied(Denied::Spent { used, allowed }) => {

@@ -50,6 +50,16 @@ pub enum Expected {
         /// Which tensor.
         part: Part,
     },
+    /// The next masks of a preparation, of this session.
+    Masks,
+    /// The choices for the next circuits of a preparation.
+    Choices,
+    /// The tables of the next circuits of a preparation.
+    Tables,
+    /// The shares of the next segment of a query that was prepared and not used.
+    Shares,
+    /// The labels, or shares of sums, that follow from the shares that were sent.
+    Labels,
     /// No more sums than follow from the inputs that were sent.
     SumsOfInputs,
     /// Ciphertexts.
@@ -73,6 +83,11 @@ impl fmt::Display for Expected {
             Self::Tensor { round, part } => {
                 return write!(f, "the next chunk of the {part} of round {round}");
             }
+            Self::Masks => "the next masks of a preparation in this session",
+            Self::Choices => "the choices for the next circuits of a preparation",
+            Self::Tables => "the tables of the next circuits of a preparation",
+            Self::Shares => "the shares of the next segment of a query that was prepared and not used",
+            Self::Labels => "what follows from the shares sent",
             Self::SumsOfInputs => "no more sums than follow from the inputs sent",
             Self::Ciphertexts => "ciphertexts",
             Self::Updated => "the confirmation of an update",

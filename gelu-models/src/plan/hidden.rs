@@ -3,19 +3,28 @@
 #[cfg(test)]
 mod tests;
 
-use gelu_garble::{
-    AND_BYTES, Bits, Clear, LABEL_BYTES, MAX_WIDTH, Ring, START_BYTES, circuits, extension_bytes,
-    projection_bytes, reveal_bytes,
-};
-use gelu_layers::{IntegerStep, StepWires};
-use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits};
+use std::ops::Range;
 
-use super::layout::{Layout, MapOf};
-use super::{Deployment, Plan, PlanError, Segment, Step};
+use gelu_garble::{
+    AND_BYTES, Bits, Clear, LABEL_BYTES, Ring, START_BYTES, circuits, extension_bytes, projection_bytes,
+    reveal_bytes,
+};
+use gelu_layers::IntegerStep;
+use gelu_tensor::{Contents, EncTensorHeader, Error, Flood, Format, ProductWeights, RingBits};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::layout::{Layout, MapOf, header};
+use super::{Deployment, Plan, PlanError, Segment, Step, Term};
 use crate::ValueId;
 
+/// Circuits side by side, of which one message has the tables: more gain no speed, and a layer's tables would be one message of
+/// many megabytes.
+const BLOCK: usize = 1024;
+
 /// What a client learns at the end of a network that is hidden from it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reveal {
     /// The sums of the last segment.
     #[default]
@@ -28,7 +37,7 @@ pub enum Reveal {
 /// segment, and activations as garbled circuits on shares.
 ///
 /// Masks of all segments are multiplied on ciphertexts before an image is there, for as many images together as the plan's
-/// batch. All counts of circuits and bytes are for one image. Nothing runs in this mode yet: this is what it will take.
+/// batch. All counts of circuits and bytes are for one image.
 ///
 /// ```
 /// use gelu_models::ModelBuilder;
@@ -72,6 +81,36 @@ pub struct HiddenSegment {
     pub shares: usize,
     /// Bytes that the server answers: the labels of its shares, or at the end its shares themselves.
     pub answer: usize,
+    /// The same ring, as circuits have it.
+    pub(crate) shared: Ring,
+    /// The masks of each term's inputs.
+    pub(crate) masks: Vec<Format>,
+    /// Sums of an image.
+    pub(crate) values: usize,
+    /// What is computed of the sums, and who reads it.
+    pub(crate) behind: Behind,
+    /// Bits of a result.
+    result_bits: usize,
+}
+
+/// What is behind a segment's sums.
+#[derive(Clone, Debug)]
+pub(crate) enum Behind {
+    /// A function of each, and where its results go.
+    Step(IntegerStep, Vec<Reader>),
+    /// Which is the largest.
+    Class,
+    /// Nothing: the client gets them.
+    Sums,
+}
+
+/// A term that reads the results of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reader {
+    pub(crate) segment: usize,
+    pub(crate) term: usize,
+    /// The ring in which it takes them.
+    pub(crate) ring: Ring,
 }
 
 impl HiddenPlan {
@@ -87,6 +126,9 @@ impl HiddenPlan {
         }
         let mut rings = vec![];
         for (index, segment) in plan.segments.iter().enumerate() {
+            if let Some(term) = segment.terms.iter().find(|term| !is_shared(plan, index, term.source)) {
+                return Err(PlanError::Hidden { node: plan.graph().name(term.source).to_owned() });
+            }
             let step = step(plan, index);
             if step.is_none() && index < last {
                 return Err(PlanError::Hidden { node: reader(plan, segment.output) });
@@ -105,6 +147,16 @@ impl HiddenPlan {
     /// Returns the segments, in the order in which they run.
     pub fn segments(&self) -> &[HiddenSegment] {
         &self.segments
+    }
+
+    /// Returns the segment whose results a term reads, and as which of its readers; `None` if the client has them from the
+    /// image alone.
+    pub(crate) fn source(&self, segment: usize, term: usize) -> Option<(usize, usize)> {
+        self.segments.iter().enumerate().find_map(|(from, own)| {
+            let Behind::Step(_, readers) = &own.behind else { return None };
+            let is_reader = |reader: &Reader| (reader.segment, reader.term) == (segment, term);
+            readers.iter().position(is_reader).map(|reader| (from, reader))
+        })
     }
 
     /// Returns what the client learns at the end.
@@ -127,6 +179,18 @@ fn step(plan: &Plan, segment: usize) -> Option<&IntegerStep> {
     plan.integer_steps[segment].as_ref().map(|lowering| &lowering.step)
 }
 
+/// Whether a segment's input is something that both have shares of: the results of an earlier segment, or what the client makes
+/// of its image before the first.
+fn is_shared(plan: &Plan, segment: usize, source: ValueId) -> bool {
+    let earlier = plan.integer_steps[..segment].iter().flatten();
+    let before = plan.steps.iter().map_while(|step| match step {
+        Step::Client(step) => Some(step.output),
+        Step::Segment(_) => None,
+    });
+    earlier.map(|lowering| lowering.output).chain(before).any(|value| value == source)
+        || source == ValueId::INPUT
+}
+
 /// The node that reads a value in the clear, or the one that made it.
 fn reader(plan: &Plan, value: ValueId) -> String {
     let reads = |step: &Step| match step {
@@ -143,17 +207,17 @@ impl HiddenSegment {
         (rings, reveal, flood_bits): (&[RingBits], Reveal, u32),
     ) -> Result<Self, Error> {
         let (segment, ring) = (&plan.segments[index], rings[index]);
-        // A mask is uniform among the ring's signed numbers.
-        let masks = Format::new(1 << (ring.bits() - 1), 0)?;
-        let mut bound = 0u64;
+        let (mut masks, mut bound) = (vec![], 0u64);
         for term in &segment.terms {
-            // Scales are those of weights alone, and no matter.
-            let sums = masks.weighted_sum(term.weights, term.map.most_terms())?;
+            // A mask is uniform among the ring's signed numbers. Its scale says that terms can be added.
+            let own = Format::new(1 << (ring.bits() - 1), term.format.scale_bits())?;
+            masks.push(own);
+            let sums = own.weighted_sum(term.weights, term.map.most_terms())?;
             bound = Format::new(bound.saturating_add(sums.bound()), 0)?.bound();
         }
         let quotient = (bound >> ring.bits()) + 1;
         let flood = Flood { ring, quotient, bits: flood_bits }.check()?;
-        let maps = segment.terms.iter().map(|term| MapOf {
+        let maps = segment.terms.iter().zip(&masks).map(|(term, &masks)| MapOf {
             map: &term.map,
             contents: Contents::Integers(masks),
             weights: ProductWeights::Integers(term.weights),
@@ -169,6 +233,11 @@ impl HiddenSegment {
 
         let (shares, values) = (shares_of(ring)?, segment.shape.elements());
         let inputs = segment.terms.iter().map(|term| shares.packed_bytes(term.map.input().elements()));
+        let behind = match step(plan, index) {
+            Some(step) => Behind::Step(step.clone(), readers(plan, index, rings)?),
+            None if reveal == Reveal::Class => Behind::Class,
+            None => Behind::Sums,
+        };
         let mut own = Self {
             name: segment.name.clone(),
             ring,
@@ -176,49 +245,91 @@ impl HiddenSegment {
             layout,
             ands: 0,
             tables: 0,
-            transfers: extension_bytes(values.saturating_mul(ring.bits() as usize)),
+            transfers: 0,
             shares: inputs.sum(),
             answer: values.saturating_mul(ring.bits() as usize * LABEL_BYTES),
+            shared: shares,
+            masks,
+            values,
+            behind,
+            result_bits: 0,
         };
-        match step(plan, index) {
-            Some(step) => own.add_step(step, values, &readers(plan, index, rings)?),
-            None if reveal == Reveal::Class => own.add_class(values),
-            None => (own.transfers, own.answer) = (0, shares.packed_bytes(values)),
-        }
+        own.count();
         Ok(own)
     }
 
-    /// Counts the circuits of an activation, whose results go on in the rings of their readers.
-    fn add_step(&mut self, step: &IntegerStep, values: usize, readers: &[Ring]) {
+    /// Counts what its circuits take.
+    fn count(&mut self) {
+        let bits = self.ring.bits() as usize;
+        self.transfers = self.blocks().map(|values| extension_bytes(values.len() * bits)).sum();
         let mut clear = Clear::new(0);
-        let sum = sum_of_shares(&mut clear, self.ring);
-        let StepWires { wires, .. } = step.circuit(&mut clear, &sum);
-        self.ands = clear.ands().saturating_mul(values);
-        let mut left = values;
-        while left > 0 {
-            let width = left.min(MAX_WIDTH);
-            let shares: usize = readers.iter().map(|ring| projection_bytes(wires.len(), width, *ring)).sum();
-            self.tables = self.tables.saturating_add(START_BYTES + clear.ands() * width * AND_BYTES + shares);
-            left -= width;
+        match &self.behind {
+            Behind::Step(step, _) => {
+                let sum = sum_of_shares(&mut clear, self.ring);
+                self.result_bits = step.circuit(&mut clear, &sum).wires.len();
+                self.ands = clear.ands().saturating_mul(self.values);
+            }
+            Behind::Class => {
+                let sums: Vec<_> = (0..self.values).map(|_| sum_of_shares(&mut clear, self.ring)).collect();
+                self.result_bits = circuits::argmax(&mut clear, &sums).len();
+                self.ands = clear.ands();
+            }
+            Behind::Sums => self.answer = self.shared.packed_bytes(self.values),
         }
+        self.tables = self.blocks().map(|sums| self.table_bytes(sums.len())).sum();
     }
 
-    /// Counts the circuit that shows which sum is the largest.
-    fn add_class(&mut self, values: usize) {
-        let mut clear = Clear::new(0);
-        let sums: Vec<_> = (0..values).map(|_| sum_of_shares(&mut clear, self.ring)).collect();
-        let index = circuits::argmax(&mut clear, &sums);
-        self.ands = clear.ands();
-        self.tables = START_BYTES + self.ands * AND_BYTES + reveal_bytes(index.len(), 1);
+    /// Returns the bytes of the tables of a block of so many sums.
+    pub(crate) fn table_bytes(&self, sums: usize) -> usize {
+        let (ands, shares) = match &self.behind {
+            Behind::Step(_, readers) => {
+                let bytes = |reader: &Reader| projection_bytes(self.result_bits, sums, reader.ring);
+                (self.ands / self.values.max(1) * sums, readers.iter().map(bytes).sum())
+            }
+            Behind::Class => (self.ands, reveal_bytes(self.result_bits, 1)),
+            Behind::Sums => return 0,
+        };
+        START_BYTES.saturating_add(ands.saturating_mul(AND_BYTES)).saturating_add(shares)
+    }
+
+    /// Returns the sums whose circuits are garbled together, block by block; none if there is no circuit.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (values, most) = match self.behind {
+            Behind::Step(..) => (self.values, BLOCK),
+            Behind::Class => (self.values, self.values.max(1)),
+            Behind::Sums => (0, 1),
+        };
+        (0..values).step_by(most).map(move |start| start..values.min(start + most))
+    }
+
+    /// Returns the header of the masks that go up for a term, for so many images.
+    pub(crate) fn up_header(&self, segment: &Segment, term: usize, images: usize) -> EncTensorHeader {
+        header(&self.layout.ups[term], segment.terms[term].map.input(), images)
+    }
+
+    /// Returns the header of their sums.
+    pub(crate) fn down_header(&self, segment: &Segment, images: usize) -> EncTensorHeader {
+        header(&self.layout.down, &segment.shape, images)
     }
 }
 
-/// The rings in which a segment's results are shared: those of the segments that read them.
-fn readers(plan: &Plan, index: usize, rings: &[RingBits]) -> Result<Vec<Ring>, Error> {
+/// The terms that read a segment's results.
+fn readers(plan: &Plan, index: usize, rings: &[RingBits]) -> Result<Vec<Reader>, Error> {
     let output = plan.integer_steps[index].as_ref().map(|lowering| lowering.output);
-    let segments = plan.segments.iter().zip(rings);
-    let terms = segments.flat_map(|(segment, ring)| segment.terms.iter().map(move |term| (term, *ring)));
-    terms.filter(|(term, _)| Some(term.source) == output).map(|(_, ring)| shares_of(ring)).collect()
+    let mut readers = vec![];
+    for (segment, own) in plan.segments.iter().enumerate() {
+        for (term, _) in own.terms.iter().enumerate().filter(|(_, term)| Some(term.source) == output) {
+            readers.push(Reader { segment, term, ring: shares_of(rings[segment])? });
+        }
+    }
+    Ok(readers)
+}
+
+/// Shares of what goes into a term: of the elements themselves, or of their sums.
+pub(crate) fn sum_shares(term: &Term, shares: &[u64]) -> Result<Zeroizing<Vec<u64>>, Error> {
+    let Some(sums) = term.sums.as_deref() else { return Ok(Zeroizing::new(shares.to_vec())) };
+    let shares: Zeroizing<Vec<i64>> = Zeroizing::new(shares.iter().map(|&share| share as i64).collect());
+    sums.apply_wrapping(&[1], &shares).map(Zeroizing::new)
 }
 
 fn shares_of(ring: RingBits) -> Result<Ring, Error> {

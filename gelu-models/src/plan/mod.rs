@@ -36,6 +36,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
 pub use deployment::Deployment;
 pub use error::PlanError;
+#[cfg(feature = "hidden")]
+pub(crate) use hidden::{Behind, sum_shares};
 pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
 pub(crate) use layout::{MapOf, header};

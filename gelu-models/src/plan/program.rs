@@ -165,4 +165,26 @@ impl Program {
         };
         if packed { Ok(sums) } else { sums.repack(segment.layout.down.stacked()) }
     }
+
+    /// Computes a segment on a part of a batch of masks: products and sums mod 2^l, yet to be flooded and re-randomized.
+    #[cfg(feature = "hidden")]
+    pub(crate) fn sums_of_masks(
+        &self,
+        segment: usize,
+        own: &super::HiddenSegment,
+        (part, masks): (&Part, &[EncTensor]),
+    ) -> Result<EncTensor, Error> {
+        let terms = self.plan.segments()[segment].terms.iter().zip(self.weights(segment));
+        let products = terms.zip(&part.products).zip(masks).map(|(((term, weights), product), input)| {
+            TensorProduct { input, map: &term.map, weights: MapWeights::Integers(weights), product }
+        });
+        let sums = sum_of_products(products, &self.plan.segments()[segment].shape)?;
+        sums.into_residues(own.flood)?.repack(own.layout.down.stacked())
+    }
+
+    /// The biases of a segment as integers at the scale of its sums, if it has any.
+    #[cfg(feature = "hidden")]
+    pub(crate) fn bias(&self, segment: usize) -> Result<Option<gelu_tensor::FixedTensor>, Error> {
+        self.plan.segments()[segment].bias(&self.lowered.segments[segment].bias)
+    }
 }

@@ -184,6 +184,24 @@ impl Run {
         self.proceed()
     }
 
+    /// The integers of a term that the client has before the first segment.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when it does not have them.
+    pub(crate) fn known(&mut self, term: &Term) -> Result<FixedTensor, Error> {
+        self.quantize(term)
+    }
+
+    /// Goes to the last segment and takes its sums, where those between were nobody's to see.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(crate) fn take_last(&mut self, sums: FixedTensor) -> Result<Need, Error> {
+        let last = self.plan.segments().len() - 1;
+        self.at = self.plan.steps().iter().position(|step| *step == Step::Segment(last)).unwrap_or(self.at);
+        self.take(sums)
+    }
+
     /// Computes the client's steps up to the next segment.
     fn proceed(&mut self) -> Result<Need, Error> {
         let plan = self.plan.clone();

@@ -2,7 +2,7 @@
 //! of the run in the clear.
 
 use gelu_garble::{Choices, Delta, Evaluator, Garbler, LabelSender, Labels, Opening};
-use gelu_layers::{Activation, Conv2dConfig};
+use gelu_layers::{Activation, Conv2dConfig, StepWires};
 use gelu_tensor::Window;
 use gelu_tensor::paillier::KeyBits;
 use ndarray::Array2;

@@ -1,0 +1,44 @@
+//! Private inference that hides the model: sums are additive shares of both sides, activations garbled circuits on shares, and
+//! all homomorphic work is done before an image is there.
+//!
+//! ```text
+//! client                                               server
+//! Hello {key, queries, reveal, opening}      ->
+//!                                            <-        Accept {session, description, transfers}
+//! ahead, for some queries together, any number of times:
+//! Tensor {preparation, masks r} ...          ->
+//!                                            <-        Tensor {preparation, W r + s} ...
+//! Choices {query, segment, block} ...        ->
+//!                                            <-        Tables {query, segment, block} ...
+//! with an image, for each segment:
+//! Shares {query, segment, x - r}             ->
+//!                                            <-        Labels {query, segment, block} ..., at the end Sums {query}
+//! ```
+//!
+//! The client's shares of a segment's sums are c = W r + s mod 2^l, which it decrypts ahead; the server's, with the image,
+//! d = W (x - r) + b - s. The circuits add both, compute the [`IntegerStep`](gelu_layers::IntegerStep) behind the segment,
+//! and leave shares of its result. So the client sees uniform numbers, and the server none that depend on the image but
+//! x - r mod 2^l. Both follow the protocol: a client that does not can read the weights.
+//!
+//! What was prepared for a query is spent by it. Queries have numbers that only rise, and a server has none twice.
+
+mod circuit;
+mod client;
+mod material;
+mod message;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Answer, Client, Event};
+pub use message::{Block, Message};
+pub use server::Server;
+
+/// The version of the protocol that this crate speaks.
+pub const HIDDEN_VERSION: u16 = 1;
+
+/// Queries that may be prepared and not yet used: what a server keeps for a client.
+pub const MOST_PREPARED: usize = 256;
+
+/// The statistical distance, as a power of two, by which masked sums hide what lies above their residues.
+pub const FLOOD_BITS: u32 = 40;

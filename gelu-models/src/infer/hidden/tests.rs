@@ -1,0 +1,439 @@
+//! Hidden inference: the integers of the clear run, single use of what is prepared, and every message that does not belong.
+
+use std::sync::{Arc, LazyLock};
+
+use gelu_layers::{Activation, Conv2dConfig};
+use gelu_tensor::paillier::{KeyBits, SecretKey};
+use ndarray::Array2;
+use proptest::prelude::*;
+use rand::{SeedableRng, rngs::ChaCha20Rng};
+
+use super::*;
+use crate::infer::{ServerModel, SessionError};
+use crate::peer::{Blame, Misuse, Peer, PeerError};
+use crate::plan::{Deployment, HiddenPlan, Outcome, PlanError, Program, Quantization, Reveal};
+use crate::tests::{calibrated, fill, images, secret_key};
+use crate::{Model, ModelBuilder, zoo};
+
+static KEY: LazyLock<Arc<SecretKey>> =
+    LazyLock::new(|| Arc::new(secret_key(KeyBits::Bits1024, &mut ChaCha20Rng::seed_from_u64(3))));
+
+fn rng() -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(4)
+}
+
+fn small() -> Model {
+    calibrated(ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).softmax())
+}
+
+/// Its last segment adds a term of hidden activations and one of the image.
+fn branched() -> Model {
+    calibrated(
+        ModelBuilder::new([4])
+            .residual_with(|main| main.dense("a", 6).relu().dense("b", 2), |shortcut| shortcut.dense("c", 2)),
+    )
+}
+
+fn serve(model: Model) -> Server {
+    Server::new(Arc::new(ServerModel::new(model, Quantization::default())))
+}
+
+fn program(model: &Model, queries: usize) -> Program {
+    let lanes = KEY.public_key().backend().lanes();
+    let key = KeyBits::Bits1024.into();
+    let deployment = Deployment { key, batch: queries, lanes, ..Deployment::default() };
+    model.compile(&Quantization::default(), &deployment).unwrap()
+}
+
+fn clear(model: &Model, images: &Array2<f32>) -> Outcome {
+    program(model, 1).run_clear(images.view()).unwrap()
+}
+
+/// Both sides, and what has crossed.
+struct Conversation {
+    client: Client,
+    server: Server,
+    rng: ChaCha20Rng,
+    crossed: Vec<Message>,
+}
+
+impl Conversation {
+    fn new(model: Model, queries: u32, reveal: Reveal) -> Self {
+        let (client, server) = (Client::new(Arc::clone(&KEY), queries, reveal), serve(model));
+        let mut new = Self { client, server, rng: rng(), crossed: vec![] };
+        assert!(matches!(new.event(), Ok(Some(Event::Ready))));
+        new
+    }
+
+    /// Carries messages until something happens; `None` when both wait.
+    fn event(&mut self) -> Result<Option<Event>, SessionError> {
+        loop {
+            let mut waits = true;
+            while let Some(message) = self.client.next_message(&mut self.rng)? {
+                waits = false;
+                self.crossed.push(message.clone());
+                self.server.handle(message, &mut self.rng)?;
+                if self.client.is_closed() {
+                    return Ok(None);
+                }
+            }
+            while let Some(message) = self.server.next_message(&mut self.rng)? {
+                waits = false;
+                self.crossed.push(message.clone());
+                if let Some(event) = self.client.handle(message, &mut self.rng)? {
+                    return Ok(Some(event));
+                }
+            }
+            if waits {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn prepare(&mut self) {
+        self.client.prepare().unwrap();
+        assert!(matches!(self.event(), Ok(Some(Event::Prepared))));
+    }
+
+    /// The answer to images, for which more may be prepared.
+    fn answer(&mut self, images: &Array2<f32>) -> Answer {
+        self.client.start(images.view()).unwrap();
+        loop {
+            match self.event().unwrap() {
+                Some(Event::Done(answer)) => return answer,
+                Some(Event::Prepared) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Until a message of this kind is the server's to take, which `change` then gives it changed.
+    fn tamper(mut self, which: fn(&Message) -> bool, change: impl Fn(Message) -> Message) -> SessionError {
+        loop {
+            while let Some(message) = self.client.next_message(&mut self.rng).unwrap() {
+                let message = if which(&message) { change(message) } else { message };
+                if let Err(error) = self.server.handle(message, &mut self.rng) {
+                    assert!(self.server.is_closed());
+                    return error;
+                }
+            }
+            let message = self.server.next_message(&mut self.rng).unwrap().expect("nothing was refused");
+            let message = if which(&message) { change(message) } else { message };
+            if let Err(error) = self.client.handle(message, &mut self.rng) {
+                assert!(self.client.is_closed());
+                return error;
+            }
+        }
+    }
+}
+
+fn check(model: &Model, queries: u32, count: usize, seed: u64) {
+    let images = images(model, count, seed).into_dimensionality::<ndarray::Ix2>().unwrap();
+    let expected = clear(model, &images);
+    let mut conversation = Conversation::new(model.clone(), queries, Reveal::Logits);
+    let Answer::Logits(outcome) = conversation.answer(&images) else { panic!("logits") };
+    assert_eq!(outcome.integers, expected.integers);
+    assert_eq!((&outcome.logits, &outcome.outputs), (&expected.logits, &expected.outputs));
+    let Ok(_) = HiddenPlan::new(program(model, 1).plan(), Reveal::Class, FLOOD_BITS) else { return };
+    let mut conversation = Conversation::new(model.clone(), queries, Reveal::Class);
+    assert_eq!(conversation.answer(&images), Answer::Classes(expected.predictions()));
+}
+
+#[test]
+fn hidden_networks_give_the_integers_of_the_clear_run() {
+    check(&small(), 1, 1, 1);
+    check(&small(), 3, 7, 2);
+    check(&branched(), 2, 3, 3);
+    let one = calibrated(ModelBuilder::new([4]).dense("fc", 3));
+    check(&one, 2, 3, 4);
+}
+
+#[test]
+fn a_hidden_lenet5_gives_the_integers_of_the_clear_run() {
+    let mut model = zoo::lenet5().unwrap();
+    fill(&mut model, 5);
+    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    check(&model, 2, 2, 8);
+}
+
+/// More results than circuits of one block.
+#[test]
+fn wide_layers_are_garbled_in_blocks() {
+    let same = Conv2dConfig::new(3, [3, 3]).with_padding([1, 1]);
+    let model = calibrated(ModelBuilder::new([1, 20, 20]).conv2d("a", same).relu().flatten().dense("b", 3));
+    let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Class, FLOOD_BITS).unwrap();
+    assert_eq!(hidden.segments()[0].blocks().map(|sums| sums.len()).collect::<Vec<_>>(), [1024, 176]);
+    check(&model, 1, 1, 9);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn random_hidden_chains_give_the_integers_of_the_clear_run(
+        seed: u64, which in 0..5usize, pool: bool, padded: bool, queries in 1u32..4, count in 1usize..4,
+    ) {
+        let activation = [
+            Activation::Relu,
+            Activation::Relu6,
+            Activation::Clip { min: -0.4, max: 0.9 },
+            Activation::LeakyRelu { slope: 0.25 },
+            Activation::Tanh,
+        ][which];
+        let padding = usize::from(padded);
+        let conv = Conv2dConfig::new(2, [3, 3]).with_padding([padding, padding]);
+        let builder = ModelBuilder::new([2, 6, 6]).conv2d("a", conv).activation(activation);
+        let builder = if pool { builder.conv2d("b", Conv2dConfig::new(2, [3, 3])).avg_pool2d("pool", [2, 2]) } else { builder };
+        let builder = if pool { builder.activation(activation) } else { builder };
+        let mut model = builder.flatten().dense("c", 4).softmax().build().unwrap();
+        fill(&mut model, seed);
+        model.calibrate(images(&model, 4, seed ^ 1).view()).unwrap();
+        check(&model, queries, count, seed);
+    }
+}
+
+#[test]
+fn what_crosses_is_what_the_plan_says() {
+    let model = branched();
+    let mut conversation = Conversation::new(model, 2, Reveal::Class);
+    conversation.prepare();
+    let ahead = conversation.crossed.len();
+    let images = Array2::from_elem((1, 4), 0.5);
+    conversation.answer(&images);
+    let hidden = conversation.client.hidden_plan().unwrap();
+    for (index, own) in (0..).zip(hidden.segments()) {
+        let sum = |messages: &[Message], of: fn(&Message) -> (Option<u32>, usize)| {
+            let of = messages.iter().map(of).filter(|(segment, _)| *segment == Some(index));
+            of.map(|(_, bytes)| bytes).sum::<usize>()
+        };
+        let (ahead, online) = conversation.crossed.split_at(ahead);
+        let choices = |message: &Message| match message {
+            Message::Choices { block, choices } => (Some(block.segment), choices.len()),
+            _ => (None, 0),
+        };
+        let tables = |message: &Message| match message {
+            Message::Tables { block, tables } => (Some(block.segment), tables.len()),
+            _ => (None, 0),
+        };
+        let shares = |message: &Message| match message {
+            Message::Shares { segment, shares, .. } => (Some(*segment), shares.len()),
+            _ => (None, 0),
+        };
+        let labels = |message: &Message| match message {
+            Message::Labels { block, labels } => (Some(block.segment), labels.len()),
+            _ => (None, 0),
+        };
+        assert_eq!(sum(ahead, choices), 2 * own.transfers);
+        assert_eq!(sum(ahead, tables), 2 * own.tables);
+        assert_eq!((sum(online, shares), sum(online, labels)), (own.shares, own.answer));
+    }
+    assert!(!conversation.crossed[ahead..].iter().any(|message| matches!(message, Message::Tensor { .. })));
+}
+
+#[test]
+fn what_was_prepared_is_used_once_and_in_order() {
+    let images = images(&small(), 5, 3).into_dimensionality::<ndarray::Ix2>().unwrap();
+    let mut conversation = Conversation::new(small(), 3, Reveal::Logits);
+    conversation.prepare();
+    assert_eq!((conversation.client.prepared(), conversation.server.prepared()), (3, 3));
+    let batch = images.select(ndarray::Axis(0), &[0, 1]);
+    conversation.answer(&batch);
+    // One is left, and more are prepared for the rest.
+    assert_eq!((conversation.client.prepared(), conversation.server.prepared()), (1, 1));
+    let Answer::Logits(outcome) = conversation.answer(&images) else { panic!("logits") };
+    assert_eq!(outcome.integers, clear(&small(), &images).integers);
+    assert_eq!((conversation.client.prepared(), conversation.server.prepared()), (2, 2));
+    let queries = conversation.crossed.iter().filter_map(|message| match message {
+        Message::Shares { query, segment: 0, .. } => Some(*query),
+        _ => None,
+    });
+    assert_eq!(queries.collect::<Vec<_>>(), (0..7).collect::<Vec<u64>>());
+    conversation.client.finish().unwrap();
+    assert!(matches!(conversation.event(), Ok(None)));
+    assert!(conversation.client.is_closed() && conversation.server.is_closed());
+}
+
+/// A second evaluation of the same circuits would show the client more than a result.
+#[test]
+fn a_query_is_not_answered_twice() {
+    for used in [0, 1, 9] {
+        let mut conversation = Conversation::new(small(), 2, Reveal::Logits);
+        conversation.prepare();
+        let images = Array2::from_elem((1, 4), 0.5);
+        conversation.answer(&images);
+        conversation.answer(&images);
+        let again = conversation.crossed.iter().rev().find_map(|message| match message {
+            Message::Shares { segment: 0, shares, .. } => Some(shares.clone()),
+            _ => None,
+        });
+        let message = Message::Shares { query: used, segment: 0, shares: again.unwrap() };
+        let error = conversation.server.handle(message, &mut conversation.rng).unwrap_err();
+        assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
+        assert_eq!(error.blame(), Blame::Peer);
+        assert!(conversation.server.is_closed());
+    }
+}
+
+/// With a later query, those before are gone.
+#[test]
+fn numbers_of_queries_only_rise() {
+    let mut conversation = Conversation::new(small(), 3, Reveal::Logits);
+    conversation.prepare();
+    let shares = |query| {
+        let hidden = conversation.client.hidden_plan().unwrap();
+        Message::Shares { query, segment: 0, shares: vec![0; hidden.segments()[0].shares] }
+    };
+    let (second, first) = (shares(1), shares(0));
+    conversation.server.handle(second, &mut conversation.rng).unwrap();
+    assert_eq!(conversation.server.prepared(), 1);
+    let error = conversation.server.handle(first, &mut conversation.rng).unwrap_err();
+    assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
+}
+
+fn started(reveal: Reveal) -> Conversation {
+    let mut conversation = Conversation::new(small(), 2, reveal);
+    conversation.client.start(Array2::from_elem((1, 4), 0.5).view()).unwrap();
+    conversation
+}
+
+/// Cut, lengthened, and from elsewhere: every kind of message that has bytes or a place.
+#[test]
+fn messages_that_do_not_belong_end_the_session() {
+    type Change = fn(&mut Vec<u8>);
+    let cut: Change = |bytes| bytes.truncate(bytes.len() - 1);
+    let lengthen: Change = |bytes| bytes.push(0);
+    let empty: Change = Vec::clear;
+    for change in [cut, lengthen, empty] {
+        let bytes = move |message| match message {
+            Message::Choices { block, mut choices } => {
+                change(&mut choices);
+                Message::Choices { block, choices }
+            }
+            Message::Tables { block, mut tables } => {
+                change(&mut tables);
+                Message::Tables { block, tables }
+            }
+            Message::Shares { query, segment, mut shares } => {
+                change(&mut shares);
+                Message::Shares { query, segment, shares }
+            }
+            Message::Labels { block, mut labels } => {
+                change(&mut labels);
+                Message::Labels { block, labels }
+            }
+            Message::Sums { query, mut shares } => {
+                change(&mut shares);
+                Message::Sums { query, shares }
+            }
+            other => other,
+        };
+        let kinds: [fn(&Message) -> bool; 5] = [
+            |message| matches!(message, Message::Choices { .. }),
+            |message| matches!(message, Message::Tables { .. }),
+            |message| matches!(message, Message::Shares { .. }),
+            |message| matches!(message, Message::Labels { .. }),
+            |message| matches!(message, Message::Sums { .. }),
+        ];
+        for kind in kinds {
+            let error = started(Reveal::Logits).tamper(kind, bytes);
+            assert!(matches!(error, SessionError::Garbling { .. }), "{error}");
+            assert_eq!(error.blame(), Blame::Peer);
+        }
+    }
+    let elsewhere: [fn(&mut Block); 3] =
+        [|block| block.query += 1, |block| block.segment += 1, |block| block.block += 1];
+    for change in elsewhere {
+        let place = move |message| match message {
+            Message::Choices { mut block, choices } => {
+                change(&mut block);
+                Message::Choices { block, choices }
+            }
+            Message::Tables { mut block, tables } => {
+                change(&mut block);
+                Message::Tables { block, tables }
+            }
+            Message::Labels { mut block, labels } => {
+                change(&mut block);
+                Message::Labels { block, labels }
+            }
+            other => other,
+        };
+        let kinds: [fn(&Message) -> bool; 3] = [
+            |message| matches!(message, Message::Choices { .. }),
+            |message| matches!(message, Message::Tables { .. }),
+            |message| matches!(message, Message::Labels { .. }),
+        ];
+        for kind in kinds {
+            let error = started(Reveal::Class).tamper(kind, place);
+            assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
+        }
+    }
+    let error = started(Reveal::Logits).tamper(
+        |message| matches!(message, Message::Tensor { .. }),
+        |message| match message {
+            Message::Tensor { mut position, index, ciphertexts } => {
+                position.round += 1;
+                Message::Tensor { position, index, ciphertexts }
+            }
+            other => other,
+        },
+    );
+    assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
+}
+
+#[test]
+fn messages_out_of_turn_end_the_session() {
+    let block = Block { query: 0, segment: 0, block: 0 };
+    let early = [
+        Message::Choices { block, choices: vec![] },
+        Message::Shares { query: 0, segment: 0, shares: vec![] },
+        Message::Labels { block, labels: vec![] },
+        Message::Sums { query: 0, shares: vec![] },
+        Message::Tables { block, tables: vec![] },
+    ];
+    for message in early {
+        let Conversation { mut client, mut server, mut rng, .. } =
+            Conversation::new(small(), 1, Reveal::Logits);
+        let error = server.handle(message.clone(), &mut rng).unwrap_err();
+        assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
+        let error = client.handle(message, &mut rng).unwrap_err();
+        assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
+        assert!(client.is_closed() && server.is_closed());
+    }
+}
+
+#[test]
+fn no_more_is_prepared_than_a_server_keeps() {
+    let mut conversation = Conversation::new(small(), 200, Reveal::Logits);
+    conversation.prepare();
+    let error = conversation.client.prepare().unwrap_err();
+    assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 400 });
+    let mut client = Client::new(Arc::clone(&KEY), 257, Reveal::Logits);
+    let hello = client.next_message(&mut rng()).unwrap().unwrap();
+    let error = serve(small()).handle(hello, &mut rng()).unwrap_err();
+    assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 257 });
+}
+
+#[test]
+fn callers_are_told_what_they_did_wrong() {
+    let images = Array2::from_elem((1, 4), 0.5);
+    let mut new = Client::new(Arc::clone(&KEY), 1, Reveal::Logits);
+    assert_eq!(new.prepare(), Err(Misuse::NotAccepted.into()));
+    let mut conversation = started(Reveal::Logits);
+    assert_eq!(conversation.client.start(images.view()), Err(Misuse::BatchesInFlight.into()));
+    assert_eq!(conversation.client.start(images.view()), Err(SessionError::Closed));
+    assert_eq!(started(Reveal::Logits).client.finish(), Err(Misuse::WithinBatch.into()));
+    let mut conversation = Conversation::new(small(), 1, Reveal::Logits);
+    let error = conversation.client.start(Array2::<f32>::zeros((1, 5)).view()).unwrap_err();
+    assert!(matches!(error, SessionError::Images(_)), "{error}");
+}
+
+#[test]
+fn networks_that_cannot_be_hidden_are_refused_by_name() {
+    let model = calibrated(ModelBuilder::new([4]).dense("a", 3).activation(Activation::Gelu).dense("b", 2));
+    let mut client = Client::new(Arc::clone(&KEY), 1, Reveal::Logits);
+    let hello = client.next_message(&mut rng()).unwrap().unwrap();
+    let error = serve(model).handle(hello, &mut rng()).unwrap_err();
+    let expected = PlanError::Hidden { node: "gelu1".to_owned() };
+    assert_eq!(error, SessionError::Refused(expected));
+}
