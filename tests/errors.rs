@@ -115,6 +115,11 @@ fn session() -> Vec<SessionError> {
         E::Refused(PlanError::Empty),
         E::Denied(Denied::Spent { used: 96, allowed: 100 }),
         E::Numbers { segment: 2, source: cause() },
+        E::Garbling {
+            segment: 1,
+            source: gelu_garble::Error::Length { what: "bytes of tables", expected: 1000, found: 999 },
+        },
+        E::Prepared { expected: 256, found: 400 },
         E::Aborted(AbortReason::BadTensor),
         E::Closed,
     ]

@@ -10,11 +10,10 @@ use gelu_garble::{
     reveal_bytes,
 };
 use gelu_layers::IntegerStep;
-use gelu_tensor::{Contents, EncTensorHeader, Error, Flood, Format, ProductWeights, RingBits};
+use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use super::layout::{Layout, MapOf, header};
+use super::layout::{Layout, MapOf};
 use super::{Deployment, Plan, PlanError, Segment, Step, Term};
 use crate::ValueId;
 
@@ -83,8 +82,6 @@ pub struct HiddenSegment {
     pub answer: usize,
     /// The same ring, as circuits have it.
     pub(crate) shared: Ring,
-    /// The masks of each term's inputs.
-    pub(crate) masks: Vec<Format>,
     /// Sums of an image.
     pub(crate) values: usize,
     /// What is computed of the sums, and who reads it.
@@ -149,16 +146,6 @@ impl HiddenPlan {
         &self.segments
     }
 
-    /// Returns the segment whose results a term reads, and as which of its readers; `None` if the client has them from the
-    /// image alone.
-    pub(crate) fn source(&self, segment: usize, term: usize) -> Option<(usize, usize)> {
-        self.segments.iter().enumerate().find_map(|(from, own)| {
-            let Behind::Step(_, readers) = &own.behind else { return None };
-            let is_reader = |reader: &Reader| (reader.segment, reader.term) == (segment, term);
-            readers.iter().position(is_reader).map(|reader| (from, reader))
-        })
-    }
-
     /// Returns what the client learns at the end.
     pub fn reveal(&self) -> Reveal {
         self.reveal
@@ -207,11 +194,9 @@ impl HiddenSegment {
         (rings, reveal, flood_bits): (&[RingBits], Reveal, u32),
     ) -> Result<Self, Error> {
         let (segment, ring) = (&plan.segments[index], rings[index]);
-        let (mut masks, mut bound) = (vec![], 0u64);
-        for term in &segment.terms {
-            // A mask is uniform among the ring's signed numbers. Its scale says that terms can be added.
-            let own = Format::new(1 << (ring.bits() - 1), term.format.scale_bits())?;
-            masks.push(own);
+        let masks = segment.terms.iter().map(|term| masks_of(ring, term)).collect::<Result<Vec<_>, _>>()?;
+        let mut bound = 0u64;
+        for (term, own) in segment.terms.iter().zip(&masks) {
             let sums = own.weighted_sum(term.weights, term.map.most_terms())?;
             bound = Format::new(bound.saturating_add(sums.bound()), 0)?.bound();
         }
@@ -249,7 +234,6 @@ impl HiddenSegment {
             shares: inputs.sum(),
             answer: values.saturating_mul(ring.bits() as usize * LABEL_BYTES),
             shared: shares,
-            masks,
             values,
             behind,
             result_bits: 0,
@@ -301,16 +285,6 @@ impl HiddenSegment {
         };
         (0..values).step_by(most).map(move |start| start..values.min(start + most))
     }
-
-    /// Returns the header of the masks that go up for a term, for so many images.
-    pub(crate) fn up_header(&self, segment: &Segment, term: usize, images: usize) -> EncTensorHeader {
-        header(&self.layout.ups[term], segment.terms[term].map.input(), images)
-    }
-
-    /// Returns the header of their sums.
-    pub(crate) fn down_header(&self, segment: &Segment, images: usize) -> EncTensorHeader {
-        header(&self.layout.down, &segment.shape, images)
-    }
 }
 
 /// The terms that read a segment's results.
@@ -325,11 +299,9 @@ fn readers(plan: &Plan, index: usize, rings: &[RingBits]) -> Result<Vec<Reader>,
     Ok(readers)
 }
 
-/// Shares of what goes into a term: of the elements themselves, or of their sums.
-pub(crate) fn sum_shares(term: &Term, shares: &[u64]) -> Result<Zeroizing<Vec<u64>>, Error> {
-    let Some(sums) = term.sums.as_deref() else { return Ok(Zeroizing::new(shares.to_vec())) };
-    let shares: Zeroizing<Vec<i64>> = Zeroizing::new(shares.iter().map(|&share| share as i64).collect());
-    sums.apply_wrapping(&[1], &shares).map(Zeroizing::new)
+/// Masks of a term's inputs: uniform among the ring's signed numbers. The scale says that terms can be added.
+pub(crate) fn masks_of(ring: RingBits, term: &Term) -> Result<Format, Error> {
+    Format::new(1 << (ring.bits() - 1), term.format.scale_bits())
 }
 
 fn shares_of(ring: RingBits) -> Result<Ring, Error> {

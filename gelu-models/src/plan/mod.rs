@@ -37,7 +37,7 @@ pub(crate) use cut::{ClientStep, Cut, CutSegment, CutTerm, Fusion, Step};
 pub use deployment::Deployment;
 pub use error::PlanError;
 #[cfg(feature = "hidden")]
-pub(crate) use hidden::{Behind, sum_shares};
+pub(crate) use hidden::{Behind, Reader, masks_of};
 pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
 pub(crate) use layout::{MapOf, header};

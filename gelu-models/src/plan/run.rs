@@ -188,6 +188,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Count`] when it does not have them.
+    #[cfg(feature = "hidden")]
     pub(crate) fn known(&mut self, term: &Term) -> Result<FixedTensor, Error> {
         self.quantize(term)
     }
@@ -196,6 +197,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`take`](Self::take).
+    #[cfg(feature = "hidden")]
     pub(crate) fn take_last(&mut self, sums: FixedTensor) -> Result<Need, Error> {
         let last = self.plan.segments().len() - 1;
         self.at = self.plan.steps().iter().position(|step| *step == Step::Segment(last)).unwrap_or(self.at);

@@ -14,6 +14,7 @@ use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::super::{Position, SessionError, SessionId};
+use super::circuit::sum_shares;
 use super::material::{Prepared, PreparedBlock, PreparedSegment};
 use super::server::blocks;
 use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
@@ -21,7 +22,7 @@ use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Idle, Misuse, Part, Peer};
 use crate::plan::{
     Behind, ClientFunction, Functions, HiddenPlan, Need, Outcome, Plan, PlanError, Preference, Reveal, Run,
-    sum_shares,
+    masks_of,
 };
 
 /// Random factors that are kept while there is nothing else to do.
@@ -688,7 +689,7 @@ impl Running {
         for (segment, (own, planned)) in (0..).zip(self.hidden.segments().iter().zip(self.plan.segments())) {
             let in_segment = |source| SessionError::Numbers { segment, source };
             prepared.iter_mut().for_each(|query| query.segments.push(PreparedSegment::default()));
-            for (index, (term, format)) in (0..).zip(planned.terms.iter().zip(&own.masks)) {
+            for (index, term) in (0..).zip(&planned.terms) {
                 let elements = term.map.input().elements();
                 let drawn = (0..queries * elements).map(|_| own.shared.wrap(rng.next_u64()));
                 let drawn: Zeroizing<Vec<u64>> = Zeroizing::new(drawn.collect());
@@ -696,7 +697,8 @@ impl Running {
                     query.segments[segment as usize].masks.push(Zeroizing::new(masks.to_vec()));
                 }
                 let signed = drawn.iter().map(|&mask| own.shared.signed(mask)).collect();
-                let encryption = FixedTensor::new(term.map.input().clone(), *format, signed)
+                let format = masks_of(own.ring, term).map_err(in_segment)?;
+                let encryption = FixedTensor::new(term.map.input().clone(), format, signed)
                     .and_then(|values| {
                         Encryption::new(values, &own.layout.ups[index as usize], key.public_key())
                     })

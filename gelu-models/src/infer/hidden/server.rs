@@ -15,11 +15,12 @@ use rand::{CryptoRng, SeedableRng};
 use zeroize::Zeroizing;
 
 use super::super::{Gate, Position, ServerModel, SessionError, SessionId};
+use super::circuit::sum_shares;
 use super::material::{Material, SegmentMaterial};
 use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
-use crate::plan::{Behind, Deployment, HiddenPlan, Program, sum_shares};
+use crate::plan::{Behind, Deployment, HiddenPlan, Program};
 
 /// The server's side of one session whose client does not see the model. [`Client`](super::Client) shows a whole session.
 #[derive(Debug)]

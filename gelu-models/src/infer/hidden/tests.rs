@@ -290,6 +290,54 @@ fn numbers_of_queries_only_rise() {
     assert!(matches!(error, SessionError::Unexpected { .. }), "{error}");
 }
 
+/// How far counts are from equal ones.
+fn chi_square(counts: &[u32]) -> f64 {
+    let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
+    counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
+}
+
+/// The highest and the lowest bits of what the server gets of one image again and again, and of another: as those of random
+/// numbers. What masks are taken off of is far from it.
+#[test]
+fn what_the_server_sees_of_an_image_is_uniform() {
+    let model = small();
+    for value in [0.0, 0.75] {
+        let mut conversation = Conversation::new(model.clone(), 125, Reveal::Class);
+        for _ in 0..8 {
+            conversation.answer(&Array2::from_elem((125, 4), value));
+        }
+        let hidden = conversation.client.hidden_plan().unwrap();
+        for (index, own) in (0..).zip(hidden.segments()) {
+            let (mut highest, mut lowest) = ([0; 16], [0; 16]);
+            let mut inputs = 0;
+            for message in &conversation.crossed {
+                let Message::Shares { segment, shares, .. } = message else { continue };
+                if *segment != index {
+                    continue;
+                }
+                let elements = [4, 3][index as usize];
+                for share in own.shared.unpack(shares, elements).unwrap() {
+                    highest[(share >> (own.shared.bits() - 4)) as usize] += 1;
+                    lowest[(share & 15) as usize] += 1;
+                    inputs += 1;
+                }
+            }
+            assert!(inputs >= 3000, "{inputs}");
+            // 15 degrees of freedom: above 56 once in a million times.
+            let found = [chi_square(&highest), chi_square(&lowest)];
+            assert!(found.iter().all(|found| *found < 56.0), "segment {index}: {found:?}");
+            // No two alike: a mask is never used twice.
+            let sent = conversation.crossed.iter().filter_map(|message| match message {
+                Message::Shares { segment, shares, .. } if *segment == index => Some(shares),
+                _ => None,
+            });
+            let all: Vec<_> = sent.collect();
+            let different: std::collections::BTreeSet<_> = all.iter().collect();
+            assert_eq!((all.len(), different.len()), (1000, 1000));
+        }
+    }
+}
+
 fn started(reveal: Reveal) -> Conversation {
     let mut conversation = Conversation::new(small(), 2, reveal);
     conversation.client.start(Array2::from_elem((1, 4), 0.5).view()).unwrap();
