@@ -61,7 +61,7 @@ impl Conversation {
     fn new(model: Model, queries: u32, reveal: Reveal) -> Self {
         let (client, server) = (Client::new(Arc::clone(&KEY), queries, reveal), serve(model));
         let mut new = Self { client, server, rng: rng(), crossed: vec![] };
-        assert!(matches!(new.event(), Ok(Some(Event::Ready))));
+        assert!(matches!(new.event().unwrap(), Some(Event::Ready)));
         new
     }
 
@@ -188,6 +188,10 @@ proptest! {
         let mut model = builder.flatten().dense("c", 4).softmax().build().unwrap();
         fill(&mut model, seed);
         model.calibrate(images(&model, 4, seed ^ 1).view()).unwrap();
+        // A tanh of too many steps is refused, and nothing else.
+        let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits, FLOOD_BITS);
+        prop_assert!(hidden.is_ok() || activation == Activation::Tanh);
+        prop_assume!(hidden.is_ok());
         check(&model, queries, count, seed);
     }
 }
@@ -342,6 +346,46 @@ fn started(reveal: Reveal) -> Conversation {
     let mut conversation = Conversation::new(small(), 2, reveal);
     conversation.client.start(Array2::from_elem((1, 4), 0.5).view()).unwrap();
     conversation
+}
+
+/// What SECURITY.md says of clients that do not follow the protocol (Muse, USENIX Security 2021): one that adds to its share of an
+/// activation reads the weights behind it, one query for each.
+#[test]
+fn a_client_that_adds_to_its_shares_reads_the_last_layer() {
+    let model = small();
+    let inputs = 3;
+    let mut conversation = Conversation::new(model.clone(), 4, Reveal::Logits);
+    conversation.prepare();
+    let ring = conversation.client.hidden_plan().unwrap().segments()[1].shared;
+    let mut sums = |raised: Option<usize>| {
+        let Conversation { client, server, rng, .. } = &mut conversation;
+        client.start(Array2::from_elem((1, 4), 0.5).view()).unwrap();
+        loop {
+            while let Some(mut message) = client.next_message(rng).unwrap() {
+                if let (Message::Shares { segment: 1, shares, .. }, Some(raised)) = (&mut message, raised) {
+                    let mut numbers = ring.unpack(shares, inputs).unwrap();
+                    numbers[raised] = ring.wrap(numbers[raised] + 1);
+                    *shares = ring.pack(&numbers);
+                }
+                server.handle(message, rng).unwrap();
+            }
+            let message = server.next_message(rng).unwrap().unwrap();
+            if let Some(Event::Done(Answer::Logits(outcome))) = client.handle(message, rng).unwrap() {
+                return outcome.integers.values().to_vec();
+            }
+        }
+    };
+    let honest = sums(None);
+    let mut read = vec![0; honest.len() * inputs];
+    for input in 0..inputs {
+        for (output, (raised, honest)) in sums(Some(input)).iter().zip(&honest).enumerate() {
+            read[output * inputs + input] = raised - honest;
+        }
+    }
+    let program = program(&model, 1);
+    let weights = program.weights(1)[0].values().iter().map(|&weight| i64::from(weight));
+    assert_eq!(read, weights.collect::<Vec<i64>>());
+    assert!(read.iter().any(|weight| *weight != 0));
 }
 
 /// Cut, lengthened, and from elsewhere: every kind of message that has bytes or a place.
