@@ -59,7 +59,7 @@ impl Hidden {
     fn new(key_type: KeyType, queries: u32) -> Self {
         let key = key_of(KeyParameters { size: KeyBits::Bits2048, key_type }, 1);
         let client = Client::new(key, queries, Reveal::Logits);
-        let server = Server::new(ServerModel::new(shipped("lenet5"), quantization()).into());
+        let server = Server::new(ServerModel::new(shipped("lenet5"), quantization()).into()).on(backend());
         let mut new = Self { client, server };
         assert!(matches!(new.event(), Event::Ready));
         new

@@ -35,7 +35,7 @@ fn branched() -> Model {
 }
 
 fn serve(model: Model) -> Server {
-    Server::new(Arc::new(ServerModel::new(model, Quantization::default())))
+    Server::new(Arc::new(ServerModel::new(model, Quantization::default()))).on(KEY.public_key().backend())
 }
 
 fn program(model: &Model, queries: usize) -> Program {
