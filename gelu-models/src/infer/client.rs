@@ -10,10 +10,10 @@ use gelu_tensor::{Decryption, Encryption, Error, FixedTensor};
 use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 
-use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
+use super::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId, accepted_plan};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Idle, Misuse, Part, Peer};
-use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, PlanError, Preference, Run};
+use crate::plan::{ClientFunction, Functions, Need, Outcome, Plan, Preference, Run};
 
 /// Random factors that a client makes before it knows the plan: most networks take as many for their first tensor.
 const FACTORS_WITHOUT_PLAN: usize = 64;
@@ -247,16 +247,8 @@ impl Peer for Client {
             (State::Closed, _) => Err(SessionError::Closed),
             (_, Message::Abort { reason }) => Err(SessionError::Aborted(reason)),
             (State::Greeting, Message::Accept { session, description }) => {
-                let (expected, found) = (self.batch as usize, description.batch);
-                if expected != found {
-                    return Err(SessionError::Plan(PlanError::Batch { expected, found }));
-                }
-                let (expected, found) = (self.prefer, description.prefer);
-                if expected != found {
-                    return Err(SessionError::Plan(PlanError::Preference { expected, found }));
-                }
-                let plan = Plan::new(*description, self.key.public_key().parameters())
-                    .map_err(SessionError::Plan)?;
+                let asked = (self.key.public_key(), self.batch, self.prefer);
+                let plan = accepted_plan(*description, asked).map_err(SessionError::Plan)?;
                 self.state = State::Running(Box::new(Running::new(session, Arc::new(plan))));
                 Ok(Some(Event::Ready))
             }

@@ -32,8 +32,11 @@ pub use gate::{Denied, Gate};
 pub use message::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionId};
 pub use server::{Server, ServerModel};
 
-use crate::peer::{AbortReason, Blame, Expected, Misuse, PeerError};
-use crate::plan::PlanError;
+use gelu_tensor::Operations;
+use gelu_tensor::paillier::PublicKey;
+
+use crate::peer::{AbortReason, Blame, Expected, Idle, Misuse, PeerError};
+use crate::plan::{Description, Layout, Plan, PlanError, Preference};
 
 /// Why a session ended before its end. The session is closed then.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -104,6 +107,33 @@ pub enum SessionError {
     /// The session had ended already.
     #[error("the session has ended; open a new one")]
     Closed,
+}
+
+/// The tables of a client's key that the replies of these layouts will take, which another thread can make while the client
+/// encrypts.
+fn tables_of_replies<'a>(key: &PublicKey, layouts: impl Iterator<Item = &'a Layout>) -> Idle {
+    let replies: Vec<_> = layouts.flat_map(|layout| &layout.parts).map(|part| part.hiding).collect();
+    let key = key.clone();
+    Idle::Background(Box::new(move || {
+        let made = replies.iter().map(|&reply| key.prepare_rerandomization(reply));
+        made.fold(Operations::default(), |sum, made| sum + made)
+    }))
+}
+
+/// The plan of what a server has accepted, if it is what its client asked for.
+fn accepted_plan(
+    description: Description,
+    (key, batch, prefer): (&PublicKey, u32, Preference),
+) -> Result<Plan, PlanError> {
+    let (expected, found) = (batch as usize, description.batch);
+    if expected != found {
+        return Err(PlanError::Batch { expected, found });
+    }
+    let (expected, found) = (prefer, description.prefer);
+    if expected != found {
+        return Err(PlanError::Preference { expected, found });
+    }
+    Plan::new(description, key.parameters())
 }
 
 #[cfg(feature = "hidden")]

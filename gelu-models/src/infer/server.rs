@@ -6,10 +6,12 @@ use std::mem;
 use std::sync::{Arc, OnceLock};
 
 use gelu_tensor::paillier::PublicKey;
-use gelu_tensor::{Backend, EncTensorBuilder, Operations};
+use gelu_tensor::{Backend, EncTensorBuilder};
 use rand::CryptoRng;
 
-use super::{Gate, MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId};
+use super::{
+    Gate, MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionError, SessionId, tables_of_replies,
+};
 use crate::Model;
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
@@ -253,13 +255,10 @@ impl Peer for Server {
         if !mem::take(&mut computing.unprepared) {
             return Idle::Nothing;
         }
-        let key = computing.key.clone();
-        let parts = computing.program.plan().segments().iter().flat_map(|segment| &segment.layout.parts);
-        let replies: Vec<_> = parts.map(|part| part.hiding).collect();
-        Idle::Background(Box::new(move || {
-            let made = replies.iter().map(|&reply| key.prepare_rerandomization(reply));
-            made.fold(Operations::default(), |sum, made| sum + made)
-        }))
+        tables_of_replies(
+            &computing.key,
+            computing.program.plan().segments().iter().map(|segment| &segment.layout),
+        )
     }
 
     fn close(&mut self) {

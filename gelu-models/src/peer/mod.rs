@@ -5,8 +5,8 @@ pub(crate) mod exchange;
 
 use std::fmt;
 
-use gelu_tensor::Operations;
 use gelu_tensor::paillier::PublicKey;
+use gelu_tensor::{EncChunk, Operations};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +120,13 @@ pub struct Place {
     pub index: u32,
     /// Ciphertexts of the chunk.
     pub ciphertexts: usize,
+}
+
+impl Place {
+    /// The place of a chunk.
+    pub(crate) fn of_chunk((round, part, index): (u32, Part, u32), chunk: &EncChunk) -> Self {
+        Self { round, part, index, ciphertexts: chunk.ciphertext_count() }
+    }
 }
 
 impl<P: Peer> Peer for &mut P {

@@ -13,7 +13,7 @@ use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use super::super::{Position, SessionError, SessionId};
+use super::super::{Position, SessionError, SessionId, accepted_plan};
 use super::circuit::sum_shares;
 use super::material::{Prepared, PreparedBlock, PreparedSegment};
 use super::server::blocks;
@@ -21,8 +21,7 @@ use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Idle, Misuse, Part, Peer};
 use crate::plan::{
-    Behind, ClientFunction, Functions, HiddenPlan, Need, Outcome, Plan, PlanError, Preference, Reveal, Run,
-    masks_of,
+    Behind, ClientFunction, Functions, HiddenPlan, Need, Outcome, Plan, Preference, Reveal, Run, masks_of,
 };
 
 /// Random factors that are kept while there is nothing else to do.
@@ -316,15 +315,8 @@ impl Client {
         (session, description): (SessionId, crate::plan::Description),
         transfers: &[u8],
     ) -> Result<Running, SessionError> {
-        let (expected, found) = (self.queries as usize, description.batch);
-        if expected != found {
-            return Err(SessionError::Plan(PlanError::Batch { expected, found }));
-        }
-        let (expected, found) = (self.prefer, description.prefer);
-        if expected != found {
-            return Err(SessionError::Plan(PlanError::Preference { expected, found }));
-        }
-        let plan = Plan::new(description, self.key.public_key().parameters()).map_err(SessionError::Plan)?;
+        let asked = (self.key.public_key(), self.queries, self.prefer);
+        let plan = accepted_plan(description, asked).map_err(SessionError::Plan)?;
         let hidden = HiddenPlan::new(&plan, self.reveal, FLOOD_BITS).map_err(SessionError::Plan)?;
         let receiver = opening.finish(transfers).map_err(SessionError::garbling(0))?;
         Ok(Running {

@@ -115,12 +115,9 @@ impl Conversation for Message {
 
     fn place(&self) -> Option<Place> {
         match self {
-            Self::Tensor { position, index, ciphertexts } => Some(Place {
-                round: position.round,
-                part: position.part,
-                index: *index,
-                ciphertexts: ciphertexts.ciphertext_count(),
-            }),
+            Self::Tensor { position, index, ciphertexts } => {
+                Some(Place::of_chunk((position.round, position.part, *index), ciphertexts))
+            }
             _ => None,
         }
     }

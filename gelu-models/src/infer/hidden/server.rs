@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use gelu_garble::{Delta, Garbler, LabelSender, Labels};
 use gelu_tensor::paillier::PublicKey;
-use gelu_tensor::{Backend, EncChunk, EncTensorBuilder, Operations};
+use gelu_tensor::{Backend, EncChunk, EncTensorBuilder};
 use rand::rngs::ChaCha20Rng;
 use rand::{CryptoRng, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::super::{Gate, Position, ServerModel, SessionError, SessionId};
+use super::super::{Gate, Position, ServerModel, SessionError, SessionId, tables_of_replies};
 use super::circuit::sum_shares;
 use super::material::{Material, SegmentMaterial};
 use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
@@ -269,13 +269,7 @@ impl Peer for Server {
         if !mem::take(&mut computing.unprepared) {
             return Idle::Nothing;
         }
-        let key = computing.key.clone();
-        let parts = computing.hidden.segments().iter().flat_map(|segment| &segment.layout.parts);
-        let replies: Vec<_> = parts.map(|part| part.hiding).collect();
-        Idle::Background(Box::new(move || {
-            let made = replies.iter().map(|&reply| key.prepare_rerandomization(reply));
-            made.fold(Operations::default(), |sum, made| sum + made)
-        }))
+        tables_of_replies(&computing.key, computing.hidden.segments().iter().map(|segment| &segment.layout))
     }
 
     fn close(&mut self) {

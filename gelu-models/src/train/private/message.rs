@@ -99,12 +99,9 @@ impl Conversation for Message {
 
     fn place(&self) -> Option<Place> {
         match self {
-            Self::Tensor { position, index, ciphertexts } => Some(Place {
-                round: position.iteration,
-                part: position.part,
-                index: *index,
-                ciphertexts: ciphertexts.ciphertext_count(),
-            }),
+            Self::Tensor { position, index, ciphertexts } => {
+                Some(Place::of_chunk((position.iteration, position.part, *index), ciphertexts))
+            }
             _ => None,
         }
     }
