@@ -34,6 +34,15 @@ pub(crate) fn number(block: &Block) -> u128 {
     u128::from_le_bytes(block.0)
 }
 
+/// Pseudorandom words, at most [`STRIP`]: the encryptions of counts from `at`.
+pub(crate) fn generate(seed: &Aes128Enc, at: u128, words: &mut [u128]) {
+    let mut blocks = [block(0); STRIP];
+    let blocks = &mut blocks[..words.len()];
+    blocks.iter_mut().zip(at..).for_each(|(block_, at)| *block_ = block(at));
+    encrypt(seed, blocks);
+    words.iter_mut().zip(&*blocks).for_each(|(word, block)| *word = number(block));
+}
+
 /// The tweaks of one garbling: a random start, and a count that only rises. Tweak i stands for the hash
 /// `H(x) = AES(start ^ i, sigma(x)) ^ sigma(x)`.
 pub(crate) struct Tweaks {

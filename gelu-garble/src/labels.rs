@@ -5,6 +5,7 @@ use std::fmt;
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
+use crate::hash::{STRIP, cipher, generate};
 use crate::{Choices, Error, LABEL_BYTES};
 
 /// All ones if the lowest bit is set, else zero: a mask in place of a branch.
@@ -54,6 +55,24 @@ pub(crate) fn random_label(rng: &mut dyn CryptoRng) -> u128 {
     u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64())
 }
 
+/// What labels of zero can be made from again: 16 bytes to keep in place of thousands of labels. Each is for one garbling.
+#[derive(Clone)]
+pub struct LabelSeed(Zeroizing<u128>);
+
+impl LabelSeed {
+    /// Returns a new one.
+    pub fn random(rng: &mut dyn CryptoRng) -> Self {
+        Self(Zeroizing::new(random_label(rng)))
+    }
+}
+
+/// Does not print the secret.
+impl fmt::Debug for LabelSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LabelSeed").finish_non_exhaustive()
+    }
+}
+
 /// Labels of bits, one wire after another, each for all circuits side by side. They are wiped when dropped.
 ///
 /// A garbler's are the labels of zero, an evaluator's those of the bits as they are.
@@ -70,6 +89,16 @@ impl Labels {
         Self::new((0..count).map(|_| random_label(rng)).collect())
     }
 
+    /// Returns the labels of zero that a seed stands for, the same each time.
+    pub fn of_seed(seed: &LabelSeed, count: usize) -> Self {
+        let mut labels = Zeroizing::new(vec![0; count]);
+        let key = cipher(*seed.0);
+        for (at, words) in (0..).step_by(STRIP).zip(labels.chunks_mut(STRIP)) {
+            generate(&key, at, words);
+        }
+        Self(labels)
+    }
+
     /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -82,7 +111,10 @@ impl Labels {
 
     /// Returns them as bytes, [`LABEL_BYTES`] each.
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|label| label.to_le_bytes()).collect()
+        let mut bytes = vec![0; self.0.len() * LABEL_BYTES];
+        let (chunks, _) = bytes.as_chunks_mut::<LABEL_BYTES>();
+        chunks.iter_mut().zip(self.0.iter()).for_each(|(bytes, label)| *bytes = label.to_le_bytes());
+        bytes
     }
 
     /// Returns the labels that bytes are of.

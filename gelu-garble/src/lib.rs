@@ -40,7 +40,7 @@ pub use evaluator::Evaluator;
 #[cfg(feature = "two-party")]
 pub use garbler::Garbler;
 #[cfg(feature = "two-party")]
-pub use labels::{Delta, Labels};
+pub use labels::{Delta, LabelSeed, Labels};
 pub use ring::Ring;
 pub use sizes::{
     AND_BYTES, LABEL_BYTES, MAX_WIDTH, START_BYTES, extension_bytes, projection_bytes, reveal_bytes,

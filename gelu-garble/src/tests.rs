@@ -7,9 +7,9 @@ use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use crate::hash::{block, cipher, encrypt, number, sigma};
 use crate::{
-    AND_BYTES, Bits, Choices, Clear, Delta, Error, Evaluator, Garbler, LabelReceiver, LabelSender, Labels,
-    MAX_TRANSFERS, MAX_WIDTH, Opening, Ring, START_BYTES, Wire, circuits, extension_bytes, projection_bytes,
-    reveal_bytes,
+    AND_BYTES, Bits, Choices, Clear, Delta, Error, Evaluator, Garbler, LabelReceiver, LabelSeed, LabelSender,
+    Labels, MAX_TRANSFERS, MAX_WIDTH, Opening, Ring, START_BYTES, Wire, circuits, extension_bytes,
+    projection_bytes, reveal_bytes,
 };
 
 fn rng(seed: u64) -> ChaCha20Rng {
@@ -390,4 +390,19 @@ fn secrets_are_not_printed() {
     let printed = format!("{delta:?} {sender:?} {receiver:?} {labels:?} {garbler:?} {wire:?} {choices:?}");
     assert!(printed.len() < 250, "{printed}");
     let _ = rng.next_u64();
+}
+
+#[test]
+fn labels_of_a_seed_are_the_same_again_and_unlike_others() {
+    let rng = &mut rng(9);
+    let (seed, other) = (LabelSeed::random(rng), LabelSeed::random(rng));
+    let labels = Labels::of_seed(&seed, 1000);
+    assert_eq!(labels, Labels::of_seed(&seed, 1000));
+    assert_eq!(labels.as_slice()[..100], *Labels::of_seed(&seed, 100).as_slice());
+    let both = [labels, Labels::of_seed(&other, 1000)];
+    let all: std::collections::BTreeSet<u128> =
+        both.iter().flat_map(|labels| labels.as_slice()).copied().collect();
+    assert_eq!(all.len(), 2000);
+    assert_eq!(Labels::from_le_bytes(&both[0].to_le_bytes(), 1000).unwrap(), both[0]);
+    assert!(Labels::of_seed(&seed, 0).is_empty());
 }

@@ -7,7 +7,7 @@ use rand::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::base_ot::{BASE_TRANSFERS, BaseSender, POINT_BYTES, receive};
-use crate::hash::{STRIP, block, cipher, encrypt, number};
+use crate::hash::{STRIP, cipher, generate};
 use crate::labels::mask;
 use crate::transpose::transpose;
 use crate::{Choices, Delta, Error, Labels, extension_bytes};
@@ -155,15 +155,6 @@ fn check_count(found: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Range { what: "transfers of one message", least: 1, most: MAX_TRANSFERS, found })
-}
-
-/// Pseudorandom words, at most [`WORDS`]: the encryptions of counts from `at`.
-fn generate(seed: &Aes128Enc, at: u128, words: &mut [u128]) {
-    let mut blocks = [block(0); WORDS];
-    let blocks = &mut blocks[..words.len()];
-    blocks.iter_mut().zip(at..).for_each(|(block_, at)| *block_ = block(at));
-    encrypt(seed, blocks);
-    words.iter_mut().zip(&*blocks).for_each(|(word, block)| *word = number(block));
 }
 
 /// Appends the rows of a matrix of 128 columns.

@@ -19,6 +19,10 @@ pub(crate) struct Limits {
     pub(crate) payload: usize,
 }
 
+/// The most bytes of a message about circuits: a block of them, with some room.
+#[cfg(feature = "hidden")]
+pub(crate) const CIRCUIT_BYTES: usize = 1 << 23;
+
 impl Default for Limits {
     fn default() -> Self {
         Self { header: 1 << 20, payload: CHUNK_BYTES }
@@ -47,6 +51,20 @@ pub enum Kind {
     Updated = 11,
     /// The end of a turn.
     Ended = 12,
+    /// Inference that hides the model: a client's request for a session.
+    HiddenHello = 20,
+    /// A server's consent to it.
+    HiddenAccept = 21,
+    /// A client's part of transfers of labels.
+    Choices = 22,
+    /// Garbled circuits.
+    Tables = 23,
+    /// Shares of a segment's inputs.
+    Shares = 24,
+    /// Labels of a server's shares.
+    Labels = 25,
+    /// A server's shares of the last sums.
+    Sums = 26,
     /// A public key.
     PublicKey = 16,
     /// A secret key.
@@ -54,7 +72,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 18] = [
         Self::Hello,
         Self::Accept,
         Self::Finish,
@@ -64,6 +82,13 @@ impl Kind {
         Self::Tensor,
         Self::Updated,
         Self::Ended,
+        Self::HiddenHello,
+        Self::HiddenAccept,
+        Self::Choices,
+        Self::Tables,
+        Self::Shares,
+        Self::Labels,
+        Self::Sums,
         Self::PublicKey,
         Self::SecretKey,
     ];
@@ -81,6 +106,13 @@ impl fmt::Display for Kind {
             Self::Tensor => "a Tensor message",
             Self::Updated => "an Updated message",
             Self::Ended => "an Ended message",
+            Self::HiddenHello => "a Hello message of the hidden mode",
+            Self::HiddenAccept => "an Accept message of the hidden mode",
+            Self::Choices => "a Choices message",
+            Self::Tables => "a Tables message",
+            Self::Shares => "a Shares message",
+            Self::Labels => "a Labels message",
+            Self::Sums => "a Sums message",
             Self::PublicKey => "a public key",
             Self::SecretKey => "a secret key",
         })

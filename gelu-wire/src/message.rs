@@ -38,8 +38,8 @@ pub(super) struct TensorHeader<P> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FinishHeader {
-    session: SessionId,
+pub(super) struct FinishHeader {
+    pub(super) session: SessionId,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use serde_json::{Value, json};
 
+mod hidden;
 mod training;
 
 use super::frame::{Limits, build};

@@ -21,6 +21,9 @@ use crate::ValueId;
 /// many megabytes.
 const BLOCK: usize = 1024;
 
+/// The most bytes that the tables of a block are to have, if it has more than one circuit.
+const BLOCK_BYTES: usize = 1 << 21;
+
 /// What a client learns at the end of a network that is hidden from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -245,7 +248,6 @@ impl HiddenSegment {
     /// Counts what its circuits take.
     fn count(&mut self) {
         let bits = self.ring.bits() as usize;
-        self.transfers = self.blocks().map(|values| extension_bytes(values.len() * bits)).sum();
         let mut clear = Clear::new(0);
         match &self.behind {
             Behind::Step(step, _) => {
@@ -260,6 +262,7 @@ impl HiddenSegment {
             }
             Behind::Sums => self.answer = self.shared.packed_bytes(self.values),
         }
+        self.transfers = self.blocks().map(|values| extension_bytes(values.len() * bits)).sum();
         self.tables = self.blocks().map(|sums| self.table_bytes(sums.len())).sum();
     }
 
@@ -279,7 +282,10 @@ impl HiddenSegment {
     /// Returns the sums whose circuits are garbled together, block by block; none if there is no circuit.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (values, most) = match self.behind {
-            Behind::Step(..) => (self.values, BLOCK),
+            Behind::Step(..) => {
+                let each = self.ands / self.values.max(1) * AND_BYTES;
+                (self.values, (BLOCK_BYTES / each.max(1)).clamp(1, BLOCK))
+            }
             Behind::Class => (self.values, self.values.max(1)),
             Behind::Sums => (0, 1),
         };

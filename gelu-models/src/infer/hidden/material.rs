@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gelu_garble::Labels;
+use gelu_garble::{LabelSeed, Labels};
 use zeroize::Zeroizing;
 
 /// A client's part.
@@ -38,8 +38,8 @@ pub(super) struct Material {
 pub(super) struct SegmentMaterial {
     /// What the client's shares of the sums have of the server's.
     pub(super) masks: Zeroizing<Vec<u64>>,
-    /// What the labels of zero of the server's shares are drawn from, block by block.
-    pub(super) seeds: Vec<Zeroizing<[u8; 32]>>,
+    /// What the labels of zero of the server's shares are made from, block by block.
+    pub(super) seeds: Vec<LabelSeed>,
     /// The shares of the results, reader by reader.
     pub(super) results: Vec<Zeroizing<Vec<u64>>>,
 }

@@ -7,11 +7,10 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use gelu_garble::{Delta, Garbler, LabelSender, Labels};
+use gelu_garble::{Delta, Garbler, LabelSeed, LabelSender, Labels};
 use gelu_tensor::paillier::PublicKey;
 use gelu_tensor::{Backend, EncChunk, EncTensorBuilder};
-use rand::rngs::ChaCha20Rng;
-use rand::{CryptoRng, SeedableRng};
+use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::super::{Gate, Position, ServerModel, SessionError, SessionId, tables_of_replies};
@@ -511,7 +510,7 @@ impl Computing {
         for ((block, sums), seed) in (0..).zip(own.blocks()).zip(&material.seeds) {
             let labels = || {
                 let values = own.choices(&shares[sums.clone()])?;
-                let zeros = Labels::random(own.labels(sums.len()), &mut ChaCha20Rng::from_seed(**seed));
+                let zeros = Labels::of_seed(seed, own.labels(sums.len()));
                 self.delta.active(&zeros, &values)
             };
             let labels = labels().map_err(SessionError::garbling(segment as u32))?.to_le_bytes();
@@ -541,9 +540,8 @@ impl Preparing {
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<u8>, gelu_garble::Error> {
         let own = &hidden.segments()[block.segment as usize];
-        let mut seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *seed);
-        let others = Labels::random(own.labels(sums.len()), &mut ChaCha20Rng::from_seed(*seed));
+        let seed = LabelSeed::random(rng);
+        let others = Labels::of_seed(&seed, own.labels(sums.len()));
         let mut garbler = Garbler::new(delta, own.width(sums.len()), rng)?;
         garbler.reserve(own.ands / own.width(own.values).max(1));
         let [a, b] = [zeros, &others].map(|zeros| garbler.input(zeros));
