@@ -37,12 +37,6 @@ struct SharesHeader {
     segment: u32,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SumsHeader {
-    query: u64,
-}
-
 /// Returns a message as bytes.
 ///
 /// # Errors
@@ -70,7 +64,9 @@ pub(crate) fn encode_hidden(message: &Message) -> Result<Vec<u8>, WireError> {
             build(Kind::Shares, &SharesHeader { query: *query, segment: *segment }, shares)
         }
         Message::Labels { block, labels } => build(Kind::Labels, block, labels),
-        Message::Sums { query, shares } => build(Kind::Sums, &SumsHeader { query: *query }, shares),
+        Message::Sums { query, segment, shares } => {
+            build(Kind::Sums, &SharesHeader { query: *query, segment: *segment }, shares)
+        }
         Message::Finish { session } => build(Kind::Finish, &FinishHeader { session: *session }, &[]),
         Message::Abort { reason } => build(Kind::Abort, &AbortHeader { reason: *reason }, &[]),
     }
@@ -117,8 +113,8 @@ pub(crate) fn decode_hidden(bytes: &[u8], key: Option<&PublicKey>) -> Result<Mes
             Ok(Message::Labels { block, labels: frame.payload.to_vec() })
         }
         Kind::Sums => {
-            let SumsHeader { query } = frame.header()?;
-            Ok(Message::Sums { query, shares: frame.payload.to_vec() })
+            let SharesHeader { query, segment } = frame.header()?;
+            Ok(Message::Sums { query, segment, shares: frame.payload.to_vec() })
         }
         Kind::Finish => {
             frame.no_payload()?;

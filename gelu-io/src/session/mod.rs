@@ -1,6 +1,8 @@
 //! Runs one side of a conversation over a transport: the same driver for inference and training, clients and servers.
 
 mod account;
+#[cfg(feature = "hidden")]
+mod hidden;
 mod inference;
 mod training;
 mod turns;
@@ -14,6 +16,8 @@ use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, PeerErro
 use rand::CryptoRng;
 
 pub use account::{Account, Role, Seen, StepRecord};
+#[cfg(feature = "hidden")]
+pub use hidden::{HiddenAccount, HiddenSession, Phase, serve_hidden};
 pub use inference::{ClientSession, serve, serve_in_turns};
 pub use training::{
     Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, serve_turn, take_turn,

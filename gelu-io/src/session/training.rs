@@ -56,7 +56,7 @@ impl TrainingAccount {
             Some(Part::Products { segment, .. }) => find(&self.products, segment),
             Some(Part::Update) => self.update,
             Some(Part::Total) => self.total,
-            None => self.other,
+            Some(_) | None => self.other,
         }
     }
 
@@ -68,7 +68,7 @@ impl TrainingAccount {
             Some(Part::Products { segment, .. }) => self.products.entry(segment).or_default(),
             Some(Part::Update) => &mut self.update,
             Some(Part::Total) => &mut self.total,
-            None => &mut self.other,
+            Some(_) | None => &mut self.other,
         }
     }
 

@@ -105,14 +105,14 @@ pub trait Conversation: fmt::Display + Send {
     /// Returns the message that ends a conversation because of an error.
     fn abort(reason: AbortReason) -> Self;
 
-    /// Returns which chunk of which tensor the message carries, if it carries one.
+    /// Returns which chunk of which tensor, or which block of circuits, the message carries, if it carries one.
     fn place(&self) -> Option<Place>;
 }
 
-/// A chunk of a tensor.
+/// A chunk of a tensor, or a block of circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Which batch of a session or iteration of a turn, from 0.
+    /// Which batch or preparation of a session or iteration of a turn, or which query (its lowest 32 bits), from 0.
     pub round: u32,
     /// Which tensor.
     pub part: Part,
@@ -197,6 +197,26 @@ pub enum Part {
         /// Which of its terms, from 0.
         term: u32,
     },
+    /// Client, hidden mode, ahead: its part of the transfers of labels for a segment's circuits.
+    Choices {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+    },
+    /// Server, hidden mode, ahead: a segment's garbled circuits.
+    Tables {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+    },
+    /// Client, hidden mode: a segment's inputs less the masks.
+    Shares {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+    },
+    /// Server, hidden mode: the labels of its shares of a segment's sums, or at the end the shares.
+    Labels {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+    },
     /// Client, training: the masked steps, under the server's key.
     Update,
     /// Client, training: the sum of all steps of the turn, under the server's key.
@@ -213,6 +233,10 @@ impl fmt::Display for Part {
             Self::Errors { segment, term } => write!(f, "errors of segment {segment} for term {term}"),
             Self::Products { segment, term: 0 } => write!(f, "products of segment {segment}"),
             Self::Products { segment, term } => write!(f, "products of term {term} of segment {segment}"),
+            Self::Choices { segment } => write!(f, "choices for segment {segment}"),
+            Self::Tables { segment } => write!(f, "tables of segment {segment}"),
+            Self::Shares { segment } => write!(f, "shares for segment {segment}"),
+            Self::Labels { segment } => write!(f, "labels for segment {segment}"),
             Self::Update => f.write_str("masked steps"),
             Self::Total => f.write_str("sum of steps"),
         }

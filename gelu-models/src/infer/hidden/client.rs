@@ -427,9 +427,10 @@ impl Running {
                     false => Err(unexpected(Expected::Labels, &message)),
                 }
             }
-            Message::Sums { query, ref shares } => {
+            Message::Sums { query, segment, ref shares } => {
                 let last = self.hidden.segments().len() - 1;
                 let is_last = matches!(self.hidden.segments()[last].behind, Behind::Sums);
+                let is_last = is_last && segment as usize == last;
                 match self.online(query).is_some_and(|(_, online)| is_last && online.segment == last) {
                     true => self.last_sums(query, shares),
                     false => Err(unexpected(Expected::Labels, &message)),

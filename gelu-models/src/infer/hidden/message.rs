@@ -8,7 +8,7 @@ use gelu_tensor::paillier::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Position, SessionId};
-use crate::peer::{AbortReason, Conversation, Place};
+use crate::peer::{AbortReason, Conversation, Part, Place};
 use crate::plan::{Description, Preference, Reveal};
 
 /// Circuits of a query that are garbled together.
@@ -93,6 +93,8 @@ pub enum Message {
     Sums {
         /// Which query.
         query: u64,
+        /// Which segment: the last.
+        segment: u32,
         /// The numbers, packed.
         shares: Vec<u8>,
     },
@@ -118,8 +120,25 @@ impl Conversation for Message {
             Self::Tensor { position, index, ciphertexts } => {
                 Some(Place::of_chunk((position.round, position.part, *index), ciphertexts))
             }
-            _ => None,
+            Self::Choices { block, .. } => Some(block.place(Part::Choices { segment: block.segment })),
+            Self::Tables { block, .. } => Some(block.place(Part::Tables { segment: block.segment })),
+            Self::Labels { block, .. } => Some(block.place(Part::Labels { segment: block.segment })),
+            Self::Shares { query, segment, .. } => {
+                let block = Block { query: *query, segment: *segment, block: 0 };
+                Some(block.place(Part::Shares { segment: *segment }))
+            }
+            Self::Sums { query, segment, .. } => {
+                let block = Block { query: *query, segment: *segment, block: 0 };
+                Some(block.place(Part::Labels { segment: *segment }))
+            }
+            Self::Hello { .. } | Self::Accept { .. } | Self::Finish { .. } | Self::Abort { .. } => None,
         }
+    }
+}
+
+impl Block {
+    fn place(self, part: Part) -> Place {
+        Place { round: self.query as u32, part, index: self.block, ciphertexts: 0 }
     }
 }
 

@@ -518,7 +518,11 @@ impl Computing {
             self.outgoing.push_back(Message::Labels { block, labels });
         }
         if matches!(own.behind, Behind::Sums) {
-            self.outgoing.push_back(Message::Sums { query, shares: own.shared.pack(&shares) });
+            self.outgoing.push_back(Message::Sums {
+                query,
+                segment: segment as u32,
+                shares: own.shared.pack(&shares),
+            });
         }
         self.online[at].segment += 1;
         self.online[at].begun = false;

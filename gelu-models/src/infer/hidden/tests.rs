@@ -413,9 +413,9 @@ fn messages_that_do_not_belong_end_the_session() {
                 change(&mut labels);
                 Message::Labels { block, labels }
             }
-            Message::Sums { query, mut shares } => {
+            Message::Sums { query, segment, mut shares } => {
                 change(&mut shares);
-                Message::Sums { query, shares }
+                Message::Sums { query, segment, shares }
             }
             other => other,
         };
@@ -480,7 +480,7 @@ fn messages_out_of_turn_end_the_session() {
         Message::Choices { block, choices: vec![] },
         Message::Shares { query: 0, segment: 0, shares: vec![] },
         Message::Labels { block, labels: vec![] },
-        Message::Sums { query: 0, shares: vec![] },
+        Message::Sums { query: 0, segment: 1, shares: vec![] },
         Message::Tables { block, tables: vec![] },
     ];
     for message in early {

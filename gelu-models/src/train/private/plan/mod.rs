@@ -198,6 +198,10 @@ impl TrainPlan {
             }
             Part::Update => return Ok(self.update_layout().header(self.description.server_key)?),
             Part::Total => return Ok(self.total_header()?),
+            // Of the hidden mode.
+            Part::Choices { .. } | Part::Tables { .. } | Part::Shares { .. } | Part::Labels { .. } => {
+                return Err(absent());
+            }
         };
         Ok(header(layout, shape, self.batch()))
     }
