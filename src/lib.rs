@@ -47,7 +47,9 @@ pub use gelu_models as models;
 pub use gelu_models::train::private::TrainingOptions;
 pub use gelu_tensor as tensor;
 pub use gelu_wire as wire;
-pub use inference::{ClientTotals, InferenceClient, InferenceReport, LocalInference, ServerTotals};
+pub use inference::{
+    ClientTotals, InferenceClient, InferenceReport, LocalInference, PhaseTotals, ServerTotals,
+};
 pub use training::{LocalTraining, Moment, TrainingSetup};
 pub use {ndarray, rand};
 

@@ -7,12 +7,14 @@ use gelu_io::pool::BackgroundPool;
 use gelu_io::session::{ClientSession, RunError, StepRecord};
 use gelu_io::transport::{Disconnected, Transport};
 use gelu_models::infer::Client;
-use gelu_models::plan::{ClientFunction, Outcome, Plan, Preference};
+use gelu_models::plan::{ClientFunction, HiddenPlan, Outcome, Plan, Preference};
 use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::{ArrayView2, Axis};
 use rand::rngs::ChaCha20Rng;
 use rand::{CryptoRng, SeedableRng};
 
+#[cfg(feature = "hidden")]
+use super::hidden::Hiding;
 use super::report::InferenceReport;
 use crate::{Error, Result};
 
@@ -26,6 +28,8 @@ pub struct InferenceClient {
     prefer: Preference,
     functions: ClientFunctions,
     goes_on: bool,
+    #[cfg(feature = "hidden")]
+    hiding: Option<Hiding>,
 }
 
 /// Sessions in a row that end without the answer to any batch, after which a run is given up.
@@ -44,15 +48,47 @@ impl std::fmt::Debug for ClientFunctions {
 /// What a session gives.
 pub(super) struct Session {
     pub(super) plan: Arc<Plan>,
-    pub(super) outcomes: Vec<Outcome>,
+    /// Where the model is hidden.
+    pub(super) hidden: Option<HiddenPlan>,
+    pub(super) answers: Vec<Answered>,
     pub(super) steps: Vec<StepRecord>,
+    /// On the clock, ahead and online.
+    pub(super) seconds: (f64, f64),
+}
+
+/// What the client learns of a batch.
+pub(super) enum Answered {
+    Outcome(Box<Outcome>),
+    #[cfg_attr(
+        not(feature = "hidden"),
+        expect(dead_code, reason = "only a hidden model has nothing else to say")
+    )]
+    Classes(Vec<usize>),
+}
+
+impl Answered {
+    fn images(&self) -> usize {
+        match self {
+            Self::Outcome(outcome) => outcome.logits.nrows(),
+            Self::Classes(classes) => classes.len(),
+        }
+    }
 }
 
 impl InferenceClient {
     /// Returns a client that sends batches of up to `batch` images under `key`.
     pub fn new(key: Arc<SecretKey>, batch: usize) -> Self {
         let (prefer, functions) = (Preference::default(), ClientFunctions::default());
-        Self { key, pool: None, batch: batch.max(1), prefer, functions, goes_on: false }
+        Self {
+            key,
+            pool: None,
+            batch: batch.max(1),
+            prefer,
+            functions,
+            goes_on: false,
+            #[cfg(feature = "hidden")]
+            hiding: None,
+        }
     }
 
     /// Returns the client with plans that save something else, where there is a choice, than the
@@ -98,6 +134,28 @@ impl InferenceClient {
         &self.key
     }
 
+    pub(super) fn shared_pool(&self) -> Option<Arc<RandomnessPool>> {
+        self.pool.as_ref().map(|background| Arc::clone(background.pool()))
+    }
+
+    pub(super) fn prefer(&self) -> Preference {
+        self.prefer
+    }
+
+    pub(super) fn functions(&self) -> impl Iterator<Item = (&str, &Arc<ClientFunction>)> {
+        self.functions.0.iter().map(|(name, function)| (&name[..], function))
+    }
+
+    #[cfg(feature = "hidden")]
+    pub(super) fn hiding(&self) -> Option<Hiding> {
+        self.hiding
+    }
+
+    #[cfg(feature = "hidden")]
+    pub(super) fn hide(self, hiding: Hiding) -> Self {
+        Self { hiding: Some(hiding), ..self }
+    }
+
     /// Classifies images, `[images, elements]`, on a server that `connect` leads to: it is called for each session, of
     /// which there are two where the last images do not fill a batch. `progress` hears after each batch how many are
     /// through. Random numbers are of `rng`, which must be one for secrets.
@@ -118,11 +176,10 @@ impl InferenceClient {
                 let mut heard = |count| progress(done + count);
                 let (session, lost) =
                     self.as_far_as_it_goes(connect()?, (rest, batch), rng, &mut heard).map_err(E::from)?;
-                if let Some(Session { plan, outcomes, steps }) = session.filter(|it| !it.outcomes.is_empty())
-                {
+                if let Some(session) = session.filter(|session| !session.answers.is_empty()) {
                     fruitless = 0;
-                    done += outcomes.iter().map(|outcome| outcome.logits.nrows()).sum::<usize>();
-                    let part = InferenceReport::new(plan, outcomes, steps)?;
+                    done += session.answers.iter().map(Answered::images).sum::<usize>();
+                    let part = InferenceReport::new(session)?;
                     report = Some(match report {
                         Some(report) if report.plan.description() != part.plan.description() => {
                             return Err(Error::OtherModel.into());
@@ -147,6 +204,16 @@ impl InferenceClient {
         })
     }
 
+    /// Whether all batches of a session have one size: that of its ciphertexts. Those of a hidden model are prepared for images of
+    /// which each comes by itself.
+    fn batches_are_equal(&self) -> bool {
+        #[cfg(feature = "hidden")]
+        if self.hiding.is_some() {
+            return false;
+        }
+        true
+    }
+
     /// Divides images among sessions and joins what comes out.
     pub(super) fn in_sessions<E: From<crate::Error>>(
         &self,
@@ -155,7 +222,10 @@ impl InferenceClient {
         mut session: impl FnMut(ArrayView2<'_, f32>, usize, &mut dyn FnMut(usize)) -> Result<InferenceReport, E>,
     ) -> Result<InferenceReport, E> {
         let start = Instant::now();
-        let full = images.nrows() / self.batch * self.batch;
+        let full = match self.batches_are_equal() {
+            true => images.nrows() / self.batch * self.batch,
+            false => images.nrows(),
+        };
         let mut report: Option<InferenceReport> = None;
         // The last images may not fill a batch: they get a session of their own size.
         let (whole, rest) = images.split_at(Axis(0), full);
@@ -201,30 +271,37 @@ impl InferenceClient {
         rng: &mut dyn CryptoRng,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Option<Session>, Option<Error>)> {
-        let mut client = Client::new(Arc::clone(&self.key), batch as u32).preferring(self.prefer);
-        for (name, function) in &self.functions.0 {
+        #[cfg(feature = "hidden")]
+        if let Some(hiding) = self.hiding {
+            return self.hidden_session(hiding, transport, (images, batch), rng, progress);
+        }
+        let mut client = Client::new(Arc::clone(&self.key), batch as u32).preferring(self.prefer());
+        for (name, function) in self.functions() {
             client = client.with_function(name, Arc::clone(function));
         }
-        if let Some(pool) = &self.pool {
-            client.draw_from(Arc::clone(pool.pool()))?;
+        if let Some(pool) = self.shared_pool() {
+            client.draw_from(pool)?;
         }
         let mut session = match ClientSession::open(transport, client, rng) {
             Ok(session) => session,
             Err(error) => return Ok((None, Some(error.into()))),
         };
         let plan = session.client().plan().cloned().ok_or(Disconnected)?;
-        let mut outcomes = vec![];
+        let start = Instant::now();
+        let mut answers = vec![];
         let mut done = 0;
         let mut ended = session.infer_all(images.axis_chunks_iter(Axis(0), batch), rng, |outcome| {
             done += outcome.logits.nrows();
-            outcomes.push(outcome);
+            answers.push(Answered::Outcome(Box::new(outcome)));
             progress(done);
         });
-        if ended.is_ok() && outcomes.is_empty() {
-            ended = session.infer(images, rng).map(|outcome| outcomes.push(outcome));
+        if ended.is_ok() && answers.is_empty() {
+            // The client's own check names what is wrong with no image.
+            ended = session.infer(images, rng).map(|_| ());
         }
+        let seconds = (0.0, start.elapsed().as_secs_f64());
         let ended = ended.and_then(|()| session.end(rng));
-        let session = Session { plan, outcomes, steps: session.into_steps() };
+        let session = Session { plan, hidden: None, answers, steps: session.into_steps(), seconds };
         Ok((Some(session), ended.err().map(Error::from)))
     }
 }

@@ -1,12 +1,14 @@
 //! Private inference: the client's side, and both sides on this machine.
 
 mod client;
+#[cfg(feature = "hidden")]
+mod hidden;
 mod report;
 
 use std::sync::Arc;
 use std::thread;
 
-use gelu_io::session::{RunError, serve};
+use gelu_io::session::{RunError, StepRecord, serve};
 use gelu_io::transport::{Disconnected, InProcess};
 use gelu_models::infer::{Server, ServerModel, SessionError};
 use gelu_models::plan::{ClientFunction, Preference};
@@ -16,9 +18,8 @@ use rand::rngs::ChaCha20Rng;
 use rand::{CryptoRng, SeedableRng};
 
 pub use self::client::InferenceClient;
-use self::client::Session;
 use self::report::interleave;
-pub use self::report::{ClientTotals, InferenceReport, ServerTotals};
+pub use self::report::{ClientTotals, InferenceReport, PhaseTotals, ServerTotals};
 use crate::{Error, Result};
 
 /// Private inference with both sides on this machine, joined by a pipe of bytes: for demonstrations, tests and
@@ -44,6 +45,21 @@ impl LocalInference {
     /// [default](Preference::default).
     pub fn preferring(mut self, prefer: Preference) -> Self {
         self.client = self.client.preferring(prefer);
+        self
+    }
+
+    /// Returns the same runs with the model hidden from the client, which learns what `reveal` says and no sums between
+    /// ([`InferenceClient::hiding_model`]).
+    #[cfg(feature = "hidden")]
+    pub fn hiding_model(mut self, reveal: gelu_models::plan::Reveal) -> Self {
+        self.client = self.client.hiding_model(reveal);
+        self
+    }
+
+    /// Returns the same runs with the model hidden and so many queries prepared together ([`InferenceClient::preparing`]).
+    #[cfg(feature = "hidden")]
+    pub fn preparing(mut self, queries: usize) -> Self {
+        self.client = self.client.preparing(queries);
         self
     }
 
@@ -98,9 +114,8 @@ impl LocalInference {
     ) -> Result<InferenceReport> {
         let (client_end, server_end) = InProcess::pair();
         thread::scope(|scope| {
-            let server = Server::new(Arc::clone(&self.model)).on(self.client.key().public_key().backend());
-            let mut server_rng = ChaCha20Rng::from_rng(rng);
-            let serving = scope.spawn(move || serve(&server_end, server, &mut server_rng));
+            let server_rng = ChaCha20Rng::from_rng(rng);
+            let serving = scope.spawn(move || self.serve(&server_end, server_rng));
             let client_result = self.client.session(&client_end, (images, batch), rng, progress);
             drop(client_end);
             let served = serving.join();
@@ -114,8 +129,20 @@ impl LocalInference {
             if client_result.as_ref().err().is_none_or(second) {
                 result?;
             }
-            let Session { plan, outcomes, steps } = client_result?;
-            InferenceReport::new(plan, outcomes, interleave(steps, server_steps))
+            let mut session = client_result?;
+            session.steps = interleave(session.hidden.is_some(), session.steps, server_steps);
+            InferenceReport::new(session)
         })
+    }
+
+    /// The server's side of a session, in the mode that the client is of.
+    fn serve(&self, transport: &InProcess, mut rng: ChaCha20Rng) -> (Vec<StepRecord>, Result<(), RunError>) {
+        let (model, backend) = (Arc::clone(&self.model), self.client.key().public_key().backend());
+        #[cfg(feature = "hidden")]
+        if self.client.hiding().is_some() {
+            let server = gelu_models::infer::hidden::Server::new(model).on(backend);
+            return serve(transport, server, &mut rng);
+        }
+        serve(transport, Server::new(model).on(backend), &mut rng)
     }
 }

@@ -39,12 +39,27 @@ pub enum Seen {
     Ciphertext,
 }
 
+/// The parts of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Keys, plans, and what is made once for a session.
+    Opening,
+    /// What is done before there is an image, where the model is hidden.
+    Ahead,
+    /// What is done with images.
+    Online,
+}
+
 /// The account of one step of one party.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRecord {
     /// What was done.
     pub step: String,
-    /// For which batch of the session, from 0; none where it was for all.
+    /// In which part of the session.
+    pub phase: Phase,
+    /// For which batch of the session, from 0; none where it was for all. Where the model is hidden, the number of the
+    /// preparation ahead, and that of the query online.
     pub batch: Option<u32>,
     /// Who did it.
     pub party: Role,
@@ -73,11 +88,26 @@ pub struct StepRecord {
 
 /// Where in a session a step of one party belongs; in the order in which steps are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Slot {
+pub(super) enum Slot {
     /// Before the first batch.
     Opening(u32),
-    /// Of a batch: on the server the segment, at the client the steps before that segment, or after the last.
+    /// Of a preparation: for each segment its masks, and then its circuits.
+    #[cfg(feature = "hidden")]
+    Ahead { round: u32, segment: u32, is_circuits: bool },
+    /// Of a batch: on the server the segment, at the client the steps before that segment, or after the last. Of a query with
+    /// a hidden model the segment, on both.
     Batch { round: u32, step: u32 },
+}
+
+impl Slot {
+    fn phase(self) -> (Phase, Option<u32>) {
+        match self {
+            Self::Opening(_) => (Phase::Opening, None),
+            #[cfg(feature = "hidden")]
+            Self::Ahead { round, .. } => (Phase::Ahead, Some(round)),
+            Self::Batch { round, .. } => (Phase::Online, Some(round)),
+        }
+    }
 }
 
 /// The account of one party's steps.
@@ -99,16 +129,12 @@ impl Account {
     }
 
     /// Adds to a step, under that name if it is the first time.
-    fn add(&mut self, (slot, step): (Slot, String), work: &Work, overlaps: bool) {
-        let (saw, batch) = (
-            if self.role == Role::Server { Seen::Ciphertext } else { Seen::Plaintext },
-            match slot {
-                Slot::Opening(_) => None,
-                Slot::Batch { round, .. } => Some(round),
-            },
-        );
+    pub(super) fn add(&mut self, (slot, step): (Slot, String), work: &Work, overlaps: bool) {
+        let saw = if self.role == Role::Server { Seen::Ciphertext } else { Seen::Plaintext };
+        let (phase, batch) = slot.phase();
         let record = self.records.entry(slot).or_insert_with(|| StepRecord {
             step,
+            phase,
             batch,
             party: self.role,
             saw,

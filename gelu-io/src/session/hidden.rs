@@ -1,79 +1,86 @@
-//! Sessions of private inference that hide the model, and their account: what was done ahead, and what with the images.
+//! Sessions of private inference that hide the model, and their account.
+
+use std::sync::Arc;
 
 use gelu_models::infer::hidden::{Answer, Client, Event, Server};
-use gelu_models::peer::{Part, Peer, Place};
+use gelu_models::peer::{Part, Place};
+use gelu_models::plan::Plan;
 use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
-use serde::Serialize;
 
-use super::{Observer, RunError, Session, Work, WorkKind};
+use super::account::Slot;
+use super::{Account, Observer, Role, RunError, Session, StepRecord, Work, WorkKind};
 use crate::transport::{Disconnected, Transport};
 
-/// What one side did in a part of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Phase {
-    /// Time that it was busy: decoding, computing and encoding, without waiting.
-    pub seconds: f64,
-    /// Bytes that it received.
-    pub bytes_in: usize,
-    /// Bytes that it sent.
-    pub bytes_out: usize,
-    /// Ciphertexts that it received or sent.
-    pub ciphertexts: usize,
-    /// Operations mod n^2 on the other side's ciphertexts, with those of checking them.
-    pub operations: u64,
+/// What one side calls its steps: with the key's tables or random factors, before the plan, on a segment's masks, with its
+/// circuits, and with an image.
+struct Names {
+    meanwhile: &'static str,
+    opening: &'static str,
+    masks: &'static str,
+    circuits: &'static str,
+    online: &'static str,
 }
 
-/// The account of one side of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct HiddenAccount {
-    /// Keys, plans and the beginning of transfers.
-    pub opening: Phase,
-    /// What was done before there was an image.
-    pub ahead: Phase,
-    /// What was done with images.
-    pub online: Phase,
-    /// Shares of a segment's inputs that were sent or received: one for each round trip of each image.
-    pub round_trips: u64,
-}
-
-impl<P> Observer<P> for HiddenAccount {
-    fn did(&mut self, _: &P, work: &Work) {
-        let phase = match work.place.map(|place| place.part) {
-            Some(Part::Inputs { .. } | Part::Sums { .. } | Part::Choices { .. } | Part::Tables { .. }) => {
-                &mut self.ahead
-            }
-            Some(_) => &mut self.online,
-            None => &mut self.opening,
-        };
-        phase.seconds += work.seconds;
-        match work.kind {
-            WorkKind::Took => phase.bytes_in += work.bytes,
-            WorkKind::Made => phase.bytes_out += work.bytes,
-            WorkKind::Idle | WorkKind::Background => {}
+impl Account {
+    /// Adds what was done of a session that hides the model, or before there was a plan.
+    fn add_hidden(&mut self, plan: Option<&Arc<Plan>>, work: &Work, names: &Names) {
+        if matches!(work.kind, WorkKind::Background | WorkKind::Idle) {
+            return self.add((Slot::Opening(1), names.meanwhile.to_owned()), work, true);
         }
-        phase.ciphertexts += work.place.map_or(0, |place| place.ciphertexts);
-        phase.operations += work.operations.computing.total() + work.operations.checking.total();
-        let is_shares = |place: Place| matches!(place.part, Part::Shares { .. });
-        self.round_trips += u64::from(work.bytes > 0 && work.place.is_some_and(is_shares));
+        let (Some(Place { round, part, .. }), Some(plan)) = (work.place, plan) else {
+            return self.add((Slot::Opening(0), names.opening.to_owned()), work, false);
+        };
+        let preparation = |query: u32| query / plan.description().batch.max(1) as u32;
+        let (segment, slot, what) = match part {
+            Part::Inputs { segment, .. } | Part::Sums { segment } => {
+                (segment, Slot::Ahead { round, segment, is_circuits: false }, names.masks)
+            }
+            Part::Choices { segment } | Part::Tables { segment } => {
+                let round = preparation(round);
+                (segment, Slot::Ahead { round, segment, is_circuits: true }, names.circuits)
+            }
+            Part::Shares { segment } | Part::Labels { segment } => {
+                (segment, Slot::Batch { round, step: segment }, names.online)
+            }
+            _ => return,
+        };
+        let name = plan.segments().get(segment as usize).map_or("", |segment| &segment.name);
+        // Ahead both sides are busy at once.
+        self.add((slot, format!("{what} {name}")), work, matches!(slot, Slot::Ahead { .. }));
     }
 }
 
-/// Serves one session until the client ends it; the account comes back with how it ended.
-pub fn serve_hidden(
-    transport: impl Transport,
-    server: Server,
-    rng: &mut dyn CryptoRng,
-) -> (HiddenAccount, Result<(), RunError>) {
-    let mut session = Session::new(transport, server, HiddenAccount::default());
-    let served = session.step(rng).map(|_| ());
-    (session.into_parts().1, served)
+impl Observer<Client> for Account {
+    fn did(&mut self, client: &Client, work: &Work) {
+        let names = Names {
+            meanwhile: "meanwhile: random factors",
+            opening: "send the public key",
+            masks: "encrypt masks, decrypt shares:",
+            circuits: "ask for labels, take circuits:",
+            online: "evaluate",
+        };
+        self.add_hidden(client.plan(), work, &names);
+    }
+}
+
+impl Observer<Server> for Account {
+    fn did(&mut self, server: &Server, work: &Work) {
+        let names = Names {
+            meanwhile: "meanwhile: tables",
+            opening: "check key, make plan",
+            masks: "multiply masks:",
+            circuits: "garble",
+            online: "multiply shares:",
+        };
+        self.add_hidden(server.program().map(|program| program.plan()), work, &names);
+    }
 }
 
 /// A client's end of a session, ready for images.
 #[derive(Debug)]
 pub struct HiddenSession<T: Transport> {
-    session: Session<T, Client, HiddenAccount>,
+    session: Session<T, Client, Account>,
 }
 
 impl<T: Transport> HiddenSession<T> {
@@ -82,7 +89,7 @@ impl<T: Transport> HiddenSession<T> {
     /// # Errors
     /// [`RunError`].
     pub fn open(transport: T, client: Client, rng: &mut dyn CryptoRng) -> Result<Self, RunError> {
-        let mut session = Session::new(transport, client, HiddenAccount::default());
+        let mut session = Session::new(transport, client, Account::new(Role::Client));
         match session.step(rng)? {
             Some(_) => Ok(Self { session }),
             None => Err(Disconnected.into()),
@@ -125,21 +132,28 @@ impl<T: Transport> HiddenSession<T> {
         }
     }
 
-    /// Returns the account so far.
-    pub fn account(&self) -> HiddenAccount {
-        *self.session.observer()
-    }
-
-    /// Ends the session and hands over its account.
+    /// Ends the session and hands over the account of its steps.
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn finish(mut self, rng: &mut dyn CryptoRng) -> Result<HiddenAccount, RunError> {
+    pub fn finish(mut self, rng: &mut dyn CryptoRng) -> Result<Vec<StepRecord>, RunError> {
+        self.end(rng)?;
+        Ok(self.into_steps())
+    }
+
+    /// Ends the session: nothing can be sent through it any more.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn end(&mut self, rng: &mut dyn CryptoRng) -> Result<(), RunError> {
         self.session.ask(None, Client::finish)?;
-        while !self.client().is_closed() {
-            self.session.step(rng)?;
-        }
-        Ok(self.session.into_parts().1)
+        self.session.step(rng)?;
+        Ok(())
+    }
+
+    /// Returns the account of its steps, also where it broke off.
+    pub fn into_steps(self) -> Vec<StepRecord> {
+        self.session.into_parts().1.into_records()
     }
 }
 
@@ -156,6 +170,7 @@ mod tests {
     use ndarray::Array2;
     use rand::{SeedableRng, rngs::ChaCha20Rng};
 
+    use super::super::{Phase, serve};
     use super::*;
     use crate::transport::InProcess;
 
@@ -171,26 +186,41 @@ mod tests {
         let key = Arc::new(SecretKey::generate(KeyBits::Bits1024, rng).unwrap());
         let (near, far) = InProcess::pair();
         let server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
-        let served = thread::spawn(move || serve_hidden(far, server, &mut ChaCha20Rng::seed_from_u64(2)));
+        let served = thread::spawn(move || serve(far, server, &mut ChaCha20Rng::seed_from_u64(2)));
         let client = Client::new(key, 2, Reveal::Logits);
         let mut session = HiddenSession::open(near, client, rng).unwrap();
         session.prepare(rng).unwrap();
-        assert_eq!((session.client().prepared(), session.account().online), (2, Phase::default()));
-        let ahead = session.account().ahead;
-        assert!(ahead.ciphertexts > 0 && ahead.bytes_in > ahead.bytes_out / 10 && ahead.seconds > 0.0);
+        assert_eq!(session.client().prepared(), 2);
         let Answer::Logits(outcome) = session.infer(images.view(), rng).unwrap() else { panic!("logits") };
         assert_eq!(outcome.integers, expected.integers);
         let own = session.finish(rng).unwrap();
         let (other, ended) = served.join().unwrap();
         ended.unwrap();
-        // Two layers of three images; what one side sends the other receives, but for the farewell.
-        assert_eq!((own.round_trips, other.round_trips), (6, 6));
-        assert_eq!(
-            (own.online.bytes_out, own.online.bytes_in),
-            (other.online.bytes_in, other.online.bytes_out)
-        );
-        assert_eq!((own.ahead.bytes_out, own.ahead.bytes_in), (other.ahead.bytes_in, other.ahead.bytes_out));
-        assert_eq!((own.online.ciphertexts, other.online.operations), (0, 0));
-        assert!(other.ahead.operations > 0 && own.ahead.ciphertexts == other.ahead.ciphertexts);
+        let of = |steps: &[StepRecord], phase| {
+            let steps: Vec<StepRecord> = steps.iter().filter(|step| step.phase == phase).cloned().collect();
+            let sum = |of: fn(&StepRecord) -> usize| steps.iter().map(of).sum::<usize>();
+            let bytes = [sum(|step| step.bytes_in), sum(|step| step.bytes_out)];
+            let ciphertexts = [sum(|step| step.ciphertexts_in), sum(|step| step.ciphertexts_out)];
+            (
+                bytes,
+                ciphertexts,
+                steps.iter().map(|step| step.products + step.checks).sum::<u64>(),
+                steps.len(),
+            )
+        };
+        // Two preparations of two queries each, of two layers: masks of both, circuits of one. Three images.
+        for (phase, count) in [(Phase::Ahead, 2 * 3), (Phase::Online, 3 * 2)] {
+            let ((sent, own_ct, _, steps), (heard, other_ct, operations, others)) =
+                (of(&own, phase), of(&other, phase));
+            assert_eq!((steps, others), (count, count));
+            assert!(sent[0] > 0 && sent[1] > 0);
+            assert_eq!(
+                (sent[0], sent[1], own_ct[0], own_ct[1]),
+                (heard[1], heard[0], other_ct[1], other_ct[0])
+            );
+            assert_eq!((own_ct[0] > 0, operations > 0), (phase == Phase::Ahead, phase == Phase::Ahead));
+        }
+        let names: Vec<&str> = other.iter().take(5).map(|step| &step.step[..]).collect();
+        assert_eq!(names[names.len() - 3..], ["multiply masks: fc1", "garble fc1", "multiply masks: fc2"]);
     }
 }

@@ -2,39 +2,53 @@
 
 use std::sync::Arc;
 
-use gelu_models::infer::{Client, Event, Server};
+use gelu_models::infer::{Client, Event, SessionError};
 use gelu_models::peer::{Part, Peer, Place};
 use gelu_models::plan::Outcome;
 use ndarray::{ArrayView, Dimension};
 use rand::CryptoRng;
 
-use super::{Account, Role, RunError, Session, StepRecord, Turns};
+use super::{Account, Observer, Role, RunError, Session, StepRecord, Turns};
 use crate::transport::{Disconnected, Transport};
+use gelu_wire::WirePeer;
 
-/// Serves one session until the client ends it; the account of its steps comes back with how it ended.
-pub fn serve(
+/// Serves one session, whichever mode the server is of, until the client ends it; the account of its steps comes back with how
+/// it ended.
+pub fn serve<P>(
     transport: impl Transport,
-    server: Server,
+    server: P,
     rng: &mut dyn CryptoRng,
-) -> (Vec<StepRecord>, Result<(), RunError>) {
+) -> (Vec<StepRecord>, Result<(), RunError>)
+where
+    P: WirePeer<Error = SessionError>,
+    Account: Observer<P>,
+{
     serve_session(Session::new(transport, server, Account::new(Role::Server)), rng)
 }
 
 /// Serves one session of many in a process, which compute one after the other in the order in which they have something
 /// to compute.
-pub fn serve_in_turns(
+pub fn serve_in_turns<P>(
     transport: impl Transport,
-    server: Server,
+    server: P,
     turns: Arc<Turns>,
     rng: &mut dyn CryptoRng,
-) -> (Vec<StepRecord>, Result<(), RunError>) {
+) -> (Vec<StepRecord>, Result<(), RunError>)
+where
+    P: WirePeer<Error = SessionError>,
+    Account: Observer<P>,
+{
     serve_session(Session::new(transport, server, Account::new(Role::Server)).in_turns(turns), rng)
 }
 
-fn serve_session(
-    mut session: Session<impl Transport, Server, Account>,
+fn serve_session<P>(
+    mut session: Session<impl Transport, P, Account>,
     rng: &mut dyn CryptoRng,
-) -> (Vec<StepRecord>, Result<(), RunError>) {
+) -> (Vec<StepRecord>, Result<(), RunError>)
+where
+    P: WirePeer<Error = SessionError>,
+    Account: Observer<P>,
+{
     let served = session.step(rng).map(|_| ());
     let (_, account) = session.into_parts();
     (account.into_records(), served)

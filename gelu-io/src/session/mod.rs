@@ -15,9 +15,9 @@ use gelu_models::infer::SessionError;
 use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, PeerError, Place};
 use rand::CryptoRng;
 
-pub use account::{Account, Role, Seen, StepRecord};
+pub use account::{Account, Phase, Role, Seen, StepRecord};
 #[cfg(feature = "hidden")]
-pub use hidden::{HiddenAccount, HiddenSession, Phase, serve_hidden};
+pub use hidden::HiddenSession;
 pub use inference::{ClientSession, serve, serve_in_turns};
 pub use training::{
     Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, serve_turn, take_turn,

@@ -1,0 +1,97 @@
+//! The client's side where the model is hidden from it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gelu_io::session::{HiddenSession, RunError};
+use gelu_io::transport::{Disconnected, Transport};
+use gelu_models::infer::hidden::{Answer, Client, MOST_PREPARED};
+use gelu_models::plan::Reveal;
+use ndarray::{ArrayView2, Axis};
+use rand::CryptoRng;
+
+use super::client::{Answered, InferenceClient, Session};
+use crate::{Error, Result};
+
+/// Queries that are prepared together where nobody says how many: more gain little.
+const TOGETHER: usize = 25;
+
+/// How the model is hidden.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hiding {
+    pub(super) reveal: Reveal,
+    together: Option<usize>,
+}
+
+impl InferenceClient {
+    /// Returns the client with the model hidden from it: it learns what `reveal` says and no sums between. All work on
+    /// ciphertexts is then done before the first image goes out, and images that go through together share round trips.
+    pub fn hiding_model(self, reveal: Reveal) -> Self {
+        let together = self.hiding().and_then(|hiding| hiding.together);
+        self.hide(Hiding { reveal, together })
+    }
+
+    /// Returns the client with so many queries prepared together, of which each image takes one, where the model is
+    /// [hidden](Self::hiding_model); it hides it, too. 25, if there are as many images, where this is not said.
+    ///
+    /// More at a time are cheaper by the query, up to the slots of a ciphertext. A prepared query takes memory on both sides:
+    /// 2 MB for LeNet-5 at the client.
+    pub fn preparing(self, queries: usize) -> Self {
+        let reveal = self.hiding().map(|hiding| hiding.reveal).unwrap_or_default();
+        self.hide(Hiding { reveal, together: Some(queries.clamp(1, MOST_PREPARED)) })
+    }
+
+    /// One session, or what there is of it when it breaks off, and why.
+    pub(super) fn hidden_session(
+        &self,
+        hiding: Hiding,
+        transport: impl Transport,
+        (images, batch): (ArrayView2<'_, f32>, usize),
+        rng: &mut dyn CryptoRng,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Option<Session>, Option<Error>)> {
+        let together = hiding.together.unwrap_or(TOGETHER.min(images.nrows().max(1)));
+        let mut client =
+            Client::new(Arc::clone(self.key()), together as u32, hiding.reveal).preferring(self.prefer());
+        for (name, function) in self.functions() {
+            client = client.with_function(name, Arc::clone(function));
+        }
+        if let Some(pool) = self.shared_pool() {
+            client.draw_from(pool)?;
+        }
+        let mut session = match HiddenSession::open(transport, client, rng) {
+            Ok(session) => session,
+            Err(error) => return Ok((None, Some(error.into()))),
+        };
+        let plan = session.client().plan().cloned().ok_or(Disconnected)?;
+        let hidden = session.client().hidden_plan().cloned();
+        let (mut answers, mut done, mut seconds) = (vec![], 0, (0.0, 0.0));
+        let mut go = || -> Result<(), RunError> {
+            let mut batches = images.axis_chunks_iter(Axis(0), batch).peekable();
+            if batches.peek().is_none() {
+                // The client's own check names what is wrong with no image.
+                session.infer(images, rng)?;
+            }
+            for images in batches {
+                let start = Instant::now();
+                while session.client().prepared() < images.nrows().min(MOST_PREPARED + 1 - together) {
+                    session.prepare(rng)?;
+                }
+                seconds.0 += start.elapsed().as_secs_f64();
+                let start = Instant::now();
+                let answer = session.infer(images, rng)?;
+                seconds.1 += start.elapsed().as_secs_f64();
+                answers.push(match answer {
+                    Answer::Logits(outcome) => Answered::Outcome(outcome),
+                    Answer::Classes(classes) => Answered::Classes(classes),
+                });
+                done += images.nrows();
+                progress(done);
+            }
+            session.end(rng)
+        };
+        let ended = go();
+        let session = Session { plan, hidden, answers, steps: session.into_steps(), seconds };
+        Ok((Some(session), ended.err().map(Error::from)))
+    }
+}
