@@ -9,12 +9,14 @@ use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_io::files::{make_folder, write_atomic};
 use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::Quantization;
+use gelu_models::plan::{Quantization, Reveal};
 use gelu_net::LocalInference;
 use gelu_tensor::paillier::KeyParameters;
 use serde_json::json;
 
 use crate::calibrate::CalibrateArgs;
+use crate::given::Given;
+use crate::hide::{self, HideArgs};
 use crate::infer::{pixels, progress_bar};
 use crate::model::built_in_lenet5;
 use crate::model_args::{KeySize, KeyTypeName, Prefer, new_key, warn_of_short_key};
@@ -26,6 +28,7 @@ use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_c
 #[command(after_help = "\
 Examples:
   gelu demo
+  gelu demo --hide-model
   gelu demo --key-bits 3072 --per-digit 1 --seed 5 --out pictures")]
 pub(crate) struct DemoArgs {
     /// Bits of the client's key, which is made anew.
@@ -36,6 +39,8 @@ pub(crate) struct DemoArgs {
     key_type: KeyTypeName,
     #[command(flatten)]
     prefer: Prefer,
+    #[command(flatten)]
+    hide: HideArgs,
     /// How many samples of each digit are drawn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     per_digit: u32,
@@ -52,7 +57,8 @@ pub(crate) struct DemoArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DemoArgs, given: &Given) -> anyhow::Result<()> {
+    args.hide.check(given)?;
     check_folders([args.out.as_path()])?;
     let KeyParameters { size, key_type } =
         KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
@@ -75,6 +81,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     }
     let local = LocalInference::new(ServerModel::new(model, Quantization::default()), key, count)
         .preferring(args.prefer.into());
+    let local = args.hide.local(local);
     let calibration = args.calibrate.start(backend);
     let bar = progress_bar(1);
     let report = local.run(pixels(samples.images())?.view(), &mut rand::rng(), |_| bar.tick())?;
@@ -89,15 +96,16 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         .map(|(image, (&predicted, &label))| Verdict {
             label: Some(label),
             predicted: predicted as u8,
-            confidence: report.outputs[[image, predicted]] as f32,
+            confidence: report.outputs.get([image, predicted]).map(|&it| it as f32),
         })
         .collect();
     let correct = verdicts.iter().filter(|verdict| !verdict.is_wrong()).count();
 
     make_folder(&args.out)?;
+    let steps = summed(&report.steps);
     let (sheet, chart) = (args.out.join("digits.png"), args.out.join("steps.svg"));
     write_contact_sheet(&sheet, samples.images(), &verdicts)?;
-    write_atomic(&chart, chart_of(&report.steps)?.as_bytes())?;
+    write_atomic(&chart, chart_of(&steps)?.as_bytes())?;
 
     if args.json {
         let mut object = json!({
@@ -108,6 +116,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             "bytes_up": report.bytes_up, "bytes_down": report.bytes_down,
             "pictures": [sheet.display().to_string(), chart.display().to_string()],
         });
+        hide::add_to(&mut object, &report);
         if let Some(calibrated) = &calibrated {
             calibrated.add_to(&mut object);
         }
@@ -123,19 +132,53 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         .collect();
     let canvas = Canvas { ink: Ink::detect(stdout().is_terminal()), columns: 116 };
     outln!("{}", canvas.draw(samples.images(), &captions))?;
-    outln!("{}", table_of(&report.steps))?;
+    outln!("{}", table_of(&steps))?;
     outln!(
         "{correct} of {count} correct in {:.2} s ({:.1} ms an image, key of {} bits made in {seconds_key:.2} s)",
         report.seconds,
         1e3 * report.seconds / count as f64,
         size.bits()
     )?;
-    outln!("The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md).")?;
+    match &report.hidden {
+        None => outln!(
+            "The server saw ciphertexts only. The client saw every layer's weighted sums (see SECURITY.md)."
+        )?,
+        Some(hidden) => outln!(
+            "{}The server saw ciphertexts and masked numbers only. The client saw of the network the {} only (see \
+             SECURITY.md).",
+            hide::text(&report),
+            match hidden.reveal() {
+                Reveal::Logits => "logits",
+                Reveal::Class => "classes",
+            }
+        )?,
+    }
     if let Some(calibrated) = &calibrated {
         out!("{}", calibrated.line())?;
     }
     outln!("Pictures: {} and {}", sheet.display(), chart.display())?;
     Ok(())
+}
+
+/// Steps of the same kind of all batches as one.
+fn summed(steps: &[StepRecord]) -> Vec<StepRecord> {
+    let mut sums: Vec<StepRecord> = vec![];
+    for step in steps {
+        let is_same = |sum: &&mut StepRecord| (&sum.step, sum.party) == (&step.step, step.party);
+        match sums.iter_mut().find(is_same) {
+            None => sums.push(step.clone()),
+            Some(sum) => {
+                sum.ciphertexts_in += step.ciphertexts_in;
+                sum.ciphertexts_out += step.ciphertexts_out;
+                sum.bytes_in += step.bytes_in;
+                sum.bytes_out += step.bytes_out;
+                sum.products += step.products;
+                sum.checks += step.checks;
+                sum.seconds += step.seconds;
+            }
+        }
+    }
+    sums
 }
 
 fn table_of(steps: &[StepRecord]) -> TextTable {
@@ -144,6 +187,7 @@ fn table_of(steps: &[StepRecord]) -> TextTable {
         let seen = match step.saw {
             Seen::Plaintext => "plaintext",
             Seen::Ciphertext => "ciphertext",
+            Seen::Masked => "masked",
         };
         table.row([
             step.step.clone(),

@@ -30,6 +30,7 @@ use self::told::{to_json, to_text};
 use crate::calibrate::CalibrateArgs;
 use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
+use crate::hide::HideArgs;
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer, key_for};
@@ -52,6 +53,9 @@ Examples:
 
   A full batch at once, as JSON:
     gelu infer --dataset mnist --count 60 --batch 60 --json
+
+  A model that the client does not see either:
+    gelu infer --dataset mnist --count 25 --hide-model
 
   A network of one's own, as `gelu train --out` and `gelu import` write it:
     gelu infer --model trained.safetensors --dataset mnist")]
@@ -110,6 +114,8 @@ pub(crate) struct Asked {
     pool: u32,
     #[command(flatten)]
     prefer: Prefer,
+    #[command(flatten)]
+    hide: HideArgs,
     /// Report the logits of every image too.
     #[arg(long)]
     logits: bool,
@@ -129,6 +135,7 @@ pub(crate) struct Asked {
 pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let InferArgs { asked, .. } = args;
     asked.check(given)?;
+    asked.hide.check(given)?;
     let Loaded { model, name, .. } = args.model.load()?;
     let input = asked.read(&model.interface())?;
     let inputs = &input.read.inputs;
@@ -143,7 +150,7 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let float = model.logits(inputs.view())?;
 
     let model = Arc::new(ServerModel::new(model, quantization));
-    let mut local = LocalInference::shared(model, key, batch).preferring(prefer);
+    let mut local = asked.hide.local(LocalInference::shared(model, key, batch).preferring(prefer));
     let start = Instant::now();
     if asked.pool > 0 {
         local = local.with_pool(asked.pool as usize, &mut rand::rng());
@@ -157,8 +164,12 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let calibrated =
         calibration.zip(report.server).map(|(calibration, server)| calibration.finish(&server, size.bits()));
 
+    let is_exact = match report.integers.is_empty() {
+        true => report.predictions == fixed.predictions(),
+        false => report.integers == fixed.integers.values(),
+    };
     ensure!(
-        report.integers == fixed.integers.values(),
+        is_exact,
         "the encrypted logits differ from the clear fixed-point ones; please report this as a bug"
     );
     let float: Vec<usize> = float.outer_iter().map(largest).collect();
@@ -214,6 +225,11 @@ impl Asked {
         self.prefer.into()
     }
 
+    /// Whether and how the model is hidden.
+    pub(crate) fn hide(&self) -> &HideArgs {
+        &self.hide
+    }
+
     /// Random factors to be made ahead.
     pub(crate) fn pool(&self) -> usize {
         self.pool as usize
@@ -222,7 +238,9 @@ impl Asked {
     /// Prints what came out, and writes the files that were asked for.
     pub(crate) fn tell(&self, input: &Input, report: &InferenceReport, run: &Run) -> anyhow::Result<()> {
         let Input { read, pictures } = input;
-        let results = Results::new(read, report.outputs.view(), &report.predictions);
+        let graph = report.plan.graph();
+        let classes = graph.shape(graph.output()).elements();
+        let results = Results::new(read, (report.outputs.view(), classes), &report.predictions);
         warn_of_clamped(report);
         if let Some(matrix) = results.confusion.as_ref().filter(|matrix| matrix.total() >= FEW) {
             let counts: Vec<usize> = matrix.counts().iter().map(|row| row.iter().sum()).collect();

@@ -14,6 +14,7 @@ mod datasets;
 mod demo;
 mod download;
 mod given;
+mod hide;
 mod images;
 mod import;
 mod infer;
@@ -133,11 +134,11 @@ fn run(command: Command, given: &Given) -> anyhow::Result<()> {
     model_args::backend()?;
     threads::start()?;
     match command {
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => demo::run(&args, given),
         Command::Infer(args) => infer::run(&args, given),
         Command::Import(args) => import::run(&args),
-        Command::Plan(args) => plan::run(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Plan(args) => plan::run(&args, given),
+        Command::Bench(args) => bench::run(&args, given),
         Command::Keygen(args) => keygen::run(&args),
         Command::Data(args) => data::run(args),
         Command::Train(args) => train::run(&args, given),

@@ -1,13 +1,18 @@
 //! `gelu plan`
 
+mod hidden;
+
 use anyhow::ensure;
 use clap::Args;
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::Model;
-use gelu_models::plan::{Deployment, Plan, Program, Segment};
+use gelu_models::infer::hidden::FLOOD_BITS;
+use gelu_models::plan::{Deployment, HiddenPlan, Plan, Program, Segment};
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
 use serde_json::{Value, json};
 
+use crate::given::Given;
+use crate::hide::HideArgs;
 use crate::model::{Loaded, ModelArgs, made_up_inputs};
 use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, Prefer, backend, warn_of_short_key};
 use crate::output::{check_files, out, outln};
@@ -20,6 +25,7 @@ use crate::tune::{TuneArgs, Tuned, tune};
 Examples:
   gelu plan --key-bits 2048
   gelu plan --model resnet20 --key-bits 2048 --batch 16
+  gelu plan --hide-model --prepare 25 --key-bits 2048
   gelu plan --model trained.safetensors --key-bits 2048 --tune --save tuned.safetensors
 
 The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for \
@@ -38,6 +44,8 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     prefer: Prefer,
     #[command(flatten)]
+    hide: HideArgs,
+    #[command(flatten)]
     tune: TuneArgs,
     /// Print one JSON object.
     #[arg(long)]
@@ -48,7 +56,11 @@ pub(crate) struct PlanArgs {
     numbers: Numbers,
 }
 
-pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
+    args.hide.check(given)?;
+    if args.hide.is_asked() {
+        given.refuse(&["batch"], "with --hide-model, --prepare says how many queries share ciphertexts")?;
+    }
     check_files(args.tune.save.as_deref())?;
     let key = KeyBits::from(args.key_bits);
     warn_of_short_key(key);
@@ -61,7 +73,8 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     }
     let parameters = KeyParameters { size: key, key_type: args.key_type.into() };
     let prefer = args.prefer.into();
-    let deployment = Deployment { key: parameters, batch: args.batch, lanes: backend()?.lanes(), prefer };
+    let batch = if args.hide.is_asked() { args.hide.prepare().unwrap_or(1) } else { args.batch };
+    let deployment = Deployment { key: parameters, batch, lanes: backend()?.lanes(), prefer };
     let mut quantization = args.numbers.quantization(&model);
     let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &quantization, &deployment)).transpose()?;
     if let Some(tuned) = &tuned {
@@ -74,15 +87,26 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     }
     let program = model.compile(&quantization, &deployment)?;
     let error = is_trained.then(|| LogitError::measure(&model, &program)).transpose()?;
+    let hidden = args
+        .hide
+        .is_asked()
+        .then(|| HiddenPlan::new(program.plan(), args.hide.reveal().unwrap_or_default(), FLOOD_BITS));
+    let hidden = hidden.transpose()?;
     if args.json {
-        let mut object = to_json(&program, &name, error.as_ref());
+        let mut object = match &hidden {
+            Some(hidden) => hidden::to_json(program.plan(), hidden, &name),
+            None => to_json(&program, &name, error.as_ref()),
+        };
         if let Some(tuned) = &tuned {
             object["tuned"] = serde_json::to_value(tuned)?;
         }
         outln!("{object}")?;
     } else {
         out!("{}", tuned.as_ref().map_or(String::new(), Tuned::text))?;
-        out!("{}", to_text(program.plan(), &name, error.as_ref()))?;
+        match &hidden {
+            Some(hidden) => out!("{}", hidden::to_text(program.plan(), hidden, &name))?,
+            None => out!("{}", to_text(program.plan(), &name, error.as_ref()))?,
+        }
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ impl InferenceClient {
     }
 
     /// Returns the client with so many queries prepared together, of which each image takes one, where the model is
-    /// [hidden](Self::hiding_model); it hides it, too. 25, if there are as many images, where this is not said.
+    /// [hidden](Self::hiding_model); it hides it, too. Where this is not said, they are prepared for all images, in equal parts of at most 25.
     ///
     /// More at a time are cheaper by the query, up to the slots of a ciphertext. A prepared query takes memory on both sides:
     /// 2 MB for LeNet-5 at the client.
@@ -50,7 +50,11 @@ impl InferenceClient {
         rng: &mut dyn CryptoRng,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Option<Session>, Option<Error>)> {
-        let together = hiding.together.unwrap_or(TOGETHER.min(images.nrows().max(1)));
+        // In equal parts, so that few are left over.
+        let together = hiding.together.unwrap_or_else(|| {
+            let parts = images.nrows().div_ceil(TOGETHER).max(1);
+            images.nrows().div_ceil(parts).max(1)
+        });
         let mut client =
             Client::new(Arc::clone(self.key()), together as u32, hiding.reveal).preferring(self.prefer());
         for (name, function) in self.functions() {

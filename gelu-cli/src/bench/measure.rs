@@ -95,7 +95,7 @@ impl Pools {
     }
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+pub(super) fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     let middle = times.len() / 2;
     match times.len() {
@@ -309,7 +309,7 @@ fn layers(
 }
 
 /// Images that are not all the same.
-fn images([count, elements]: [usize; 2]) -> Array2<f32> {
+pub(super) fn images([count, elements]: [usize; 2]) -> Array2<f32> {
     Array2::from_shape_fn((count, elements), |(image, element)| ((image + element) % 16) as f32 / 16.0)
 }
 
@@ -419,7 +419,7 @@ fn session(
 }
 
 /// Linux says it in kB.
-fn peak_memory() -> Option<u64> {
+pub(super) fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)

@@ -1,6 +1,7 @@
 //! `gelu bench`
 
 mod compare;
+mod hidden;
 mod measure;
 mod peers;
 mod report;
@@ -16,6 +17,8 @@ use gelu_tensor::paillier::{KeyParameters, KeyType};
 use serde::{Deserialize, Serialize};
 
 use self::measure::{LayerFigures, Operation, SessionFigures};
+use crate::given::Given;
+use crate::hide::HideArgs;
 use crate::model::ModelArgs;
 use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer};
 use crate::output::{check_files, out, outln};
@@ -33,6 +36,9 @@ Examples:
   A full batch under a subgroup key, kept for later, with a chart:
     gelu bench --batch 75 --key-type subgroup --json > before.json
     gelu bench --batch 75 --key-type subgroup --compare before.json --svg layers.svg
+
+  The same network hidden from the client, ahead and online apart:
+    gelu bench --hide-model --key-type subgroup
 
   Private training, and what share of it is whose:
     gelu bench train
@@ -61,6 +67,8 @@ pub(crate) struct BenchArgs {
     batch: u32,
     #[command(flatten)]
     prefer: Prefer,
+    #[command(flatten)]
+    hide: HideArgs,
     /// How many times everything is timed.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -120,17 +128,23 @@ pub(crate) struct Report {
     peak_memory: Option<u64>,
 }
 
-pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &BenchArgs, given: &Given) -> anyhow::Result<()> {
     match &args.other {
         Some(Other::Peers(args)) => return peers::run(args),
         Some(Other::Train(args)) => return training::run(args),
         Some(Other::Report(args)) => return report::run(args),
         None => {}
     }
+    args.hide.check(given)?;
+    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    if args.hide.is_asked() {
+        given.refuse(&["batch"], "with --hide-model, --prepare says how many queries share ciphertexts")?;
+        given.refuse(&["compare", "svg", "threads"], "--hide-model times whole sessions")?;
+        return hidden::run(args, parameters);
+    }
     check_files(args.svg.as_deref())?;
     // Read first: a mistyped name should not cost a measurement.
     let earlier = args.compare.as_deref().map(compare::read).transpose()?;
-    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
     let report = measure::measure(args, parameters)?;
     if let Some(path) = &args.svg {
         write_atomic(path, chart(&report)?.as_bytes())?;

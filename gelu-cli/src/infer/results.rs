@@ -22,8 +22,8 @@ pub(super) struct ResultRow {
     pub(super) input: String,
     /// The class that the model found.
     pub(super) class: String,
-    /// The model's probability of that, from 0 to 1.
-    pub(super) confidence: f64,
+    /// The model's probability of that, from 0 to 1; not known where the client learns nothing but the class.
+    pub(super) confidence: Option<f64>,
     /// The class that it is, where that is known.
     pub(super) label: Option<String>,
 }
@@ -40,19 +40,25 @@ pub(super) struct Results {
 }
 
 impl Results {
-    pub(super) fn new(inputs: &ModelInputs, outputs: ArrayView2<'_, f64>, predictions: &[usize]) -> Self {
+    /// Results from the model's outputs, `[images, classes]`, or from predictions alone.
+    pub(super) fn new(
+        inputs: &ModelInputs,
+        (outputs, class_count): (ArrayView2<'_, f64>, usize),
+        predictions: &[usize],
+    ) -> Self {
         let ModelInputs { labels, names, classes, .. } = inputs;
         let name = |class: usize| classes.get(class).cloned().unwrap_or_else(|| class.to_string());
         let rows = predictions.iter().enumerate().map(|(at, &class)| ResultRow {
             input: names[at].clone(),
             class: name(class),
-            confidence: outputs[[at, class]],
+            confidence: outputs.get([at, class]).copied(),
             label: labels[at].map(name),
         });
         let known = || labels.iter().enumerate().filter_map(|(at, label)| Some((at, (*label)?)));
-        let confusion = known().next().is_some().then(|| {
-            ConfusionMatrix::new(outputs.ncols(), known().map(|(at, label)| (label, predictions[at])))
-        });
+        let confusion = known()
+            .next()
+            .is_some()
+            .then(|| ConfusionMatrix::new(class_count, known().map(|(at, label)| (label, predictions[at]))));
         let scored: Vec<(f64, bool)> = match outputs.ncols() {
             2 => known().map(|(at, label)| (outputs[[at, 1]], label == 1)).collect(),
             _ => vec![],
@@ -162,7 +168,8 @@ mod tests {
             classes: vec!["no".to_owned(), "yes".to_owned()],
             notes: vec![],
         };
-        Results::new(&inputs, array![[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]].view(), &[0, 0, 1])
+        let outputs = array![[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]];
+        Results::new(&inputs, (outputs.view(), 2), &[0, 0, 1])
     }
 
     #[test]

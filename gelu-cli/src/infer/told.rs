@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::results::Results;
 use crate::calibrate::Calibrated;
+use crate::hide;
 use crate::report::TextTable;
 
 /// The shares of predictions that are those of the clear computation, on integers and on reals: what only the model's owner
@@ -91,7 +92,8 @@ pub(super) fn to_json(with_logits: bool, report: &InferenceReport, results: &Res
         "pool": run.pool,
         "steps": report.steps,
     });
-    if with_logits {
+    hide::add_to(&mut object, report);
+    if with_logits && report.logits.ncols() > 0 {
         let images: Vec<Value> = report
             .logits
             .outer_iter()
@@ -126,7 +128,7 @@ pub(super) fn to_text(with_logits: bool, report: &InferenceReport, results: &Res
             result.input.clone(),
             result.label.clone().unwrap_or_default(),
             result.class.clone(),
-            format!("{:.1}%", 100.0 * result.confidence),
+            result.confidence.map_or_else(String::new, |it| format!("{:.1}%", 100.0 * it)),
         ];
         if with_logits {
             let logits: Vec<String> = report.logits.row(index).iter().map(|x| format!("{x:.3}")).collect();
@@ -143,8 +145,9 @@ pub(super) fn to_text(with_logits: bool, report: &InferenceReport, results: &Res
     let Run { key, backend, pool, calibrated, .. } = run;
     if let Some(scores) = &run.scores {
         text += &format!(
-            "as in the clear {:.2}% of the predictions (integers equal bit for bit), as on reals {:.2}%\n",
+            "as in the clear {:.2}% of the predictions{}, as on reals {:.2}%\n",
             100.0 * scores.agree_fixed,
+            if report.integers.is_empty() { "" } else { " (integers equal bit for bit)" },
             100.0 * scores.agree_float
         );
     }
@@ -157,6 +160,7 @@ pub(super) fn to_text(with_logits: bool, report: &InferenceReport, results: &Res
         1e3 * report.seconds / count as f64,
         report.client.seconds
     );
+    text += &hide::text(report);
     if let Some(address) = &run.server {
         text += &format!("server          {address}\n");
     }

@@ -22,8 +22,8 @@ pub(crate) struct Verdict {
     pub(crate) label: Option<u8>,
     /// What the model read.
     pub(crate) predicted: u8,
-    /// The model's probability for that, from 0 to 1.
-    pub(crate) confidence: f32,
+    /// The model's probability for that, from 0 to 1, if that is known.
+    pub(crate) confidence: Option<f32>,
 }
 
 impl Verdict {
@@ -32,9 +32,12 @@ impl Verdict {
         self.label.is_some_and(|label| label != self.predicted)
     }
 
-    /// The confidence in per cent: `99.7%`, and `100%` from 99.95 on.
+    /// The confidence in per cent: `99.7%`, and `100%` from 99.95 on; nothing where it is not known.
     pub(crate) fn percent(&self) -> String {
-        let percent = self.confidence * 100.0;
-        if percent >= 99.95 { "100%".into() } else { format!("{percent:.1}%") }
+        match self.confidence.map(|confidence| confidence * 100.0) {
+            Some(percent) if percent >= 99.95 => "100%".into(),
+            Some(percent) => format!("{percent:.1}%"),
+            None => String::new(),
+        }
     }
 }

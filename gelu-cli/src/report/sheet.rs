@@ -95,13 +95,13 @@ mod tests {
     use gelu_io::digits::{SampleOptions, sample_digits};
 
     fn verdict(label: Option<u8>, predicted: u8) -> Verdict {
-        Verdict { label, predicted, confidence: 0.9876 }
+        Verdict { label, predicted, confidence: Some(0.9876) }
     }
 
     #[test]
     fn captions_are_short() {
         assert_eq!(caption(&verdict(Some(7), 1)), "7→1 98.8%");
-        assert_eq!(caption(&Verdict { confidence: 0.9996, ..verdict(None, 3) }), "3 100%");
+        assert_eq!(caption(&Verdict { confidence: Some(0.9996), ..verdict(None, 3) }), "3 100%");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Seen {
     Plaintext,
     /// Ciphertexts that it cannot read.
     Ciphertext,
+    /// Numbers that masks hide from it.
+    Masked,
 }
 
 /// The parts of a session.
@@ -94,17 +96,33 @@ pub(super) enum Slot {
     /// Of a preparation: for each segment its masks, and then its circuits.
     #[cfg(feature = "hidden")]
     Ahead { round: u32, segment: u32, is_circuits: bool },
-    /// Of a batch: on the server the segment, at the client the steps before that segment, or after the last. Of a query with
-    /// a hidden model the segment, on both.
+    /// Of a query with a hidden model the segment.
+    #[cfg(feature = "hidden")]
+    Query { query: u32, segment: u32 },
+    /// Of a batch: on the server the segment, at the client the steps before that segment, or after the last.
     Batch { round: u32, step: u32 },
 }
 
 impl Slot {
+    /// What a party sees in it.
+    fn seen(self, role: Role) -> Seen {
+        match (self, role) {
+            #[cfg(feature = "hidden")]
+            (Self::Ahead { is_circuits: false, .. }, Role::Server) => Seen::Ciphertext,
+            #[cfg(feature = "hidden")]
+            (Self::Ahead { .. } | Self::Query { .. }, _) => Seen::Masked,
+            (_, Role::Server) => Seen::Ciphertext,
+            (_, Role::Client) => Seen::Plaintext,
+        }
+    }
+
     fn phase(self) -> (Phase, Option<u32>) {
         match self {
             Self::Opening(_) => (Phase::Opening, None),
             #[cfg(feature = "hidden")]
             Self::Ahead { round, .. } => (Phase::Ahead, Some(round)),
+            #[cfg(feature = "hidden")]
+            Self::Query { query, .. } => (Phase::Online, Some(query)),
             Self::Batch { round, .. } => (Phase::Online, Some(round)),
         }
     }
@@ -130,7 +148,7 @@ impl Account {
 
     /// Adds to a step, under that name if it is the first time.
     pub(super) fn add(&mut self, (slot, step): (Slot, String), work: &Work, overlaps: bool) {
-        let saw = if self.role == Role::Server { Seen::Ciphertext } else { Seen::Plaintext };
+        let saw = slot.seen(self.role);
         let (phase, batch) = slot.phase();
         let record = self.records.entry(slot).or_insert_with(|| StepRecord {
             step,

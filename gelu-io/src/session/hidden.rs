@@ -41,7 +41,7 @@ impl Account {
                 (segment, Slot::Ahead { round, segment, is_circuits: true }, names.circuits)
             }
             Part::Shares { segment } | Part::Labels { segment } => {
-                (segment, Slot::Batch { round, step: segment }, names.online)
+                (segment, Slot::Query { query: round, segment }, names.online)
             }
             _ => return,
         };

@@ -14,7 +14,7 @@ use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, MapOf};
-use super::{Deployment, Plan, PlanError, Segment, Step, Term};
+use super::{Deployment, Plan, PlanError, Segment, Step, Term, header};
 use crate::ValueId;
 
 /// Circuits side by side, of which one message has the tables: more gain no speed, and a layer's tables would be one message of
@@ -73,6 +73,10 @@ pub struct HiddenSegment {
     pub flood: Flood,
     /// Where the masks of its inputs and their sums lie, for the plan's batch.
     pub layout: Layout,
+    /// Ciphertexts of the masks of its inputs, for the plan's batch.
+    pub ciphertexts_up: usize,
+    /// Ciphertexts of the masked sums, for the plan's batch.
+    pub ciphertexts_down: usize,
     /// ANDs of the circuits behind its sums.
     pub ands: usize,
     /// Bytes that the server sends ahead: tables, and what leads to shares.
@@ -218,6 +222,8 @@ impl HiddenSegment {
             prefer: description.prefer,
         };
         let layout = Layout::cheapest(&maps, (&segment.shape, Contents::Residues(flood)), deployment)?;
+        let ups = segment.terms.iter().zip(&layout.ups);
+        let ups = ups.map(|(term, up)| header(up, term.map.input(), description.batch).ciphertexts());
 
         let (shares, values) = (shares_of(ring)?, segment.shape.elements());
         let inputs = segment.terms.iter().map(|term| shares.packed_bytes(term.map.input().elements()));
@@ -230,6 +236,8 @@ impl HiddenSegment {
             name: segment.name.clone(),
             ring,
             flood,
+            ciphertexts_up: ups.sum(),
+            ciphertexts_down: header(&layout.down, &segment.shape, description.batch).ciphertexts(),
             layout,
             ands: 0,
             tables: 0,

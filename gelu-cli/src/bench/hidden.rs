@@ -1,0 +1,128 @@
+//! `gelu bench --hide-model`
+
+use std::sync::Arc;
+
+use gelu_io::session::{Phase, Role};
+use gelu_models::infer::ServerModel;
+use gelu_net::{InferenceReport, LocalInference};
+use gelu_tensor::paillier::KeyParameters;
+use serde_json::json;
+
+use super::measure::{images, median, peak_memory};
+use super::{BenchArgs, time};
+use crate::hide::{ands, reveal_name};
+use crate::limit::Limit;
+use crate::model::Loaded;
+use crate::model_args::{new_key, warn_of_short_key};
+use crate::output::{out, outln};
+use crate::report::TextTable;
+
+/// The size of keys that limits are quoted for.
+const QUOTED_BITS: usize = 2048;
+
+/// Queries of a run that has no number given.
+const QUERIES: usize = 25;
+
+/// Times sessions in which the client does not see the model: ahead and online apart, each run in a session of its own.
+pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result<()> {
+    warn_of_short_key(parameters.size);
+    let Loaded { model, name, .. } = args.model.load_or_initialize()?;
+    let quantization = args.numbers.quantization(&model);
+    let elements = model.graph().input().elements();
+    let key = Arc::new(new_key(parameters)?);
+    let backend = key.public_key().backend();
+    let queries = args.hide.prepare().unwrap_or(QUERIES);
+    let local = LocalInference::shared(Arc::new(ServerModel::new(model, quantization)), key, 1);
+    let local = args.hide.local(local.preferring(args.prefer.into())).preparing(queries);
+    let images = images([queries, elements]);
+
+    let before = Limit::measure(backend);
+    let mut reports = vec![];
+    for run in 0..=args.runs {
+        let report = local.run(images.view(), &mut rand::rng(), |_| ())?;
+        // The first does not count.
+        if run > 0 {
+            reports.push(report);
+        }
+    }
+    let limits = [before, Limit::measure(backend)].map(|limit| limit.product_ns(QUOTED_BITS));
+    let limit = limits.iter().sum::<f64>() / 2.0;
+    let of = |pick: &dyn Fn(&InferenceReport) -> f64| {
+        median(reports.iter().map(|report| pick(report) / queries as f64).collect())
+    };
+    let (ahead, online) = (of(&|report| report.seconds_ahead), of(&|report| report.seconds_online));
+    let bytes = |phase| {
+        let last = reports.last().map(|report| report.phase(phase)).unwrap_or_default();
+        (last.bytes_up as f64 / queries as f64, last.bytes_down as f64 / queries as f64)
+    };
+    let (of_ahead, of_online) = (bytes(Phase::Ahead), bytes(Phase::Online));
+    let Some(first) = reports.first() else { return Ok(()) };
+    let Some(hidden) = &first.hidden else { return Ok(()) };
+    let mut steps: Vec<(&str, Role, Phase)> = vec![];
+    for step in first.steps.iter().filter(|step| step.batch.is_some()) {
+        if !steps.iter().any(|(name, party, _)| (*name, *party) == (&step.step, step.party)) {
+            steps.push((&step.step, step.party, step.phase));
+        }
+    }
+    let steps: Vec<(&str, Role, Phase, f64)> = steps
+        .into_iter()
+        .map(|(name, party, phase)| {
+            let seconds = |report: &InferenceReport| {
+                let same = report.steps.iter().filter(|step| (&step.step[..], step.party) == (name, party));
+                same.map(|step| step.seconds).sum()
+            };
+            (name, party, phase, of(&seconds))
+        })
+        .collect();
+    if args.json {
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|(name, party, phase, seconds)| {
+                json!({ "step": name, "party": party, "phase": phase, "seconds_a_query": seconds })
+            })
+            .collect();
+        outln!(
+            "{}",
+            json!({
+                "model": name, "mode": "hidden", "reveal": reveal_name(hidden.reveal()),
+                "key_bits": parameters.size.bits(), "key_type": parameters.key_type, "backend": backend.name(),
+                "prepared_together": queries, "runs": args.runs, "threads": rayon::current_num_threads(),
+                "limit_ns": limit, "limit_ns_before": limits[0], "limit_ns_after": limits[1],
+                "seconds_ahead_a_query": ahead, "seconds_online": online,
+                "bytes_up_ahead": of_ahead.0, "bytes_down_ahead": of_ahead.1,
+                "bytes_up_online": of_online.0, "bytes_down_online": of_online.1,
+                "round_trips": hidden.round_trips(), "ands": ands(hidden), "steps": steps,
+                "peak_memory": peak_memory(),
+            })
+        )?;
+        return Ok(());
+    }
+    let mut table = TextTable::new(["step", "at", "phase", "a query"]);
+    for (name, party, phase, seconds) in &steps {
+        let phase = if *phase == Phase::Online { "online" } else { "ahead" };
+        table.row([(*name).to_owned(), party.to_string(), phase.to_owned(), time(*seconds)]);
+    }
+    let kilobytes = |(up, down): (f64, f64)| format!("{:.1} kB up, {:.1} kB down", up / 1e3, down / 1e3);
+    out!(
+        "{name}, hidden from the client but for the {}, {} key of {} bits, {backend} arithmetic, {queries} queries prepared \
+         together, medians of {} runs\n\n{table}\n\
+         ahead           {} a query, {}\n\
+         online          {} an image, {}, {} round trips\n\
+         circuits        {} ANDs an image\n",
+        reveal_name(hidden.reveal()),
+        parameters.key_type.name(),
+        parameters.size.bits(),
+        args.runs,
+        time(ahead),
+        kilobytes(of_ahead),
+        time(online),
+        kilobytes(of_online),
+        hidden.round_trips(),
+        ands(hidden),
+    )?;
+    if let Some(bytes) = peak_memory() {
+        outln!("memory          {:.0} MB at most, both sides together", bytes as f64 / 1e6)?;
+    }
+    outln!("limit           limit_ns {limit:.0} ({:.0} before, {:.0} after)", limits[0], limits[1])?;
+    Ok(())
+}
