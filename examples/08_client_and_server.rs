@@ -8,7 +8,9 @@ use std::sync::Arc;
 use gelu_net::InferenceClient;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
 use gelu_net::prelude::*;
-use gelu_service::{ClientSecurity, Limits, Patience, Remote, ServerSecurity, Service, TrialAuthority};
+use gelu_service::{
+    ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -22,7 +24,7 @@ fn main() -> Result<()> {
     let mut model = zoo::conv1()?;
     model.load(&Weights::read("models/conv1.safetensors")?)?;
     let model = Arc::new(ServerModel::new(model, Quantization::default()));
-    let service = Service::new(Limits::default()).with_model("conv1", model)?;
+    let service = Service::new(Limits::default()).with_model("conv1", model, Modes::revealed())?;
     let running = service.start("localhost:0", &ServerSecurity::Tls(for_server.credentials()?))?;
     println!("the server listens on {}", running.address());
 
@@ -32,13 +34,14 @@ fn main() -> Result<()> {
     let url = format!("https://localhost:{}", running.address().port());
     let remote = Remote::new(&url, &security, Patience::default())?;
     let offer = remote.find("conv1")?;
+    let cost = offer.revealed.ok_or("the model is hidden")?;
     println!(
         "{} takes {} and answers {} times; an image costs {} kB up and {} kB down",
         offer.name,
         offer.interface.input,
-        offer.round_trips,
-        offer.up.1 / 1000,
-        offer.down.1 / 1000,
+        cost.round_trips,
+        cost.up.1 / 1000,
+        cost.down.1 / 1000,
     );
 
     let digits = sample_digits(SampleOptions { seed: 8, per_digit: 2 });

@@ -15,8 +15,8 @@ use common::{KEY, deployment, quantization};
 use gelu_net::prelude::*;
 use gelu_net::{InferenceClient, InferenceReport};
 use gelu_service::{
-    ClientSecurity, Ledger, Limits, Patience, Remote, RemoteTransport, Running, ServerSecurity, Service,
-    ServiceError,
+    ClientSecurity, Ledger, Limits, Modes, Patience, Remote, RemoteTransport, Running, ServerSecurity,
+    Service, ServiceError,
 };
 use ndarray::Array2;
 
@@ -36,7 +36,7 @@ fn images() -> Array2<f32> {
 
 fn start(address: &str, model: &Arc<ServerModel>, ledger: Option<&Arc<Ledger>>) -> Running {
     let limits = Limits { grace: Duration::ZERO, ..Limits::default() };
-    let mut service = Service::new(limits).with_model("m", Arc::clone(model)).unwrap();
+    let mut service = Service::new(limits).with_model("m", Arc::clone(model), Modes::revealed()).unwrap();
     if let Some(ledger) = ledger {
         service = service.with_ledger(Arc::clone(ledger), None);
     }

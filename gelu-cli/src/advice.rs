@@ -3,6 +3,7 @@
 use gelu_io::onnx::{ImportError, Open};
 use gelu_io::session::RunError;
 use gelu_io::weights::FileKind;
+use gelu_models::plan::PlanError;
 use gelu_models::train::private::PrivateError;
 
 /// What to do about missing values.
@@ -40,6 +41,12 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
         }
         if let Some(gelu_io::Error::Kind { found: FileKind::Onnx, .. }) = cause.downcast_ref() {
             return Some("`gelu import FILE.onnx --out FILE.safetensors` makes a model file of it");
+        }
+        if let Some(PlanError::Hidden { .. }) = cause.downcast_ref() {
+            return Some(
+                "it runs where clients see every layer's weighted sums: without --hide-model, and offered by `gelu serve \
+                 --modes NAME=revealed`",
+            );
         }
         let training = cause.downcast_ref::<PrivateError>().or_else(|| {
             // Transparent errors are not in the chain beside what they hold.

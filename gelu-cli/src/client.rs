@@ -10,13 +10,16 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
+use gelu_models::Interface;
+use gelu_models::plan::Reveal;
 use gelu_net::InferenceClient;
-use gelu_service::{ClientSecurity, Offer, Patience, Remote, RemoteTransport};
+use gelu_service::{ClientSecurity, Cost, HiddenCost, Offer, Patience, Remote, RemoteTransport};
 use serde_json::{Value, json};
 
 use self::known::KnownServers;
 use crate::config::ConfigArgs;
 use crate::given::Given;
+use crate::hide::reveal_name;
 use crate::infer::{Asked, Pool, Run, progress_bar};
 use crate::output::{note, outln};
 use crate::report::TextTable;
@@ -80,6 +83,10 @@ pub(crate) struct InferArgs {
     model: Option<String>,
     #[command(flatten)]
     asked: Asked,
+    /// See every layer's weighted sums, where the server offers it: that takes fewer bytes. Without this, the model is hidden
+    /// where it is offered so.
+    #[arg(long, conflicts_with_all = ["hide_model", "reveal", "prepare"], help_heading = "Hidden model")]
+    revealed: bool,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -187,20 +194,43 @@ fn models(args: &ModelsArgs) -> anyhow::Result<()> {
         }
         outln!("")?;
     }
-    let mut table =
-        TextTable::new(["model", "input", "outputs", "round trips", "kB up", "kB down", "server's products"]);
+    let mut table = TextTable::new([
+        "model",
+        "input",
+        "outputs",
+        "you see",
+        "round trips",
+        "kB up",
+        "kB down",
+        "kB up ahead",
+        "kB down ahead",
+        "server's products",
+    ]);
+    let kilobytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e3);
     for offer in offers {
-        table.row([
-            offer.name.clone(),
-            offer.interface.input.to_string(),
-            offer.interface.outputs.to_string(),
-            offer.round_trips.to_string(),
-            format!("{:.1}", offer.up.1 as f64 / 1e3),
-            format!("{:.1}", offer.down.1 as f64 / 1e3),
-            offer.products.to_string(),
-        ]);
+        let row = |sees: &str, costs: [String; 6]| {
+            let Interface { input, outputs, .. } = &offer.interface;
+            let model = [offer.name.clone(), input.to_string(), outputs.to_string(), sees.to_owned()];
+            model.into_iter().chain(costs).collect::<Vec<_>>()
+        };
+        if let Some(cost) = offer.hidden {
+            let HiddenCost { online, ahead, .. } = cost;
+            let [online, ahead] = [online, ahead].map(|(up, down)| [kilobytes(up), kilobytes(down)]);
+            let ([up, down], [ahead_up, ahead_down]) = (online, ahead);
+            let costs =
+                [cost.round_trips.to_string(), up, down, ahead_up, ahead_down, cost.products.to_string()];
+            table.row(row(reveal_name(cost.reveal), costs));
+        }
+        if let Some(Cost { up, down, products, round_trips }) = offer.revealed {
+            let (up, down) = (kilobytes(up.1), kilobytes(down.1));
+            let costs =
+                [round_trips.to_string(), up, down, String::new(), String::new(), products.to_string()];
+            table.row(row("sums", costs));
+        }
     }
-    outln!("{table}\nfor one input under a DJN key of 2048 bits")?;
+    outln!(
+        "{table}\nfor one input under a DJN key of 2048 bits; ahead is what a hidden model takes before the input is there"
+    )?;
     Ok(())
 }
 
@@ -220,10 +250,19 @@ fn to_json(offer: &Offer) -> Value {
         "outputs": offer.interface.outputs,
         "classes": offer.interface.info.classes,
         "preprocessing": offer.interface.info.preprocessing,
-        "round_trips": offer.round_trips,
-        "ciphertexts_up": offer.up.0, "bytes_up": offer.up.1,
-        "ciphertexts_down": offer.down.0, "bytes_down": offer.down.1,
-        "products": offer.products,
+        "revealed": offer.revealed.map(|cost| json!({
+            "round_trips": cost.round_trips,
+            "ciphertexts_up": cost.up.0, "bytes_up": cost.up.1,
+            "ciphertexts_down": cost.down.0, "bytes_down": cost.down.1,
+            "products": cost.products,
+        })),
+        "hidden": offer.hidden.map(|cost| json!({
+            "reveal": reveal_name(cost.reveal),
+            "round_trips": cost.round_trips,
+            "bytes_up": cost.online.0, "bytes_down": cost.online.1,
+            "bytes_up_ahead": cost.ahead.0, "bytes_down_ahead": cost.ahead.1,
+            "products": cost.products, "ands": cost.ands,
+        })),
     })
 }
 
@@ -247,17 +286,54 @@ fn choose<'a>(
     }
 }
 
+impl InferArgs {
+    /// What the client is to learn of a hidden model; `None` where it is to see weighted sums.
+    fn mode(&self, remote: &Remote, offer: &Offer) -> anyhow::Result<Option<Reveal>> {
+        let (server, name, hide) = (remote.server(), &offer.name, self.asked.hide());
+        let wants_hidden = hide.is_asked() || hide.reveal().is_some() || hide.prepare().is_some();
+        match offer.hidden {
+            None => {
+                ensure!(
+                    !wants_hidden,
+                    "--hide-model: {server} does not offer {name} hidden from its clients"
+                );
+                Ok(None)
+            }
+            Some(_) if self.revealed => {
+                ensure!(offer.revealed.is_some(), "--revealed: {server} hides {name} from its clients");
+                Ok(None)
+            }
+            Some(cost) => {
+                let reveal = hide.reveal().unwrap_or(cost.reveal);
+                ensure!(
+                    (reveal, cost.reveal) != (Reveal::Logits, Reveal::Class),
+                    "--reveal logits: {server} reveals the class of an input to {name} and no more"
+                );
+                Ok(Some(reveal))
+            }
+        }
+    }
+}
+
 fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let InferArgs { asked, .. } = args;
     asked.check(given)?;
     let (remote, offers) = args.server.reach()?;
     let offer = choose(&remote, &offers, args.model.as_deref(), false)?;
+    let reveal = args.mode(&remote, offer)?;
     let input = asked.read(&offer.interface)?;
     let inputs = &input.read.inputs;
     let key = Arc::new(asked.key()?);
     let (parameters, backend) = (key.public_key().parameters(), key.public_key().backend());
     let mut client =
         InferenceClient::new(key, asked.batch(inputs.nrows())).preferring(asked.prefer()).going_on();
+    let mut remote = remote;
+    if let Some(reveal) = reveal {
+        (client, remote) = (client.hiding_model(reveal), remote.hiding_model());
+        if let Some(queries) = asked.hide().prepare() {
+            client = client.preparing(queries);
+        }
+    }
     let start = Instant::now();
     if asked.pool() > 0 {
         client = client.with_pool(asked.pool(), &mut rand::rng());

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use gelu_io::files::make_folder;
 use gelu_models::infer::ServerModel;
-use gelu_service::{Ledger, Limits, ServerSecurity, Service};
+use gelu_models::plan::Reveal;
+use gelu_service::{Ledger, Limits, Modes, ServerSecurity, Service};
 use serde_json::json;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
@@ -40,8 +41,8 @@ Examples:
   With all of that in a file, as --print-config writes one:
     gelu serve --config serve.toml
 
-  Several models, under names of their own:
-    gelu serve --model digits=lenet5 xrays=xrays.safetensors --insecure
+  Several models, under names of their own, of which one is no secret:
+    gelu serve --model digits=lenet5 xrays=xrays.safetensors --modes xrays=class digits=any --insecure
 
   Have two hospitals train a network, each on its own digits (`gelu client train`):
     gelu serve --train --model lenet5 --clients 2 --epochs 1 --state run \\
@@ -51,6 +52,11 @@ pub(crate) struct ServeArgs {
     /// Models to offer: model files or networks by name, NAME= in front for another name.
     #[arg(long = "model", value_name = "[NAME=]FILE|NETWORK", num_args = 1.., default_value = "lenet5")]
     models: Vec<OfferArg>,
+    /// What clients see of the models, or of the one of a name: hidden (the outputs and nothing between), class (the class of an
+    /// input and nothing else), revealed (every layer's weighted sums, from which the weights can be solved: SECURITY.md), any
+    /// (as the client chooses) [default: hidden].
+    #[arg(long, value_name = "[NAME=]MODE", num_args = 1..)]
+    modes: Vec<ModesArg>,
     /// Where to listen: 0.0.0.0 for all of the machine's addresses, port 0 for any that is free.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
     listen: SocketAddr,
@@ -145,6 +151,40 @@ impl OfferArg {
     }
 }
 
+/// What clients see of a model, or of all that are not named.
+#[derive(Clone, Debug, PartialEq)]
+struct ModesArg {
+    model: Option<String>,
+    modes: Modes,
+}
+
+impl FromStr for ModesArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (model, mode) = match text.split_once('=') {
+            Some((model, mode)) => (Some(model.to_owned()), mode),
+            None => (None, text),
+        };
+        let modes = match mode {
+            "hidden" => Modes::hidden(Reveal::Logits),
+            "class" => Modes::hidden(Reveal::Class),
+            "revealed" => Modes::revealed(),
+            "any" => Modes::any(),
+            other => return Err(format!("expected hidden, class, revealed or any, found `{other}`")),
+        };
+        Ok(Self { model, modes })
+    }
+}
+
+impl ServeArgs {
+    /// What clients see of a model.
+    fn modes(&self, model: &str) -> Modes {
+        let named = |name: Option<&str>| self.modes.iter().rfind(|arg| arg.model.as_deref() == name);
+        named(Some(model)).or_else(|| named(None)).map_or_else(Modes::default, |arg| arg.modes)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogForm {
     /// A line for a person.
@@ -207,6 +247,12 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     if let Some(address) = args.metrics {
         service = service.with_metrics(address);
     }
+    let known: Vec<String> = args.models.iter().map(OfferArg::name).collect();
+    if let Some(unknown) =
+        args.modes.iter().filter_map(|arg| arg.model.as_ref()).find(|it| !known.contains(it))
+    {
+        bail!("--modes {unknown}=: expected one of {}", known.join(", "));
+    }
     let mut names = vec![];
     for offer in &args.models {
         let name = offer.name();
@@ -222,7 +268,7 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
                 let Loaded { model, .. } = ModelArgs::of(&offer.model).load()?;
                 let quantization = args.numbers.quantization(&model);
                 let model = Arc::new(ServerModel::new(model, quantization));
-                service.with_model(&name, model).with_context(|| name.clone())?
+                service.with_model(&name, model, args.modes(&name)).with_context(|| name.clone())?
             }
         };
         names.push(name);

@@ -34,7 +34,15 @@ fn picture(folder: &Folder) -> String {
 fn a_server_answers_as_the_local_command_does() {
     let folder = Folder::new();
     let picture = picture(&folder);
-    let server = Server::start(&["--insecure", "--model", "conv1", "digits=lenet5"]);
+    let server = Server::start(&[
+        "--insecure",
+        "--model",
+        "conv1",
+        "digits=lenet5",
+        "--modes",
+        "any",
+        "conv1=revealed",
+    ]);
     let url = server.url("http");
     let to = ["--server", &url, "--insecure"];
 
@@ -60,6 +68,28 @@ fn a_server_answers_as_the_local_command_does() {
     assert_eq!(remote["client"]["encryptions"], local["client"]["encryptions"]);
     assert_eq!(remote["server"]["address"], *url);
     assert_eq!(remote["agree_fixed"], Value::Null);
+    assert_eq!((&remote["mode"], &models["models"][0]["hidden"]), (&"revealed".into(), &Value::Null));
+
+    // Where a model is offered hidden, that is what a client takes if it says nothing else.
+    let digits = [&["client", "infer", "--model", "digits"], &to[..], &asked[..]].concat();
+    let hidden = json(&digits, folder.0.path());
+    let revealed = json(&[&digits[..], &["--revealed"]].concat(), folder.0.path());
+    assert_eq!((&hidden["mode"], &hidden["reveal"]), (&"hidden".into(), &"logits".into()));
+    assert_eq!((&revealed["mode"], &hidden["logits"]), (&"revealed".into(), &revealed["logits"]));
+    let local =
+        json(&[&["infer", "--model", "lenet5", "--hide-model"], &asked[..]].concat(), folder.0.path());
+    assert_eq!(hidden["logits"], local["logits"]);
+    for field in ["ands", "round_trips", "prepared"] {
+        assert_eq!(hidden[field], local[field], "{field}");
+    }
+    let online = |report: &Value| report["online"]["bytes_down"].as_u64().unwrap();
+    assert!(online(&hidden).abs_diff(online(&local)) < 1000 && online(&hidden) > 300_000);
+    let error = fail(
+        &[&["client", "infer", "--model", "conv1", "--hide-model"], &to[..], &asked[..]].concat(),
+        folder.0.path(),
+        1,
+    );
+    assert!(error.contains("does not offer conv1 hidden"), "{error}");
 
     let error = fail(&[&["client", "infer"], &to[..], &asked[..]].concat(), folder.0.path(), 1);
     assert!(error.contains("--model NAME: expected one of conv1, digits"), "{error}");
@@ -77,7 +107,7 @@ fn a_client_goes_on_after_the_server_was_killed() {
     let folder = Folder::new();
     let picture = picture(&folder);
     let state = folder.path("state").display().to_string();
-    let serve = ["--insecure", "--model", "conv1", "--state", &state];
+    let serve = ["--insecure", "--model", "conv1", "--modes", "revealed", "--state", &state];
     let server = Server::start(&serve);
     let address = server.said["address"].as_str().unwrap().to_owned();
     let url = server.url("http");
@@ -126,7 +156,7 @@ fn certificates_of_one_authority_let_both_sides_in_and_a_changed_server_is_notic
     assert!(error.contains("is there already"), "{error}");
 
     let [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map(file);
-    let tls = ["--model", "conv1", "--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca];
+    let tls = ["--model", "lenet5", "--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca];
     let server = Server::start(&tls);
     assert_eq!(server.said["fingerprint"], made["fingerprint"]);
     let url = server.url("https");
@@ -158,7 +188,7 @@ fn what_clients_ask_for_is_kept_and_bounded() {
     let folder = Folder::new();
     let state = folder.path("state").display().to_string();
     let picture = picture(&folder);
-    let serve = ["--insecure", "--model", "conv1", "--state", &state, "--budget", "3"];
+    let serve = ["--insecure", "--model", "lenet5", "--state", &state, "--budget", "3"];
     for runs in [&[true, true][..], &[true, false]] {
         let server = Server::start(&serve);
         let url = server.url("http");
@@ -181,10 +211,10 @@ fn what_clients_ask_for_is_kept_and_bounded() {
         server.stop();
     }
     let shown = json(&["state", "show", "--state", &state, "--json"], folder.0.path());
-    assert_eq!((&shown["usage"][0]["inputs"], &shown["usage"][0]["model"]), (&3.into(), &"conv1".into()));
+    assert_eq!((&shown["usage"][0]["inputs"], &shown["usage"][0]["model"]), (&3.into(), &"lenet5".into()));
     assert!(succeed(&["state", "verify", "--state", &state], folder.0.path()).contains("whole, 1 accounts"));
     let other = folder.path("other").display().to_string();
-    let server = Server::start(&["--insecure", "--model", "conv1", "--state", &other, "--rate", "1"]);
+    let server = Server::start(&["--insecure", "--model", "lenet5", "--state", &other, "--rate", "1"]);
     let url = server.url("http");
     let ask = ["client", "infer", "--server", &url, "--insecure", "--key-bits", "1024", "--images", &picture];
     succeed(&ask, folder.0.path());
@@ -202,13 +232,15 @@ fn what_clients_ask_for_is_kept_and_bounded() {
 #[test]
 fn servers_that_would_not_be_safe_do_not_start() {
     let folder = Folder::new();
-    let error = fail(&["serve", "--model", "conv1"], folder.0.path(), 1);
+    let error = fail(&["serve", "--model", "lenet5"], folder.0.path(), 1);
     assert!(error.contains("expected --tls-cert, --tls-key and --client-ca, or --insecure"), "{error}");
-    let open = ["serve", "--model", "conv1", "--insecure", "--listen", "0.0.0.0:0", "--log-level", "off"];
+    let open = ["serve", "--model", "lenet5", "--insecure", "--listen", "0.0.0.0:0", "--log-level", "off"];
     let error = fail(&open, folder.0.path(), 1);
     assert!(error.contains("expected TLS for 0.0.0.0:0"), "{error}");
-    let error = fail(&["serve", "--model", "conv1", "conv1", "--insecure"], folder.0.path(), 1);
-    assert!(error.contains("two models are called conv1"), "{error}");
+    let error = fail(&["serve", "--model", "lenet5", "lenet5", "--insecure"], folder.0.path(), 1);
+    assert!(error.contains("two models are called lenet5"), "{error}");
+    let error = fail(&["serve", "--model", "lenet5", "--modes", "x=any", "--insecure"], folder.0.path(), 1);
+    assert!(error.contains("--modes x=: expected one of lenet5"), "{error}");
     let far = ["client", "models", "--server", "http://192.0.2.1:7443", "--insecure"];
     let error = fail(&far, folder.0.path(), 1);
     assert!(error.contains("only a server on this machine"), "{error}");

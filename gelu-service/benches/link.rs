@@ -24,7 +24,9 @@ use gelu_layers::Initializer;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::plan::Quantization;
 use gelu_models::{Model, Weights, zoo};
-use gelu_service::{ClientSecurity, Limits, Patience, Remote, ServerSecurity, Service, TrialAuthority};
+use gelu_service::{
+    ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
+};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use ndarray::{Array2, Axis};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
@@ -98,7 +100,8 @@ fn measure(
     let computing = serving.join().unwrap();
 
     let authority = TrialAuthority::new(1).unwrap();
-    let service = Service::new(Limits::default()).with_model("m", Arc::clone(model)).unwrap();
+    let service =
+        Service::new(Limits::default()).with_model("m", Arc::clone(model), Modes::revealed()).unwrap();
     let credentials = authority.server(&["localhost".to_owned()]).unwrap().credentials().unwrap();
     let running = service.start("localhost:0", &ServerSecurity::Tls(credentials)).unwrap();
     let proxy = slow_link(running.address());

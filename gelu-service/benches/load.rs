@@ -19,7 +19,9 @@ use gelu_io::weights::WeightsFile;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::plan::Quantization;
 use gelu_models::{Weights, zoo};
-use gelu_service::{ClientSecurity, Limits, Patience, Remote, ServerSecurity, Service, TrialAuthority};
+use gelu_service::{
+    ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
+};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use ndarray::{Array2, Axis};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -43,7 +45,7 @@ fn main() {
 
     let authority = TrialAuthority::new(1).unwrap();
     let limits = Limits { sessions, sessions_per_client: sessions, ..Limits::default() };
-    let service = Service::new(limits).with_model("lenet5", Arc::clone(&model)).unwrap();
+    let service = Service::new(limits).with_model("lenet5", Arc::clone(&model), Modes::revealed()).unwrap();
     let credentials = authority.server(&["localhost".to_owned()]).unwrap().credentials().unwrap();
     let running = service.start("localhost:0", &ServerSecurity::Tls(credentials)).unwrap();
     let url = format!("https://localhost:{}", running.address().port());

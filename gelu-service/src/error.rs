@@ -175,6 +175,8 @@ impl ServiceError {
 pub enum Refusal {
     /// The server has no such model.
     UnknownModel,
+    /// The model is not offered in the mode that was asked for: hidden from the client, or not.
+    Mode,
     /// The server does not know the conversation: it ended, was left alone for too long, or the server was restarted.
     UnknownSession,
     /// The server has as many conversations as it takes.
@@ -205,6 +207,7 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::UnknownModel => "no such model",
+            Self::Mode => "no such mode",
             Self::UnknownSession => "no such conversation",
             Self::Busy => "too many conversations",
             Self::Stopping => "stopping",
@@ -225,8 +228,9 @@ impl std::fmt::Display for Refusal {
 const REFUSAL: &str = "gelu-refusal";
 
 impl Refusal {
-    const ALL: [(Self, Code, &'static str); 13] = [
+    const ALL: [(Self, Code, &'static str); 14] = [
         (Self::UnknownModel, Code::NotFound, "unknown-model"),
+        (Self::Mode, Code::FailedPrecondition, "mode"),
         (Self::UnknownSession, Code::NotFound, "unknown-session"),
         (Self::Busy, Code::ResourceExhausted, "busy"),
         (Self::Stopping, Code::Unavailable, "stopping"),

@@ -15,11 +15,12 @@ mod tls;
 mod trial;
 
 pub use client::{
-    Membership, Moment, Offer, Patience, Remote, RemoteTraining, RemoteTransport, TrainingOffer,
+    Cost, HiddenCost, Membership, Moment, Offer, Patience, Remote, RemoteTraining, RemoteTransport,
+    TrainingOffer,
 };
 pub use error::{Refusal, ServiceError};
 pub use ledger::{Enrolled, Ledger, TrainingSummary, Usage};
-pub use server::{Limits, Running, Service, Training};
+pub use server::{Limits, Modes, Running, Service, Training};
 pub use tls::{ClientSecurity, Credentials, Fingerprint, ServerSecurity};
 pub use trial::{TrialAuthority, TrialCertificate};
 

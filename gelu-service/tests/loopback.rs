@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Relay, expected, images, infer, remote, start};
+use gelu_models::plan::Reveal;
 use gelu_service::{Limits, Refusal, ServiceError};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
@@ -32,8 +33,17 @@ fn models_are_listed_with_what_a_client_has_to_know() {
     assert_eq!(offers.len(), 1);
     let offer = remote.find("small").unwrap();
     assert_eq!((offer.interface.input.dims(), offer.interface.outputs), (&[1, 6, 6][..], 3));
-    assert_eq!(offer.round_trips, 2);
-    assert!(offer.products > 0 && offer.up.1 == offer.up.0 * 512);
+    let cost = offer.revealed.unwrap();
+    assert_eq!(cost.round_trips, 2);
+    assert!(cost.products > 0 && cost.up.1 == cost.up.0 * 512);
+    let cost = offer.hidden.unwrap();
+    assert_eq!((cost.round_trips, cost.reveal), (2, Reveal::Logits));
+    assert!(
+        cost.ands > 0
+            && cost.products > 0
+            && cost.ahead.1 > cost.online.1
+            && cost.online.0 < cost.online.1 / 10
+    );
     let missing = remote.find("large").unwrap_err();
     assert!(matches!(missing, ServiceError::Refused { refusal: Refusal::UnknownModel, .. }), "{missing}");
     let missing = remote.open("large").unwrap_err();

@@ -23,9 +23,21 @@ pub(crate) struct Limits {
 #[cfg(feature = "hidden")]
 pub(crate) const CIRCUIT_BYTES: usize = 1 << 23;
 
+/// The most bytes of a message that this crate decodes: the header and the payload of a frame at their limits. What carries
+/// messages can refuse more before it is there.
+#[cfg(feature = "hidden")]
+pub const MESSAGE_BYTES: usize = PREFIX + HEADER_BYTES + CIRCUIT_BYTES;
+
+/// The most bytes of a message that this crate decodes: the header and the payload of a frame at their limits. What carries
+/// messages can refuse more before it is there.
+#[cfg(not(feature = "hidden"))]
+pub const MESSAGE_BYTES: usize = PREFIX + HEADER_BYTES + CHUNK_BYTES;
+
+const HEADER_BYTES: usize = 1 << 20;
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { header: 1 << 20, payload: CHUNK_BYTES }
+        Self { header: HEADER_BYTES, payload: CHUNK_BYTES }
     }
 }
 

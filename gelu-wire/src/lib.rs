@@ -36,7 +36,7 @@ use gelu_tensor::paillier::PublicKey;
 
 use self::frame::Frame;
 pub use error::WireError;
-pub use frame::Kind;
+pub use frame::{Kind, MESSAGE_BYTES};
 pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
 pub use message::{decode_message, encode_message};
 

@@ -90,6 +90,10 @@ pub enum SessionError {
         /// What failed.
         source: gelu_garble::Error,
     },
+    /// The client asks for logits of a model that reveals classes only.
+    #[cfg(feature = "hidden")]
+    #[error("the server reveals the class of an input, and not the logits; ask for the class")]
+    NotRevealed,
     /// More queries would be prepared than a server keeps.
     #[cfg(feature = "hidden")]
     #[error(
@@ -161,7 +165,7 @@ impl PeerError for SessionError {
             #[cfg(feature = "hidden")]
             Self::Garbling { .. } => AbortReason::BadTensor,
             #[cfg(feature = "hidden")]
-            Self::Prepared { .. } => AbortReason::Refused,
+            Self::Prepared { .. } | Self::NotRevealed => AbortReason::Refused,
             Self::Plan(_) => AbortReason::BadPlan,
             Self::Refused(_) => AbortReason::Refused,
             Self::Denied(Denied::Spent { used, allowed }) => {

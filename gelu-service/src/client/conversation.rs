@@ -94,8 +94,14 @@ impl Drop for RemoteTransport {
 /// What a conversation is about.
 pub(super) struct Topic {
     pub(super) model: String,
-    /// What the client calls itself, where it is about its turn in a training run.
-    pub(super) turn_of: Option<String>,
+    pub(super) about: About,
+}
+
+pub(super) enum About {
+    /// Inputs of the client, for which the model may be hidden from it.
+    Inputs { is_hidden: bool },
+    /// The turn in a training run of a client that calls itself so.
+    Turn { client: String },
 }
 
 /// One conversation over as many connections as it takes.
@@ -138,13 +144,18 @@ impl Conversation {
             _ => Broken::Conversation(error),
         })?;
         let (outgoing, frames) = mpsc::channel(2);
+        let (training, hidden, name) = match &self.topic.about {
+            About::Inputs { is_hidden } => (false, *is_hidden, String::new()),
+            About::Turn { client } => (true, false, client.clone()),
+        };
         let open = proto::Open {
             version: SERVICE_VERSION,
             model: self.topic.model.clone(),
             session: self.session.clone(),
             received: self.link.received(),
-            training: self.topic.turn_of.is_some(),
-            client: self.topic.turn_of.clone().unwrap_or_default(),
+            training,
+            client: name,
+            hidden,
         };
         // The channel is empty.
         let _ = outgoing.try_send(frame(client_frame::Frame::Open(open)));

@@ -20,7 +20,7 @@ use tower::service_fn;
 
 use super::Patience;
 use crate::proto::gelu_client::GeluClient;
-use crate::stream::{FRAME_BYTES, Stream};
+use crate::stream::{CLIENT_FRAME_BYTES, SERVER_FRAME_BYTES, Stream};
 use crate::{ClientSecurity, DEFAULT_PORT, Fingerprint, Refusal, ServiceError};
 
 /// How to reach the server.
@@ -156,8 +156,8 @@ impl Dialer {
         });
         match self.in_time(endpoint.connect_with_connector(connector)).await? {
             Ok(channel) => Ok(GeluClient::new(channel)
-                .max_decoding_message_size(FRAME_BYTES)
-                .max_encoding_message_size(FRAME_BYTES)),
+                .max_decoding_message_size(SERVER_FRAME_BYTES)
+                .max_encoding_message_size(CLIENT_FRAME_BYTES)),
             Err(error) => {
                 let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
                 Err(fault.unwrap_or_else(|| self.unreachable(causes(&error))))

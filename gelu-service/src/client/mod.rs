@@ -10,12 +10,13 @@ mod training;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gelu_models::plan::Reveal;
 use gelu_models::{Interface, ModelInfo};
 use gelu_tensor::Shape;
 use tokio::runtime::Runtime;
 
 pub use self::conversation::RemoteTransport;
-use self::conversation::Topic;
+use self::conversation::{About, Topic};
 use self::dial::Dialer;
 pub use self::membership::{Membership, TrainingOffer};
 pub use self::training::{Moment, RemoteTraining};
@@ -49,7 +50,18 @@ pub struct Offer {
     pub name: String,
     /// How its inputs are prepared and what its outputs mean.
     pub interface: Interface,
-    /// Ciphertexts and bytes from client to server for one input, under a DJN key of 2,048 bits.
+    /// What an input costs where the client sees every layer's weighted sums; `None` where it is not offered so.
+    pub revealed: Option<Cost>,
+    /// What an input costs where the model is hidden from the client; `None` where it is not offered so.
+    pub hidden: Option<HiddenCost>,
+    /// The run in which it is trained; `None` where it is offered for inference. A model in training has no costs.
+    pub training: Option<TrainingOffer>,
+}
+
+/// What one input costs under a DJN key of 2,048 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Ciphertexts and bytes from client to server.
     pub up: (u64, u64),
     /// Ciphertexts and bytes from server to client.
     pub down: (u64, u64),
@@ -57,8 +69,24 @@ pub struct Offer {
     pub products: u64,
     /// Times that the client waits for an answer.
     pub round_trips: u32,
-    /// The run in which it is trained; `None` where it is offered for inference. A model in training has no costs.
-    pub training: Option<TrainingOffer>,
+}
+
+/// What one input costs where the model is hidden, under a DJN key of 2,048 bits and prepared alone: several at a time cost
+/// less each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenCost {
+    /// What a client may learn at most.
+    pub reveal: Reveal,
+    /// Bytes from client to server and back before the input is there.
+    pub ahead: (u64, u64),
+    /// The server's products mod n^2, all ahead.
+    pub products: u64,
+    /// ANDs of the garbled circuits.
+    pub ands: u64,
+    /// Bytes from client to server and back with the input.
+    pub online: (u64, u64),
+    /// Times that the client waits for an answer with the input.
+    pub round_trips: u32,
 }
 
 /// A server, from a client's side. Cloning it shares the connection's settings and threads.
@@ -66,6 +94,7 @@ pub struct Offer {
 pub struct Remote {
     dialer: Arc<Dialer>,
     runtime: Arc<Runtime>,
+    is_hidden: bool,
 }
 
 impl Remote {
@@ -82,7 +111,12 @@ impl Remote {
             .enable_all()
             .build()
             .map_err(|error| dialer.unreachable(error.to_string()))?;
-        Ok(Self { dialer: Arc::new(dialer), runtime: Arc::new(runtime) })
+        Ok(Self { dialer: Arc::new(dialer), runtime: Arc::new(runtime), is_hidden: false })
+    }
+
+    /// Returns the same server for conversations in which the model is hidden from this client.
+    pub fn hiding_model(self) -> Self {
+        Self { is_hidden: true, ..self }
     }
 
     /// Returns its address.
@@ -128,7 +162,7 @@ impl Remote {
     /// # Errors
     /// [`ServiceError`] when the server cannot be reached or refuses.
     pub fn open(&self, model: &str) -> Result<RemoteTransport, ServiceError> {
-        self.open_about(Topic { model: model.to_owned(), turn_of: None })
+        self.open_about(Topic { model: model.to_owned(), about: About::Inputs { is_hidden: self.is_hidden } })
     }
 
     fn open_about(&self, topic: Topic) -> Result<RemoteTransport, ServiceError> {
@@ -173,16 +207,21 @@ impl Remote {
         if let Some(fault) = interface.fault() {
             return Err(wrong(fault));
         }
-        let cost = model.cost.unwrap_or_default();
-        let training = model.training.map(TrainingOffer::read).transpose()?;
-        Ok(Offer {
-            name: model.name,
-            interface,
+        let revealed = model.cost.map(|cost| Cost {
             up: (cost.ciphertexts_up, cost.bytes_up),
             down: (cost.ciphertexts_down, cost.bytes_down),
             products: cost.products,
             round_trips: cost.round_trips,
-            training,
-        })
+        });
+        let hidden = model.hidden.map(|cost| HiddenCost {
+            reveal: if cost.logits { Reveal::Logits } else { Reveal::Class },
+            ahead: (cost.ahead_up, cost.ahead_down),
+            products: cost.products,
+            ands: cost.ands,
+            online: (cost.online_up, cost.online_down),
+            round_trips: cost.round_trips,
+        });
+        let training = model.training.map(TrainingOffer::read).transpose()?;
+        Ok(Offer { name: model.name, interface, revealed, hidden, training })
     }
 }

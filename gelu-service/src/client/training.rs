@@ -10,7 +10,7 @@ use gelu_tensor::Backend;
 use gelu_tensor::paillier::SecretKey;
 use rand::CryptoRng;
 
-use super::conversation::Topic;
+use super::conversation::{About, Topic};
 use super::{Membership, Offer, Remote, TrainingOffer};
 use crate::proto::await_turn_response::State;
 use crate::{Refusal, SERVICE_VERSION, ServiceError, proto};
@@ -232,7 +232,7 @@ impl RemoteTraining {
 
     /// Asks for a turn, and gets a place the first time.
     fn await_turn(&mut self) -> Result<State, ServiceError> {
-        let Remote { dialer, runtime } = &self.remote;
+        let Remote { dialer, runtime, .. } = &self.remote;
         let request = proto::AwaitTurnRequest {
             version: SERVICE_VERSION,
             model: self.model.clone(),
@@ -279,7 +279,10 @@ impl RemoteTraining {
         rng: &mut dyn CryptoRng,
         watch: &mut impl FnMut(Moment<'_>) -> Result<Go, E>,
     ) -> Result<Go, Broken<E>> {
-        let topic = Topic { model: self.model.clone(), turn_of: Some(self.membership.client.clone()) };
+        let topic = Topic {
+            model: self.model.clone(),
+            about: About::Turn { client: self.membership.client.clone() },
+        };
         let transport = self.remote.open_about(topic).map_err(Broken::Connection)?;
         let place = self.membership.place.unwrap_or_default();
         let mut client = self.client(place).map_err(|error| Broken::Run(RunError::Peer(error)))?;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use gelu_io::session::serve_in_turns;
-use gelu_models::infer::{Denied, Gate, Server, ServerModel};
+use gelu_io::session::{Observer, serve_in_turns};
+use gelu_models::infer::{Denied, Gate, Server, ServerModel, SessionError, hidden};
+use gelu_models::plan::Reveal;
+use gelu_wire::WirePeer;
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
@@ -19,7 +21,7 @@ use tracing::{info, warn};
 use super::accept::Peer;
 use super::carry::{carry, frame, status_of};
 use super::training::TrainingRun;
-use super::{Offered, Shared, Subject};
+use super::{Modes, Offered, Shared, Subject};
 use crate::ledger::{Ledger, Taken};
 use crate::link::{Link, LinkPatience};
 use crate::proto::gelu_server::Gelu;
@@ -205,16 +207,23 @@ impl Shared {
     fn training(&self, model: &str) -> Result<&Arc<TrainingRun>, Status> {
         match &self.offered(model)?.subject {
             Subject::Training(run) => Ok(run),
-            Subject::Inference(_) => {
+            Subject::Inference(..) => {
                 Err(Refusal::UnknownModel
                     .status(format!("`{model}` is offered for inference, not for training")))
             }
         }
     }
 
-    fn inference(&self, model: &str) -> Result<&Arc<ServerModel>, Status> {
+    /// The model of a name, if it is offered in the mode that is asked for.
+    fn inference(&self, model: &str, is_hidden: bool) -> Result<(&Arc<ServerModel>, Modes), Status> {
         match &self.offered(model)?.subject {
-            Subject::Inference(model) => Ok(model),
+            Subject::Inference(_, modes) if is_hidden && modes.hidden.is_none() => {
+                Err(Refusal::Mode.status(format!("`{model}` is not offered hidden from its clients")))
+            }
+            Subject::Inference(_, modes) if !is_hidden && !modes.is_revealed => {
+                Err(Refusal::Mode.status(format!("`{model}` is hidden from its clients here")))
+            }
+            Subject::Inference(model, modes) => Ok((model, *modes)),
             Subject::Training(_) => Err(Refusal::UnknownModel
                 .status(format!("`{model}` is being trained, and not offered for inference"))),
         }
@@ -231,7 +240,10 @@ impl Shared {
         // What is wrong with the request is said before there is a conversation.
         let subject = match open.training {
             true => Subject::Training(Arc::clone(self.training(&open.model)?)),
-            false => Subject::Inference(Arc::clone(self.inference(&open.model)?)),
+            false => {
+                let (model, modes) = self.inference(&open.model, open.hidden)?;
+                Subject::Inference(Arc::clone(model), modes)
+            }
         };
         let mut name = SessionName([0; 16]);
         rand::rng().fill_bytes(&mut name.0);
@@ -256,7 +268,10 @@ impl Shared {
         }
         self.count_sessions();
         let began = match subject {
-            Subject::Inference(model) => self.begin_inference(name, &session, model),
+            Subject::Inference(model, modes) => {
+                let reveal = modes.hidden.filter(|_| open.hidden);
+                self.begin_inference(name, &session, model, reveal)
+            }
             Subject::Training(run) => {
                 peer.name(&open.client).and_then(|client| self.begin_turn(name, &session, run, &client))
             }
@@ -275,13 +290,23 @@ impl Shared {
         name: SessionName,
         session: &Arc<Session>,
         model: Arc<ServerModel>,
+        hidden: Option<Reveal>,
     ) -> Result<(), Status> {
-        let mut server = Server::new(model).on(self.service.backend);
-        if let Some((ledger, budget)) = &self.service.ledger {
+        let gate = self.service.ledger.as_ref().map(|(ledger, budget)| {
             let client = session.identity.map_or("without a certificate".to_owned(), |key| key.to_string());
             let (ledger, model, budget) = (Arc::clone(ledger), session.model.clone(), *budget);
-            let rate = self.service.rate;
-            server = server.with_gate(Arc::new(Account { ledger, client, model, budget, rate }));
+            Arc::new(Account { ledger, client, model, budget, rate: self.service.rate })
+        });
+        let Some(reveal) = hidden else {
+            let mut server = Server::new(model).on(self.service.backend);
+            if let Some(gate) = gate {
+                server = server.with_gate(gate);
+            }
+            return self.spawn(name, session, move |shared, session| shared.hold(name, session, server));
+        };
+        let mut server = hidden::Server::new(model).on(self.service.backend).revealing(reveal);
+        if let Some(gate) = gate {
+            server = server.with_gate(gate);
         }
         self.spawn(name, session, move |shared, session| shared.hold(name, session, server))
     }
@@ -333,7 +358,11 @@ impl Shared {
     }
 
     /// Holds a conversation to its end.
-    fn hold(&self, name: SessionName, session: &Session, server: Server) {
+    fn hold<P>(&self, name: SessionName, session: &Session, server: P)
+    where
+        P: WirePeer<Error = SessionError>,
+        gelu_io::session::Account: Observer<P>,
+    {
         let start = Instant::now();
         let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
         let turns = Arc::clone(&self.turns);

@@ -4,6 +4,7 @@ mod accept;
 mod carry;
 mod converse;
 mod metrics;
+mod modes;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -19,9 +20,8 @@ use std::time::{Duration, Instant};
 use gelu_io::session::Turns;
 use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::Deployment;
+use gelu_models::plan::PlanError;
 use gelu_tensor::Backend;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -35,11 +35,12 @@ use tracing::{info, warn};
 use self::accept::accept;
 use self::converse::{Session, SessionName};
 use self::metrics::Metrics;
+pub use self::modes::Modes;
 pub use self::training::Training;
 use self::training::TrainingRun;
 use crate::proto;
 use crate::proto::gelu_server::GeluServer;
-use crate::stream::FRAME_BYTES;
+use crate::stream::{CLIENT_FRAME_BYTES, SERVER_FRAME_BYTES};
 use crate::{Ledger, Refusal, ServerSecurity, ServiceError};
 
 /// What a server allows.
@@ -95,7 +96,7 @@ struct Offered {
 /// What a model is offered for.
 #[derive(Debug)]
 enum Subject {
-    Inference(Arc<ServerModel>),
+    Inference(Arc<ServerModel>, Modes),
     Training(Arc<TrainingRun>),
 }
 
@@ -145,32 +146,19 @@ impl Service {
         Self { metrics: Some(address), ..self }
     }
 
-    /// Offers a model under a name, in the place of another of that name.
+    /// Offers a model under a name, in the place of another of that name, and in these modes.
     ///
     /// # Errors
-    /// [`PlanError`](gelu_models::plan::PlanError) when the model cannot be run on ciphertexts under a key of 2,048 bits.
+    /// [`PlanError`] when the model cannot be run in one of the modes under a key of 2,048 bits.
     pub fn with_model(
         mut self,
         name: &str,
         model: Arc<ServerModel>,
-    ) -> Result<Self, gelu_models::plan::PlanError> {
-        let key = KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn };
-        let deployment = Deployment { key, lanes: self.backend.lanes(), ..Deployment::default() };
-        let program = model.program(&deployment)?;
-        let segments = program.plan().segments();
-        let up: usize = segments.iter().map(|segment| segment.ciphertexts_up()).sum();
-        let down: usize = segments.iter().map(|segment| segment.ciphertexts_down()).sum();
-        let bytes = |ciphertexts: usize| (ciphertexts * 2 * key.size.bits() / 8) as u64;
-        let cost = proto::Cost {
-            ciphertexts_up: up as u64,
-            bytes_up: bytes(up),
-            ciphertexts_down: down as u64,
-            bytes_down: bytes(down),
-            products: program.plan().operations().total(),
-            round_trips: segments.len() as u32,
-        };
-        let listed = proto::Model { cost: Some(cost), ..listed(name, model.model().interface()) };
-        self.models.insert(name.to_owned(), Offered { subject: Subject::Inference(model), listed });
+        modes: Modes,
+    ) -> Result<Self, PlanError> {
+        let listed = listed(name, model.model().interface());
+        let listed = modes.listed(listed, &model, self.backend)?;
+        self.models.insert(name.to_owned(), Offered { subject: Subject::Inference(model, modes), listed });
         Ok(self)
     }
 
@@ -315,8 +303,8 @@ impl Shared {
             let accepting =
                 tokio::spawn(accept(listener, acceptor, limits, connections, Arc::clone(&self.metrics)));
             let gelu = GeluServer::new(Arc::clone(&self))
-                .max_decoding_message_size(FRAME_BYTES)
-                .max_encoding_message_size(FRAME_BYTES);
+                .max_decoding_message_size(CLIENT_FRAME_BYTES)
+                .max_encoding_message_size(SERVER_FRAME_BYTES);
             let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
             let serving = tokio::spawn(
                 Server::builder()
@@ -375,7 +363,7 @@ impl Offered {
     /// What clients are told of it now.
     fn listed(&self) -> proto::Model {
         let training = match &self.subject {
-            Subject::Inference(_) => None,
+            Subject::Inference(..) => None,
             Subject::Training(run) => Some(run.listed()),
         };
         proto::Model { training, ..self.listed.clone() }
@@ -393,8 +381,7 @@ fn listed(name: &str, interface: Interface) -> proto::Model {
         outputs: outputs as u64,
         preprocessing: preprocessing.unwrap_or_default(),
         classes: info.classes,
-        cost: None,
-        training: None,
+        ..proto::Model::default()
     }
 }
 

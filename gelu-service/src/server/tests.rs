@@ -21,7 +21,7 @@ fn start(limits: Limits) -> Running {
     let mut model = ModelBuilder::new([4]).dense("fc", 2).build().unwrap();
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
     let model = Arc::new(ServerModel::new(model, Quantization::default()));
-    let service = Service::new(limits).with_model("m", model).unwrap();
+    let service = Service::new(limits).with_model("m", model, Modes::revealed()).unwrap();
     service.start("127.0.0.1:0", &ServerSecurity::Loopback).unwrap()
 }
 
@@ -127,7 +127,7 @@ fn frames_against_the_rules_end_the_conversation() {
     let status = status_after(&server, vec![Frame::Open(open()), data(0, b"no message".to_vec())]);
     assert_eq!(status.code(), Code::Ok);
     // More than any message has is not even read.
-    let status = status_after(&server, vec![Frame::Open(open()), data(0, vec![0; FRAME_BYTES])]);
+    let status = status_after(&server, vec![Frame::Open(open()), data(0, vec![0; CLIENT_FRAME_BYTES])]);
     assert_eq!(Refusal::of(&status), Some(Refusal::Malformed), "{status}");
     all_end(&server);
 }

@@ -15,7 +15,7 @@ use gelu_models::infer::{Client, ServerModel};
 use gelu_models::plan::{Outcome, Quantization};
 use gelu_models::{Model, ModelBuilder};
 use gelu_service::{
-    ClientSecurity, Limits, Patience, Remote, RemoteTransport, Running, ServerSecurity, Service,
+    ClientSecurity, Limits, Modes, Patience, Remote, RemoteTransport, Running, ServerSecurity, Service,
     TrialAuthority,
 };
 use gelu_tensor::paillier::{KeyBits, SecretKey};
@@ -75,14 +75,22 @@ pub(crate) fn all_end(server: &Running) {
 }
 
 pub(crate) fn service(limits: Limits) -> Service {
+    service_in(limits, Modes::any())
+}
+
+pub(crate) fn service_in(limits: Limits, modes: Modes) -> Service {
     let model = Arc::new(ServerModel::new(model(), Quantization::default()));
-    Service::new(limits).with_model("small", model).unwrap()
+    Service::new(limits).with_model("small", model, modes).unwrap()
 }
 
 pub(crate) fn start(limits: Limits) -> Running {
+    over_tls(service(limits))
+}
+
+pub(crate) fn over_tls(service: Service) -> Running {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let credentials = AUTHORITY.server(&names).unwrap().credentials().unwrap();
-    service(limits).start("127.0.0.1:0", &ServerSecurity::Tls(credentials)).unwrap()
+    service.start("127.0.0.1:0", &ServerSecurity::Tls(credentials)).unwrap()
 }
 
 pub(crate) fn client_security() -> ClientSecurity {

@@ -19,7 +19,7 @@ use super::material::{Material, SegmentMaterial};
 use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
 use crate::peer::exchange::Incoming;
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
-use crate::plan::{Behind, Deployment, HiddenPlan, Program};
+use crate::plan::{Behind, Deployment, HiddenPlan, Program, Reveal};
 
 /// The server's side of one session whose client does not see the model. [`Client`](super::Client) shows a whole session.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct Server {
     model: Arc<ServerModel>,
     backend: Backend,
     gate: Option<Arc<dyn Gate>>,
+    reveal: Reveal,
     state: State,
 }
 
@@ -104,7 +105,13 @@ struct OnlineJob {
 impl Server {
     /// Returns a session that waits for a client's hello.
     pub fn new(model: Arc<ServerModel>) -> Self {
-        Self { model, backend: Backend::detect(), gate: None, state: State::Listening }
+        let (backend, reveal) = (Backend::detect(), Reveal::Logits);
+        Self { model, backend, gate: None, reveal, state: State::Listening }
+    }
+
+    /// Returns the session with what a client may learn at most: who asks for more is refused. Logits, if this is not said.
+    pub fn revealing(self, reveal: Reveal) -> Self {
+        Self { reveal, ..self }
     }
 
     /// Returns the session with someone who is asked before every query.
@@ -143,13 +150,16 @@ impl Server {
     fn accept(
         &self,
         (version, key): (u16, PublicKey),
-        hello: (Deployment, crate::plan::Reveal, [u8; gelu_garble::POINT_BYTES]),
+        hello: (Deployment, Reveal, [u8; gelu_garble::POINT_BYTES]),
         rng: &mut dyn CryptoRng,
     ) -> Result<Computing, SessionError> {
         if version != HIDDEN_VERSION {
             return Err(SessionError::Version { expected: HIDDEN_VERSION, found: version });
         }
         let (deployment, reveal, opening) = hello;
+        if (self.reveal, reveal) == (Reveal::Class, Reveal::Logits) {
+            return Err(SessionError::NotRevealed);
+        }
         let numbers = |source| SessionError::Numbers { segment: 0, source };
         let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
         let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS).map_err(SessionError::Refused)?;

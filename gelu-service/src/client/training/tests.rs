@@ -48,7 +48,10 @@ fn who_does_not_keep_to_its_place_is_refused_and_the_others_go_on() {
         while first.await_turn().unwrap() != State::Yours {}
 
         // Another's turn, that of somebody whom nobody knows, and that of nobody.
-        let topic = |client: &str| Topic { model: "small".to_owned(), turn_of: Some(client.to_owned()) };
+        let topic = |client: &str| Topic {
+            model: "small".to_owned(),
+            about: About::Turn { client: client.to_owned() },
+        };
         for (name, expected) in
             [(&name[..], Refusal::Turn), ("stranger", Refusal::Turn), ("", Refusal::Malformed)]
         {
