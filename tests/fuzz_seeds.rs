@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use decoders::{DECODERS, KEY, model, rng, trainers, training_setup};
+use decoders::{DECODERS, KEY, hidden_client, hidden_server, model, rng, trainers, training_setup};
 use gelu_net::io::session::{Checkpoint, TrainingAccount, write_checkpoint};
 use gelu_net::io::weights::Dtype;
-use gelu_net::models::infer::{Client, Event, Message, Server};
-use gelu_net::models::peer::{AbortReason, Conversation, Peer};
+use gelu_net::models::infer::{self, Client, Event, Message, Server};
+use gelu_net::models::peer::{AbortReason, Conversation, Part, Peer};
 use gelu_net::models::train::private;
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
@@ -72,6 +72,10 @@ fn seeds_are_valid_where_they_are_meant_to_be() {
         let message = gelu_net::wire::decode_message(&bytes, Some(KEY.public_key()));
         assert!(message.is_ok(), "{}: {message:?}", file.display());
     }
+    for file in files(&seeds.join("hidden")) {
+        let message = hidden_client().decode(&fs::read(&file).unwrap());
+        assert!(message.is_ok(), "{}: {message:?}", file.display());
+    }
     assert!(matches!(server.decode(&read("training/join")), Ok(private::Message::Join { .. })));
     assert!(gelu_net::wire::decode_secret_key(&read("keys/secret")).is_ok());
     let weights = gelu_net::io::weights::parse_safetensors(&read("safetensors/model"), Path::new("model"));
@@ -83,6 +87,7 @@ fn seeds() -> Seeds {
     let mut seeds = Seeds::new();
     let mut add = |target, name: &str, bytes| drop(seeds.insert((target, name.to_owned()), bytes));
     inference(&mut add);
+    hidden(&mut add);
     training(&mut add);
     for key_type in [KeyType::Djn, KeyType::Subgroup] {
         let parameters = KeyParameters { size: KeyBits::Bits1024, key_type };
@@ -149,6 +154,51 @@ fn inference(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     }
 }
 
+/// One message of each kind.
+fn hidden(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
+    let rng = &mut rng();
+    let (mut client, mut server) = (hidden_client(), hidden_server());
+    let image = Array2::from_shape_fn((1, 4), |(_, element)| element as f32 / 4.0);
+    let mut messages = BTreeMap::new();
+    let mut note = |message: &infer::hidden::Message| {
+        use infer::hidden::Message as M;
+        let name = match message {
+            M::Hello { .. } => "hello",
+            M::Accept { .. } => "accept",
+            M::Tensor { position, .. } if matches!(position.part, Part::Sums { .. }) => "masked-sums",
+            M::Tensor { .. } => "masks",
+            M::Choices { .. } => "choices",
+            M::Tables { .. } => "tables",
+            M::Shares { .. } => "shares",
+            M::Labels { .. } => "labels",
+            M::Sums { .. } => "sums",
+            M::Finish { .. } => "finish",
+            M::Abort { .. } => "abort",
+        };
+        messages.entry(name).or_insert(infer::hidden::Client::encode(message).unwrap());
+    };
+    note(&infer::hidden::Message::abort(AbortReason::Refused));
+    while !server.is_closed() {
+        while !client.is_closed()
+            && let Some(message) = client.next_message(rng).unwrap()
+        {
+            note(&message);
+            server.handle(message, rng).unwrap();
+        }
+        while !server.is_closed()
+            && let Some(message) = server.next_message(rng).unwrap()
+        {
+            note(&message);
+            match client.handle(message, rng).unwrap() {
+                Some(infer::hidden::Event::Ready) => client.start(image.view()).unwrap(),
+                Some(infer::hidden::Event::Done(_)) => client.finish().unwrap(),
+                _ => {}
+            }
+        }
+    }
+    messages.into_iter().for_each(|(name, bytes)| add("hidden", name, bytes));
+}
+
 fn training(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     let rng = &mut rng();
     let setup = training_setup();
@@ -187,6 +237,10 @@ fn training(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
             match client.handle(message, rng).unwrap() {
                 Some(private::Event::Ready) => {
                     checkpoint("turn", &client, &server);
+                    client.proceed().unwrap();
+                }
+                Some(private::Event::Stepped) => {
+                    client.mask(rng).unwrap();
                     client.proceed().unwrap();
                 }
                 Some(private::Event::Ended) => is_over = true,

@@ -9,8 +9,10 @@ use gelu_net::io::data::{self, DataSet, ReadOptions, Table};
 use gelu_net::io::onnx::{ImportOptions, Imported};
 use gelu_net::io::session::read_checkpoint;
 use gelu_net::io::weights::{list_safetensors, parse_safetensors};
-use gelu_net::models::infer::Message;
-use gelu_net::models::plan::{Description, Plan};
+use gelu_net::models::infer::hidden as hidden_model;
+use gelu_net::models::infer::{Message, SessionId};
+use gelu_net::models::peer::Peer;
+use gelu_net::models::plan::{Description, HiddenPlan, Plan, Reveal};
 use gelu_net::models::train::Dataset;
 use gelu_net::models::train::private::{self, Shard, TrainPlan};
 use gelu_net::prelude::*;
@@ -27,8 +29,9 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them, but those of the network service, which are private there.
-pub const DECODERS: [Decoder; 11] = [
+pub const DECODERS: [Decoder; 12] = [
     ("inference", inference),
+    ("hidden", hidden),
     ("training", training),
     ("keys", keys),
     ("tensors", tensors),
@@ -79,6 +82,21 @@ pub fn model() -> Model {
     model
 }
 
+/// Returns a network that can be hidden, with a server for it.
+pub fn hidden_server() -> hidden_model::Server {
+    let mut model =
+        ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build().expect("two layers");
+    model.initialize(Initializer::KaimingUniform, &mut rng());
+    let inputs = Array2::from_shape_fn((2, 4), |(i, j)| (i + j) as f32 / 5.0);
+    model.calibrate(inputs.view()).expect("the inputs are of its shape");
+    hidden_model::Server::new(Arc::new(ServerModel::new(model, Quantization::default())))
+}
+
+/// Returns a client of a hidden model.
+pub fn hidden_client() -> hidden_model::Client {
+    hidden_model::Client::new((*KEY).clone(), 2, Reveal::Logits)
+}
+
 /// Returns a private training of a network of one layer.
 pub fn training_setup() -> TrainingSetup {
     let mut model =
@@ -123,6 +141,28 @@ pub fn inference(bytes: &[u8]) {
         if let Message::Accept { description, .. } = message {
             let _ = Plan::new(*description, KEY.public_key().parameters());
         }
+    }
+}
+
+/// Decodes a message of inference that hides the model, makes the plans in it, and has both sides take it as the first that
+/// they hear.
+pub fn hidden(bytes: &[u8]) {
+    for bytes in [bytes, &mended(bytes)] {
+        let mut client = hidden_client();
+        let mut server = hidden_server();
+        let _ = server.decode(bytes);
+        let Ok(message) = client.decode(bytes) else { continue };
+        let again = hidden_model::Client::encode(&message).expect("it was not too long");
+        assert!(client.decode(&again).is_ok());
+        if let hidden_model::Message::Accept { description, .. } = &message
+            && let Ok(plan) = Plan::new((**description).clone(), KEY.public_key().parameters())
+        {
+            let _ = HiddenPlan::new(&plan, Reveal::Class, hidden_model::FLOOD_BITS);
+        }
+        client.next_message(&mut rng()).expect("a hello");
+        let _ = client.handle(message.clone(), &mut rng());
+        let _ = server.handle(message, &mut rng());
+        let _ = server.handle(hidden_model::Message::Finish { session: SessionId([0; 16]) }, &mut rng());
     }
 }
 

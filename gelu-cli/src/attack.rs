@@ -1,7 +1,8 @@
-//! `gelu attack`: attacks on private training, so that what is said of its leaks can be tried out. A client solves for
-//! weights, and a server computes images from gradients.
+//! `gelu attack`: attacks on private training and on hidden models, so that what is said of their leaks can be tried out. A
+//! client solves for weights, and a server computes images from gradients.
 
 mod extract;
+mod hidden;
 mod observe;
 mod reconstruct;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use crate::model_args::new_key;
 use crate::output::{check_folders, note, out, outln};
 use crate::report::{Panel, TextTable, write_panels};
 
-/// Try out what private training leaks, and what its masks prevent.
+/// Try out what weighted sums and gradients leak, and what masks and a hidden model prevent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A client solves for the weights of a dense layer: one sample more than inputs is enough, one fewer is not.
@@ -49,7 +50,9 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Examples:
   gelu attack extract
-  gelu attack extract --inputs 64 --outputs 30 --out pictures")]
+  gelu attack extract --inputs 64 --outputs 30 --out pictures
+  gelu attack extract --hide-model
+  gelu attack extract --hide-model --deviate --out pictures")]
 pub(crate) struct ExtractArgs {
     /// Inputs of the layer.
     #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u16).range(1..=512))]
@@ -60,8 +63,15 @@ pub(crate) struct ExtractArgs {
     /// Determines weights and inputs.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Try it on what a client of inference sees of a hidden model: its masks, its shares, its outputs.
+    #[arg(long)]
+    hide_model: bool,
+    /// The client does not follow the protocol: it adds one to its share of each activation in turn, and reads the layer behind
+    /// them from what comes out.
+    #[arg(long, requires = "hide_model")]
+    deviate: bool,
     /// Write extract.png here: the true weights, those recovered just past the strict bound, and what is known just
-    /// below it.
+    /// below it. Of a hidden model: the true weights, and what the client makes of what it saw.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object.
@@ -104,6 +114,7 @@ pub(crate) struct ReconstructArgs {
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
+        Command::Extract(args) if args.hide_model => hidden::run(args),
         Command::Extract(args) => run_extract(args),
         Command::Reconstruct(args) => run_reconstruct(args),
     }

@@ -38,3 +38,23 @@ fn a_client_extracts_a_layer_past_the_bound() {
     assert_eq!(object["strict_samples"], 20);
     assert!(image::open(folder.path().join("extract.png")).is_ok());
 }
+
+/// What a hidden model's client sees fits no weights, however many queries it makes; one that deviates reads the last layer.
+#[test]
+fn a_hidden_model_withstands_clients_that_follow_the_protocol_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let sizes = ["extract", "--hide-model", "--inputs", "20", "--outputs", "7", "--json"];
+    let object = attack(&[&sizes[..], &["--out", path]].concat());
+    assert_eq!(object["shown_sums"], serde_json::json!({ "recovered": 140, "of": 140 }));
+    assert_eq!(object["masks_and_shares"]["solved"], false);
+    assert_eq!(object["inputs_and_shares"]["solved"], false);
+    let [found, noise] =
+        ["correlation", "noise"].map(|which| object["masks_and_shares"][which].as_f64().unwrap());
+    // Five standard deviations.
+    assert!(found.abs() < 5.0 * noise, "{object}");
+    assert!(image::open(folder.path().join("extract.png")).is_ok());
+    let object = attack(&[&sizes[..], &["--deviate"]].concat());
+    assert_eq!((&object["recovered"], &object["of"]), (&14.into(), &14.into()));
+    assert_eq!(object["queries"], 8);
+}

@@ -182,9 +182,14 @@ impl Program {
         sums.into_residues(own.flood)?.repack(own.layout.down.stacked())
     }
 
-    /// The biases of a segment as integers at the scale of its sums, if it has any.
-    #[cfg(feature = "hidden")]
-    pub(crate) fn bias(&self, segment: usize) -> Result<Option<gelu_tensor::FixedTensor>, Error> {
-        self.plan.segments()[segment].bias(&self.lowered.segments[segment].bias)
+    /// Returns the biases of a segment as integers at the scale of its sums, in their shape; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Error`] when one does not fit the format of the sums, which a plan rules out.
+    pub fn bias(&self, segment: usize) -> Result<Option<gelu_tensor::FixedTensor>, Error> {
+        match (self.plan.segments().get(segment), self.lowered.segments.get(segment)) {
+            (Some(planned), Some(lowered)) => planned.bias(&lowered.bias),
+            _ => Ok(None),
+        }
     }
 }

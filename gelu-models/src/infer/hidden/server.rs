@@ -161,12 +161,13 @@ impl Server {
             return Err(SessionError::NotRevealed);
         }
         let numbers = |source| SessionError::Numbers { segment: 0, source };
-        let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
-        let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS).map_err(SessionError::Refused)?;
+        // Before a plan for as many is made.
         let (expected, found) = (MOST_PREPARED, deployment.batch);
         if found > expected {
             return Err(SessionError::Prepared { expected, found });
         }
+        let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
+        let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS).map_err(SessionError::Refused)?;
         let delta = Delta::random(rng);
         let (sender, transfers) =
             LabelSender::new(&delta, &opening, rng).map_err(SessionError::garbling(0))?;
