@@ -108,28 +108,30 @@ impl InferenceReport {
             decryptions: of(Role::Client).map(|step| step.ciphertexts_in).sum(),
         };
         let mut saturations = Saturations::default();
-        let (mut integers, mut predictions, mut parts) = (vec![], vec![], vec![]);
+        let (mut integers, mut predictions) = (vec![], vec![]);
+        let (mut logits, mut outputs) = (vec![], vec![]);
         for answered in answers {
             match answered {
                 Answered::Outcome(outcome) => {
                     saturations.add(&outcome.saturations);
                     integers.extend_from_slice(outcome.integers.values());
                     predictions.extend(outcome.predictions());
-                    parts.push((outcome.logits, outcome.outputs));
+                    logits.push(outcome.logits);
+                    outputs.push(outcome.outputs);
                 }
                 Answered::Classes(classes) => {
-                    parts.push((Array2::zeros((classes.len(), 0)), Array2::zeros((classes.len(), 0))));
+                    logits.push(Array2::zeros((classes.len(), 0)));
+                    outputs.push(Array2::zeros((classes.len(), 0)));
                     predictions.extend(classes);
                 }
             }
         }
-        let stack = |pick: fn(&(Array2<f64>, Array2<f64>)) -> ArrayView2<'_, f64>| {
-            stacked(&parts.iter().map(pick).collect::<Vec<_>>())
-        };
+        let stack =
+            |parts: &[Array2<f64>]| stacked(&parts.iter().map(|part| part.view()).collect::<Vec<_>>());
         Ok(Self {
             integers,
-            logits: stack(|(logits, _)| logits.view())?,
-            outputs: stack(|(_, outputs)| outputs.view())?,
+            logits: stack(&logits)?,
+            outputs: stack(&outputs)?,
             predictions,
             saturations,
             seconds: 0.0,
