@@ -120,6 +120,7 @@ fn session() -> Vec<SessionError> {
             source: gelu_garble::Error::Length { what: "bytes of tables", expected: 1000, found: 999 },
         },
         E::Prepared { expected: 256, found: 400 },
+        E::NotRevealed,
         E::Aborted(AbortReason::BadTensor),
         E::Closed,
     ]
