@@ -12,10 +12,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed set-up ends the measurement")]
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use gelu_garble::{Choices, Delta, Evaluator, Garbler, LabelSender, Labels, Opening, Ring, circuits};
 use gelu_net::prelude::*;
 use gelu_net::tensor::hazmat::{self, Exponent, FixedBase};
 use gelu_net::tensor::paillier::KeyParameters;
@@ -90,6 +92,55 @@ fn square_and_multiply(exponent: &[u64], n: &BigUint) -> BigUint {
     power
 }
 
+/// What a hidden model takes on secrets: circuits evaluated on labels, labels chosen by the server's shares, and the client's
+/// choices in the transfers of labels. Zeros or random numbers.
+fn circuits_of_shares(
+    count: usize,
+    rng: &mut ChaCha20Rng,
+    report: &mut impl FnMut(&str, &[(bool, f64)], bool),
+) {
+    const WIDTH: usize = 64;
+    const BITS: u32 = 16;
+    let ring = Ring::new(BITS).unwrap();
+    let delta = Delta::random(rng);
+    let zeros = [(); 2].map(|()| Labels::random(WIDTH * BITS as usize, rng));
+    let mut garbler = Garbler::new(&delta, WIDTH, rng).unwrap();
+    let [x, y] = zeros.each_ref().map(|zeros| garbler.input(zeros).unwrap());
+    let sum = circuits::add(&mut garbler, &x, &y);
+    garbler.project(&sum, true, ring);
+    let tables = garbler.finish().unwrap();
+    // By the same work for both classes.
+    let choices = |class: bool, rng: &mut ChaCha20Rng| {
+        let mask = if class { (1 << BITS) - 1 } else { 0 };
+        let numbers: Vec<u64> = (0..WIDTH).map(|_| rng.next_u64() & mask).collect();
+        Choices::of_numbers(&numbers, BITS).unwrap()
+    };
+    let evaluation = times(
+        count,
+        rng,
+        |class, rng| zeros.each_ref().map(|zeros| delta.active(zeros, &choices(class, rng)).unwrap()),
+        |labels| {
+            let mut evaluator = Evaluator::new(&tables, WIDTH).unwrap();
+            let [x, y] = labels.each_ref().map(|labels| evaluator.input(labels).unwrap());
+            let sum = circuits::add(&mut evaluator, &x, &y);
+            black_box(evaluator.project(&sum, ring));
+            evaluator.finish().unwrap();
+        },
+    );
+    report("circuits evaluated, zeros or random shares", &evaluation, false);
+    let labels = times(count, rng, choices, |choices| {
+        black_box(delta.active(&zeros[0], choices).unwrap());
+    });
+    report("labels of shares, zeros or random ones", &labels, false);
+    let opening = Opening::new(rng);
+    let (_, answer) = LabelSender::new(&delta, &opening.message(), rng).unwrap();
+    let receiver = RefCell::new(opening.finish(&answer).unwrap());
+    let transfers = times(count, rng, choices, |choices| {
+        black_box(receiver.borrow_mut().extend(choices).unwrap());
+    });
+    report("choices of labels, zeros or random shares", &transfers, false);
+}
+
 fn main() -> ExitCode {
     let count = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(MEASUREMENTS);
     let rng = &mut ChaCha20Rng::seed_from_u64(5);
@@ -111,6 +162,7 @@ fn main() -> ExitCode {
         println!("{name:<60} |t| {t:>7.2}  {verdict}");
     };
     println!("{count} measurements each, batches of {TOGETHER}, keys of {} bits, {backend}\n", size.bits());
+    circuits_of_shares(count, rng, &mut report);
 
     for key_type in KeyType::ALL {
         let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap().on(backend).unwrap();

@@ -1,6 +1,7 @@
 //! Secret bits, in the order in which circuits take them.
 
 use std::fmt;
+use std::hint::black_box;
 
 use zeroize::Zeroizing;
 
@@ -48,7 +49,8 @@ impl Choices {
     /// A bit as a [mask]. Zero beyond the last.
     #[inline]
     pub(crate) fn mask(&self, at: usize) -> u128 {
-        mask(self.words.get(at / 128).map_or(0, |word| word >> (at % 128)))
+        // Of a mask that is known to be all ones or zero, compilers make a branch.
+        black_box(mask(self.words.get(at / 128).map_or(0, |word| word >> (at % 128))))
     }
 }
 
