@@ -34,15 +34,19 @@ fn branched() -> Model {
     )
 }
 
-fn serve(model: Model) -> Server {
-    Server::new(Arc::new(ServerModel::new(model, Quantization::default()))).on(KEY.public_key().backend())
+fn serve(model: Model, quantization: &Quantization) -> Server {
+    Server::new(Arc::new(ServerModel::new(model, quantization.clone()))).on(KEY.public_key().backend())
 }
 
 fn program(model: &Model, queries: usize) -> Program {
+    program_with(model, queries, &Quantization::default())
+}
+
+fn program_with(model: &Model, queries: usize, quantization: &Quantization) -> Program {
     let lanes = KEY.public_key().backend().lanes();
     let key = KeyBits::Bits1024.into();
     let deployment = Deployment { key, batch: queries, lanes, ..Deployment::default() };
-    model.compile(&Quantization::default(), &deployment).unwrap()
+    model.compile(quantization, &deployment).unwrap()
 }
 
 fn clear(model: &Model, images: &Array2<f32>) -> Outcome {
@@ -59,7 +63,11 @@ struct Conversation {
 
 impl Conversation {
     fn new(model: Model, queries: u32, reveal: Reveal) -> Self {
-        let (client, server) = (Client::new(Arc::clone(&KEY), queries, reveal), serve(model));
+        Self::with(model, &Quantization::default(), (queries, reveal))
+    }
+
+    fn with(model: Model, quantization: &Quantization, (queries, reveal): (u32, Reveal)) -> Self {
+        let (client, server) = (Client::new(Arc::clone(&KEY), queries, reveal), serve(model, quantization));
         let mut new = Self { client, server, rng: rng(), crossed: vec![] };
         assert!(matches!(new.event().unwrap(), Some(Event::Ready)));
         new
@@ -128,14 +136,19 @@ impl Conversation {
 }
 
 fn check(model: &Model, queries: u32, count: usize, seed: u64) {
+    check_with(model, &Quantization::default(), (queries, count), seed);
+}
+
+fn check_with(model: &Model, quantization: &Quantization, (queries, count): (u32, usize), seed: u64) {
     let images = images(model, count, seed).into_dimensionality::<ndarray::Ix2>().unwrap();
-    let expected = clear(model, &images);
-    let mut conversation = Conversation::new(model.clone(), queries, Reveal::Logits);
+    let program = program_with(model, 1, quantization);
+    let expected = program.run_clear(images.view()).unwrap();
+    let mut conversation = Conversation::with(model.clone(), quantization, (queries, Reveal::Logits));
     let Answer::Logits(outcome) = conversation.answer(&images) else { panic!("logits") };
     assert_eq!(outcome.integers, expected.integers);
     assert_eq!((&outcome.logits, &outcome.outputs), (&expected.logits, &expected.outputs));
-    let Ok(_) = HiddenPlan::new(program(model, 1).plan(), Reveal::Class, FLOOD_BITS) else { return };
-    let mut conversation = Conversation::new(model.clone(), queries, Reveal::Class);
+    let Ok(_) = HiddenPlan::new(program.plan(), Reveal::Class, FLOOD_BITS) else { return };
+    let mut conversation = Conversation::with(model.clone(), quantization, (queries, Reveal::Class));
     assert_eq!(conversation.answer(&images), Answer::Classes(expected.predictions()));
 }
 
@@ -167,17 +180,19 @@ fn wide_layers_are_garbled_in_blocks() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn random_hidden_chains_give_the_integers_of_the_clear_run(
-        seed: u64, which in 0..5usize, pool: bool, padded: bool, queries in 1u32..4, count in 1usize..4,
+        seed: u64, which in 0..6usize, pool: bool, padded: bool, queries in 1u32..4, count in 1usize..4,
+        weight_bits in 2u32..12, activation_bits in 2u32..12, margin in 0.3f64..1.5,
     ) {
         let activation = [
             Activation::Relu,
             Activation::Relu6,
             Activation::Clip { min: -0.4, max: 0.9 },
             Activation::LeakyRelu { slope: 0.25 },
+            Activation::Sigmoid,
             Activation::Tanh,
         ][which];
         let padding = usize::from(padded);
@@ -188,11 +203,13 @@ proptest! {
         let mut model = builder.flatten().dense("c", 4).softmax().build().unwrap();
         fill(&mut model, seed);
         model.calibrate(images(&model, 4, seed ^ 1).view()).unwrap();
-        // A tanh of too many steps is refused, and nothing else.
-        let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits, FLOOD_BITS);
-        prop_assert!(hidden.is_ok() || activation == Activation::Tanh);
+        let quantization =
+            Quantization { weight_bits, activation_bits, range_margin: margin, ..Quantization::default() };
+        // Sigmoid and tanh of too many steps are refused, and nothing else.
+        let hidden = HiddenPlan::new(program_with(&model, 1, &quantization).plan(), Reveal::Logits, FLOOD_BITS);
+        prop_assert!(hidden.is_ok() || matches!(activation, Activation::Sigmoid | Activation::Tanh));
         prop_assume!(hidden.is_ok());
-        check(&model, queries, count, seed);
+        check_with(&model, &quantization, (queries, count), seed);
     }
 }
 
@@ -502,7 +519,7 @@ fn no_more_is_prepared_than_a_server_keeps() {
     assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 400 });
     let mut client = Client::new(Arc::clone(&KEY), 257, Reveal::Logits);
     let hello = client.next_message(&mut rng()).unwrap().unwrap();
-    let error = serve(small()).handle(hello, &mut rng()).unwrap_err();
+    let error = serve(small(), &Quantization::default()).handle(hello, &mut rng()).unwrap_err();
     assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 257 });
 }
 
@@ -525,7 +542,7 @@ fn networks_that_cannot_be_hidden_are_refused_by_name() {
     let model = calibrated(ModelBuilder::new([4]).dense("a", 3).activation(Activation::Gelu).dense("b", 2));
     let mut client = Client::new(Arc::clone(&KEY), 1, Reveal::Logits);
     let hello = client.next_message(&mut rng()).unwrap().unwrap();
-    let error = serve(model).handle(hello, &mut rng()).unwrap_err();
+    let error = serve(model, &Quantization::default()).handle(hello, &mut rng()).unwrap_err();
     let expected = PlanError::Hidden { node: "gelu1".to_owned() };
     assert_eq!(error, SessionError::Refused(expected));
 }
