@@ -67,6 +67,9 @@ pub struct Description {
     pub lanes: usize,
     /// What is saved where there is a choice.
     pub prefer: Preference,
+    /// Whether the client does not see what lies between segments: see [`HiddenPlan`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 /// The public part of a run: what client and server agree on before the first ciphertext.
@@ -151,13 +154,13 @@ impl Plan {
             let input = description.graph.shape(description.graph.nodes()[index].inputs[0]);
             Ok(Affine::of_map(Arc::new(config.map(input)?)))
         };
-        let cut = Cut::new(&description.graph, Fusion::Chains, structure)?;
+        let cut = Cut::new(&description.graph, Fusion::of(description.hidden), structure)?;
         Self::assemble(&cut, description, key)
     }
 
     /// The plan of a graph that was cut already.
     fn assemble(cut: &Cut, description: Description, key: KeyParameters) -> Result<Self, PlanError> {
-        let Description { graph, numbers, batch, lanes, prefer } = &description;
+        let Description { graph, numbers, batch, lanes, prefer, .. } = &description;
         let deployment = Deployment { key, batch: *batch, lanes: *lanes, prefer: *prefer };
         deployment.check()?;
         let (expected, found) = (cut.segments.len(), numbers.segments.len());

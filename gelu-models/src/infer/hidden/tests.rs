@@ -46,7 +46,7 @@ fn program_with(model: &Model, queries: usize, quantization: &Quantization) -> P
     let lanes = KEY.public_key().backend().lanes();
     let key = KeyBits::Bits1024.into();
     let deployment = Deployment { key, batch: queries, lanes, ..Deployment::default() };
-    model.compile(quantization, &deployment).unwrap()
+    model.compile_hidden(quantization, &deployment).unwrap()
 }
 
 fn clear(model: &Model, images: &Array2<f32>) -> Outcome {
@@ -166,6 +166,19 @@ fn a_hidden_lenet5_gives_the_integers_of_the_clear_run() {
     let mut model = zoo::lenet5().unwrap();
     fill(&mut model, 5);
     model.calibrate(images(&model, 3, 7).view()).unwrap();
+    check(&model, 2, 2, 8);
+}
+
+/// The mean behind its first activation is taken on shares, and the second activation changes nothing.
+#[test]
+fn a_hidden_conv1_gives_the_integers_of_the_clear_run() {
+    let mut model = zoo::conv1().unwrap();
+    fill(&mut model, 6);
+    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    let program = program(&model, 1);
+    let terms: Vec<_> = program.plan().segments().iter().flat_map(|segment| &segment.terms).collect();
+    assert_eq!(terms.len(), 2);
+    assert_eq!(terms[1].sums.as_ref().unwrap().output().elements(), 180);
     check(&model, 2, 2, 8);
 }
 

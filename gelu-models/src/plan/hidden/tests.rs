@@ -12,7 +12,7 @@ use crate::{Model, ModelBuilder, zoo};
 
 fn program(model: &Model, quantization: &Quantization, batch: usize) -> Program {
     let deployment = Deployment { key: KeyBits::Bits2048.into(), batch, lanes: 8, ..Deployment::default() };
-    model.compile(quantization, &deployment).unwrap()
+    model.compile_hidden(quantization, &deployment).unwrap()
 }
 
 fn lenet5() -> Model {

@@ -115,7 +115,7 @@ impl Server {
         }
         let (deployment, reveal, opening) = hello;
         let numbers = |source| SessionError::Numbers { segment: 0, source };
-        let program = self.model.program(&deployment).map_err(SessionError::Refused)?;
+        let program = self.model.hidden_program(&deployment).map_err(SessionError::Refused)?;
         let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS).map_err(SessionError::Refused)?;
         let (expected, found) = (MOST_PREPARED, deployment.batch);
         if found > expected {
