@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use gelu_layers::{Activation, Conv2dConfig};
+use gelu_layers::{Activation, AvgPool2dConfig, Conv2dConfig};
+use gelu_tensor::Window;
 use gelu_tensor::paillier::{KeyBits, SecretKey};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -180,6 +181,37 @@ fn a_hidden_conv1_gives_the_integers_of_the_clear_run() {
     assert_eq!(terms.len(), 2);
     assert_eq!(terms[1].sums.as_ref().unwrap().output().elements(), 180);
     check(&model, 2, 2, 8);
+}
+
+/// What a shortcut carries is a term of the next sums, and what both sides have shares of.
+#[test]
+fn hidden_residual_networks_give_the_integers_of_the_clear_run() {
+    let same = || Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);
+    let start = || ModelBuilder::new([1, 6, 6]).conv2d("a", same()).relu();
+    let identity = start().residual(|main| main.conv2d("b", same()).relu().conv2d("c", same())).relu();
+    check(&calibrated(identity.global_avg_pool2d().flatten().dense("d", 3).softmax()), 2, 3, 1);
+    let halved = || Conv2dConfig::new(3, [3, 3]).with_padding([1, 1]).with_stride([2, 2]);
+    let projection = start().residual_with(
+        |main| {
+            main.conv2d("b", halved()).relu().conv2d("c", Conv2dConfig::new(3, [3, 3]).with_padding([1, 1]))
+        },
+        |shortcut| shortcut.conv2d("e", Conv2dConfig::new(3, [1, 1]).with_stride([2, 2])),
+    );
+    check(&calibrated(projection.relu().flatten().dense("d", 3).softmax()), 2, 3, 2);
+    // Nothing has weights between two activations, and a mean of nine is no power of two.
+    let windows = Window::new([3, 3]).with_stride([3, 3]);
+    let mean = start().avg_pool2d_with("pool", AvgPool2dConfig::new(windows)).activation(Activation::Tanh);
+    check(&calibrated(mean.flatten().dense("d", 3)), 1, 2, 3);
+}
+
+#[test]
+fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
+    let input = gelu_tensor::Shape::from([3, 8, 8]);
+    let config = zoo::ResnetConfig { input, depth: 8, width: 2, classes: 4, batch_norm: true };
+    let mut model = zoo::resnet(&config).unwrap();
+    fill(&mut model, 7);
+    model.calibrate(images(&model, 3, 9).view()).unwrap();
+    check(&model, 2, 2, 10);
 }
 
 /// More results than circuits of one block.
