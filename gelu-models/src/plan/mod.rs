@@ -41,6 +41,7 @@ pub(crate) use hidden::{Behind, Reader, masks_of};
 pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
 pub(crate) use layout::{MapOf, header};
+pub(crate) use lowering::Maxima;
 use lowering::{Lowering, lowerings};
 pub use numbers::{Numbers, SegmentNumbers};
 pub use preference::Preference;
@@ -222,6 +223,11 @@ impl Plan {
     /// Returns the operations mod n^2 of the server for one batch.
     pub fn operations(&self) -> Operations {
         self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.layout.operations)
+    }
+
+    /// Whether a value is between two steps that are computed as one.
+    fn is_between(&self, value: ValueId) -> bool {
+        self.integer_steps.iter().flatten().any(|lowering| lowering.between == Some(value))
     }
 
     pub(crate) fn steps(&self) -> &[Step] {

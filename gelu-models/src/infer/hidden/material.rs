@@ -35,7 +35,7 @@ impl Preparation {
         let of_segment = |(segment, own): (u32, &HiddenSegment)| {
             let blocks: Vec<_> = (0..).zip(own.blocks()).collect();
             let query = move |query| {
-                let block = move |(block, sums)| (Block { query, segment, block }, sums);
+                let block = move |(block, circuits)| (Block { query, segment, block }, circuits);
                 blocks.clone().into_iter().map(block)
             };
             self.queries().flat_map(query).collect::<Vec<_>>()

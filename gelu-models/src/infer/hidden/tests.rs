@@ -214,6 +214,53 @@ fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
     check(&model, 2, 2, 10);
 }
 
+/// The largest of overlapping windows, some of them beyond the image; before its activation or behind it.
+#[test]
+fn hidden_max_pooling_gives_the_integers_of_the_clear_run() {
+    let start = || ModelBuilder::new([2, 5, 5]).conv2d("a", Conv2dConfig::new(2, [2, 2]));
+    let window = Window::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+    let behind = start().relu().max_pool2d_with(window).flatten().dense("b", 3);
+    check(&calibrated(behind), 2, 3, 1);
+    let before = start().max_pool2d([2, 2]).activation(Activation::LeakyRelu { slope: 0.5 });
+    check(&calibrated(before.conv2d("b", Conv2dConfig::new(2, [1, 1])).flatten().dense("c", 3)), 2, 3, 2);
+    let alone = start().max_pool2d([2, 2]).flatten().dense("b", 3);
+    check(&calibrated(alone), 1, 2, 3);
+}
+
+#[test]
+fn a_hidden_lenet5_of_max_pooling_gives_the_integers_of_the_clear_run() {
+    let setting = zoo::Setting { pooling: Some(zoo::Pooling::Max), ..zoo::Setting::default() };
+    let mut model = zoo::Network::Lenet5.build(&setting).unwrap();
+    fill(&mut model, 5);
+    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    check(&model, 1, 1, 8);
+}
+
+/// Networks of all that can be computed on shares, and of what cannot, which is refused.
+#[test]
+fn random_hidden_networks_give_the_integers_of_the_clear_run() {
+    let activations = [
+        Activation::Relu,
+        Activation::LeakyRelu { slope: 0.25 },
+        Activation::Clip { min: -0.5, max: 0.75 },
+        Activation::Tanh,
+    ];
+    let (mut checked, mut with_branches) = (0, 0);
+    for seed in 0..100 {
+        let model = crate::tests::random_model_of(seed, &activations);
+        let plan = program(&model, 1);
+        if let Err(error) = HiddenPlan::new(plan.plan(), Reveal::Logits, FLOOD_BITS) {
+            let is_refusal = matches!(error, PlanError::Hidden { .. } | PlanError::Numbers { .. });
+            assert!(is_refusal, "{seed}: {error}");
+            continue;
+        }
+        checked += 1;
+        with_branches += usize::from(plan.plan().segments().iter().any(|own| own.terms.len() > 1));
+        check(&model, 1, 2, seed);
+    }
+    assert!(checked > 30 && with_branches > 5, "{checked}, {with_branches}");
+}
+
 /// More results than circuits of one block.
 #[test]
 fn wide_layers_are_garbled_in_blocks() {

@@ -15,6 +15,10 @@ fn program(model: &Model, quantization: &Quantization, batch: usize) -> Program 
     model.compile_hidden(quantization, &deployment).unwrap()
 }
 
+fn program_with_bits(model: &Model, activation_bits: u32) -> Program {
+    program(model, &Quantization { activation_bits, ..Quantization::default() }, 1)
+}
+
 fn lenet5() -> Model {
     let mut model = zoo::lenet5().unwrap();
     crate::tests::fill(&mut model, 5);
@@ -63,11 +67,20 @@ fn nodes_that_cannot_be_computed_on_shares_are_named() {
     };
     let start = || ModelBuilder::new([1, 4, 4]).conv2d("a", same());
     assert_eq!(refused(start().activation(Activation::Gelu).flatten().dense("b", 3)), "gelu1");
-    let pooled = start().relu().max_pool2d_with(Window::new([2, 2])).flatten().dense("b", 3);
-    assert_eq!(refused(pooled), "relu1");
-    let residual = start().residual(|main| main.relu().conv2d("c", same())).relu().flatten().dense("b", 3);
-    let node = refused(residual);
-    assert!(["relu1", "add1"].contains(&&*node), "{node}");
+    let pooled = || start().relu().max_pool2d_with(Window::new([2, 2]));
+    assert_eq!(refused(pooled().max_pool2d([2, 2]).flatten().dense("b", 3)), "max_pool2");
+    assert_eq!(refused(pooled().activation(Activation::Tanh).flatten().dense("b", 3)), "tanh1");
+    let gated = start().relu().gated(|gate| gate.global_avg_pool2d().flatten().dense("g", 2).sigmoid());
+    assert_eq!(refused(gated.flatten().dense("b", 3)), "mul1");
+    let joined = start().relu().concat([&|left| left.conv2d("c", same()), &|right| right]);
+    assert_eq!(refused(joined.flatten().dense("b", 3)), "concat1");
+    // Its sums would go on as they are, and as an activation too.
+    let sums_twice = start().residual(|main| main.relu().conv2d("c", same())).relu().flatten().dense("b", 3);
+    assert_eq!(refused(sums_twice), "relu1");
+    let thresholds = start().activation(Activation::Sigmoid).flatten().dense("b", 3);
+    let many = program_with_bits(&calibrated(thresholds), 20);
+    let error = HiddenPlan::new(many.plan(), Reveal::Class, 40).unwrap_err();
+    assert!(matches!(&error, PlanError::Hidden { node } if node == "sigmoid1"), "{error}");
     // A class is that of the last sums.
     assert_eq!(refused(start().relu().flatten().dense("b", 3).tanh()), "tanh1");
     let large = program(&calibrated(start().relu().flatten().dense("b", 3)), &Quantization::default(), 1);

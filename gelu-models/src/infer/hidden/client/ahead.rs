@@ -70,9 +70,9 @@ impl Running {
             Message::Tables { block, tables }
                 if preparing.awaited.front().is_some_and(|(due, _)| *due == block) =>
             {
-                let Some((_, sums)) = preparing.awaited.pop_front() else { return Ok(None) };
+                let Some((_, circuits)) = preparing.awaited.pop_front() else { return Ok(None) };
                 let own = &self.hidden.segments()[block.segment as usize];
-                let (expected, found) = (own.table_bytes(sums.len()), tables.len());
+                let (expected, found) = (own.table_bytes(circuits.len()), tables.len());
                 if expected != found {
                     let source = gelu_garble::Error::Length { what: "bytes of tables", expected, found };
                     return Err(SessionError::garbling(block.segment)(source));
@@ -141,15 +141,15 @@ impl Preparing {
         hidden: &HiddenPlan,
         receiver: &mut LabelReceiver,
     ) -> Result<Option<Message>, SessionError> {
-        let Some((block, sums)) = self.blocks.pop_front() else { return Ok(None) };
+        let Some((block, circuits)) = self.blocks.pop_front() else { return Ok(None) };
         let own = &hidden.segments()[block.segment as usize];
         let prepared = &mut self.prepared[self.preparation.index(block.query)];
         let prepared = &mut prepared.segments[block.segment as usize];
-        let choices = own.choices(&prepared.sums[sums.clone()]);
+        let choices = own.choices(&prepared.sums, circuits.clone());
         let extended = choices.and_then(|choices| receiver.extend(&choices));
         let (choices, labels) = extended.map_err(SessionError::garbling(block.segment))?;
         prepared.blocks.push(Some(PreparedBlock { labels, tables: vec![] }));
-        self.awaited.push_back((block, sums));
+        self.awaited.push_back((block, circuits));
         Ok(Some(Message::Choices { block, choices }))
     }
 }

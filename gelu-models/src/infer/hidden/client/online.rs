@@ -73,7 +73,7 @@ impl Running {
         let segment = block.segment as usize;
         let hidden = Arc::clone(&self.hidden);
         let own = &hidden.segments()[segment];
-        let sums = own.blocks().nth(block.block as usize).unwrap_or_default().len();
+        let circuits = own.blocks().nth(block.block as usize).unwrap_or_default().len();
         let Some((at, online)) = self.online(block.query) else { return Ok(None) };
         let blocks = &mut online.prepared.segments[segment].blocks;
         let Some(spent) = blocks.get_mut(block.block as usize).and_then(Option::take) else {
@@ -81,13 +81,13 @@ impl Running {
         };
         online.blocks += 1;
         let mut evaluate = || {
-            let mut evaluator = Evaluator::new(&spent.tables, own.width(sums))?;
-            let labels = Labels::from_le_bytes(labels, own.labels(sums))?;
+            let mut evaluator = Evaluator::new(&spent.tables, circuits)?;
+            let labels = Labels::from_le_bytes(labels, own.labels(circuits))?;
             let [a, b] = [&spent.labels, &labels].map(|labels| evaluator.input(labels));
             let result = own.circuit(&mut evaluator, &a?, &b?);
             let class = match own.behind {
                 Behind::Class => evaluator.reveal(&result.wires).first().copied(),
-                Behind::Step(..) | Behind::Sums => None,
+                Behind::Step { .. } | Behind::Sums => None,
             };
             for (ring, results) in own.reader_rings().zip(&mut online.results[segment]) {
                 results.extend(evaluator.project(&result.wires, ring).iter());

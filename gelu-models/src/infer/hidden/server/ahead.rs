@@ -93,10 +93,10 @@ impl Computing {
 
     pub(super) fn choices(&mut self, block: Block, choices: &[u8]) -> Result<(), SessionError> {
         let Some(preparing) = &mut self.preparing else { return Ok(()) };
-        let Some((_, sums)) = preparing.blocks.pop_front() else { return Ok(()) };
-        let labels = self.hidden.segments()[block.segment as usize].labels(sums.len());
+        let Some((_, circuits)) = preparing.blocks.pop_front() else { return Ok(()) };
+        let labels = self.hidden.segments()[block.segment as usize].labels(circuits.len());
         let zeros = self.sender.extend(choices, labels).map_err(SessionError::garbling(block.segment))?;
-        preparing.garbling.push_back((block, sums, zeros));
+        preparing.garbling.push_back((block, circuits, zeros));
         Ok(())
     }
 
@@ -154,14 +154,14 @@ impl Preparing {
     pub(super) fn garble(
         &mut self,
         (delta, hidden): (&Delta, &HiddenPlan),
-        (block, sums, zeros): (Block, Range<usize>, &Labels),
+        (block, circuits, zeros): (Block, Range<usize>, &Labels),
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<u8>, gelu_garble::Error> {
         let own = &hidden.segments()[block.segment as usize];
         let seed = LabelSeed::random(rng);
-        let others = Labels::of_seed(&seed, own.labels(sums.len()));
-        let mut garbler = Garbler::new(delta, own.width(sums.len()), rng)?;
-        garbler.reserve(own.ands / own.width(own.values).max(1));
+        let others = Labels::of_seed(&seed, own.labels(circuits.len()));
+        let mut garbler = Garbler::new(delta, circuits.len(), rng)?;
+        garbler.reserve(own.ands / own.circuits().max(1));
         let [a, b] = [zeros, &others].map(|zeros| garbler.input(zeros));
         let result = own.circuit(&mut garbler, &a?, &b?);
         let material = &mut self.materials[self.preparation.index(block.query)];

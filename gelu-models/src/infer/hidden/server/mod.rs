@@ -132,7 +132,7 @@ impl Server {
             let terms =
                 terms.map(|term| term.values().iter().map(|&weight| i64::from(weight) as u64).collect());
             let offset = match &own.behind {
-                Behind::Step(step, _) => step.offset(),
+                Behind::Step { step, .. } => step.offset(),
                 Behind::Class | Behind::Sums => 0,
             };
             let bias = program.bias(index).map_err(numbers)?;
@@ -284,8 +284,9 @@ impl Computing {
             if let Some(job) = self.jobs.pop_front() {
                 self.answer(&job)?;
             } else if let Some(preparing) = &mut self.preparing {
-                if let Some((block, sums, zeros)) = preparing.garbling.pop_front() {
-                    let tables = preparing.garble((&self.delta, &self.hidden), (block, sums, &zeros), rng);
+                if let Some((block, circuits, zeros)) = preparing.garbling.pop_front() {
+                    let tables =
+                        preparing.garble((&self.delta, &self.hidden), (block, circuits, &zeros), rng);
                     let tables = tables.map_err(SessionError::garbling(block.segment))?;
                     self.outgoing.push_back(Message::Tables { block, tables });
                 } else {

@@ -96,10 +96,10 @@ impl Computing {
             shares.iter_mut().zip(sums.iter()).for_each(|(share, sum)| *share = share.wrapping_add(*sum));
         }
         shares.iter_mut().for_each(|share| *share = own.shared.wrap(*share));
-        for ((block, sums), seed) in (0..).zip(own.blocks()).zip(&material.seeds) {
+        for ((block, circuits), seed) in (0..).zip(own.blocks()).zip(&material.seeds) {
             let labels = || {
-                let values = own.choices(&shares[sums.clone()])?;
-                let zeros = Labels::of_seed(seed, own.labels(sums.len()));
+                let values = own.choices(&shares, circuits.clone())?;
+                let zeros = Labels::of_seed(seed, own.labels(circuits.len()));
                 self.delta.active(&zeros, &values)
             };
             let labels = labels().map_err(SessionError::garbling(segment as u32))?.to_le_bytes();
