@@ -17,7 +17,7 @@ use gelu_net::prelude::*;
 fn hidden_networks_give_what_the_clear_ones_give() {
     let images = digits(31, 7);
     let served = Arc::new(ServerModel::new(shipped("lenet5"), quantization()));
-    let clear = served.program(&deployment(&KEY, 1)).unwrap().run_clear(images.view()).unwrap();
+    let clear = served.hidden_program(&deployment(&KEY, 1)).unwrap().run_clear(images.view()).unwrap();
     for (together, batch) in [(3, 2), (8, 7), (1, 1)] {
         let local = LocalInference::shared(Arc::clone(&served), Arc::clone(&KEY), batch).preparing(together);
         let mut through = vec![];
@@ -72,7 +72,7 @@ fn the_account_tells_ahead_from_online() {
 fn a_client_that_learns_classes_learns_no_logits() {
     let images = digits(33, 4);
     let served = Arc::new(ServerModel::new(shipped("lenet5"), quantization()));
-    let clear = served.program(&deployment(&KEY, 1)).unwrap().run_clear(images.view()).unwrap();
+    let clear = served.hidden_program(&deployment(&KEY, 1)).unwrap().run_clear(images.view()).unwrap();
     let local = LocalInference::shared(served, Arc::clone(&KEY), 4).hiding_model(Reveal::Class);
     let report = local.run(images.view(), &mut rand::rng(), |_| ()).unwrap();
     assert_eq!(report.predictions, clear.predictions());

@@ -145,7 +145,10 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
     let quantization = args.numbers.quantization(&model);
     let prefer = asked.prefer();
     let deployment = Deployment { key: key.public_key().parameters(), batch, lanes: backend.lanes(), prefer };
-    let program = model.compile(&quantization, &deployment)?;
+    let program = match asked.hide.is_asked() {
+        true => model.compile_hidden(&quantization, &deployment)?,
+        false => model.compile(&quantization, &deployment)?,
+    };
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 

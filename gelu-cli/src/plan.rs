@@ -85,7 +85,10 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
             model.weights().write(path, Dtype::F32)?;
         }
     }
-    let program = model.compile(&quantization, &deployment)?;
+    let program = match args.hide.is_asked() {
+        true => model.compile_hidden(&quantization, &deployment)?,
+        false => model.compile(&quantization, &deployment)?,
+    };
     let error = is_trained.then(|| LogitError::measure(&model, &program)).transpose()?;
     let hidden = args
         .hide

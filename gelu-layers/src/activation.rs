@@ -76,6 +76,15 @@ impl Activation {
         Self::SigmoidTaylor5,
     ];
 
+    /// Returns whether no number has a negative result.
+    pub fn is_never_negative(self) -> bool {
+        match self {
+            Self::Relu | Self::Relu6 | Self::Sigmoid => true,
+            Self::Clip { min, .. } => min >= 0.0,
+            _ => false,
+        }
+    }
+
     /// Returns whether the parameters make sense: all of them finite, and a clip's `min` not above its `max`.
     pub(crate) fn is_valid(self) -> bool {
         match self {

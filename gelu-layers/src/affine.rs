@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::{Error, IntWeights, LinearMap, WeightRange};
+use gelu_tensor::{Error, IntWeights, LinearMap, Shape, WeightRange};
 
 /// A linear layer, or a chain of them, as one affine map of reals: what is quantized and sent over ciphertexts.
 ///
@@ -33,6 +33,25 @@ impl Affine {
         Self { bias: vec![], ..self.clone() }
     }
 
+    /// Returns the map that changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Count`] when the shape has no elements or too many.
+    pub fn identity(shape: &Shape) -> Result<Self, Error> {
+        Ok(Self { map: Arc::new(LinearMap::identity(shape)?), weights: vec![1.0], bias: vec![] })
+    }
+
+    /// Returns the map for sums in the place of their means (or of other multiples of them, with one factor for all).
+    /// `None` if that one factor does not exist.
+    pub fn of_sums(&self, means: &Self) -> Option<Self> {
+        if means.map.weights() != 1 || !means.bias.is_empty() {
+            return None;
+        }
+        let share = means.weights.first().copied().unwrap_or(1.0);
+        let weights = self.weights.iter().map(|weight| weight * share).collect();
+        Some(Self { weights, ..self.clone() })
+    }
+
     /// Returns the map without its weights.
     pub fn map(&self) -> &Arc<LinearMap> {
         &self.map
@@ -54,7 +73,8 @@ impl Affine {
     /// [`Error::Shape`] when `next` does not take this one's output; [`Error::Count`] when the composition is too large.
     pub fn then(&self, next: &Self) -> Result<Self, Error> {
         // A map may have no weights at all, where windows cover nothing but padding; its biases go on.
-        if self.weights.is_empty() && self.map.weights() > 0 {
+        let is_unknown = |affine: &Self| affine.weights.is_empty() && affine.map.weights() > 0;
+        if is_unknown(self) || is_unknown(next) {
             return Ok(Self::of_map(Arc::new(self.map.then(&next.map, |_, _, _| ())?)));
         }
         let mut weights: Vec<f64> = vec![];

@@ -95,6 +95,7 @@ struct Net<'a> {
     nodes: Vec<Node>,
     /// Of every value.
     shapes: Vec<Shape>,
+    activations: &'a [Activation],
 }
 
 impl Net<'_> {
@@ -151,17 +152,7 @@ impl Net<'_> {
     }
 
     fn activation(&mut self, input: ValueId) -> ValueId {
-        let all = [
-            Activation::Relu,
-            Activation::LeakyRelu { slope: 0.1 },
-            Activation::Sigmoid,
-            Activation::Tanh,
-            Activation::Silu,
-            Activation::HardSwish,
-            Activation::Clip { min: -0.5, max: 0.75 },
-            Activation::Square,
-        ];
-        let activation = all[self.rng.random_range(0..all.len())];
+        let activation = self.activations[self.rng.random_range(0..self.activations.len())];
         self.push(Op::Client(ClientOp::Activation(activation)), input)
     }
 
@@ -260,9 +251,24 @@ impl Net<'_> {
 
 /// A network with branches, pools, gates, batch norms and any activations, with weights and ranges.
 pub(crate) fn random_model(seed: u64) -> Model {
+    let activations = [
+        Activation::Relu,
+        Activation::LeakyRelu { slope: 0.1 },
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Silu,
+        Activation::HardSwish,
+        Activation::Clip { min: -0.5, max: 0.75 },
+        Activation::Square,
+    ];
+    random_model_of(seed, &activations)
+}
+
+/// The same with some activations.
+pub(crate) fn random_model_of(seed: u64, activations: &[Activation]) -> Model {
     let rng = &mut seeded(seed);
     let input = Shape::from([rng.random_range(1..=3), rng.random_range(3..=5), rng.random_range(3..=5)]);
-    let mut net = Net { rng, nodes: vec![], shapes: vec![input.clone()] };
+    let mut net = Net { rng, nodes: vec![], shapes: vec![input.clone()], activations };
     let mut value = ValueId::INPUT;
     for _ in 0..net.rng.random_range(1..=3) {
         value = net.block(value);

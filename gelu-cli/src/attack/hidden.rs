@@ -49,7 +49,7 @@ impl Setting {
         let model = Arc::new(ServerModel::new(model, Quantization::default()));
         let key = Arc::new(new_key(KEY)?);
         let lanes = key.public_key().backend().lanes();
-        let program = model.program(&Deployment { key: KEY, lanes, ..Deployment::default() })?;
+        let program = model.hidden_program(&Deployment { key: KEY, lanes, ..Deployment::default() })?;
         Ok(Self { model, key, program, inputs })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gelu_layers::{Affine, LinearConfig};
+use gelu_layers::{Activation, Affine, ClientOp, LinearConfig};
 use gelu_tensor::{Error, LinearMap};
 
 use super::PlanError;
@@ -23,6 +23,16 @@ pub(crate) enum Fusion {
     Chains,
     /// One layer with weights and the pooling after it, so that the weights stay apart: what is trained.
     Layers,
+    /// Chains, and what has no weights as well, where the client does not see its inputs: means, slices and sums of
+    /// branches, which are linear on shares.
+    Shares,
+}
+
+impl Fusion {
+    /// That of inference, with the model hidden or not.
+    pub(crate) fn of(hidden: bool) -> Self {
+        if hidden { Self::Shares } else { Self::Chains }
+    }
 }
 
 /// A graph as what the two sides do, in order.
@@ -71,7 +81,7 @@ pub(crate) struct CutTerm {
     /// Sums of its elements that the client encrypts in its place: see [`LinearMap::pooled`].
     pub(crate) sums: Option<Arc<LinearMap>>,
     pub(crate) affine: Affine,
-    /// The linear nodes in it that have weights.
+    /// The linear nodes in it that have weights; none if it only moves and averages elements.
     pub(crate) nodes: Vec<usize>,
     /// The mean over windows of the layer's outputs, where the sums stand for it.
     pub(crate) mean: Option<Arc<LinearMap>>,
@@ -98,6 +108,10 @@ struct Cutter<'a> {
     /// How often each value is read.
     readers: Vec<usize>,
     forms: Vec<Form>,
+    /// Of each value whether it follows from the image alone.
+    known: Vec<bool>,
+    /// Of each value whether none of its elements can be negative.
+    non_negative: Vec<bool>,
     steps: Vec<Step>,
     segments: Vec<CutSegment>,
     /// Indices of all maps so far that were made of several.
@@ -116,8 +130,17 @@ impl Cut {
         let mut readers = vec![0; graph.nodes().len() + 1];
         let inputs = graph.nodes().iter().flat_map(|node| &node.inputs);
         inputs.for_each(|input| readers[input.index()] += 1);
-        let mut cutter =
-            Cutter { graph, fusion, readers, forms, steps: vec![], segments: vec![], composed: 0 };
+        let mut cutter = Cutter {
+            graph,
+            fusion,
+            readers,
+            forms,
+            known: vec![true],
+            non_negative: vec![false],
+            steps: vec![],
+            segments: vec![],
+            composed: 0,
+        };
         for (index, node) in graph.nodes().iter().enumerate() {
             let output = ValueId::of_node(index);
             node.inputs.iter().for_each(|input| cutter.settle(*input));
@@ -128,11 +151,15 @@ impl Cut {
                     let affine = affine(index, config).map_err(numbers)?;
                     cutter.linear(index, config, affine).map_err(numbers)?
                 }
-                Op::Add => cutter.add(index),
+                Op::Add => cutter.add(index)?,
+                Op::Client(ClientOp::Activation(Activation::Relu)) if cutter.is_idle(node.inputs[0]) => {
+                    cutter.forms[node.inputs[0].index()].clone()
+                }
                 Op::Concat | Op::Client(_) => cutter.client(index, None),
             };
             debug_assert_eq!(cutter.forms.len(), output.index());
             cutter.forms.push(form);
+            cutter.note(index);
         }
         let [output, logits] = [graph.output(), graph.logits()].map(|value| cutter.clear(value));
         let Cutter { steps, segments, .. } = cutter;
@@ -151,6 +178,44 @@ impl Cutter<'_> {
                 self.segments.push(CutSegment { name, output: value, terms });
                 self.forms[value.index()] = Form::Clear(value);
                 value
+            }
+        }
+    }
+
+    /// Whether a value is one that both sides have shares of.
+    fn is_shared(&self, value: ValueId) -> bool {
+        self.fusion == Fusion::Shares && !self.known[value.index()]
+    }
+
+    /// Whether a ReLU of a shared value changes nothing, so that no circuit is needed for it.
+    fn is_idle(&self, value: ValueId) -> bool {
+        self.is_shared(value) && self.non_negative[value.index()]
+    }
+
+    /// Notes what is true of a node's value.
+    fn note(&mut self, index: usize) {
+        let node = &self.graph.nodes()[index];
+        let all = |values: &[bool]| node.inputs.iter().all(|input| values[input.index()]);
+        let (known, kept) = (all(&self.known), all(&self.non_negative));
+        let (known, non_negative) = match &node.op {
+            Op::Linear(config) if config.has_parameters() => (false, false),
+            Op::Client(ClientOp::Activation(activation)) => (known, activation.is_never_negative()),
+            Op::Client(ClientOp::Function { .. }) => (known, false),
+            Op::Client(ClientOp::Softmax) => (known, true),
+            Op::Linear(_) | Op::Add | Op::Concat | Op::Client(_) => (known, kept),
+        };
+        self.known.push(known);
+        self.non_negative.push(non_negative);
+    }
+
+    /// A value as a sum of linear maps: of itself, if it is one that the client has or both have shares of.
+    fn pending(&self, value: ValueId) -> Result<Pending, Error> {
+        match &self.forms[value.index()] {
+            Form::Linear(pending) => Ok(pending.clone()),
+            Form::Clear(source) => {
+                let affine = Affine::identity(self.graph.shape(value))?;
+                let term = CutTerm { source: *source, sums: None, affine, nodes: vec![], mean: None };
+                Ok(Pending { names: vec![], terms: vec![term] })
             }
         }
     }
@@ -183,11 +248,11 @@ impl Cutter<'_> {
                 (Fusion::Layers, false) if is_slice => None,
                 (Fusion::Layers, false) => pending.pooled(&affine),
                 // Nothing is summed up: the ciphertexts are those that other layers read.
-                (Fusion::Chains, false) if is_slice => Some(pending.then(&affine)?),
-                (Fusion::Chains, false) => pending
+                (_, false) if is_slice => Some(pending.then(&affine)?),
+                (_, false) => pending
                     .pooled(&affine)
                     .map_or_else(|| pending.then(&affine).map(Some), |pooled| Ok(Some(pooled)))?,
-                (Fusion::Chains, true) => Some(pending.then(&affine)?),
+                (_, true) => Some(pending.moved(&affine).map_or_else(|| pending.then(&affine), Ok)?),
             };
             if let Some(mut pending) = joined {
                 let indices = pending.terms.iter().map(|term| term.affine.map().indices());
@@ -203,26 +268,33 @@ impl Cutter<'_> {
                 return Ok(Form::Linear(pending));
             }
         }
-        if !weighted {
+        if !weighted && !self.is_shared(input) {
             return Ok(self.client(index, Some(affine.map().clone())));
         }
-        let source = self.clear(input);
-        let term = CutTerm { source, sums: None, affine, nodes: vec![index], mean: None };
+        let (source, nodes) = (self.clear(input), if weighted { vec![index] } else { vec![] });
+        let term = CutTerm { source, sums: None, affine, nodes, mean: None };
         Ok(Form::Linear(Pending { names: vec![node.name.clone()], terms: vec![term] }))
     }
 
     /// Sums of linear maps are one segment; what the client has in the clear it adds itself.
-    fn add(&mut self, index: usize) -> Form {
-        let inputs = &self.graph.nodes()[index].inputs;
-        match (&self.forms[inputs[0].index()], &self.forms[inputs[1].index()]) {
-            (Form::Linear(a), Form::Linear(b)) if a.terms.len() + b.terms.len() <= MOST_TERMS => {
-                Form::Linear(Pending {
-                    names: [a.names.clone(), b.names.clone()].concat(),
-                    terms: [a.terms.clone(), b.terms.clone()].concat(),
-                })
-            }
-            _ => self.client(index, None),
+    fn add(&mut self, index: usize) -> Result<Form, PlanError> {
+        let node = &self.graph.nodes()[index];
+        let inputs = [node.inputs[0], node.inputs[1]];
+        let is_linear = inputs.map(|input| matches!(self.forms[input.index()], Form::Linear(_)));
+        if is_linear != [true; 2] && !inputs.iter().any(|&input| self.is_shared(input)) {
+            return Ok(self.client(index, None));
         }
+        let numbers = |source| PlanError::Numbers { name: node.name.clone(), source };
+        let [a, b] = inputs.map(|input| self.pending(input).map_err(numbers));
+        let (a, b) = (a?, b?);
+        if a.terms.len() + b.terms.len() > MOST_TERMS {
+            return Ok(self.client(index, None));
+        }
+        let mut names = [a.names, b.names].concat();
+        if is_linear != [true; 2] {
+            names.push(node.name.clone());
+        }
+        Ok(Form::Linear(Pending { names, terms: [a.terms, b.terms].concat() }))
     }
 }
 
@@ -236,6 +308,20 @@ impl Pending {
         };
         let terms = self.terms.iter().enumerate().map(term).collect::<Result<_, Error>>()?;
         Ok(Self { names: self.names.clone(), terms })
+    }
+
+    /// The next layer after terms that only move and average elements, as sums that it reads in their place.
+    fn moved(&self, next: &Affine) -> Option<Self> {
+        let unbiased = next.without_bias();
+        let term = |(at, term): (usize, &CutTerm)| {
+            if term.sums.is_some() || !term.nodes.is_empty() {
+                return None;
+            }
+            let affine = if at == 0 { next } else { &unbiased }.of_sums(&term.affine)?;
+            Some(CutTerm { sums: Some(term.affine.map().clone()), affine, ..term.clone() })
+        };
+        let terms = self.terms.iter().enumerate().map(term).collect::<Option<_>>()?;
+        Some(Self { names: self.names.clone(), terms })
     }
 
     /// A mean after all terms, as sums of their inputs.

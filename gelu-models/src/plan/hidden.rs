@@ -9,13 +9,13 @@ use gelu_garble::{
     AND_BYTES, Bits, Clear, LABEL_BYTES, Ring, START_BYTES, circuits, extension_bytes, projection_bytes,
     reveal_bytes,
 };
-use gelu_layers::IntegerStep;
+use gelu_layers::{Activation, ClientOp, IntegerStep, StepWires};
 use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, MapOf};
-use super::{Deployment, Plan, PlanError, Segment, Step, Term, header};
-use crate::ValueId;
+use super::{Deployment, Lowering, Maxima, Plan, PlanError, Segment, Step, Term, header};
+use crate::{Op, ValueId};
 
 /// Circuits side by side, of which one message has the tables: more gain no speed, and a layer's tables would be one message of
 /// many megabytes.
@@ -93,15 +93,16 @@ pub struct HiddenSegment {
     pub(crate) values: usize,
     /// What is computed of the sums, and who reads it.
     pub(crate) behind: Behind,
-    /// Bits of a result.
+    /// Bits of a result, and ANDs of one circuit.
     result_bits: usize,
+    circuit_ands: usize,
 }
 
 /// What is behind a segment's sums.
 #[derive(Clone, Debug)]
 pub(crate) enum Behind {
-    /// A function of each, and where its results go.
-    Step(IntegerStep, Vec<Reader>),
+    /// A function of each, or of the largest of windows, and where its results go.
+    Step { step: IntegerStep, maxima: Option<Maxima>, readers: Vec<Reader> },
     /// Which is the largest.
     Class,
     /// Nothing: the client gets them.
@@ -133,9 +134,9 @@ impl HiddenPlan {
             if let Some(term) = segment.terms.iter().find(|term| !is_shared(plan, index, term.source)) {
                 return Err(PlanError::Hidden { node: plan.graph().name(term.source).to_owned() });
             }
-            let step = step(plan, index);
+            let step = plan.integer_steps[index].as_ref().map(|lowering| &lowering.step);
             if step.is_none() && index < last {
-                return Err(PlanError::Hidden { node: reader(plan, segment.output) });
+                return Err(PlanError::Hidden { node: obstacle(plan, segment) });
             }
             let bound = segment.format.bound() + step.map_or(0, |step| step.offset().unsigned_abs());
             rings.push(RingBits::holding(bound).map_err(|source| in_segment(segment, source))?);
@@ -168,11 +169,6 @@ fn in_segment(segment: &Segment, source: Error) -> PlanError {
     PlanError::Numbers { name: segment.name.clone(), source }
 }
 
-/// What is computed behind a segment's sums, if it is an activation whose results go on.
-fn step(plan: &Plan, segment: usize) -> Option<&IntegerStep> {
-    plan.integer_steps[segment].as_ref().map(|lowering| &lowering.step)
-}
-
 /// Whether a segment's input is something that both have shares of: the results of an earlier segment, or what the client makes
 /// of its image before the first.
 fn is_shared(plan: &Plan, segment: usize, source: ValueId) -> bool {
@@ -185,13 +181,35 @@ fn is_shared(plan: &Plan, segment: usize, source: ValueId) -> bool {
         || source == ValueId::INPUT
 }
 
-/// The node that reads a value in the clear, or the one that made it.
-fn reader(plan: &Plan, value: ValueId) -> String {
-    let reads = |step: &Step| match step {
-        Step::Client(step) if step.inputs.contains(&value) => Some(step.output),
-        _ => None,
-    };
-    plan.graph().name(plan.steps.iter().find_map(reads).unwrap_or(value)).to_owned()
+/// The first node behind a segment that cannot be computed on shares, or the one that has the sums and something else to go
+/// with them.
+fn obstacle(plan: &Plan, segment: &Segment) -> String {
+    let (graph, mut value) = (plan.graph(), segment.output);
+    let (mut activations, mut pools) = (0, 0);
+    loop {
+        let reads = |step: &Step| match step {
+            Step::Client(step) if step.inputs.contains(&value) => Some(step.output),
+            _ => None,
+        };
+        let readers: Vec<ValueId> = plan.steps.iter().filter_map(reads).collect();
+        let Some(&reader) = readers.first() else { break };
+        match graph.op(reader) {
+            Some(Op::Client(ClientOp::MaxPool2d(_))) => pools += 1,
+            // Whatever the format of its results: of sigmoid and tanh it decides, and of no others.
+            Some(Op::Client(ClientOp::Activation(own)))
+                if matches!(own, Activation::Sigmoid | Activation::Tanh)
+                    || IntegerStep::new(Some(*own), segment.format, segment.format).is_some() =>
+            {
+                activations += 1;
+            }
+            _ => return graph.name(reader).to_owned(),
+        }
+        value = reader;
+        if activations > 1 || pools > 1 || readers.len() > 1 {
+            break;
+        }
+    }
+    graph.name(value).to_owned()
 }
 
 impl HiddenSegment {
@@ -227,8 +245,11 @@ impl HiddenSegment {
 
         let (shares, values) = (shares_of(ring)?, segment.shape.elements());
         let inputs = segment.terms.iter().map(|term| shares.packed_bytes(term.map.input().elements()));
-        let behind = match step(plan, index) {
-            Some(step) => Behind::Step(step.clone(), readers(plan, index, rings)?),
+        let behind = match &plan.integer_steps[index] {
+            Some(Lowering { step, maxima, .. }) => {
+                let readers = readers(plan, index, rings)?;
+                Behind::Step { step: step.clone(), maxima: maxima.clone(), readers }
+            }
             None if reveal == Reveal::Class => Behind::Class,
             None => Behind::Sums,
         };
@@ -243,11 +264,12 @@ impl HiddenSegment {
             tables: 0,
             transfers: 0,
             shares: inputs.sum(),
-            answer: values.saturating_mul(ring.bits() as usize * LABEL_BYTES),
+            answer: 0,
             shared: shares,
             values,
             behind,
             result_bits: 0,
+            circuit_ands: 0,
         };
         own.count();
         Ok(own)
@@ -255,49 +277,84 @@ impl HiddenSegment {
 
     /// Counts what its circuits take.
     fn count(&mut self) {
-        let bits = self.ring.bits() as usize;
         let mut clear = Clear::new(0);
-        match &self.behind {
-            Behind::Step(step, _) => {
-                let sum = sum_of_shares(&mut clear, self.ring);
-                self.result_bits = step.circuit(&mut clear, &sum).wires.len();
-                self.ands = clear.ands().saturating_mul(self.values);
-            }
-            Behind::Class => {
-                let sums: Vec<_> = (0..self.values).map(|_| sum_of_shares(&mut clear, self.ring)).collect();
-                self.result_bits = circuits::argmax(&mut clear, &sums).len();
-                self.ands = clear.ands();
-            }
-            Behind::Sums => self.answer = self.shared.packed_bytes(self.values),
-        }
-        self.transfers = self.blocks().map(|values| extension_bytes(values.len() * bits)).sum();
-        self.tables = self.blocks().map(|sums| self.table_bytes(sums.len())).sum();
+        let sums: Vec<_> = (0..self.taps()).map(|_| sum_of_shares(&mut clear, self.ring)).collect();
+        self.result_bits = match &self.behind {
+            Behind::Sums => 0,
+            Behind::Step { .. } | Behind::Class => self.result(&mut clear, &sums).wires.len(),
+        };
+        self.circuit_ands = clear.ands();
+        self.ands = self.circuit_ands.saturating_mul(self.circuits());
+        self.transfers = self.blocks().map(|circuits| extension_bytes(self.labels(circuits.len()))).sum();
+        self.tables = self.blocks().map(|circuits| self.table_bytes(circuits.len())).sum();
+        self.answer = match self.behind {
+            Behind::Sums => self.shared.packed_bytes(self.values),
+            Behind::Step { .. } | Behind::Class => self.labels(self.circuits()).saturating_mul(LABEL_BYTES),
+        };
     }
 
-    /// Returns the bytes of the tables of a block of so many sums.
-    pub(crate) fn table_bytes(&self, sums: usize) -> usize {
-        let (ands, shares) = match &self.behind {
-            Behind::Step(_, readers) => {
-                let bytes = |reader: &Reader| projection_bytes(self.result_bits, sums, reader.ring);
-                (self.ands / self.values.max(1) * sums, readers.iter().map(bytes).sum())
+    /// Returns how many circuits there are: one for each result.
+    pub(crate) fn circuits(&self) -> usize {
+        match &self.behind {
+            Behind::Step { maxima, .. } => {
+                maxima.as_ref().map_or(self.values, |maxima| maxima.windows().len())
             }
-            Behind::Class => (self.ands, reveal_bytes(self.result_bits, 1)),
+            Behind::Class => 1,
+            Behind::Sums => 0,
+        }
+    }
+
+    /// Returns how many sums go into each.
+    pub(crate) fn taps(&self) -> usize {
+        match &self.behind {
+            Behind::Step { maxima, .. } => maxima.as_ref().map_or(1, Maxima::taps),
+            Behind::Class => self.values,
+            Behind::Sums => 0,
+        }
+    }
+
+    /// Returns the labels that either side's shares have in so many circuits.
+    pub(crate) fn labels(&self, circuits: usize) -> usize {
+        circuits.saturating_mul(self.taps()).saturating_mul(self.ring.bits() as usize)
+    }
+
+    /// Returns what a circuit makes of its sums.
+    pub(crate) fn result<B: Bits>(&self, bits: &mut B, sums: &[Vec<B::Wire>]) -> StepWires<B::Wire> {
+        match (&self.behind, sums) {
+            (Behind::Step { step, .. }, [sum]) => step.circuit(bits, sum),
+            (Behind::Step { step, .. }, [first, rest @ ..]) => {
+                // Numbers without a sign are in the same order as what they stand for.
+                let mut largest = circuits::offset_binary(bits, first);
+                for sum in rest {
+                    let sum = circuits::offset_binary(bits, sum);
+                    largest = circuits::max(bits, &largest, &sum);
+                }
+                let largest = circuits::offset_binary(bits, &largest);
+                step.circuit(bits, &largest)
+            }
+            _ => StepWires { wires: circuits::argmax(bits, sums), signed: false, base: 0 },
+        }
+    }
+
+    /// Returns the bytes of the tables of a block of so many circuits.
+    pub(crate) fn table_bytes(&self, circuits: usize) -> usize {
+        let results = match &self.behind {
+            Behind::Step { readers, .. } => {
+                let bytes = |reader: &Reader| projection_bytes(self.result_bits, circuits, reader.ring);
+                readers.iter().map(bytes).sum()
+            }
+            Behind::Class => reveal_bytes(self.result_bits, circuits),
             Behind::Sums => return 0,
         };
-        START_BYTES.saturating_add(ands.saturating_mul(AND_BYTES)).saturating_add(shares)
+        let ands = self.circuit_ands.saturating_mul(circuits);
+        START_BYTES.saturating_add(ands.saturating_mul(AND_BYTES)).saturating_add(results)
     }
 
-    /// Returns the sums whose circuits are garbled together, block by block; none if there is no circuit.
+    /// Returns the circuits that are garbled together, block by block.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (values, most) = match self.behind {
-            Behind::Step(..) => {
-                let each = self.ands / self.values.max(1) * AND_BYTES;
-                (self.values, (BLOCK_BYTES / each.max(1)).clamp(1, BLOCK))
-            }
-            Behind::Class => (self.values, self.values.max(1)),
-            Behind::Sums => (0, 1),
-        };
-        (0..values).step_by(most).map(move |start| start..values.min(start + most))
+        let each = self.circuit_ands.saturating_mul(AND_BYTES);
+        let (circuits, most) = (self.circuits(), (BLOCK_BYTES / each.max(1)).clamp(1, BLOCK));
+        (0..circuits).step_by(most).map(move |start| start..circuits.min(start + most))
     }
 }
 

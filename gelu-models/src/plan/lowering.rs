@@ -1,6 +1,7 @@
-//! Which activations between segments are computed on integers.
+//! What between segments is computed on integers.
 
-use gelu_layers::{ClientOp, IntegerStep};
+use gelu_layers::{AvgPool2dConfig, ClientOp, IntegerStep, LinearConfig};
+use gelu_tensor::{Shape, Window};
 
 use super::Segment;
 use super::cut::{Cut, Step};
@@ -12,10 +13,60 @@ use crate::{Graph, Op, ValueId};
 pub(super) struct Lowering {
     /// The value whose integers the step gives.
     pub(super) output: ValueId,
+    /// The value between the two if there are two, which nobody has.
+    pub(super) between: Option<ValueId>,
+    /// Of which sums the largest go on, if not all do. A step never falls, so it is as well taken of them.
+    pub(super) maxima: Option<Maxima>,
     pub(super) step: IntegerStep,
 }
 
-/// Finds what can be done on integers with each segment's sums: their activation, or their rounding as they are.
+/// The largest elements of windows.
+#[derive(Clone, Debug)]
+pub(crate) struct Maxima {
+    taps: usize,
+    /// Elements of an image.
+    elements: usize,
+    /// The elements of each window. Where one reaches beyond the image, it has an element twice.
+    windows: Vec<u32>,
+}
+
+impl Maxima {
+    /// Those of max pooling.
+    fn new(window: Window, shape: &Shape) -> Option<Self> {
+        let map = LinearConfig::AvgPool2d(AvgPool2dConfig::new(window)).map(shape).ok()?;
+        let [block] = map.blocks() else { return None };
+        let mut windows = vec![];
+        for column in 0..block.columns() {
+            let inside = (0..block.taps()).filter_map(|tap| block.input(column, tap));
+            let first = inside.clone().next()?;
+            let window = (0..block.taps()).map(|tap| block.input(column, tap).unwrap_or(first) as u32);
+            windows.extend(window);
+        }
+        Some(Self { taps: block.taps(), elements: shape.elements(), windows })
+    }
+
+    /// Elements of a window.
+    pub(crate) fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// The windows of an image, one after another.
+    pub(crate) fn windows(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        self.windows.chunks_exact(self.taps)
+    }
+
+    /// The largest elements of images.
+    pub(super) fn of(&self, values: &[i64]) -> Vec<i64> {
+        let largest = |image: &[i64], window: &[u32]| {
+            window.iter().filter_map(|&at| image.get(at as usize)).max().copied().unwrap_or(0)
+        };
+        let images = values.chunks_exact(self.elements);
+        images.flat_map(|image| self.windows().map(move |window| largest(image, window))).collect()
+    }
+}
+
+/// Finds what can be done on integers with each segment's sums: their activation and max pooling, or their rounding as they
+/// are.
 pub(super) fn lowerings(segments: &[Segment], cut: &Cut, graph: &Graph) -> Vec<Option<Lowering>> {
     // Of each value the steps that read it in the clear, and the formats in which it is encrypted.
     let mut readers = vec![(vec![], vec![]); graph.nodes().len() + 1];
@@ -27,26 +78,35 @@ pub(super) fn lowerings(segments: &[Segment], cut: &Cut, graph: &Graph) -> Vec<O
     for term in segments.iter().flat_map(|segment| &segment.terms) {
         readers[term.source.index()].1.push(term.values);
     }
-    let kept = [cut.output, cut.logits];
     let lowering = |segment: &Segment| {
-        let sums = segment.output;
-        let (output, activation) = match &readers[sums.index()] {
-            (clients, _) if clients.is_empty() => (sums, None),
-            (clients, terms) if clients.len() == 1 && terms.is_empty() => {
-                match &graph.nodes()[clients[0].node].op {
-                    Op::Client(ClientOp::Activation(activation)) => (clients[0].output, Some(*activation)),
-                    _ => return None,
-                }
+        let (mut output, mut between) = (segment.output, None);
+        let (mut activation, mut maxima) = (None, None);
+        let formats = loop {
+            let (clients, formats) = &readers[output.index()];
+            if [cut.output, cut.logits].contains(&output) {
+                return None;
             }
-            _ => return None,
+            match (&clients[..], &formats[..]) {
+                ([], formats) => break formats,
+                ([client], []) => {
+                    match &graph.nodes()[client.node].op {
+                        Op::Client(ClientOp::Activation(own)) if activation.is_none() => {
+                            activation = Some(*own);
+                        }
+                        Op::Client(ClientOp::MaxPool2d(window)) if maxima.is_none() => {
+                            maxima = Some(Maxima::new(*window, graph.shape(output))?);
+                        }
+                        _ => return None,
+                    }
+                    between = (output != segment.output).then_some(output);
+                    output = client.output;
+                }
+                _ => return None,
+            }
         };
-        let (clients, formats) = &readers[output.index()];
-        if kept.contains(&sums) || kept.contains(&output) || !clients.is_empty() && output != sums {
-            return None;
-        }
         // A value has one format, whoever reads it.
         let step = IntegerStep::new(activation, segment.format, *formats.first()?)?;
-        Some(Lowering { output, step })
+        Some(Lowering { output, between, maxima, step })
     };
     segments.iter().map(lowering).collect()
 }

@@ -41,6 +41,7 @@ pub(crate) use hidden::{Behind, Reader, masks_of};
 pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
 pub(crate) use layout::{MapOf, header};
+pub(crate) use lowering::Maxima;
 use lowering::{Lowering, lowerings};
 pub use numbers::{Numbers, SegmentNumbers};
 pub use preference::Preference;
@@ -67,6 +68,9 @@ pub struct Description {
     pub lanes: usize,
     /// What is saved where there is a choice.
     pub prefer: Preference,
+    /// Whether the client does not see what lies between segments: see [`HiddenPlan`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 /// The public part of a run: what client and server agree on before the first ciphertext.
@@ -151,13 +155,13 @@ impl Plan {
             let input = description.graph.shape(description.graph.nodes()[index].inputs[0]);
             Ok(Affine::of_map(Arc::new(config.map(input)?)))
         };
-        let cut = Cut::new(&description.graph, Fusion::Chains, structure)?;
+        let cut = Cut::new(&description.graph, Fusion::of(description.hidden), structure)?;
         Self::assemble(&cut, description, key)
     }
 
     /// The plan of a graph that was cut already.
     fn assemble(cut: &Cut, description: Description, key: KeyParameters) -> Result<Self, PlanError> {
-        let Description { graph, numbers, batch, lanes, prefer } = &description;
+        let Description { graph, numbers, batch, lanes, prefer, .. } = &description;
         let deployment = Deployment { key, batch: *batch, lanes: *lanes, prefer: *prefer };
         deployment.check()?;
         let (expected, found) = (cut.segments.len(), numbers.segments.len());
@@ -219,6 +223,11 @@ impl Plan {
     /// Returns the operations mod n^2 of the server for one batch.
     pub fn operations(&self) -> Operations {
         self.segments.iter().fold(Operations::default(), |sum, segment| sum + segment.layout.operations)
+    }
+
+    /// Whether a value is between two steps that are computed as one.
+    fn is_between(&self, value: ValueId) -> bool {
+        self.integer_steps.iter().flatten().any(|lowering| lowering.between == Some(value))
     }
 
     pub(crate) fn steps(&self) -> &[Step] {

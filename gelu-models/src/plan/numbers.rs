@@ -6,7 +6,7 @@ use gelu_layers::exponent;
 use gelu_tensor::{Error, Format, IntWeights, WeightRange};
 use serde::{Deserialize, Serialize};
 
-use super::cut::{Cut, CutSegment};
+use super::cut::{Cut, CutSegment, CutTerm};
 use super::{PlanError, Quantization};
 use crate::{Graph, Model, Op, Ranges, ValueId};
 
@@ -130,6 +130,15 @@ fn format(largest: f64, bits: u32) -> Result<Format, Error> {
     Format::new(bound, scale_bits)
 }
 
+/// The exponent of the weights of a term that only moves and averages elements, if they are one power of two.
+fn power_of_two(term: &CutTerm) -> Option<i32> {
+    let weights = term.affine.weights();
+    let weight = *weights.first()?;
+    let exponent = weight.log2();
+    let is_exact = exponent.fract() == 0.0 && weights.iter().all(|other| *other == weight);
+    (term.nodes.is_empty() && is_exact).then_some(exponent as i32)
+}
+
 /// Weights at the finest power-of-two scales that hold the largest of each term, and at which the sums of all terms have
 /// one scale.
 fn round(
@@ -139,14 +148,18 @@ fn round(
 ) -> Result<(SegmentNumbers, IntegerSegment), Error> {
     let input_scale =
         |source: ValueId| formats.get(&(source.index() as u32)).map_or(0, |format| format.scale_bits());
-    let finest = segment
-        .terms
-        .iter()
-        .map(|term| input_scale(term.source) + term.affine.finest_scale(bits(&term.nodes)));
-    let common = finest.min().unwrap_or(0);
+    let finest = |term: &CutTerm| input_scale(term.source) + term.affine.finest_scale(bits(&term.nodes));
+    // A power of two is exact at its own scale and at every finer one.
+    let exact = |term: &CutTerm| Some(input_scale(term.source) - power_of_two(term)?);
+    let rounded = segment.terms.iter().filter(|term| exact(term).is_none()).map(finest).min();
+    let common = segment.terms.iter().filter_map(exact).chain(rounded).max().unwrap_or(0);
     let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
     for term in &segment.terms {
-        let range = WeightRange::signed(bits(&term.nodes), common - input_scale(term.source))?;
+        let bits = match (exact(term), rounded) {
+            (Some(exact), _) => common - exact + 2,
+            (None, rounded) => bits(&term.nodes) as i32 + common - rounded.unwrap_or(common),
+        };
+        let range = WeightRange::signed(bits.unsigned_abs(), common - input_scale(term.source))?;
         let rounded = term.affine.quantize(range)?;
         ranges.push(rounded.range());
         weights.push(rounded);

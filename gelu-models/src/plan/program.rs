@@ -19,10 +19,12 @@ pub(crate) struct Lowered {
     graph: Arc<Graph>,
     numbers: Numbers,
     pub(super) segments: Vec<IntegerSegment>,
+    hidden: bool,
 }
 
 impl Lowered {
-    pub(crate) fn new(model: &Model, quantization: &Quantization) -> Result<Self, PlanError> {
+    /// Cuts and rounds a model, which the client sees the sums of or not.
+    pub(crate) fn new(model: &Model, quantization: &Quantization, hidden: bool) -> Result<Self, PlanError> {
         quantization.check()?;
         let graph = model.graph().clone();
         let affine = |index: usize, _: &gelu_layers::LinearConfig| {
@@ -33,16 +35,16 @@ impl Lowered {
             })?;
             Ok(layer.affine())
         };
-        let cut = Cut::new(&graph, Fusion::Chains, affine)?;
+        let cut = Cut::new(&graph, Fusion::of(hidden), affine)?;
         let (numbers, segments) = choose(model, &cut, quantization)?;
-        Ok(Self { cut, graph, numbers, segments })
+        Ok(Self { cut, graph, numbers, segments, hidden })
     }
 
     /// The program for a deployment.
     pub(crate) fn program(self: &Arc<Self>, deployment: &Deployment) -> Result<Program, PlanError> {
         let (graph, numbers) = (self.graph.clone(), self.numbers.clone());
         let &Deployment { key, batch, lanes, prefer } = deployment;
-        let description = Description { graph, numbers, batch, lanes, prefer };
+        let description = Description { graph, numbers, batch, lanes, prefer, hidden: self.hidden };
         let plan = Arc::new(Plan::assemble(&self.cut, description, key)?);
         Ok(Program { plan, lowered: self.clone() })
     }
@@ -86,7 +88,22 @@ impl Model {
         quantization: &Quantization,
         deployment: &Deployment,
     ) -> Result<Program, PlanError> {
-        Arc::new(Lowered::new(self, quantization)?).program(deployment)
+        Arc::new(Lowered::new(self, quantization, false)?).program(deployment)
+    }
+
+    /// Returns how to run the model hidden from the client: as [`compile`](Self::compile) does, but with everything that is
+    /// linear on shares in the segments, which a [`HiddenPlan`](super::HiddenPlan) needs. Only of networks with means, slices
+    /// or sums of branches behind activations do the integers differ from those of [`compile`](Self::compile): activations are
+    /// rounded before these, not after.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_hidden(
+        &self,
+        quantization: &Quantization,
+        deployment: &Deployment,
+    ) -> Result<Program, PlanError> {
+        Arc::new(Lowered::new(self, quantization, true)?).program(deployment)
     }
 }
 

@@ -170,8 +170,9 @@ impl Run {
             return Err(Error::Count { what: "sums of a batch", expected, found });
         }
         match &plan.integer_steps[*index] {
-            Some(Lowering { output, step }) => {
-                let (integers, clamped) = step.apply_all(sums.values());
+            Some(Lowering { output, maxima, step, .. }) => {
+                let largest = maxima.as_ref().map(|maxima| Zeroizing::new(maxima.of(sums.values())));
+                let (integers, clamped) = step.apply_all(largest.as_deref().map_or(sums.values(), |all| all));
                 let integers = Zeroizing::new(integers);
                 self.values[output.index()] = Some(Value::Integers { integers, clamped });
             }
@@ -215,7 +216,11 @@ impl Run {
                     return Ok(Need::Sums { segment: *segment, inputs });
                 }
                 // Done when the sums came.
-                Step::Client(step) if self.values[step.output.index()].is_some() => self.release(),
+                Step::Client(step)
+                    if self.values[step.output.index()].is_some() || plan.is_between(step.output) =>
+                {
+                    self.release();
+                }
                 Step::Client(step) => {
                     let inputs = self.read(&step.inputs)?;
                     let value = compute(plan.graph(), step, &inputs, &self.functions)?;

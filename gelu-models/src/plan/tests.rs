@@ -476,6 +476,7 @@ fn a_model_without_anything_for_the_server_has_no_plan() {
         batch: 1,
         lanes: 1,
         prefer: Preference::default(),
+        hidden: false,
     };
     assert_eq!(Plan::new(description, KeyBits::Bits1024.into()).unwrap_err(), PlanError::Empty);
 }
@@ -541,7 +542,8 @@ fn chains_that_are_too_large_are_refused_by_name() {
     let format = Format::new(255, 8).unwrap();
     let segment = SegmentNumbers { weights: vec![WeightRange::signed(8, 7).unwrap()], bias_exponent: None };
     let numbers = Numbers { formats: BTreeMap::from([(0, format)]), segments: vec![segment] };
-    let description = Description { graph, numbers, batch: 1, lanes: 1, prefer: Preference::default() };
+    let prefer = Preference::default();
+    let description = Description { graph, numbers, batch: 1, lanes: 1, prefer, hidden: false };
     let found = Plan::new(description, KeyBits::Bits1024.into()).unwrap_err();
     assert!(
         matches!(&found, PlanError::Numbers { name, source: Error::Limit { .. } } if name == "wide"),

@@ -2,7 +2,7 @@
 
 use gelu_models::infer::ServerModel;
 use gelu_models::infer::hidden::FLOOD_BITS;
-use gelu_models::plan::{Deployment, HiddenPlan, PlanError, Reveal};
+use gelu_models::plan::{Deployment, HiddenPlan, PlanError, Program, Reveal};
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 
@@ -49,10 +49,9 @@ impl Modes {
     ) -> Result<proto::Model, PlanError> {
         let key = KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn };
         let deployment = Deployment { key, lanes: backend.lanes(), ..Deployment::default() };
-        let program = model.program(&deployment)?;
-        let plan = program.plan();
         let bytes = |ciphertexts: usize| (ciphertexts * 2 * key.size.bits() / 8) as u64;
-        let cost = self.is_revealed.then(|| {
+        let cost = |program: Program| {
+            let plan = program.plan();
             let up = plan.segments().iter().map(|segment| segment.ciphertexts_up()).sum();
             let down = plan.segments().iter().map(|segment| segment.ciphertexts_down()).sum();
             proto::Cost {
@@ -63,9 +62,10 @@ impl Modes {
                 products: plan.operations().total(),
                 round_trips: plan.segments().len() as u32,
             }
-        });
+        };
+        let cost = self.is_revealed.then(|| model.program(&deployment)).transpose()?.map(cost);
         let Some(reveal) = self.hidden else { return Ok(proto::Model { cost, ..listed }) };
-        let hidden = HiddenPlan::new(plan, reveal, FLOOD_BITS)?;
+        let hidden = HiddenPlan::new(model.hidden_program(&deployment)?.plan(), reveal, FLOOD_BITS)?;
         let sum = |of: fn(&gelu_models::plan::HiddenSegment) -> usize| -> usize {
             hidden.segments().iter().map(of).sum()
         };

@@ -1,5 +1,7 @@
 //! What both sides do with shares: where they come from and go, and what is computed of them on garbled wires.
 
+use std::ops::Range;
+
 use gelu_garble::{Bits, Choices, Error, Ring, circuits};
 use gelu_layers::StepWires;
 use gelu_tensor::EncTensorHeader;
@@ -12,7 +14,7 @@ impl HiddenPlan {
     /// image alone.
     pub(super) fn source(&self, segment: usize, term: usize) -> Option<(usize, usize)> {
         self.segments().iter().enumerate().find_map(|(from, own)| {
-            let Behind::Step(_, readers) = &own.behind else { return None };
+            let Behind::Step { readers, .. } = &own.behind else { return None };
             let is_reader = |reader: &Reader| (reader.segment, reader.term) == (segment, term);
             readers.iter().position(is_reader).map(|reader| (from, reader))
         })
@@ -37,30 +39,35 @@ impl HiddenSegment {
         header(&self.layout.down, &segment.shape, images)
     }
 
-    /// Circuits side by side in a block of so many sums: one for each, or one for all.
-    pub(super) fn width(&self, sums: usize) -> usize {
-        match self.behind {
-            Behind::Class => 1,
-            Behind::Step(..) | Behind::Sums => sums,
-        }
-    }
-
-    /// The bits of a block's shares in the order of its circuits' inputs.
-    pub(super) fn choices(&self, shares: &[u64]) -> Result<Choices, Error> {
-        match self.behind {
-            // One circuit has all sums: the bits of the first, then those of the next.
-            Behind::Class => {
-                let bits =
-                    shares.iter().flat_map(|share| (0..self.shared.bits()).map(move |bit| share >> bit & 1));
-                Choices::of_numbers(&Zeroizing::new(bits.collect::<Vec<_>>()), 1)
+    /// The bits of a side's shares in the order of the inputs of some circuits: those of the first sum of each, then of the
+    /// next.
+    pub(super) fn choices(&self, shares: &[u64], circuits: Range<usize>) -> Result<Choices, Error> {
+        let wanted = circuits.len().saturating_mul(self.taps());
+        let found = |shares: &[u64]| match shares.len() == wanted {
+            true => Choices::of_numbers(shares, self.shared.bits()),
+            false => Err(Error::Length { what: "shares of sums", expected: wanted, found: shares.len() }),
+        };
+        let windows = match &self.behind {
+            Behind::Step { maxima: Some(maxima), .. } => maxima,
+            Behind::Step { .. } => return found(shares.get(circuits).unwrap_or(&[])),
+            // Of the one circuit all sums follow each other.
+            Behind::Class | Behind::Sums => return self.bits_of(shares.iter().map(std::slice::from_ref)),
+        };
+        let mut taps = vec![Zeroizing::new(Vec::with_capacity(circuits.len())); self.taps()];
+        for window in windows.windows().skip(circuits.start).take(circuits.len()) {
+            for (tap, &at) in taps.iter_mut().zip(window) {
+                tap.extend(shares.get(at as usize));
             }
-            Behind::Step(..) | Behind::Sums => Choices::of_numbers(shares, self.shared.bits()),
         }
+        self.bits_of(taps.iter().map(|tap| &tap[..]))
     }
 
-    /// Labels of a block of so many sums, of either side's shares.
-    pub(super) fn labels(&self, sums: usize) -> usize {
-        sums.saturating_mul(self.shared.bits() as usize)
+    /// The bits of numbers: the lowest of the first of them, the next of these, and so on; then those of the next.
+    fn bits_of<'a>(&self, numbers: impl Iterator<Item = &'a [u64]>) -> Result<Choices, Error> {
+        let bits = |numbers: &'a [u64]| {
+            (0..self.shared.bits()).flat_map(move |bit| numbers.iter().map(move |number| number >> bit & 1))
+        };
+        Choices::of_numbers(&Zeroizing::new(numbers.flat_map(bits).collect::<Vec<_>>()), 1)
     }
 
     /// The circuit, on the shares of both sides.
@@ -68,16 +75,13 @@ impl HiddenSegment {
         let width = self.shared.bits() as usize;
         let shares = a.chunks(width).zip(b.chunks(width));
         let sums: Vec<Vec<B::Wire>> = shares.map(|(a, b)| circuits::add(bits, a, b)).collect();
-        match (&self.behind, sums.first()) {
-            (Behind::Step(step, _), Some(sum)) => step.circuit(bits, sum),
-            _ => StepWires { wires: circuits::argmax(bits, &sums), signed: false, base: 0 },
-        }
+        self.result(bits, &sums)
     }
 
     /// The rings in which the circuit's results go on, reader by reader.
     pub(super) fn reader_rings(&self) -> impl Iterator<Item = Ring> + '_ {
         let readers = match &self.behind {
-            Behind::Step(_, readers) => &readers[..],
+            Behind::Step { readers, .. } => &readers[..],
             Behind::Class | Behind::Sums => &[],
         };
         readers.iter().map(|reader| reader.ring)

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use gelu_layers::{Activation, Conv2dConfig};
+use gelu_layers::{Activation, AvgPool2dConfig, Conv2dConfig};
+use gelu_tensor::Window;
 use gelu_tensor::paillier::{KeyBits, SecretKey};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -34,15 +35,19 @@ fn branched() -> Model {
     )
 }
 
-fn serve(model: Model) -> Server {
-    Server::new(Arc::new(ServerModel::new(model, Quantization::default()))).on(KEY.public_key().backend())
+fn serve(model: Model, quantization: &Quantization) -> Server {
+    Server::new(Arc::new(ServerModel::new(model, quantization.clone()))).on(KEY.public_key().backend())
 }
 
 fn program(model: &Model, queries: usize) -> Program {
+    program_with(model, queries, &Quantization::default())
+}
+
+fn program_with(model: &Model, queries: usize, quantization: &Quantization) -> Program {
     let lanes = KEY.public_key().backend().lanes();
     let key = KeyBits::Bits1024.into();
     let deployment = Deployment { key, batch: queries, lanes, ..Deployment::default() };
-    model.compile(&Quantization::default(), &deployment).unwrap()
+    model.compile_hidden(quantization, &deployment).unwrap()
 }
 
 fn clear(model: &Model, images: &Array2<f32>) -> Outcome {
@@ -59,7 +64,11 @@ struct Conversation {
 
 impl Conversation {
     fn new(model: Model, queries: u32, reveal: Reveal) -> Self {
-        let (client, server) = (Client::new(Arc::clone(&KEY), queries, reveal), serve(model));
+        Self::with(model, &Quantization::default(), (queries, reveal))
+    }
+
+    fn with(model: Model, quantization: &Quantization, (queries, reveal): (u32, Reveal)) -> Self {
+        let (client, server) = (Client::new(Arc::clone(&KEY), queries, reveal), serve(model, quantization));
         let mut new = Self { client, server, rng: rng(), crossed: vec![] };
         assert!(matches!(new.event().unwrap(), Some(Event::Ready)));
         new
@@ -128,14 +137,19 @@ impl Conversation {
 }
 
 fn check(model: &Model, queries: u32, count: usize, seed: u64) {
+    check_with(model, &Quantization::default(), (queries, count), seed);
+}
+
+fn check_with(model: &Model, quantization: &Quantization, (queries, count): (u32, usize), seed: u64) {
     let images = images(model, count, seed).into_dimensionality::<ndarray::Ix2>().unwrap();
-    let expected = clear(model, &images);
-    let mut conversation = Conversation::new(model.clone(), queries, Reveal::Logits);
+    let program = program_with(model, 1, quantization);
+    let expected = program.run_clear(images.view()).unwrap();
+    let mut conversation = Conversation::with(model.clone(), quantization, (queries, Reveal::Logits));
     let Answer::Logits(outcome) = conversation.answer(&images) else { panic!("logits") };
     assert_eq!(outcome.integers, expected.integers);
     assert_eq!((&outcome.logits, &outcome.outputs), (&expected.logits, &expected.outputs));
-    let Ok(_) = HiddenPlan::new(program(model, 1).plan(), Reveal::Class, FLOOD_BITS) else { return };
-    let mut conversation = Conversation::new(model.clone(), queries, Reveal::Class);
+    let Ok(_) = HiddenPlan::new(program.plan(), Reveal::Class, FLOOD_BITS) else { return };
+    let mut conversation = Conversation::with(model.clone(), quantization, (queries, Reveal::Class));
     assert_eq!(conversation.answer(&images), Answer::Classes(expected.predictions()));
 }
 
@@ -156,6 +170,97 @@ fn a_hidden_lenet5_gives_the_integers_of_the_clear_run() {
     check(&model, 2, 2, 8);
 }
 
+/// The mean behind its first activation is taken on shares, and the second activation changes nothing.
+#[test]
+fn a_hidden_conv1_gives_the_integers_of_the_clear_run() {
+    let mut model = zoo::conv1().unwrap();
+    fill(&mut model, 6);
+    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    let program = program(&model, 1);
+    let terms: Vec<_> = program.plan().segments().iter().flat_map(|segment| &segment.terms).collect();
+    assert_eq!(terms.len(), 2);
+    assert_eq!(terms[1].sums.as_ref().unwrap().output().elements(), 180);
+    check(&model, 2, 2, 8);
+}
+
+/// What a shortcut carries is a term of the next sums, and what both sides have shares of.
+#[test]
+fn hidden_residual_networks_give_the_integers_of_the_clear_run() {
+    let same = || Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);
+    let start = || ModelBuilder::new([1, 6, 6]).conv2d("a", same()).relu();
+    let identity = start().residual(|main| main.conv2d("b", same()).relu().conv2d("c", same())).relu();
+    check(&calibrated(identity.global_avg_pool2d().flatten().dense("d", 3).softmax()), 2, 3, 1);
+    let halved = || Conv2dConfig::new(3, [3, 3]).with_padding([1, 1]).with_stride([2, 2]);
+    let projection = start().residual_with(
+        |main| {
+            main.conv2d("b", halved()).relu().conv2d("c", Conv2dConfig::new(3, [3, 3]).with_padding([1, 1]))
+        },
+        |shortcut| shortcut.conv2d("e", Conv2dConfig::new(3, [1, 1]).with_stride([2, 2])),
+    );
+    check(&calibrated(projection.relu().flatten().dense("d", 3).softmax()), 2, 3, 2);
+    // Nothing has weights between two activations, and a mean of nine is no power of two.
+    let windows = Window::new([3, 3]).with_stride([3, 3]);
+    let mean = start().avg_pool2d_with("pool", AvgPool2dConfig::new(windows)).activation(Activation::Tanh);
+    check(&calibrated(mean.flatten().dense("d", 3)), 1, 2, 3);
+}
+
+#[test]
+fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
+    let input = gelu_tensor::Shape::from([3, 8, 8]);
+    let config = zoo::ResnetConfig { input, depth: 8, width: 2, classes: 4, batch_norm: true };
+    let mut model = zoo::resnet(&config).unwrap();
+    fill(&mut model, 7);
+    model.calibrate(images(&model, 3, 9).view()).unwrap();
+    check(&model, 2, 2, 10);
+}
+
+/// The largest of overlapping windows, some of them beyond the image; before its activation or behind it.
+#[test]
+fn hidden_max_pooling_gives_the_integers_of_the_clear_run() {
+    let start = || ModelBuilder::new([2, 5, 5]).conv2d("a", Conv2dConfig::new(2, [2, 2]));
+    let window = Window::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+    let behind = start().relu().max_pool2d_with(window).flatten().dense("b", 3);
+    check(&calibrated(behind), 2, 3, 1);
+    let before = start().max_pool2d([2, 2]).activation(Activation::LeakyRelu { slope: 0.5 });
+    check(&calibrated(before.conv2d("b", Conv2dConfig::new(2, [1, 1])).flatten().dense("c", 3)), 2, 3, 2);
+    let alone = start().max_pool2d([2, 2]).flatten().dense("b", 3);
+    check(&calibrated(alone), 1, 2, 3);
+}
+
+#[test]
+fn a_hidden_lenet5_of_max_pooling_gives_the_integers_of_the_clear_run() {
+    let setting = zoo::Setting { pooling: Some(zoo::Pooling::Max), ..zoo::Setting::default() };
+    let mut model = zoo::Network::Lenet5.build(&setting).unwrap();
+    fill(&mut model, 5);
+    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    check(&model, 1, 1, 8);
+}
+
+/// Networks of all that can be computed on shares, and of what cannot, which is refused.
+#[test]
+fn random_hidden_networks_give_the_integers_of_the_clear_run() {
+    let activations = [
+        Activation::Relu,
+        Activation::LeakyRelu { slope: 0.25 },
+        Activation::Clip { min: -0.5, max: 0.75 },
+        Activation::Tanh,
+    ];
+    let (mut checked, mut with_branches) = (0, 0);
+    for seed in 0..100 {
+        let model = crate::tests::random_model_of(seed, &activations);
+        let plan = program(&model, 1);
+        if let Err(error) = HiddenPlan::new(plan.plan(), Reveal::Logits, FLOOD_BITS) {
+            let is_refusal = matches!(error, PlanError::Hidden { .. } | PlanError::Numbers { .. });
+            assert!(is_refusal, "{seed}: {error}");
+            continue;
+        }
+        checked += 1;
+        with_branches += usize::from(plan.plan().segments().iter().any(|own| own.terms.len() > 1));
+        check(&model, 1, 2, seed);
+    }
+    assert!(checked > 30 && with_branches > 5, "{checked}, {with_branches}");
+}
+
 /// More results than circuits of one block.
 #[test]
 fn wide_layers_are_garbled_in_blocks() {
@@ -167,17 +272,19 @@ fn wide_layers_are_garbled_in_blocks() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn random_hidden_chains_give_the_integers_of_the_clear_run(
-        seed: u64, which in 0..5usize, pool: bool, padded: bool, queries in 1u32..4, count in 1usize..4,
+        seed: u64, which in 0..6usize, pool: bool, padded: bool, queries in 1u32..4, count in 1usize..4,
+        weight_bits in 2u32..12, activation_bits in 2u32..12, margin in 0.3f64..1.5,
     ) {
         let activation = [
             Activation::Relu,
             Activation::Relu6,
             Activation::Clip { min: -0.4, max: 0.9 },
             Activation::LeakyRelu { slope: 0.25 },
+            Activation::Sigmoid,
             Activation::Tanh,
         ][which];
         let padding = usize::from(padded);
@@ -188,11 +295,13 @@ proptest! {
         let mut model = builder.flatten().dense("c", 4).softmax().build().unwrap();
         fill(&mut model, seed);
         model.calibrate(images(&model, 4, seed ^ 1).view()).unwrap();
-        // A tanh of too many steps is refused, and nothing else.
-        let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits, FLOOD_BITS);
-        prop_assert!(hidden.is_ok() || activation == Activation::Tanh);
+        let quantization =
+            Quantization { weight_bits, activation_bits, range_margin: margin, ..Quantization::default() };
+        // Sigmoid and tanh of too many steps are refused, and nothing else.
+        let hidden = HiddenPlan::new(program_with(&model, 1, &quantization).plan(), Reveal::Logits, FLOOD_BITS);
+        prop_assert!(hidden.is_ok() || matches!(activation, Activation::Sigmoid | Activation::Tanh));
         prop_assume!(hidden.is_ok());
-        check(&model, queries, count, seed);
+        check_with(&model, &quantization, (queries, count), seed);
     }
 }
 
@@ -502,7 +611,7 @@ fn no_more_is_prepared_than_a_server_keeps() {
     assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 400 });
     let mut client = Client::new(Arc::clone(&KEY), 257, Reveal::Logits);
     let hello = client.next_message(&mut rng()).unwrap().unwrap();
-    let error = serve(small()).handle(hello, &mut rng()).unwrap_err();
+    let error = serve(small(), &Quantization::default()).handle(hello, &mut rng()).unwrap_err();
     assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 257 });
 }
 
@@ -525,7 +634,7 @@ fn networks_that_cannot_be_hidden_are_refused_by_name() {
     let model = calibrated(ModelBuilder::new([4]).dense("a", 3).activation(Activation::Gelu).dense("b", 2));
     let mut client = Client::new(Arc::clone(&KEY), 1, Reveal::Logits);
     let hello = client.next_message(&mut rng()).unwrap().unwrap();
-    let error = serve(model).handle(hello, &mut rng()).unwrap_err();
+    let error = serve(model, &Quantization::default()).handle(hello, &mut rng()).unwrap_err();
     let expected = PlanError::Hidden { node: "gelu1".to_owned() };
     assert_eq!(error, SessionError::Refused(expected));
 }
