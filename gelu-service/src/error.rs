@@ -156,7 +156,12 @@ impl ServiceError {
             | Self::Stopped => true,
             Self::Refused { refusal, .. } => matches!(
                 refusal,
-                Refusal::Stopping | Refusal::UnknownSession | Refusal::Busy | Refusal::Turn | Refusal::Late
+                Refusal::Stopping
+                    | Refusal::UnknownSession
+                    | Refusal::Busy
+                    | Refusal::Connections
+                    | Refusal::Turn
+                    | Refusal::Late
             ),
             _ => false,
         }
@@ -179,6 +184,8 @@ pub enum Refusal {
     UnknownSession,
     /// The server has as many conversations as it takes.
     Busy,
+    /// The client's certificate has as many connections as it may have.
+    Connections,
     /// The server is about to stop.
     Stopping,
     /// The server speaks another version.
@@ -207,6 +214,7 @@ impl std::fmt::Display for Refusal {
             Self::UnknownModel => "no such model",
             Self::UnknownSession => "no such conversation",
             Self::Busy => "too many conversations",
+            Self::Connections => "too many connections",
             Self::Stopping => "stopping",
             Self::Version => "another version",
             Self::Identity => "certificate",
@@ -225,10 +233,11 @@ impl std::fmt::Display for Refusal {
 const REFUSAL: &str = "gelu-refusal";
 
 impl Refusal {
-    const ALL: [(Self, Code, &'static str); 13] = [
+    const ALL: [(Self, Code, &'static str); 14] = [
         (Self::UnknownModel, Code::NotFound, "unknown-model"),
         (Self::UnknownSession, Code::NotFound, "unknown-session"),
         (Self::Busy, Code::ResourceExhausted, "busy"),
+        (Self::Connections, Code::ResourceExhausted, "connections"),
         (Self::Stopping, Code::Unavailable, "stopping"),
         (Self::Version, Code::FailedPrecondition, "version"),
         (Self::Identity, Code::PermissionDenied, "identity"),
