@@ -202,6 +202,8 @@ pub enum Refusal {
     Turn,
     /// The client has had what it may have.
     Budget,
+    /// The client has had what it may have for now.
+    Rate,
     /// The server cannot keep its state.
     State,
     /// Something else.
@@ -223,6 +225,7 @@ impl std::fmt::Display for Refusal {
             Self::Enrolment => "no place",
             Self::Turn => "no turn",
             Self::Budget => "budget",
+            Self::Rate => "too fast",
             Self::State => "state",
             Self::Other => "failed",
         })
@@ -233,7 +236,7 @@ impl std::fmt::Display for Refusal {
 const REFUSAL: &str = "gelu-refusal";
 
 impl Refusal {
-    const ALL: [(Self, Code, &'static str); 14] = [
+    const ALL: [(Self, Code, &'static str); 15] = [
         (Self::UnknownModel, Code::NotFound, "unknown-model"),
         (Self::UnknownSession, Code::NotFound, "unknown-session"),
         (Self::Busy, Code::ResourceExhausted, "busy"),
@@ -246,6 +249,7 @@ impl Refusal {
         (Self::Enrolment, Code::FailedPrecondition, "enrolment"),
         (Self::Turn, Code::FailedPrecondition, "turn"),
         (Self::Budget, Code::ResourceExhausted, "budget"),
+        (Self::Rate, Code::ResourceExhausted, "rate"),
         (Self::State, Code::Internal, "state"),
         (Self::Other, Code::Unknown, "other"),
     ];
