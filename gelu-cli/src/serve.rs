@@ -80,6 +80,10 @@ pub(crate) struct ServeArgs {
     /// Conversations of one client's certificate at a time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Limits")]
     sessions_per_client: u32,
+    /// Connections of one client's certificate at a time, of 256 that there are for all [default: twice
+    /// --sessions-per-client, 32 at least].
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Limits")]
+    connections_per_client: Option<u32>,
     /// Seconds that a client may say nothing while the server waits for it.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     silence: u32,
@@ -228,13 +232,19 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     let fingerprint = credentials.as_ref().map(|credentials| credentials.fingerprint()).transpose()?;
     let security = credentials.map_or(ServerSecurity::Loopback, ServerSecurity::Tls);
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let defaults = Limits::default();
     let limits = Limits {
         sessions: args.sessions as usize,
         sessions_per_client: args.sessions_per_client as usize,
+        connections_per_client: args
+            .connections_per_client
+            .map_or(defaults.connections_per_client.max(2 * args.sessions_per_client as usize), |most| {
+                most as usize
+            }),
         silence: seconds(args.silence),
         absence: seconds(args.absence),
         grace: seconds(args.grace),
-        ..Limits::default()
+        ..defaults
     };
     let mut service = Service::new(limits).on(backend()?);
     if let Some(folder) = &args.state {

@@ -44,7 +44,8 @@ fn main() {
     let images = digits.images().to_inputs().into_shape_with_order((digits.len(), 28 * 28)).unwrap();
 
     let authority = TrialAuthority::new(1).unwrap();
-    let limits = Limits { sessions, sessions_per_client: sessions, ..Limits::default() };
+    let limits =
+        Limits { sessions, sessions_per_client: sessions, connections_per_client: 256, ..Limits::default() };
     let service = Service::new(limits).with_model("lenet5", Arc::clone(&model), Modes::revealed()).unwrap();
     let credentials = authority.server(&["localhost".to_owned()]).unwrap().credentials().unwrap();
     let running = service.start("localhost:0", &ServerSecurity::Tls(credentials)).unwrap();

@@ -156,7 +156,12 @@ impl ServiceError {
             | Self::Stopped => true,
             Self::Refused { refusal, .. } => matches!(
                 refusal,
-                Refusal::Stopping | Refusal::UnknownSession | Refusal::Busy | Refusal::Turn | Refusal::Late
+                Refusal::Stopping
+                    | Refusal::UnknownSession
+                    | Refusal::Busy
+                    | Refusal::Connections
+                    | Refusal::Turn
+                    | Refusal::Late
             ),
             _ => false,
         }
@@ -181,6 +186,8 @@ pub enum Refusal {
     UnknownSession,
     /// The server has as many conversations as it takes.
     Busy,
+    /// The client's certificate has as many connections as it may have.
+    Connections,
     /// The server is about to stop.
     Stopping,
     /// The server speaks another version.
@@ -197,6 +204,8 @@ pub enum Refusal {
     Turn,
     /// The client has had what it may have.
     Budget,
+    /// The client has had what it may have for now.
+    Rate,
     /// The server cannot keep its state.
     State,
     /// Something else.
@@ -210,6 +219,7 @@ impl std::fmt::Display for Refusal {
             Self::Mode => "no such mode",
             Self::UnknownSession => "no such conversation",
             Self::Busy => "too many conversations",
+            Self::Connections => "too many connections",
             Self::Stopping => "stopping",
             Self::Version => "another version",
             Self::Identity => "certificate",
@@ -218,6 +228,7 @@ impl std::fmt::Display for Refusal {
             Self::Enrolment => "no place",
             Self::Turn => "no turn",
             Self::Budget => "budget",
+            Self::Rate => "too fast",
             Self::State => "state",
             Self::Other => "failed",
         })
@@ -228,11 +239,12 @@ impl std::fmt::Display for Refusal {
 const REFUSAL: &str = "gelu-refusal";
 
 impl Refusal {
-    const ALL: [(Self, Code, &'static str); 14] = [
+    const ALL: [(Self, Code, &'static str); 16] = [
         (Self::UnknownModel, Code::NotFound, "unknown-model"),
         (Self::Mode, Code::FailedPrecondition, "mode"),
         (Self::UnknownSession, Code::NotFound, "unknown-session"),
         (Self::Busy, Code::ResourceExhausted, "busy"),
+        (Self::Connections, Code::ResourceExhausted, "connections"),
         (Self::Stopping, Code::Unavailable, "stopping"),
         (Self::Version, Code::FailedPrecondition, "version"),
         (Self::Identity, Code::PermissionDenied, "identity"),
@@ -241,6 +253,7 @@ impl Refusal {
         (Self::Enrolment, Code::FailedPrecondition, "enrolment"),
         (Self::Turn, Code::FailedPrecondition, "turn"),
         (Self::Budget, Code::ResourceExhausted, "budget"),
+        (Self::Rate, Code::ResourceExhausted, "rate"),
         (Self::State, Code::Internal, "state"),
         (Self::Other, Code::Unknown, "other"),
     ];

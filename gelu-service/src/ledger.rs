@@ -21,7 +21,7 @@ use crate::ServiceError;
 const FILE: &str = "ledger.sqlite";
 
 /// The steps from an empty file to today's tables. A file says how many it has been through.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE client (
         id INTEGER PRIMARY KEY,
@@ -71,6 +71,19 @@ const MIGRATIONS: [&str; 3] = [
         inputs INTEGER NOT NULL CHECK (inputs >= 0),
         PRIMARY KEY (client, model)
     ) STRICT;
+",
+    "
+    ALTER TABLE pace RENAME TO pace_of_inputs;
+    CREATE TABLE pace (
+        client INTEGER NOT NULL REFERENCES client (id),
+        model TEXT NOT NULL,
+        what TEXT NOT NULL CHECK (what IN ('inputs', 'turns')),
+        since INTEGER NOT NULL,
+        count INTEGER NOT NULL CHECK (count >= 0),
+        PRIMARY KEY (client, model, what)
+    ) STRICT;
+    INSERT INTO pace SELECT client, model, 'inputs', since, inputs FROM pace_of_inputs;
+    DROP TABLE pace_of_inputs;
 ",
 ];
 

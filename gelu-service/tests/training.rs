@@ -95,6 +95,7 @@ fn start(folder: &Path, limits: Limits, address: SocketAddr) -> Result<Running, 
         options: options(),
         clients: CLIENTS as u32,
         turns: None,
+        turns_an_hour: None,
         weights: Some(folder.join("small.safetensors")),
     };
     let ledger = Arc::new(Ledger::open(folder).unwrap());
@@ -365,7 +366,14 @@ fn a_client_has_as_many_turns_as_it_may_have() {
     let serve = || {
         let mut options = options();
         options.train.epochs = 2;
-        let training = Training { model: model(), options, clients: 1, turns: Some(2), weights: None };
+        let training = Training {
+            model: model(),
+            options,
+            clients: 1,
+            turns: Some(2),
+            turns_an_hour: None,
+            weights: None,
+        };
         let service =
             Service::new(limits()).with_ledger(ledger.clone(), None).with_training("small", training);
         service.unwrap().start(ANY, &ServerSecurity::Loopback).unwrap()
@@ -401,7 +409,8 @@ fn a_run_is_gone_on_with_under_the_same_settings_only() {
     start(folder.path(), limits(), ANY).unwrap().stop();
     let ledger = Arc::new(Ledger::open(folder.path()).unwrap());
     let begin = |options: TrainingOptions, clients: u32| {
-        let training = Training { model: model(), options, clients, turns: None, weights: None };
+        let training =
+            Training { model: model(), options, clients, turns: None, turns_an_hour: None, weights: None };
         Service::new(limits()).with_ledger(ledger.clone(), None).with_training("small", training).map(|_| ())
     };
     begin(options(), 4).unwrap();
@@ -411,7 +420,14 @@ fn a_run_is_gone_on_with_under_the_same_settings_only() {
     let error = begin(other, 4).unwrap_err().to_string();
     assert!(error.contains("begun there with other settings"), "{error}");
     assert!(matches!(begin(options(), 0), Err(ServiceError::Training { .. })));
-    let training = Training { model: model(), options: options(), clients: 1, turns: None, weights: None };
+    let training = Training {
+        model: model(),
+        options: options(),
+        clients: 1,
+        turns: None,
+        turns_an_hour: None,
+        weights: None,
+    };
     let none = Service::new(limits()).with_training("small", training).unwrap_err();
     assert!(matches!(none, ServiceError::NoLedger), "{none}");
 }

@@ -37,6 +37,9 @@ pub(super) struct TrainArgs {
     /// Turns that each client's certificate may have in all [default: any number].
     #[arg(long, value_name = "TURNS", value_parser = clap::value_parser!(u64).range(1..))]
     turn_budget: Option<u64>,
+    /// Turns that each client's certificate may begin in an hour [default: any number].
+    #[arg(long, value_name = "TURNS", value_parser = clap::value_parser!(u64).range(1..))]
+    turn_rate: Option<u64>,
     #[command(flatten)]
     descent: DescentArgs,
     #[command(flatten)]
@@ -64,7 +67,8 @@ impl TrainArgs {
             warn_of_short_key(self.turns.key_bits.into());
             return Ok(());
         }
-        let own = ["activation", "pooling", "batch-norm", "input", "classes", "init", "turn-budget"];
+        let own =
+            ["activation", "pooling", "batch-norm", "input", "classes", "init", "turn-budget", "turn-rate"];
         let all = [&own[..], &DescentArgs::NAMES, &TurnArgs::NAMES].concat();
         Ok(given.refuse(&all, "nothing is trained without --train")?)
     }
@@ -98,8 +102,14 @@ impl TrainArgs {
         let numbers = self.turns.numbers(preprocessing.as_ref(), || 1.0);
         let options = self.turns.options(self.descent.config(), numbers)?;
         let weights = folder.join(format!("{}.safetensors", file_name(name)));
-        let (clients, turns) = (self.turns.clients, self.turn_budget);
-        Ok(Training { model: network, options, clients, turns, weights: Some(weights) })
+        Ok(Training {
+            model: network,
+            options,
+            clients: self.turns.clients,
+            turns: self.turn_budget,
+            turns_an_hour: self.turn_rate,
+            weights: Some(weights),
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{Dialer, Patience};
 use crate::link::{Link, LinkPatience, Outgoing};
 use crate::proto::{client_frame, server_frame};
-use crate::{SERVICE_VERSION, ServiceError, proto};
+use crate::{Refusal, SERVICE_VERSION, ServiceError, proto};
 
 /// The client's end of a conversation with a server on another machine. Broken connections are made again, without the
 /// peers above noticing.
@@ -159,7 +159,12 @@ impl Conversation {
         };
         // The channel is empty.
         let _ = outgoing.try_send(frame(client_frame::Frame::Open(open)));
+        let is_again = !self.session.is_empty();
         let broken = |status: &Status| match self.dialer.failure(status) {
+            // The server may not have noticed yet that the connection before is gone.
+            error @ ServiceError::Refused { refusal: Refusal::Connections, .. } if is_again => {
+                Broken::Connection(error)
+            }
             error @ ServiceError::Refused { .. } => Broken::Conversation(error),
             error => Broken::Connection(error),
         };

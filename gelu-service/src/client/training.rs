@@ -56,7 +56,7 @@ pub enum Moment<'a> {
 ///     ..defaults
 /// };
 /// let model = ModelBuilder::new([3]).dense("fc", 2).softmax().build()?;
-/// let training = Training { model, options, clients: 1, turns: None, weights: None };
+/// let training = Training { model, options, clients: 1, turns: None, turns_an_hour: None, weights: None };
 /// let server = Service::new(Limits::default())
 ///     .with_ledger(Arc::new(Ledger::open(folder.path())?), None)
 ///     .with_training("small", training)?

@@ -3,6 +3,7 @@
 use gelu_models::train::private::ServerState;
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
+use super::pace::count_turn;
 use super::{Ledger, client_id, fault, now};
 use crate::ServiceError;
 
@@ -46,7 +47,10 @@ pub struct TrainingSummary {
 /// What changed a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// A turn begins.
     Granted,
+    /// One that was interrupted goes on.
+    Resumed,
     Updated,
     Ended,
     GivenUp,
@@ -55,7 +59,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         match self {
-            Self::Granted => "granted",
+            Self::Granted | Self::Resumed => "granted",
             Self::Updated => "updated",
             Self::Ended => "ended",
             Self::GivenUp => "given up",
@@ -191,6 +195,16 @@ impl Ledger {
                 params![model, place, kind.name(), done, now()],
             )
             .map_err(wrong)?;
+        if kind == Kind::Granted {
+            let client: i64 = change
+                .query_row(
+                    "SELECT client FROM member WHERE model = ?1 AND place = ?2",
+                    params![model, place],
+                    |row| row.get(0),
+                )
+                .map_err(wrong)?;
+            count_turn(&change, now(), (client, model)).map_err(wrong)?;
+        }
         if kind == Kind::Ended {
             change
                 .execute(

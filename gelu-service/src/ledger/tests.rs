@@ -70,7 +70,7 @@ fn files_that_are_no_ledger_are_refused_and_left_as_they_are() {
     ledger.connection().pragma_update(None, "user_version", 99_u32).unwrap();
     drop(ledger);
     let error = Ledger::open(later.path()).unwrap_err();
-    assert!(error.to_string().contains("version 3 or before, found 99"), "{error}");
+    assert!(error.to_string().contains("version 4 or before, found 99"), "{error}");
     assert!(matches!(Ledger::open(&later.path().join("none")), Err(ServiceError::State { .. })));
 }
 

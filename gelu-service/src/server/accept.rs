@@ -1,4 +1,4 @@
-//! Connections: at most so many, each with a handshake that ends in time.
+//! Connections: at most so many, also of each certificate, each with a handshake that ends in time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use super::Limits;
+use super::admission::{Admission, Counted, Entry};
 use super::metrics::Metrics;
 use crate::stream::Stream;
 use crate::{Fingerprint, Refusal};
@@ -22,8 +24,11 @@ use crate::{Fingerprint, Refusal};
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     peer: Peer,
+    /// When it is closed, if that is settled.
+    until: Option<Pin<Box<Sleep>>>,
     /// Gives its place to another when the connection is gone.
     _place: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
 }
 
 /// Who is at the other end.
@@ -32,6 +37,8 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// `None` without TLS.
     pub(super) identity: Option<Fingerprint>,
+    /// How many connections its certificate may have, where this one is beyond that.
+    pub(super) beyond: Option<usize>,
 }
 
 /// Accepts connections until the task is aborted.
@@ -43,6 +50,7 @@ pub(super) async fn accept(
     metrics: Arc<Metrics>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let admission = Admission::new(limits.connections_per_client);
     // Nobody closes the semaphore.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let (stream, address) = match listener.accept().await {
@@ -55,12 +63,26 @@ pub(super) async fn accept(
             }
         };
         let (tls, accepted, metrics) = (tls.clone(), accepted.clone(), Arc::clone(&metrics));
+        let admission = Arc::clone(&admission);
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(limits.opening, shake(stream, address, tls)).await;
             match shaken {
-                Ok(Ok((stream, peer))) => {
+                Ok(Ok((stream, mut peer))) => {
+                    let (until, counted) = match peer.identity.map(|identity| admission.enter(identity)) {
+                        None => (None, None),
+                        Some(Entry::Yes(counted)) => (None, Some(counted)),
+                        Some(Entry::ToBeTold(counted)) => {
+                            peer.beyond = Some(admission.limit());
+                            (Some(Box::pin(tokio::time::sleep(limits.opening))), Some(counted))
+                        }
+                        Some(Entry::No) => {
+                            warn!(%address, client = ?peer.identity, "closed: too many connections");
+                            return metrics.refused(Refusal::Connections);
+                        }
+                    };
+                    let connection = Connection { stream, peer, until, _place: place, _counted: counted };
                     // The server may have stopped.
-                    let _ = accepted.send(Ok(Connection { stream, peer, _place: place })).await;
+                    let _ = accepted.send(Ok(connection)).await;
                 }
                 Ok(Err((refusal, problem))) => {
                     warn!(%address, %problem, "handshake failed");
@@ -83,14 +105,16 @@ async fn shake(
     let fault = |refusal, error: &dyn std::error::Error| (refusal, error.to_string());
     // Small messages must not wait for others.
     stream.set_nodelay(true).map_err(|error| fault(Refusal::Other, &error))?;
-    let Some(tls) = tls else { return Ok((Box::new(stream), Peer { address, identity: None })) };
+    let Some(tls) = tls else {
+        return Ok((Box::new(stream), Peer { address, identity: None, beyond: None }));
+    };
     let stream = tls.accept(stream).await.map_err(|error| fault(refusal_of(&error), &error))?;
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| (Refusal::Identity, "no certificate".to_owned()))?;
     let identity = Fingerprint::of(certificate).map_err(|error| fault(Refusal::Identity, &error))?;
     debug!(%address, %identity, "connected");
-    Ok((Box::new(stream), Peer { address, identity: Some(identity) }))
+    Ok((Box::new(stream), Peer { address, identity: Some(identity), beyond: None }))
 }
 
 /// Whether it is the client's certificate that is wrong, or that there is none.
@@ -118,6 +142,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -1,6 +1,7 @@
 //! The model owner's side: models by name, conversations with limits, a stop that loses nothing.
 
 mod accept;
+mod admission;
 mod carry;
 mod converse;
 mod metrics;
@@ -28,11 +29,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{info, warn};
 
 use self::accept::accept;
+use self::admission::refuse_beyond;
 use self::converse::{Session, SessionName};
 use self::metrics::Metrics;
 pub use self::modes::Modes;
@@ -52,6 +55,8 @@ pub struct Limits {
     pub sessions_per_client: usize,
     /// Connections at a time. Default: 256.
     pub connections: usize,
+    /// Connections of one client's certificate at a time; clients without TLS have none. Default: 32.
+    pub connections_per_client: usize,
     /// For a TLS handshake, and for the first frame of a stream. Default: 10 s.
     pub opening: Duration,
     /// For a message that the server waits for. Default: 5 minutes.
@@ -68,6 +73,7 @@ impl Default for Limits {
             sessions: 64,
             sessions_per_client: 16,
             connections: 256,
+            connections_per_client: 32,
             opening: Duration::from_secs(10),
             silence: Duration::from_secs(300),
             absence: Duration::from_secs(120),
@@ -308,6 +314,7 @@ impl Shared {
             let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
             let serving = tokio::spawn(
                 Server::builder()
+                    .layer(InterceptorLayer::new(refuse_beyond(Arc::clone(&self.metrics))))
                     .initial_stream_window_size(1 << 20)
                     .initial_connection_window_size(4 << 20)
                     .max_concurrent_streams(256)

@@ -42,6 +42,7 @@ impl TrainingRun {
             self.give_back();
             return (account, Err(ServiceError::Ended));
         };
+        let granted = if server.client() == Some(place) { Kind::Resumed } else { Kind::Granted };
         let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
         let served =
             serve_turn(&session.link, &mut server, (&mut account, turns), &mut rng, |server, change| {
@@ -49,7 +50,12 @@ impl TrainingRun {
                     let error = PrivateError::Grant("expected a client that says its own place");
                     return Err(Broken::Run(RunError::Peer(error)));
                 }
-                self.keep(server, place, change).map_err(Broken::Service)?;
+                let kind = match change {
+                    Change::Granted => granted,
+                    Change::Updated => Kind::Updated,
+                    Change::Ended => Kind::Ended,
+                };
+                self.keep(server, place, kind).map_err(Broken::Service)?;
                 match change {
                     Change::Ended => Ok(()),
                     _ if is_stopping.load(Ordering::SeqCst) => Err(Broken::Service(ServiceError::Stopped)),
@@ -101,15 +107,10 @@ impl TrainingRun {
     }
 
     /// Keeps the state after a change; the client hears of it afterwards.
-    fn keep(&self, server: &Server, place: u32, change: Change) -> Result<(), ServiceError> {
-        let kind = match change {
-            Change::Granted => Kind::Granted,
-            Change::Updated => Kind::Updated,
-            Change::Ended => Kind::Ended,
-        };
+    fn keep(&self, server: &Server, place: u32, kind: Kind) -> Result<(), ServiceError> {
         self.ledger.keep(&self.model, &server.state(), (place, kind, server.iterations_done()))?;
         self.standing().progress = [server.iterations_done(), server.iterations()];
-        if change == Change::Ended {
+        if kind == Kind::Ended {
             let done = server.iterations_done();
             info!(model = %self.model, place, done, of = server.iterations(), "trained");
             self.write(server);

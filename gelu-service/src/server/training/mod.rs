@@ -39,6 +39,9 @@ pub struct Training {
     /// Turns that a client may have in all; `None` for any number. A run that needs more than all clients may have does not
     /// come to its end.
     pub turns: Option<u64>,
+    /// Turns that a client may begin in an hour; `None` for any number. One that was interrupted and goes on is not begun
+    /// again.
+    pub turns_an_hour: Option<u64>,
     /// Where the weights are written after every turn, as safetensors.
     pub weights: Option<PathBuf>,
 }
@@ -212,6 +215,12 @@ impl Standing {
     /// Inputs of all clients.
     fn images(&self) -> u64 {
         self.members.iter().map(|member| member.enrolled.inputs).sum()
+    }
+
+    /// Whether a client's turn is held, or was interrupted.
+    fn is_in_turn(&self, place: u32) -> bool {
+        let interrupted = self.server.as_ref().and_then(|server| server.client());
+        interrupted == Some(place) || (self.holder.is_some() && self.next == place)
     }
 
     fn take_back(&mut self, server: Box<Server>) {

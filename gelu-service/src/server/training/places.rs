@@ -59,6 +59,11 @@ impl TrainingRun {
                         "this client has had {turns} turns, of {allowed} that it may have"
                     )));
                 }
+                if !standing.is_in_turn(place)
+                    && let Some(status) = self.too_fast(standing, client)
+                {
+                    return Err(status);
+                }
                 if inputs != request.inputs {
                     return Err(Refusal::Enrolment.status(format!(
                         "this client takes part with {inputs} inputs, found {}",
@@ -137,14 +142,39 @@ impl TrainingRun {
         let clients = self.training.clients;
         let is_here = |place: u32| {
             let member = standing.members.iter().find(|member| member.enrolled.place == place);
-            let may = |member: &Member| self.training.turns.is_none_or(|most| member.enrolled.turns < most);
+            let may = |member: &Member| {
+                self.training.turns.is_none_or(|most| member.enrolled.turns < most)
+                    && (standing.is_in_turn(place) || self.wait(&member.enrolled.client).is_none())
+            };
             member.is_some_and(|member| member.heard.elapsed() < absence && may(member))
         };
         let next = (0..clients).map(|step| (standing.next + step) % clients).find(|&place| is_here(place));
         if let Some(next) = next.filter(|&next| next != standing.next) {
-            warn!(model = %self.model, place = standing.next, next, "a client is away or has no turns left: the next one goes on");
+            warn!(model = %self.model, place = standing.next, next, "a client is away or has no turns left for now: the next one goes on");
             standing.next = next;
         }
+    }
+
+    /// Turns that a client may have in an hour, and the seconds until it may have another, where it has had them.
+    fn wait(&self, client: &str) -> Option<(u64, Result<u64, ServiceError>)> {
+        let allowed = self.training.turns_an_hour?;
+        match self.ledger.turn_wait((client, &self.model), allowed) {
+            Ok(seconds) => Some((allowed, Ok(seconds?))),
+            Err(error) => Some((allowed, Err(error))),
+        }
+    }
+
+    /// What a client is told that begins turns too fast, if it does and the run is not complete.
+    fn too_fast(&self, standing: &Standing, client: &str) -> Option<Status> {
+        if standing.server.as_ref().is_some_and(|server| server.is_complete()) {
+            return None;
+        }
+        Some(match self.wait(client)? {
+            (allowed, Ok(seconds)) => Refusal::Rate.status(format!(
+                "this client may begin {allowed} turns in an hour, and has; it may come again in {seconds} s"
+            )),
+            (_, Err(error)) => self.cannot_go_on(&error),
+        })
     }
 
     /// What a client is told when the state cannot be kept or read; the log says why.
@@ -162,6 +192,11 @@ impl TrainingRun {
             return Err(Refusal::Turn.status("another client has its turn, or this one has no place"));
         };
         member.heard = Instant::now();
+        if !standing.is_in_turn(next)
+            && let Some(status) = self.too_fast(&standing, client)
+        {
+            return Err(status);
+        }
         if standing.server.as_ref().is_none_or(|server| server.is_complete()) || standing.holder.is_some() {
             return Err(Refusal::Turn.status("no turn can begin at this moment"));
         }
