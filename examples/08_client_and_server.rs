@@ -1,5 +1,6 @@
-//! Lesson 8: two machines. A server offers a network over TLS, with certificates on both sides; a client finds out what it
-//! takes, keeps its key to itself, and gets its digits classified. Both run in this process, and would do the same on two.
+//! Lesson 8: two machines. A server offers a network over TLS, with certificates on both sides, and hides its weights; a client
+//! finds out what it takes, keeps its key to itself, and gets its digits classified. Both run in this process, and would do
+//! the same on two.
 //!
 //!     cargo run --release --example 08_client_and_server
 
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use gelu_net::InferenceClient;
 use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::models::plan::Reveal;
 use gelu_net::prelude::*;
 use gelu_service::{
     ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
@@ -24,7 +26,7 @@ fn main() -> Result<()> {
     let mut model = zoo::conv1()?;
     model.load(&Weights::read("models/conv1.safetensors")?)?;
     let model = Arc::new(ServerModel::new(model, Quantization::default()));
-    let service = Service::new(Limits::default()).with_model("conv1", model, Modes::revealed())?;
+    let service = Service::new(Limits::default()).with_model("conv1", model, Modes::default())?;
     let running = service.start("localhost:0", &ServerSecurity::Tls(for_server.credentials()?))?;
     println!("the server listens on {}", running.address());
 
@@ -32,23 +34,24 @@ fn main() -> Result<()> {
     let known = Some(for_server.credentials()?.fingerprint()?);
     let security = ClientSecurity::Tls { credentials: for_client.credentials()?, known };
     let url = format!("https://localhost:{}", running.address().port());
-    let remote = Remote::new(&url, &security, Patience::default())?;
+    let remote = Remote::new(&url, &security, Patience::default())?.hiding_model();
     let offer = remote.find("conv1")?;
-    let cost = offer.revealed.ok_or("the model is hidden")?;
+    let cost = offer.hidden.ok_or("the model is not hidden")?;
     println!(
-        "{} takes {} and answers {} times; an image costs {} kB up and {} kB down",
+        "{} takes {} and answers {} times; an image costs {} kB up and {} kB down, and {} kB before it is there",
         offer.name,
         offer.interface.input,
         cost.round_trips,
-        cost.up.1 / 1000,
-        cost.down.1 / 1000,
+        cost.online.0 / 1000,
+        cost.online.1 / 1000,
+        (cost.ahead.0 + cost.ahead.1) / 1000,
     );
 
     let digits = sample_digits(SampleOptions { seed: 8, per_digit: 2 });
     let images = digits.images().to_inputs();
     let images = images.to_shape((digits.len(), offer.interface.input.elements()))?;
     let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;
-    let client = InferenceClient::new(Arc::new(key), digits.len());
+    let client = InferenceClient::new(Arc::new(key), digits.len()).hiding_model(Reveal::Logits);
     let connect = || -> Result<_> { Ok(remote.open("conv1")?) };
     let report = client.run(images.view(), &mut rand::rng(), connect, |_| ())?;
 
@@ -59,11 +62,10 @@ fn main() -> Result<()> {
         .filter(|(found, label)| **found == usize::from(**label))
         .count();
     println!(
-        "{correct} of {} correct in {:.2} s; the server saw {} ciphertexts, and sent {}",
+        "{correct} of {} correct: {:.2} s for all that could be done ahead, and {:.3} s with the images",
         digits.len(),
-        report.seconds,
-        report.client.encryptions,
-        report.client.decryptions,
+        report.seconds_ahead,
+        report.seconds_online,
     );
     running.stop();
     Ok(())
