@@ -209,6 +209,12 @@ fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
     let mut model = zoo::resnet(&config).unwrap();
     fill(&mut model, 7);
     model.calibrate(images(&model, 3, 9).view()).unwrap();
+    let program = program(&model, 1);
+    let hidden = HiddenPlan::new(program.plan(), Reveal::Logits, FLOOD_BITS).unwrap();
+    // The shortcut of the first block is added on shares alone; those of the others have weights.
+    let terms = hidden.segments().iter().map(|own| own.multiplied.len());
+    assert_eq!(terms.collect::<Vec<_>>(), [1, 1, 1, 1, 2, 1, 2, 1]);
+    assert_eq!(program.plan().segments()[2].terms.len(), 2);
     check(&model, 2, 2, 10);
 }
 
