@@ -13,6 +13,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{backend, digits, key_of, quantization, shipped};
@@ -20,8 +21,11 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use gelu_models::infer::hidden::{Client, Event, Server};
 use gelu_models::peer::Peer;
 use gelu_models::plan::Reveal;
+use gelu_net::layers::Initializer;
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
+use ndarray::Array2;
+use rand::{RngExt, SeedableRng};
 
 /// As many images as the widest slots leave room for in a ciphertext.
 fn full_batch(model: &Model) -> usize {
@@ -56,10 +60,10 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn new(key_type: KeyType, queries: u32) -> Self {
+    fn new(model: &Arc<ServerModel>, key_type: KeyType, queries: u32) -> Self {
         let key = key_of(KeyParameters { size: KeyBits::Bits2048, key_type }, 1);
         let client = Client::new(key, queries, Reveal::Logits);
-        let server = Server::new(ServerModel::new(shipped("lenet5"), quantization()).into()).on(backend());
+        let server = Server::new(Arc::clone(model)).on(backend());
         let mut new = Self { client, server };
         assert!(matches!(new.event(), Event::Ready));
         new
@@ -85,35 +89,57 @@ impl Hidden {
     }
 }
 
+/// ResNet-20 for images of 3x32x32, with weights that nobody trained.
+fn resnet20() -> (Model, Array2<f32>) {
+    let rng = &mut rand::rngs::ChaCha8Rng::seed_from_u64(1);
+    let mut model = zoo::resnet20(10).unwrap();
+    model.initialize(Initializer::KaimingUniform, rng);
+    let images = Array2::from_shape_simple_fn((4, 3 * 32 * 32), || rng.random::<f32>());
+    model.calibrate(images.view()).unwrap();
+    (model, images.select(ndarray::Axis(0), &[0]))
+}
+
 fn hidden(c: &mut Criterion) {
     let mut group = c.benchmark_group("hidden models");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(2));
-    for (key_type, queries) in
-        [(KeyType::Subgroup, 1), (KeyType::Subgroup, 25), (KeyType::Djn, 1), (KeyType::Djn, 25)]
+    let of_keys = [(KeyType::Subgroup, 1), (KeyType::Subgroup, 25), (KeyType::Djn, 1), (KeyType::Djn, 25)];
+    let small = |name| (name, (shipped(name), digits(1, 1)), &of_keys[..]);
+    for (name, (model, inputs), ahead) in
+        [small("conv1"), small("lenet5"), ("resnet20", resnet20(), &of_keys[..1])]
     {
-        group.throughput(Throughput::Elements(u64::from(queries)));
-        group.bench_function(BenchmarkId::new(format!("lenet5, {}, ahead", key_type.name()), queries), |b| {
-            b.iter_batched_ref(|| Hidden::new(key_type, queries), Hidden::prepare, BatchSize::PerIteration);
-        });
-    }
-    let inputs = digits(1, 1);
-    let mut hidden = Hidden::new(KeyType::Subgroup, 25);
-    group.throughput(Throughput::Elements(1)).sample_size(50);
-    group.bench_function(BenchmarkId::new("lenet5, online", 1), |b| {
-        b.iter_custom(|times| {
-            let mut taken = Duration::ZERO;
-            for _ in 0..times {
-                if hidden.client.prepared() == 0 {
-                    hidden.prepare();
+        let model = Arc::new(ServerModel::new(model, quantization()));
+        for &(key_type, queries) in ahead {
+            let id = BenchmarkId::new(format!("{name}, {}, ahead", key_type.name()), queries);
+            group.throughput(Throughput::Elements(u64::from(queries))).sample_size(10);
+            group.bench_function(id, |b| {
+                let new = || Hidden::new(&model, key_type, queries);
+                b.iter_batched_ref(new, Hidden::prepare, BatchSize::PerIteration);
+            });
+        }
+        let most = ahead.iter().map(|(_, queries)| *queries).max().unwrap();
+        let mut hidden = Hidden::new(&model, KeyType::Subgroup, most);
+        group.throughput(Throughput::Elements(1)).sample_size(if most > 1 { 50 } else { 10 });
+        group.bench_function(BenchmarkId::new(format!("{name}, online"), 1), |b| {
+            b.iter_custom(|times| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..times {
+                    if hidden.client.prepared() == 0 {
+                        hidden.prepare();
+                    }
+                    let start = Instant::now();
+                    hidden.client.start(inputs.view()).unwrap();
+                    assert!(matches!(hidden.event(), Event::Done(_)));
+                    taken += start.elapsed();
                 }
-                let start = Instant::now();
-                hidden.client.start(inputs.view()).unwrap();
-                assert!(matches!(hidden.event(), Event::Done(_)));
-                taken += start.elapsed();
-            }
-            taken
+                taken
+            });
         });
-    });
+        let segments = hidden.client.hidden_plan().unwrap().segments().iter();
+        let bytes = segments.fold([0; 4], |[tables, transfers, shares, answer], own| {
+            [tables + own.tables, transfers + own.transfers, shares + own.shares, answer + own.answer]
+        });
+        println!("{name}: bytes of tables, transfers, shares and answers: {bytes:?}");
+    }
     group.finish();
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use gelu_tensor::{Error, IntWeights, LinearMap, Shape, WeightRange};
 
+use crate::mean_weights;
+
 /// A linear layer, or a chain of them, as one affine map of reals: what is quantized and sent over ciphertexts.
 ///
 /// Composing the reals first and rounding once keeps a chain to one integer matrix.
@@ -21,6 +23,12 @@ impl Affine {
         let spread = map.output().elements() / bias.len().max(1);
         let bias = bias.iter().flat_map(|&bias| std::iter::repeat_n(bias, spread)).collect();
         Self { map, weights, bias }
+    }
+
+    /// Returns the affine map of a layer that has no weights to be trained: means, or elements moved.
+    pub fn of_means(map: Arc<LinearMap>) -> Self {
+        let weights = mean_weights(&map);
+        Self { map, weights, bias: vec![] }
     }
 
     /// Returns a map without weights: what is public of an affine map. Its compositions are those of any weights.

@@ -10,7 +10,7 @@ use gelu_garble::{
     reveal_bytes,
 };
 use gelu_layers::{Activation, ClientOp, IntegerStep, StepWires};
-use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits};
+use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits, SlotLayout};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, MapOf};
@@ -71,7 +71,11 @@ pub struct HiddenSegment {
     pub ring: RingBits,
     /// What hides all but the residues of masked sums.
     pub flood: Flood,
-    /// Where the masks of its inputs and their sums lie, for the plan's batch.
+    /// The terms that are multiplied under the key. Those that only move and average elements are not: both sides compute
+    /// them on their own shares. There may be none.
+    pub multiplied: Vec<usize>,
+    /// Where the masks of the multiplied terms and their sums lie, for the plan's batch; without such terms, no part of it has
+    /// anything.
     pub layout: Layout,
     /// Ciphertexts of the masks of its inputs, for the plan's batch.
     pub ciphertexts_up: usize,
@@ -219,15 +223,17 @@ impl HiddenSegment {
         (rings, reveal, flood_bits): (&[RingBits], Reveal, u32),
     ) -> Result<Self, Error> {
         let (segment, ring) = (&plan.segments[index], rings[index]);
-        let masks = segment.terms.iter().map(|term| masks_of(ring, term)).collect::<Result<Vec<_>, _>>()?;
+        let multiplied = segment.terms.iter().enumerate().filter(|(_, term)| term.multiples.is_none());
+        let (multiplied, terms): (Vec<usize>, Vec<&Term>) = multiplied.unzip();
+        let masks = terms.iter().map(|term| masks_of(ring, term)).collect::<Result<Vec<_>, _>>()?;
         let mut bound = 0u64;
-        for (term, own) in segment.terms.iter().zip(&masks) {
+        for (term, own) in terms.iter().zip(&masks) {
             let sums = own.weighted_sum(term.weights, term.map.most_terms())?;
             bound = Format::new(bound.saturating_add(sums.bound()), 0)?.bound();
         }
         let quotient = (bound >> ring.bits()) + 1;
         let flood = Flood { ring, quotient, bits: flood_bits }.check()?;
-        let maps = segment.terms.iter().zip(&masks).map(|(term, &masks)| MapOf {
+        let maps = terms.iter().zip(&masks).map(|(term, &masks)| MapOf {
             map: &term.map,
             contents: Contents::Integers(masks),
             weights: ProductWeights::Integers(term.weights),
@@ -239,9 +245,16 @@ impl HiddenSegment {
             lanes: description.lanes,
             prefer: description.prefer,
         };
-        let layout = Layout::cheapest(&maps, (&segment.shape, Contents::Residues(flood)), deployment)?;
-        let ups = segment.terms.iter().zip(&layout.ups);
-        let ups = ups.map(|(term, up)| header(up, term.map.input(), description.batch).ciphertexts());
+        let contents = Contents::Residues(flood);
+        let layout = match &maps[..] {
+            [] => Layout::nothing(contents, deployment)?,
+            maps => Layout::cheapest(maps, (&segment.shape, contents), deployment)?,
+        };
+        let up =
+            |&(at, up): &(&usize, &SlotLayout)| header(up, segment.terms[*at].map.input(), description.batch);
+        let ups: usize = multiplied.iter().zip(&layout.ups).map(|it| up(&it).ciphertexts()).sum();
+        let down = header(&layout.down, &segment.shape, description.batch).ciphertexts();
+        let down = if multiplied.is_empty() { 0 } else { down };
 
         let (shares, values) = (shares_of(ring)?, segment.shape.elements());
         let inputs = segment.terms.iter().map(|term| shares.packed_bytes(term.map.input().elements()));
@@ -257,8 +270,9 @@ impl HiddenSegment {
             name: segment.name.clone(),
             ring,
             flood,
-            ciphertexts_up: ups.sum(),
-            ciphertexts_down: header(&layout.down, &segment.shape, description.batch).ciphertexts(),
+            multiplied,
+            ciphertexts_up: ups,
+            ciphertexts_down: down,
             layout,
             ands: 0,
             tables: 0,

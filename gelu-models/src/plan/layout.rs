@@ -87,6 +87,13 @@ impl Layout {
         }
     }
 
+    /// A layout in which nothing is multiplied.
+    pub(crate) fn nothing(contents: Contents, deployment: Deployment) -> Result<Self, Error> {
+        let (key, slot_bits) = (deployment.key.size, contents.slot_bits());
+        let down = SlotLayout::images(Packing { batch: deployment.batch, slot_bits, key }, contents)?;
+        Ok(Self { ups: vec![], down, parts: vec![], operations: Operations::default() })
+    }
+
     /// Returns the parts of the batch one by one, equal ones as often as there are.
     pub fn images(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().flat_map(|part| std::iter::repeat_n(part, part.times))

@@ -142,6 +142,9 @@ pub struct Term {
     pub values: Format,
     /// The scale and bound of what is encrypted.
     pub format: Format,
+    /// The integer weights mod 2^64, if they follow from the graph: of a mean or a shortcut, which both sides of a hidden
+    /// network compute on their own shares.
+    pub(crate) multiples: Option<Arc<[u64]>>,
 }
 
 impl Plan {
@@ -153,7 +156,8 @@ impl Plan {
     pub fn new(description: Description, key: KeyParameters) -> Result<Self, PlanError> {
         let structure = |index: usize, config: &gelu_layers::LinearConfig| {
             let input = description.graph.shape(description.graph.nodes()[index].inputs[0]);
-            Ok(Affine::of_map(Arc::new(config.map(input)?)))
+            let map = Arc::new(config.map(input)?);
+            Ok(if config.has_parameters() { Affine::of_map(map) } else { Affine::of_means(map) })
         };
         let cut = Cut::new(&description.graph, Fusion::of(description.hidden), structure)?;
         Self::assemble(&cut, description, key)
@@ -255,6 +259,10 @@ impl Segment {
         for (term, &weights) in cut.terms.iter().zip(&own.weights) {
             let values = numbers.format(term.source)?;
             let format = encrypted_format(values, term.sums.as_deref()).map_err(in_segment)?;
+            let multiples = match term.nodes.is_empty() {
+                true => Some(multiples(&term.affine, weights).map_err(in_segment)?),
+                false => None,
+            };
             terms.push(Term {
                 source: term.source,
                 sums: term.sums.clone(),
@@ -262,6 +270,7 @@ impl Segment {
                 weights,
                 values,
                 format,
+                multiples,
             });
         }
         let sums = terms.iter().map(|term| term.format.weighted_sum(term.weights, term.map.most_terms()));
@@ -343,6 +352,12 @@ impl Segment {
         let values = reals.iter().map(|bias| (bias * scale).round() as i64).collect();
         FixedTensor::new(self.shape.clone(), format, values).map(Some)
     }
+}
+
+/// Integer weights that follow from the graph.
+fn multiples(affine: &Affine, weights: WeightRange) -> Result<Arc<[u64]>, Error> {
+    let rounded = affine.quantize(WeightRange::signed(weights.bits(), weights.scale_bits())?)?;
+    Ok(rounded.values().iter().map(|&weight| i64::from(weight) as u64).collect())
 }
 
 /// The format of sums of a value's elements.

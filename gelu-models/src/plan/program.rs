@@ -191,9 +191,11 @@ impl Program {
         own: &super::HiddenSegment,
         (part, masks): (&Part, &[EncTensor]),
     ) -> Result<EncTensor, Error> {
-        let terms = self.plan.segments()[segment].terms.iter().zip(self.weights(segment));
-        let products = terms.zip(&part.products).zip(masks).map(|(((term, weights), product), input)| {
-            TensorProduct { input, map: &term.map, weights: MapWeights::Integers(weights), product }
+        let (terms, weights) = (&self.plan.segments()[segment].terms, self.weights(segment));
+        let multiplied = own.multiplied.iter().zip(&part.products).zip(masks);
+        let products = multiplied.map(|((&term, product), input)| {
+            let weights = MapWeights::Integers(&weights[term]);
+            TensorProduct { input, map: &terms[term].map, weights, product }
         });
         let sums = sum_of_products(products, &self.plan.segments()[segment].shape)?;
         sums.into_residues(own.flood)?.repack(own.layout.down.stacked())

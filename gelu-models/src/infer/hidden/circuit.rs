@@ -28,10 +28,25 @@ pub(super) fn sum_shares(term: &Term, shares: &[u64]) -> Result<Zeroizing<Vec<u6
     sums.apply_wrapping(&[1], &shares).map(Zeroizing::new)
 }
 
+/// What terms that follow from the graph give of a side's own shares is added to its shares of the sums.
+pub(super) fn add_multiples(
+    segment: &Segment,
+    inputs: &[Zeroizing<Vec<u64>>],
+    sums: &mut [u64],
+) -> Result<(), gelu_tensor::Error> {
+    for (term, inputs) in segment.terms.iter().zip(inputs) {
+        let Some(multiples) = term.multiples.as_deref() else { continue };
+        let inputs = Zeroizing::new(inputs.iter().map(|&share| share as i64).collect::<Vec<_>>());
+        let products = Zeroizing::new(term.map.apply_wrapping(multiples, &inputs)?);
+        sums.iter_mut().zip(products.iter()).for_each(|(sum, product)| *sum = sum.wrapping_add(*product));
+    }
+    Ok(())
+}
+
 impl HiddenSegment {
-    /// Returns the header of the masks that go up for a term, for so many images.
-    pub(super) fn up_header(&self, segment: &Segment, term: usize, images: usize) -> EncTensorHeader {
-        header(&self.layout.ups[term], segment.terms[term].map.input(), images)
+    /// Returns the header of the masks that go up for one of the multiplied terms, for so many images.
+    pub(super) fn up_header(&self, segment: &Segment, at: usize, images: usize) -> EncTensorHeader {
+        header(&self.layout.ups[at], segment.terms[self.multiplied[at]].map.input(), images)
     }
 
     /// Returns the header of their sums.

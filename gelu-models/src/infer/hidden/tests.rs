@@ -173,9 +173,7 @@ fn a_hidden_lenet5_gives_the_integers_of_the_clear_run() {
 /// The mean behind its first activation is taken on shares, and the second activation changes nothing.
 #[test]
 fn a_hidden_conv1_gives_the_integers_of_the_clear_run() {
-    let mut model = zoo::conv1().unwrap();
-    fill(&mut model, 6);
-    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    let model = calibrated_conv1();
     let program = program(&model, 1);
     let terms: Vec<_> = program.plan().segments().iter().flat_map(|segment| &segment.terms).collect();
     assert_eq!(terms.len(), 2);
@@ -211,6 +209,12 @@ fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
     let mut model = zoo::resnet(&config).unwrap();
     fill(&mut model, 7);
     model.calibrate(images(&model, 3, 9).view()).unwrap();
+    let program = program(&model, 1);
+    let hidden = HiddenPlan::new(program.plan(), Reveal::Logits, FLOOD_BITS).unwrap();
+    // The shortcut of the first block is added on shares alone; those of the others have weights.
+    let terms = hidden.segments().iter().map(|own| own.multiplied.len());
+    assert_eq!(terms.collect::<Vec<_>>(), [1, 1, 1, 1, 2, 1, 2, 1]);
+    assert_eq!(program.plan().segments()[2].terms.len(), 2);
     check(&model, 2, 2, 10);
 }
 
@@ -307,11 +311,31 @@ proptest! {
 
 #[test]
 fn what_crosses_is_what_the_plan_says() {
-    let model = branched();
-    let mut conversation = Conversation::new(model, 2, Reveal::Class);
+    for reveal in [Reveal::Logits, Reveal::Class] {
+        crosses_what_the_plan_says(branched(), reveal);
+        let same = || Conv2dConfig::new(2, [3, 3]).with_padding([1, 1]);
+        let start = || ModelBuilder::new([1, 5, 5]).conv2d("a", same());
+        let pooled = start().max_pool2d_with(Window::new([3, 3]).with_stride([2, 2])).relu();
+        crosses_what_the_plan_says(calibrated(pooled.flatten().dense("b", 3)), reveal);
+        let shortcut = start().relu().residual(|main| main.conv2d("b", same()).relu().conv2d("c", same()));
+        let model = calibrated(shortcut.relu().global_avg_pool2d().flatten().dense("d", 3));
+        crosses_what_the_plan_says(model, reveal);
+        crosses_what_the_plan_says(calibrated_conv1(), reveal);
+    }
+}
+
+fn calibrated_conv1() -> Model {
+    let mut model = zoo::conv1().unwrap();
+    fill(&mut model, 6);
+    model.calibrate(images(&model, 3, 7).view()).unwrap();
+    model
+}
+
+fn crosses_what_the_plan_says(model: Model, reveal: Reveal) {
+    let images = images(&model, 1, 5).into_dimensionality::<ndarray::Ix2>().unwrap();
+    let mut conversation = Conversation::new(model, 2, reveal);
     conversation.prepare();
     let ahead = conversation.crossed.len();
-    let images = Array2::from_elem((1, 4), 0.5);
     conversation.answer(&images);
     let hidden = conversation.client.hidden_plan().unwrap();
     for (index, own) in (0..).zip(hidden.segments()) {
@@ -334,6 +358,7 @@ fn what_crosses_is_what_the_plan_says() {
         };
         let labels = |message: &Message| match message {
             Message::Labels { block, labels } => (Some(block.segment), labels.len()),
+            Message::Sums { segment, shares, .. } => (Some(*segment), shares.len()),
             _ => (None, 0),
         };
         assert_eq!(sum(ahead, choices), 2 * own.transfers);

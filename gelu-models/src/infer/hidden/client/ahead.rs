@@ -5,16 +5,17 @@ use std::ops::Range;
 
 use gelu_garble::LabelReceiver;
 use gelu_tensor::paillier::SecretKey;
-use gelu_tensor::{Decryption, Encryption, FixedTensor};
+use gelu_tensor::{Decryption, Encryption, Error, FixedTensor};
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::running::{Running, unexpected};
 use super::{Block, Event, Message, Position, Prepared, SessionError};
+use crate::infer::hidden::circuit::add_multiples;
 use crate::infer::hidden::material::{Preparation, PreparedBlock, PreparedSegment};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Part};
-use crate::plan::{HiddenPlan, masks_of};
+use crate::plan::{HiddenPlan, HiddenSegment, Plan, masks_of};
 
 /// Queries that are prepared together.
 pub(super) struct Preparing {
@@ -62,10 +63,8 @@ impl Running {
                     return Ok(None);
                 }
                 let sums = sums.finish_residues().map_err(in_segment)?;
-                for (prepared, sums) in preparing.prepared.iter_mut().zip(sums.chunks_exact(own.values)) {
-                    prepared.segments[segment].sums = Zeroizing::new(sums.to_vec());
-                }
-                preparing.summed += 1;
+                preparing.keep_sums((&self.plan, own), &sums).map_err(in_segment)?;
+                preparing.sum_multiples((&self.plan, &self.hidden))?;
             }
             Message::Tables { block, tables }
                 if preparing.awaited.front().is_some_and(|(due, _)| *due == block) =>
@@ -111,30 +110,57 @@ impl Running {
         for (segment, (own, planned)) in (0..).zip(self.hidden.segments().iter().zip(self.plan.segments())) {
             let in_segment = |source| SessionError::Numbers { segment, source };
             prepared.iter_mut().for_each(|query| query.segments.push(PreparedSegment::default()));
-            for (index, term) in (0..).zip(&planned.terms) {
+            for (index, term) in planned.terms.iter().enumerate() {
                 let elements = term.map.input().elements();
                 let drawn = (0..queries * elements).map(|_| own.shared.wrap(rng.next_u64()));
                 let drawn: Zeroizing<Vec<u64>> = Zeroizing::new(drawn.collect());
                 for (query, masks) in prepared.iter_mut().zip(drawn.chunks_exact(elements)) {
                     query.segments[segment as usize].masks.push(Zeroizing::new(masks.to_vec()));
                 }
+                let Some(at) = own.multiplied.iter().position(|&term| term == index) else { continue };
                 let signed = drawn.iter().map(|&mask| own.shared.signed(mask)).collect();
                 let format = masks_of(own.ring, term).map_err(in_segment)?;
                 let encryption = FixedTensor::new(term.map.input().clone(), format, signed)
-                    .and_then(|values| {
-                        Encryption::new(values, &own.layout.ups[index as usize], key.public_key())
-                    })
+                    .and_then(|values| Encryption::new(values, &own.layout.ups[at], key.public_key()))
                     .map_err(in_segment)?;
-                masks.push_back((segment, index, Outgoing::new(encryption)));
+                masks.push_back((segment, at as u32, Outgoing::new(encryption)));
             }
         }
         let blocks = preparation.blocks(&self.hidden);
         let awaited = VecDeque::new();
-        Ok(Preparing { preparation, masks, summed: 0, sums: None, blocks, awaited, prepared })
+        let mut new = Preparing { preparation, masks, summed: 0, sums: None, blocks, awaited, prepared };
+        new.sum_multiples((&self.plan, &self.hidden))?;
+        Ok(new)
     }
 }
 
 impl Preparing {
+    /// Takes the sums of the next segment, of all queries.
+    fn keep_sums(&mut self, (plan, own): (&Plan, &HiddenSegment), sums: &[u64]) -> Result<(), Error> {
+        let segment = self.summed;
+        for (prepared, sums) in self.prepared.iter_mut().zip(sums.chunks_exact(own.values)) {
+            let prepared = &mut prepared.segments[segment];
+            prepared.sums = Zeroizing::new(sums.to_vec());
+            add_multiples(&plan.segments()[segment], &prepared.masks, &mut prepared.sums)?;
+            prepared.sums.iter_mut().for_each(|sum| *sum = own.shared.wrap(*sum));
+        }
+        self.summed += 1;
+        Ok(())
+    }
+
+    /// Goes on to the next segment of which anything is multiplied under the key.
+    fn sum_multiples(&mut self, (plan, hidden): (&Plan, &HiddenPlan)) -> Result<(), SessionError> {
+        while let Some(own) = hidden.segments().get(self.summed)
+            && own.multiplied.is_empty()
+        {
+            let segment = self.summed as u32;
+            let nothing = vec![0; own.values * self.prepared.len()];
+            let kept = self.keep_sums((plan, own), &nothing);
+            kept.map_err(|source| SessionError::Numbers { segment, source })?;
+        }
+        Ok(())
+    }
+
     /// The choices for the next block.
     pub(super) fn choose(
         &mut self,

@@ -56,7 +56,8 @@ impl Computing {
             let preparation = Preparation { number: round, queries };
             let blocks = preparation.blocks(&self.hidden);
             let (jobs, garbling) = (VecDeque::new(), VecDeque::new());
-            let preparing = Preparing { preparation, jobs, begun: 0, blocks, garbling, materials };
+            let mut preparing = Preparing { preparation, jobs, begun: 0, blocks, garbling, materials };
+            preparing.skip_multiples(&self.hidden);
             self.preparing = Some(preparing);
         }
         let Some(preparing) = &mut self.preparing else { return Ok(false) };
@@ -65,7 +66,8 @@ impl Computing {
                 return Ok(false);
             }
             preparing.begun += 1;
-            let inputs = Incoming::new(self.program.plan().segments()[segment].terms.len());
+            preparing.skip_multiples(&self.hidden);
+            let inputs = Incoming::new(self.hidden.segments()[segment].multiplied.len());
             preparing.jobs.push_back(Job { segment, inputs, masks: Zeroizing::default() });
         }
         let due = preparing.jobs.back().map(|job| (job.segment, job.inputs.due()));
@@ -150,6 +152,19 @@ impl Computing {
 }
 
 impl Preparing {
+    /// Goes on to the next segment whose masks come; of those before nothing of the client's is to be hidden.
+    fn skip_multiples(&mut self, hidden: &HiddenPlan) {
+        while let Some(own) = hidden.segments().get(self.begun)
+            && own.multiplied.is_empty()
+        {
+            let materials = self.materials.iter_mut();
+            materials.for_each(|material| {
+                material.segments[self.begun].masks = Zeroizing::new(vec![0; own.values]);
+            });
+            self.begun += 1;
+        }
+    }
+
     /// Garbles a block of circuits.
     pub(super) fn garble(
         &mut self,
