@@ -24,13 +24,15 @@ mod gate;
 pub mod hidden;
 mod message;
 mod server;
+mod server_model;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, Event};
 pub use gate::{Denied, Gate};
 pub use message::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionId};
-pub use server::{Server, ServerModel};
+pub use server::Server;
+pub use server_model::ServerModel;
 
 use gelu_tensor::Operations;
 use gelu_tensor::paillier::PublicKey;
