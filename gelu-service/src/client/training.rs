@@ -18,6 +18,10 @@ use crate::{Refusal, SERVICE_VERSION, ServiceError, proto};
 /// How long a server keeps a client's question for its turn open, with time to spare.
 const LONGEST_POLL: Duration = Duration::from_secs(30);
 
+/// Between two attempts to reach a server that fail: the first, and the longest of those that follow.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a caller hears while a client trains.
 #[derive(Debug)]
 pub enum Moment<'a> {
@@ -200,7 +204,7 @@ impl RemoteTraining {
     ) -> Result<bool, E> {
         // The name must be known when the client comes back.
         watch(Moment::Keep(&self.membership))?;
-        let mut failing: Option<Instant> = None;
+        let (mut failing, mut pause): (Option<Instant>, _) = (None, FIRST_PAUSE);
         loop {
             let tried = match self.await_turn() {
                 Ok(State::Complete) => return Ok(true),
@@ -214,7 +218,7 @@ impl RemoteTraining {
                 Err(error) => Err(error),
             };
             match tried {
-                Ok(Go::On) => failing = None,
+                Ok(Go::On) => (failing, pause) = (None, FIRST_PAUSE),
                 Ok(Go::Stop) => return Ok(false),
                 Err(error) => {
                     let since = *failing.get_or_insert_with(Instant::now);
@@ -224,7 +228,8 @@ impl RemoteTraining {
                     if watch(Moment::Retrying(&error))? == Go::Stop {
                         return Ok(false);
                     }
-                    std::thread::sleep(Duration::from_millis(500));
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }

@@ -1,8 +1,10 @@
-//! Clients that do not keep to their place in a run.
+//! Clients that do not keep to their place in a run, or to its protocol.
+
+mod misbehavior;
 
 use gelu_layers::Initializer;
 use gelu_models::ModelBuilder;
-use gelu_models::train::private::{DMax, TrainingOptions};
+use gelu_models::train::private::{DMax, Leakage, TrainingOptions};
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_tensor::paillier::KeyBits;
 use ndarray::Array2;
@@ -12,18 +14,23 @@ use super::*;
 use crate::{ClientSecurity, Ledger, Limits, Patience, Running, ServerSecurity, Service, Training};
 
 fn server(folder: &std::path::Path, turns_an_hour: Option<u64>) -> Running {
+    serve(folder, turns_an_hour, (1, Limits::default()))
+}
+
+fn serve(folder: &std::path::Path, turns_an_hour: Option<u64>, (epochs, limits): (u32, Limits)) -> Running {
     let mut model = ModelBuilder::new([3]).dense("fc", 2).softmax().build().unwrap();
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(1));
     let defaults = TrainingOptions::default();
     let options = TrainingOptions {
         key: KeyBits::Bits1024.into(),
-        train: TrainConfig { batch_size: 2, epochs: 1, ..defaults.train },
+        train: TrainConfig { batch_size: 2, epochs, ..defaults.train },
         d_max: DMax::Fixed(1),
+        leakage: Leakage::Off,
         ..defaults
     };
     let training = Training { model, options, clients: 2, turns: None, turns_an_hour, weights: None };
     let ledger = Arc::new(Ledger::open(folder).unwrap());
-    let service = Service::new(Limits::default()).with_ledger(ledger, None);
+    let service = Service::new(limits).with_metrics("127.0.0.1:0".parse().unwrap()).with_ledger(ledger, None);
     service.with_training("small", training).unwrap().start("127.0.0.1:0", &ServerSecurity::Loopback).unwrap()
 }
 

@@ -93,6 +93,10 @@ impl TrainingRun {
             // It is tried again when somebody asks.
             warn!(model = %self.model, %error, "training cannot go on");
         }
+        if matches!(ended, Err(ServiceError::Silent { .. })) {
+            // It has had its time. Its turn is kept only until another begins.
+            standing.next = (place + 1) % self.training.clients;
+        }
         standing.holder = None;
         drop(standing);
         self.changed.notify_waiters();
