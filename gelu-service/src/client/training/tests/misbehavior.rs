@@ -24,7 +24,10 @@ impl Bad {
     fn open(&mut self) -> RemoteTransport {
         while self.training.await_turn().unwrap() != State::Yours {}
         let name = self.training.membership.client.clone();
-        self.training.remote.open_about(Topic { model: "small".to_owned(), turn_of: Some(name) }).unwrap()
+        self.training
+            .remote
+            .open_about(Topic { model: "small".to_owned(), about: About::Turn { client: name } })
+            .unwrap()
     }
 
     fn client(&self) -> Client {
@@ -173,7 +176,8 @@ fn messages_out_of_turn_and_floods_of_joins_are_cut_off() {
         assert!(words.contains("Join"), "{words}");
         // Conversations for a turn that is another's do not begin.
         for _ in 0..50 {
-            let topic = Topic { model: "small".to_owned(), turn_of: Some("stranger".to_owned()) };
+            let topic =
+                Topic { model: "small".to_owned(), about: About::Turn { client: "stranger".to_owned() } };
             let refused = bad.training.remote.open_about(topic).unwrap_err();
             assert!(matches!(refused, ServiceError::Refused { refusal: Refusal::Turn, .. }), "{refused}");
         }
