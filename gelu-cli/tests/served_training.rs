@@ -13,6 +13,7 @@ use common::server::Server;
 use common::{data, fail, gelu, succeed};
 use gelu_io::weights::WeightsFile;
 use gelu_models::Weights;
+use gelu_service::Ledger;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 use serde_json::Value;
 
@@ -163,6 +164,55 @@ fn a_server_and_clients_that_are_killed_come_to_the_same_weights() {
     let written = Weights::read(Path::new(&state).join("net.safetensors")).unwrap();
     assert_eq!(written.tensors, expected.tensors);
     succeed(&["state", "verify", "--state", &state], data.path());
+}
+
+/// No file of the server can grow beyond a size, as on a full disk: who trains is told, and what was kept stays. With room again
+/// the run goes on, to the weights of an undisturbed one.
+#[cfg(unix)]
+#[test]
+fn a_run_that_filled_the_disk_goes_on_when_there_is_room() {
+    let data = data();
+    let (net, expected) = network(data.path());
+    let state = data.path().join("state").display().to_string();
+    let log = data.path().join("log");
+    // 256 KiB, and an error in place of a signal.
+    let mut full = Command::new("sh");
+    full.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gelu")]);
+    full.stderr(std::fs::File::create(&log).unwrap());
+    let server = Server::run(full, "127.0.0.1:0", &serve(&net, &state));
+    let (url, address) = (server.url("http"), server.said["address"].as_str().unwrap().to_owned());
+    let mut clients: Vec<Child> = (1..=3).map(|part| client(&url, part, data.path())).collect();
+    let since = Instant::now();
+    let ended = loop {
+        if let Some(at) = clients.iter_mut().position(|client| client.try_wait().unwrap().is_some()) {
+            break at;
+        }
+        assert!(since.elapsed() < Duration::from_secs(100), "the disk is never full");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let told = clients.remove(ended).wait_with_output().unwrap();
+    let told = (told.status.code(), String::from_utf8_lossy(&told.stderr).into_owned());
+    assert!(told.0 == Some(1) && told.1.contains("cannot keep the state of the run"), "{told:?}");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("ledger.sqlite") && (said.contains("full") || said.contains("I/O")), "{said}");
+    for mut other in clients {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+    drop(server);
+    let ledger = Ledger::open(Path::new(&state)).unwrap();
+    ledger.verify().unwrap();
+    let before = ledger.runs().unwrap()[0].iterations;
+    assert!((1..72).contains(&before), "{before}");
+
+    let _server = Server::start_at(&address, &serve(&net, &state));
+    assert_eq!(ledger.runs().unwrap()[0].iterations, before);
+    let clients: Vec<Child> = (1..=3).map(|part| client(&url, part, data.path())).collect();
+    for client in clients {
+        report(client.wait_with_output().unwrap());
+    }
+    let written = Weights::read(Path::new(&state).join("net.safetensors")).unwrap();
+    assert_eq!(written.tensors, expected.tensors);
 }
 
 #[test]

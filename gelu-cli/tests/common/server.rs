@@ -21,7 +21,12 @@ impl Server {
     }
 
     pub(crate) fn start_at(address: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
+        Self::run(Command::new(env!("CARGO_BIN_EXE_gelu")), address, arguments)
+    }
+
+    /// Runs a command that is `gelu`, or becomes it.
+    pub(crate) fn run(mut command: Command, address: &str, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", address, "--json", "--log-level", "warn"])
             .args(arguments)
             .stdout(Stdio::piped())
