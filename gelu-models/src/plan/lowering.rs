@@ -110,3 +110,29 @@ pub(super) fn lowerings(segments: &[Segment], cut: &Cut, graph: &Graph) -> Vec<O
     };
     segments.iter().map(lowering).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn maxima_of_integers_are_those_of_max_pooling(
+            size in (1usize..3, 3usize..6, 3usize..6), kernel in (1usize..4, 1usize..4),
+            stride in (1usize..3, 1usize..3), padded: bool,
+            values in prop::collection::vec(-9i64..9, 2 * 2 * 5 * 5),
+        ) {
+            let shape = Shape::from([size.0, size.1, size.2]);
+            let padding = [usize::from(padded && kernel.0 > 1), usize::from(padded && kernel.1 > 1)];
+            let window =
+                Window::new([kernel.0, kernel.1]).with_stride([stride.0, stride.1]).with_padding(padding);
+            let values = &values[..2 * shape.elements()];
+            let reals: Vec<f64> = values.iter().map(|&x| x as f64).collect();
+            let expected = ClientOp::MaxPool2d(window).forward(&[&shape], &[&reals[..]]).unwrap();
+            let found = Maxima::new(window, &shape).unwrap().of(values);
+            prop_assert_eq!(found.into_iter().map(|x| x as f64).collect::<Vec<_>>(), expected);
+        }
+    }
+}

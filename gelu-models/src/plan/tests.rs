@@ -193,13 +193,16 @@ fn activations_between_segments_are_computed_on_integers() {
     let some = |name: &str| Some(name.to_owned());
     let lenet5 = plan(&lenet5());
     assert_eq!(outputs(&lenet5), [some("relu1"), some("relu2"), some("relu3"), some("relu4"), None]);
-    // What somebody reads as reals stays real: shortcuts, what is pooled, and the end.
+    // What somebody reads as reals stays real: shortcuts, what is averaged, and the end.
     let block = plan(&calibrated(residual(4)));
     assert_eq!(outputs(&block), [some("relu1"), some("relu2"), None, None]);
     let pooled =
         ModelBuilder::new([1, 4, 4]).conv2d("a", same(2)).relu().max_pool2d_with(Window::new([2, 2]));
     let pooled = plan(&calibrated(pooled.flatten().dense("b", 3).tanh()));
-    assert_eq!(outputs(&pooled), [None, None]);
+    assert_eq!(outputs(&pooled), [some("max_pool1"), None]);
+    let averaged = ModelBuilder::new([1, 4, 4]).conv2d("a", same(2)).relu().avg_pool2d("p", [2, 2]);
+    let averaged = plan(&calibrated(averaged.flatten().dense("b", 3)));
+    assert_eq!(outputs(&averaged), [None, None]);
 }
 
 #[test]
