@@ -1,5 +1,7 @@
 //! Hidden inference: the integers of the clear run, single use of what is prepared, and every message that does not belong.
 
+mod views;
+
 use std::sync::{Arc, LazyLock};
 
 use gelu_layers::{Activation, AvgPool2dConfig, Conv2dConfig};
