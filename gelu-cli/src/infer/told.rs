@@ -170,8 +170,10 @@ pub(super) fn to_text(with_logits: bool, report: &InferenceReport, results: &Res
             server.products, server.ns_per_product
         );
     }
+    // Of a hidden model's activations nobody knows.
+    let clamped = if report.hidden.is_some() { "inputs" } else { "values" };
     text += &format!(
-        "client          {} encryptions, {} decryptions, {} values clamped\n",
+        "client          {} encryptions, {} decryptions, {} {clamped} clamped\n",
         report.client.encryptions,
         report.client.decryptions,
         report.saturations.total()
