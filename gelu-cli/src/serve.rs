@@ -42,7 +42,8 @@ Examples:
     gelu serve --config serve.toml
 
   Several models, under names of their own, of which one is no secret:
-    gelu serve --model digits=lenet5 xrays=xrays.safetensors --modes xrays=class digits=any --insecure
+    gelu serve --model digits=lenet5 xrays=xrays.safetensors \\
+        --modes xrays=class digits=any --insecure
 
   Have two hospitals train a network, each on its own digits (`gelu client train`):
     gelu serve --train --model lenet5 --clients 2 --epochs 1 --state run \\
