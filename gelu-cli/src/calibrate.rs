@@ -35,11 +35,16 @@ pub(crate) struct Calibrated {
 impl CalibrateArgs {
     /// Times the limit of a backend, when asked to.
     pub(crate) fn start(self, backend: Backend) -> Option<Calibration> {
-        self.calibrate.then(|| Calibration { before: Limit::measure(backend) })
+        self.calibrate.then(|| Calibration::start(backend))
     }
 }
 
 impl Calibration {
+    /// Times the limit of a backend.
+    pub(crate) fn start(backend: Backend) -> Self {
+        Self { before: Limit::measure(backend) }
+    }
+
     /// Times it again: nanoseconds of one product mod n^2 at the limit, with a key of 2048 bits, before and after.
     pub(crate) fn limits(self) -> [f64; 2] {
         [self.before, Limit::measure(self.before.backend)].map(|limit| limit.product_ns(QUOTED_BITS))

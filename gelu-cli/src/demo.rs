@@ -161,7 +161,7 @@ pub(crate) fn run(args: &DemoArgs, given: &Given) -> anyhow::Result<()> {
 }
 
 /// Steps of the same kind of all batches as one.
-fn summed(steps: &[StepRecord]) -> Vec<StepRecord> {
+pub(crate) fn summed(steps: &[StepRecord]) -> Vec<StepRecord> {
     let mut sums: Vec<StepRecord> = vec![];
     for step in steps {
         let is_same = |sum: &&mut StepRecord| (&sum.step, sum.party) == (&step.step, step.party);

@@ -20,18 +20,12 @@ pub(crate) struct Limits {
 }
 
 /// The most bytes of a message about circuits: a block of them, with some room.
-#[cfg(feature = "hidden")]
 pub(crate) const CIRCUIT_BYTES: usize = 1 << 23;
 
 /// The most bytes of a message that this crate decodes: the header and the payload of a frame at their limits. What carries
 /// messages can refuse more before it is there.
-#[cfg(feature = "hidden")]
-pub const MESSAGE_BYTES: usize = PREFIX + HEADER_BYTES + CIRCUIT_BYTES;
-
-/// The most bytes of a message that this crate decodes: the header and the payload of a frame at their limits. What carries
-/// messages can refuse more before it is there.
-#[cfg(not(feature = "hidden"))]
-pub const MESSAGE_BYTES: usize = PREFIX + HEADER_BYTES + CHUNK_BYTES;
+pub const MESSAGE_BYTES: usize =
+    PREFIX + HEADER_BYTES + if cfg!(feature = "hidden") { CIRCUIT_BYTES } else { CHUNK_BYTES };
 
 const HEADER_BYTES: usize = 1 << 20;
 

@@ -7,9 +7,9 @@ use gelu_garble::Ring;
 use gelu_io::files::make_folder;
 use gelu_layers::{Activation, Initializer};
 use gelu_models::infer::ServerModel;
-use gelu_models::infer::hidden::{Answer, Client, Event, FLOOD_BITS, Message, Server};
+use gelu_models::infer::hidden::{Answer, Client, Event, Message, Server};
 use gelu_models::peer::{Part, Peer};
-use gelu_models::plan::{Deployment, HiddenPlan, HiddenSegment, Program, Quantization, Reveal, Segment};
+use gelu_models::plan::{Deployment, HiddenSegment, Program, Quantization, Reveal, Segment};
 use gelu_models::zoo;
 use gelu_tensor::paillier::SecretKey;
 use gelu_tensor::{Decryption, EncTensorHeader};
@@ -57,12 +57,6 @@ impl Setting {
     pub(super) fn weights(&self, layer: usize) -> anyhow::Result<Vec<i64>> {
         let weights = self.program.weights(layer).first().context("a dense layer has weights")?;
         Ok(weights.values().iter().map(|&weight| i64::from(weight)).collect())
-    }
-
-    /// Bits of the ring that the first layer's sums are shared in.
-    fn ring_bits(&self) -> anyhow::Result<u32> {
-        let hidden = HiddenPlan::new(self.program.plan(), Reveal::Logits, FLOOD_BITS)?;
-        Ok(hidden.segments().first().context("a first layer")?.ring.bits())
     }
 
     /// The sums of the first layer that the revealed mode would show for these inputs.
@@ -139,9 +133,7 @@ pub(super) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     // Equations of which no weights fulfil all.
     let contradicts = |vectors: &[i64]| extract(sizes, vectors, &view.shares).is_err();
     let (masks, own) = (contradicts(&view.masks), contradicts(&view.inputs));
-    let layer = Ring::new(setting.ring_bits()?)?;
-    let signed: Vec<f64> = view.shares.iter().map(|&share| layer.signed(share as u64) as f64).collect();
-    let guess = regression(sizes, &view.masks, &signed);
+    let guess = regression(sizes, &view.masks, &reals(&view.shares));
     let likeness = correlation(&reals(&truth), &guess);
     // Of as many numbers that have nothing to do with each other.
     let noise = 1.0 / (truth.len() as f64).sqrt();
@@ -175,13 +167,12 @@ pub(super) struct View {
     pub(super) inputs: Vec<i64>,
     /// The masks that it drew.
     pub(super) masks: Vec<i64>,
-    /// Its shares of the sums, which it decrypts: masks times weights, plus what the server drew, mod 2^l.
+    /// Its shares of the sums, which it decrypts: masks times weights, plus what the server drew, as signed numbers mod 2^l.
     pub(super) shares: Vec<i64>,
 }
 
 /// Both sides, message by message, with a client that looks at everything, and can change its shares.
 struct Sides {
-    key: Arc<SecretKey>,
     client: Client,
     server: Server,
 }
@@ -218,7 +209,7 @@ impl Sides {
     fn open(model: &Arc<ServerModel>, key: &Arc<SecretKey>, queries: usize) -> anyhow::Result<Self> {
         let client = Client::new(Arc::clone(key), queries as u32, Reveal::Logits);
         let server = Server::new(Arc::clone(model)).on(key.public_key().backend());
-        let mut sides = Self { key: Arc::clone(key), client, server };
+        let mut sides = Self { client, server };
         while sides.client.plan().is_none() {
             sides.turn(&mut |_| Ok(()))?;
         }
@@ -280,9 +271,11 @@ pub(super) fn observe(
 ) -> anyhow::Result<View> {
     let mut sides = Sides::open(model, key, inputs.nrows())?;
     let layer = sides.layer(0)?;
-    let (public, [up, down]) = (Arc::clone(&sides.key), layer.headers()?);
-    let mut masks = Some(Decryption::new(public.public_key(), up)?);
-    let mut shares = Some(Decryption::new(public.public_key(), down)?);
+    // There is one preparation for all.
+    let [mut masks, mut shares] = {
+        let [up, down] = layer.headers()?;
+        [Decryption::new(key.public_key(), up)?, Decryption::new(key.public_key(), down)?]
+    };
     let mut masked: Vec<u64> = vec![];
     let elements = layer.inputs()?;
     let mut look = |message: &mut Message| -> anyhow::Result<()> {
@@ -293,8 +286,7 @@ pub(super) fn observe(
                     Part::Sums { segment: 0 } => &mut shares,
                     _ => return Ok(()),
                 };
-                // Only the first preparation is looked at, and there is one for all.
-                taken.as_mut().context("one preparation")?.push(*index, ciphertexts, key)?;
+                taken.push(*index, ciphertexts, key)?;
             }
             Message::Shares { segment: 0, shares, .. } => masked.extend(layer.ring.unpack(shares, elements)?),
             _ => {}
@@ -302,14 +294,14 @@ pub(super) fn observe(
         Ok(())
     };
     sides.sums(inputs, &mut look)?;
-    let masks = masks.context("masks")?.finish()?.values().to_vec();
-    let shares = shares.context("shares")?.finish_residues()?;
+    let masks = masks.finish()?.values().to_vec();
+    let shares = shares.finish_residues()?;
     let ring = layer.ring;
     let unmask = |(&masked, &mask): (&u64, &i64)| ring.signed(ring.wrap(masked.wrapping_add(mask as u64)));
     ensure!(masked.len() == masks.len(), "expected shares of {} inputs, found {}", masks.len(), masked.len());
     Ok(View {
         inputs: masked.iter().zip(&masks).map(unmask).collect(),
-        shares: shares.iter().map(|&share| share as i64).collect(),
+        shares: shares.iter().map(|&share| ring.signed(share)).collect(),
         masks,
     })
 }

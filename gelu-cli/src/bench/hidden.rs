@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gelu_io::session::{Phase, Role};
+use gelu_io::session::{Phase, Role, StepRecord};
 use gelu_models::infer::ServerModel;
 use gelu_net::{InferenceReport, LocalInference};
 use gelu_tensor::paillier::KeyParameters;
@@ -10,15 +10,13 @@ use serde_json::json;
 
 use super::measure::{images, median, peak_memory};
 use super::{BenchArgs, time};
+use crate::calibrate::Calibration;
+use crate::demo::summed;
 use crate::hide::{ands, reveal_name};
-use crate::limit::Limit;
 use crate::model::Loaded;
 use crate::model_args::{new_key, warn_of_short_key};
 use crate::output::{out, outln};
 use crate::report::TextTable;
-
-/// The size of keys that limits are quoted for.
-const QUOTED_BITS: usize = 2048;
 
 /// Queries of a run that has no number given.
 const QUERIES: usize = 25;
@@ -36,7 +34,7 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
     let local = args.hide.local(local.preferring(args.prefer.into())).preparing(queries);
     let images = images([queries, elements]);
 
-    let before = Limit::measure(backend);
+    let calibration = Calibration::start(backend);
     let mut reports = vec![];
     for run in 0..=args.runs {
         let report = local.run(images.view(), &mut rand::rng(), |_| ())?;
@@ -45,7 +43,7 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
             reports.push(report);
         }
     }
-    let limits = [before, Limit::measure(backend)].map(|limit| limit.product_ns(QUOTED_BITS));
+    let limits = calibration.limits();
     let limit = limits.iter().sum::<f64>() / 2.0;
     let of = |pick: &dyn Fn(&InferenceReport) -> f64| {
         median(reports.iter().map(|report| pick(report) / queries as f64).collect())
@@ -58,22 +56,15 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
     let (of_ahead, of_online) = (bytes(Phase::Ahead), bytes(Phase::Online));
     let Some(first) = reports.first() else { return Ok(()) };
     let Some(hidden) = &first.hidden else { return Ok(()) };
-    let mut steps: Vec<(&str, Role, Phase)> = vec![];
-    for step in first.steps.iter().filter(|step| step.batch.is_some()) {
-        if !steps.iter().any(|(name, party, _)| (*name, *party) == (&step.step, step.party)) {
-            steps.push((&step.step, step.party, step.phase));
-        }
-    }
-    let steps: Vec<(&str, Role, Phase, f64)> = steps
-        .into_iter()
-        .map(|(name, party, phase)| {
-            let seconds = |report: &InferenceReport| {
-                let same = report.steps.iter().filter(|step| (&step.step[..], step.party) == (name, party));
-                same.map(|step| step.seconds).sum()
-            };
-            (name, party, phase, of(&seconds))
-        })
-        .collect();
+    let sums: Vec<Vec<StepRecord>> = reports.iter().map(|report| summed(&report.steps)).collect();
+    let steps = sums[0].iter().filter(|step| step.batch.is_some()).map(|of| {
+        let same = |sums: &Vec<StepRecord>| {
+            let found = sums.iter().find(|step| (&step.step, step.party) == (&of.step, of.party));
+            found.map_or(0.0, |step| step.seconds) / queries as f64
+        };
+        (&of.step, of.party, of.phase, median(sums.iter().map(same).collect()))
+    });
+    let steps: Vec<(&String, Role, Phase, f64)> = steps.collect();
     if args.json {
         let steps: Vec<_> = steps
             .iter()
@@ -100,7 +91,7 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
     let mut table = TextTable::new(["step", "at", "phase", "a query"]);
     for (name, party, phase, seconds) in &steps {
         let phase = if *phase == Phase::Online { "online" } else { "ahead" };
-        table.row([(*name).to_owned(), party.to_string(), phase.to_owned(), time(*seconds)]);
+        table.row([name.to_string(), party.to_string(), phase.to_owned(), time(*seconds)]);
     }
     let kilobytes = |(up, down): (f64, f64)| format!("{:.1} kB up, {:.1} kB down", up / 1e3, down / 1e3);
     out!(
