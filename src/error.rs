@@ -50,6 +50,9 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] gelu_io::Error),
+    /// A session cannot have a thread of its own.
+    #[error("the system refuses a thread for a session")]
+    Thread(#[source] std::io::Error),
     /// A run that went on in another session met another model.
     #[error(
         "expected the model that the run began with, found another plan: the server offers another model now; begin again"

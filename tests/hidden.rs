@@ -7,7 +7,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{KEY, deployment, digits, quantization, shipped};
-use gelu_net::io::session::{Phase, Role};
+use gelu_net::io::session::{Phase, Role, RunError};
+use gelu_net::models::infer::SessionError;
 use gelu_net::models::plan::Reveal;
 use gelu_net::prelude::*;
 
@@ -65,6 +66,25 @@ fn the_account_tells_ahead_from_online() {
             .iter()
             .sum::<usize>()
     );
+}
+
+/// As many queries are prepared together, and as many at all, as the client has memory for.
+#[test]
+fn memory_bounds_what_is_prepared() {
+    let images = digits(34, 5);
+    let local = lenet5();
+    let clear = local.model().hidden_program(&deployment(&KEY, 1)).unwrap().run_clear(images.view()).unwrap();
+    let local = local.with_client(|client| client.preparing(4).keeping(5_500_000));
+    let report = local.run(images.view(), &mut rand::rng(), |_| ()).unwrap();
+    assert_eq!(report.integers, clear.integers.values());
+    // A query of LeNet-5 takes 2 MB.
+    assert_eq!((report.plan.description().batch, report.prepared()), (2, 6));
+    let error =
+        lenet5().with_client(|client| client.keeping(1_000_000)).run(images.view(), &mut rand::rng(), |_| ());
+    let Err(Error::Inference(RunError::Peer(SessionError::Memory { needed, allowed }))) = error else {
+        panic!("memory")
+    };
+    assert_eq!((needed, allowed), (report.hidden.unwrap().client_bytes(), 1_000_000));
 }
 
 /// Where the class is all that is revealed, there are no logits to be had.

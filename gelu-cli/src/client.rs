@@ -85,7 +85,7 @@ pub(crate) struct InferArgs {
     asked: Asked,
     /// See every layer's weighted sums, where the server offers it: that takes fewer bytes. Without this, the model is hidden
     /// where it is offered so.
-    #[arg(long, conflicts_with_all = ["hide_model", "reveal", "prepare"], help_heading = "Hidden model")]
+    #[arg(long, conflicts_with_all = ["hide_model", "reveal", "prepare", "prepared_memory"], help_heading = "Hidden model")]
     revealed: bool,
     #[command(flatten)]
     server: ServerArgs,
@@ -290,7 +290,7 @@ impl InferArgs {
     /// What the client is to learn of a hidden model; `None` where it is to see weighted sums.
     fn mode(&self, remote: &Remote, offer: &Offer) -> anyhow::Result<Option<Reveal>> {
         let (server, name, hide) = (remote.server(), &offer.name, self.asked.hide());
-        let wants_hidden = hide.is_asked() || hide.reveal().is_some() || hide.prepare().is_some();
+        let wants_hidden = hide.is_any();
         match offer.hidden {
             None => {
                 ensure!(
@@ -329,10 +329,7 @@ fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
         InferenceClient::new(key, asked.batch(inputs.nrows())).preferring(asked.prefer()).going_on();
     let mut remote = remote;
     if let Some(reveal) = reveal {
-        (client, remote) = (client.hiding_model(reveal), remote.hiding_model());
-        if let Some(queries) = asked.hide().prepare() {
-            client = client.preparing(queries);
-        }
+        (client, remote) = (asked.hide().client(client, reveal), remote.hiding_model());
     }
     let start = Instant::now();
     if asked.pool() > 0 {

@@ -2,8 +2,9 @@
 
 use clap::{Args, ValueEnum};
 use gelu_io::session::Phase;
+use gelu_models::infer::hidden::CLIENT_BYTES;
 use gelu_models::plan::{HiddenPlan, Reveal};
-use gelu_net::{InferenceReport, LocalInference, PhaseTotals};
+use gelu_net::{InferenceClient, InferenceReport, LocalInference, PhaseTotals};
 use serde_json::{Value, json};
 
 use crate::given::{Given, WrongUsage};
@@ -19,10 +20,14 @@ pub(crate) struct HideArgs {
     /// What the client learns of a hidden model [default: logits].
     #[arg(long, value_enum, value_name = "WHAT")]
     reveal: Option<RevealName>,
-    /// Queries that are prepared together, of which each image takes one: more are cheaper by the image, and take memory on
-    /// both sides, 2 MB each at LeNet-5's client [default: as many as there are images, in equal parts of at most 25].
+    /// Queries that are prepared together, of which each image takes one: more are cheaper by the image, and fewer where memory
+    /// has no room for so many [default: as many as there are images, in equal parts of at most 25].
     #[arg(long, value_name = "QUERIES", value_parser = clap::value_parser!(u32).range(1..=256))]
     prepare: Option<u32>,
+    /// Memory of the client for queries that are prepared and not yet used, in MB: one of LeNet-5 takes 2, one of ResNet-20
+    /// some 300, as `gelu plan --hide-model` says of a model [default: 1000].
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    prepared_memory: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,7 +43,7 @@ impl HideArgs {
     pub(crate) fn check(&self, given: &Given) -> Result<(), WrongUsage> {
         match self.hide_model {
             true => Ok(()),
-            false => given.refuse(&["reveal", "prepare"], "it is about --hide-model"),
+            false => given.refuse(&["reveal", "prepare", "prepared_memory"], "it is about --hide-model"),
         }
     }
 
@@ -60,15 +65,38 @@ impl HideArgs {
         self.prepare.map(|queries| queries as usize)
     }
 
+    /// Whether anything was said of a hidden model.
+    pub(crate) fn is_any(&self) -> bool {
+        self.hide_model || self.reveal.is_some() || self.prepare.is_some() || self.prepared_memory.is_some()
+    }
+
+    /// Bytes of memory for prepared queries, if they were said.
+    fn memory(&self) -> Option<usize> {
+        self.prepared_memory.map(|megabytes| megabytes as usize * 1_000_000)
+    }
+
+    /// How many queries may be prepared, by a plan.
+    pub(crate) fn most_prepared(&self, hidden: &HiddenPlan) -> usize {
+        hidden.most_prepared(self.memory().unwrap_or(CLIENT_BYTES))
+    }
+
+    /// A client from which the model is hidden.
+    pub(crate) fn client(&self, client: InferenceClient, reveal: Reveal) -> InferenceClient {
+        let mut client = client.hiding_model(reveal);
+        if let Some(queries) = self.prepare() {
+            client = client.preparing(queries);
+        }
+        match self.memory() {
+            Some(bytes) => client.keeping(bytes),
+            None => client,
+        }
+    }
+
     /// Local inference in the mode that was asked for.
     pub(crate) fn local(&self, local: LocalInference) -> LocalInference {
-        if !self.hide_model {
-            return local;
-        }
-        let hidden = local.hiding_model(self.reveal().unwrap_or_default());
-        match self.prepare() {
-            Some(queries) => hidden.preparing(queries),
-            None => hidden,
+        match self.hide_model {
+            true => local.with_client(|client| self.client(client, self.reveal().unwrap_or_default())),
+            false => local,
         }
     }
 }
@@ -118,12 +146,13 @@ pub(crate) fn text(report: &InferenceReport) -> String {
     let each = |bytes: usize, of: usize| bytes as f64 / 1e3 / of.max(1) as f64;
     let (ahead, online) = (report.phase(Phase::Ahead), report.phase(Phase::Online));
     format!(
-        "hidden model    the client learns the {}; {} ANDs and {} round trips an image\n\
+        "hidden model    the client learns the {}; {} ANDs and {} round trips an image; {} queries prepared together\n\
          ahead           {:.3} s, {:.1} ms a query of {prepared} ({}), {:.1} kB up and {:.1} kB down each\n\
          online          {:.3} s, {:.1} ms an image ({}), {:.1} kB up and {:.1} kB down each\n",
         reveal_name(hidden.reveal()),
         ands(hidden),
         hidden.round_trips(),
+        report.plan.description().batch,
         report.seconds_ahead,
         1e3 * report.seconds_ahead / prepared.max(1) as f64,
         busy(&ahead),

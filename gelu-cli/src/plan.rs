@@ -95,9 +95,10 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
         .is_asked()
         .then(|| HiddenPlan::new(program.plan(), args.hide.reveal().unwrap_or_default(), FLOOD_BITS));
     let hidden = hidden.transpose()?;
+    let most_prepared = |hidden: &HiddenPlan| args.hide.most_prepared(hidden);
     if args.json {
         let mut object = match &hidden {
-            Some(hidden) => hidden::to_json(program.plan(), hidden, &name),
+            Some(hidden) => hidden::to_json(program.plan(), (hidden, most_prepared(hidden)), &name),
             None => to_json(&program, &name, error.as_ref()),
         };
         if let Some(tuned) = &tuned {
@@ -107,7 +108,9 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
     } else {
         out!("{}", tuned.as_ref().map_or(String::new(), Tuned::text))?;
         match &hidden {
-            Some(hidden) => out!("{}", hidden::to_text(program.plan(), hidden, &name))?,
+            Some(hidden) => {
+                out!("{}", hidden::to_text(program.plan(), (hidden, most_prepared(hidden)), &name))?;
+            }
             None => out!("{}", to_text(program.plan(), &name, error.as_ref()))?,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{KEY, Relay, all_end, expected, images, over_tls, remote, service, service_in, start};
-use gelu_io::session::{HiddenSession, RunError};
+use gelu_io::session::{BackgroundSession, HiddenSession, RunError};
 use gelu_io::transport::Transport;
 use gelu_models::infer::SessionError;
 use gelu_models::infer::hidden::{Answer, Client};
@@ -82,6 +82,24 @@ fn a_conversation_that_was_left_alone_is_gone_with_what_was_prepared() {
     assert!(hidden(&transport, Reveal::Logits, 30).is_err());
     let why = transport.why().unwrap();
     assert!(matches!(why, ServiceError::Refused { refusal: Refusal::UnknownSession, .. }), "{why}");
+}
+
+/// A session that stays open between inputs, with a connection that breaks while nobody asks.
+#[test]
+fn queries_are_prepared_over_the_network_while_nobody_asks() {
+    let server = start(Limits::default());
+    let relay = Relay::new(server.address(), vec![60_000]);
+    let transport = remote(relay.address).hiding_model().open("small").unwrap();
+    let client = Client::new(Arc::clone(&KEY), 2, Reveal::Logits);
+    let session = HiddenSession::open(transport, client, &mut rand::rng()).unwrap();
+    let session = BackgroundSession::new(session, ChaCha20Rng::seed_from_u64(13)).unwrap();
+    for (count, full) in [(1, 256), (3, 255)] {
+        assert_eq!(session.wait_until_full(), full);
+        let Ok(Answer::Logits(outcome)) = session.infer(images(count).into_dyn()) else { panic!("logits") };
+        assert_eq!(outcome.integers.values(), expected(count));
+    }
+    session.finish().unwrap();
+    all_end(&server);
 }
 
 #[test]

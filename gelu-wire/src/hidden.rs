@@ -19,6 +19,7 @@ struct HelloHeader {
     key_bits: KeyBits,
     key_type: KeyType,
     queries: u32,
+    memory: u64,
     reveal: Reveal,
     prefer: Preference,
 }
@@ -43,10 +44,11 @@ struct SharesHeader {
 /// [`WireError::Header`] when the header is longer than 4 GiB.
 pub(crate) fn encode_hidden(message: &Message) -> Result<Vec<u8>, WireError> {
     match message {
-        Message::Hello { version, key, queries, reveal, prefer, opening } => {
+        Message::Hello { version, key, queries, memory, reveal, prefer, opening } => {
             let KeyParameters { size, key_type } = key.parameters();
-            let (version, queries, reveal, prefer) = (*version, *queries, *reveal, *prefer);
-            let header = HelloHeader { version, key_bits: size, key_type, queries, reveal, prefer };
+            let (version, queries, memory) = (*version, *queries, *memory);
+            let (key_bits, reveal, prefer) = (size, *reveal, *prefer);
+            let header = HelloHeader { version, key_bits, key_type, queries, memory, reveal, prefer };
             build(Kind::HiddenHello, &header, &[&public_key_payload(key)[..], &opening[..]].concat())
         }
         Message::Accept { session, description, transfers } => {
@@ -80,12 +82,13 @@ pub(crate) fn decode_hidden(bytes: &[u8], key: Option<&PublicKey>) -> Result<Mes
     let frame = Frame::parse(bytes, Limits { payload: CIRCUIT_BYTES, ..Limits::default() })?;
     match frame.kind {
         Kind::HiddenHello => {
-            let HelloHeader { version, key_bits, key_type, queries, reveal, prefer } = frame.header()?;
+            let HelloHeader { version, key_bits, key_type, queries, memory, reveal, prefer } =
+                frame.header()?;
             let Some((key, opening)) = frame.payload.split_last_chunk() else {
                 return Err(WireError::Length { expected: 32, found: frame.payload.len() });
             };
             let key = public_key_of(KeyParameters { size: key_bits, key_type }, key)?;
-            Ok(Message::Hello { version, key, queries, reveal, prefer, opening: *opening })
+            Ok(Message::Hello { version, key, queries, memory, reveal, prefer, opening: *opening })
         }
         Kind::HiddenAccept => {
             let AcceptHeader { session, description } = frame.header()?;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use gelu_io::session::{HiddenSession, RunError};
+use gelu_io::session::{BackgroundSession, HiddenSession, RunError};
 use gelu_io::transport::{Disconnected, Transport};
-use gelu_models::infer::hidden::{Answer, Client, MOST_PREPARED};
+use gelu_models::infer::hidden::{Answer, CLIENT_BYTES, Client, MOST_PREPARED};
 use gelu_models::plan::Reveal;
 use ndarray::{ArrayView2, Axis};
 use rand::CryptoRng;
@@ -21,24 +21,70 @@ const TOGETHER: usize = 25;
 pub(super) struct Hiding {
     pub(super) reveal: Reveal,
     together: Option<usize>,
+    /// Bytes of memory for prepared queries.
+    memory: usize,
+}
+
+impl Default for Hiding {
+    fn default() -> Self {
+        Self { reveal: Reveal::default(), together: None, memory: CLIENT_BYTES }
+    }
 }
 
 impl InferenceClient {
     /// Returns the client with the model hidden from it: it learns what `reveal` says and no sums between. All work on
     /// ciphertexts is then done before the first image goes out, and images that go through together share round trips.
     pub fn hiding_model(self, reveal: Reveal) -> Self {
-        let together = self.hiding().and_then(|hiding| hiding.together);
-        self.hide(Hiding { reveal, together })
+        let hiding = self.hiding().unwrap_or_default();
+        self.hide(Hiding { reveal, ..hiding })
     }
 
     /// Returns the client with so many queries prepared together, of which each image takes one, where the model is
     /// [hidden](Self::hiding_model); it hides it, too. Where this is not said, they are prepared for all images, in equal parts of at most 25.
     ///
-    /// More at a time are cheaper by the query, up to the slots of a ciphertext. A prepared query takes memory on both sides:
-    /// 2 MB for LeNet-5 at the client.
+    /// More at a time are cheaper by the query, up to the slots of a ciphertext. They are fewer where [memory](Self::keeping) has
+    /// no room for so many.
     pub fn preparing(self, queries: usize) -> Self {
-        let reveal = self.hiding().map(|hiding| hiding.reveal).unwrap_or_default();
-        self.hide(Hiding { reveal, together: Some(queries.clamp(1, MOST_PREPARED)) })
+        let hiding = self.hiding().unwrap_or_default();
+        self.hide(Hiding { together: Some(queries.clamp(1, MOST_PREPARED)), ..hiding })
+    }
+
+    /// Returns the client with so many bytes of memory for queries that are prepared and not yet used, where the model is
+    /// [hidden](Self::hiding_model); it hides it, too. Default: 1 GB. A query of LeNet-5 takes 2 MB at the client, one of
+    /// ResNet-20 some 300 MB.
+    pub fn keeping(self, bytes: usize) -> Self {
+        let hiding = self.hiding().unwrap_or_default();
+        self.hide(Hiding { memory: bytes, ..hiding })
+    }
+
+    /// Opens a session that hides the model and stays open between inputs: a thread prepares queries while nobody asks, so that
+    /// an image is answered at once. Its random numbers are of `rng`, which must be one for secrets. Where nothing else is
+    /// said, 25 queries are prepared together, and the client learns the logits.
+    ///
+    /// # Errors
+    /// [`Error::Inference`] when the server refuses; [`Error::Thread`] when the system refuses a thread.
+    pub fn in_background<T: Transport + Send + 'static>(
+        &self,
+        transport: T,
+        mut rng: impl CryptoRng + Send + 'static,
+    ) -> Result<BackgroundSession> {
+        let hiding = self.hiding().unwrap_or_default();
+        let client = self.hidden_client(hiding, hiding.together.unwrap_or(TOGETHER))?;
+        let session = HiddenSession::open(transport, client, &mut rng)?;
+        BackgroundSession::new(session, rng).map_err(Error::Thread)
+    }
+
+    fn hidden_client(&self, hiding: Hiding, together: usize) -> Result<Client> {
+        let mut client = Client::new(Arc::clone(self.key()), together as u32, hiding.reveal)
+            .preferring(self.prefer())
+            .keeping(hiding.memory);
+        for (name, function) in self.functions() {
+            client = client.with_function(name, Arc::clone(function));
+        }
+        if let Some(pool) = self.shared_pool() {
+            client.draw_from(pool)?;
+        }
+        Ok(client)
     }
 
     /// One session, or what there is of it when it breaks off, and why.
@@ -55,14 +101,7 @@ impl InferenceClient {
             let parts = images.nrows().div_ceil(TOGETHER).max(1);
             images.nrows().div_ceil(parts).max(1)
         });
-        let mut client =
-            Client::new(Arc::clone(self.key()), together as u32, hiding.reveal).preferring(self.prefer());
-        for (name, function) in self.functions() {
-            client = client.with_function(name, Arc::clone(function));
-        }
-        if let Some(pool) = self.shared_pool() {
-            client.draw_from(pool)?;
-        }
+        let client = self.hidden_client(hiding, together)?;
         let mut session = match HiddenSession::open(transport, client, rng) {
             Ok(session) => session,
             Err(error) => return Ok((None, Some(error.into()))),
@@ -78,7 +117,7 @@ impl InferenceClient {
             }
             for images in batches {
                 let start = Instant::now();
-                while session.client().prepared() < images.nrows().min(MOST_PREPARED + 1 - together) {
+                while session.client().prepared() < images.nrows() && session.client().has_room() {
                     session.prepare(rng)?;
                 }
                 seconds.0 += start.elapsed().as_secs_f64();

@@ -41,6 +41,11 @@ impl LocalInference {
         Self { model, client: InferenceClient::new(key, batch) }
     }
 
+    /// Returns the same runs with the client changed, by any of its own settings.
+    pub fn with_client(self, change: impl FnOnce(InferenceClient) -> InferenceClient) -> Self {
+        Self { client: change(self.client), ..self }
+    }
+
     /// Returns the same runs by plans that save something else, where there is a choice, than the
     /// [default](Preference::default).
     pub fn preferring(mut self, prefer: Preference) -> Self {

@@ -45,22 +45,36 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
     }
     let limits = calibration.limits();
     let limit = limits.iter().sum::<f64>() / 2.0;
-    let of = |pick: &dyn Fn(&InferenceReport) -> f64| {
-        median(reports.iter().map(|report| pick(report) / queries as f64).collect())
+    // The last queries that are prepared may have no image.
+    let each = |report: &InferenceReport, phase| match phase {
+        Phase::Ahead => report.prepared() as f64,
+        Phase::Opening | Phase::Online => queries as f64,
     };
-    let (ahead, online) = (of(&|report| report.seconds_ahead), of(&|report| report.seconds_online));
-    let bytes = |phase| {
-        let last = reports.last().map(|report| report.phase(phase)).unwrap_or_default();
-        (last.bytes_up as f64 / queries as f64, last.bytes_down as f64 / queries as f64)
+    let seconds = |phase, of: fn(&InferenceReport) -> f64| {
+        median(reports.iter().map(|report| of(report) / each(report, phase)).collect())
+    };
+    let ahead = seconds(Phase::Ahead, |report| report.seconds_ahead);
+    let online = seconds(Phase::Online, |report| report.seconds_online);
+    let computing = seconds(Phase::Online, |report| {
+        let online = report.phase(Phase::Online);
+        online.client_seconds + online.server_seconds.unwrap_or(0.0)
+    });
+    let bytes = |phase| match reports.last() {
+        Some(report) => {
+            let (totals, each) = (report.phase(phase), each(report, phase));
+            (totals.bytes_up as f64 / each, totals.bytes_down as f64 / each)
+        }
+        None => (0.0, 0.0),
     };
     let (of_ahead, of_online) = (bytes(Phase::Ahead), bytes(Phase::Online));
     let Some(first) = reports.first() else { return Ok(()) };
     let Some(hidden) = &first.hidden else { return Ok(()) };
+    let together = first.plan.description().batch;
     let sums: Vec<Vec<StepRecord>> = reports.iter().map(|report| summed(&report.steps)).collect();
     let steps = sums[0].iter().filter(|step| step.batch.is_some()).map(|of| {
         let same = |sums: &Vec<StepRecord>| {
             let found = sums.iter().find(|step| (&step.step, step.party) == (&of.step, of.party));
-            found.map_or(0.0, |step| step.seconds) / queries as f64
+            found.map_or(0.0, |step| step.seconds) / each(first, of.phase)
         };
         (&of.step, of.party, of.phase, median(sums.iter().map(same).collect()))
     });
@@ -77,9 +91,9 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
             json!({
                 "model": name, "mode": "hidden", "reveal": reveal_name(hidden.reveal()),
                 "key_bits": parameters.size.bits(), "key_type": parameters.key_type, "backend": backend.name(),
-                "prepared_together": queries, "runs": args.runs, "threads": rayon::current_num_threads(),
+                "prepared_together": together, "prepared": first.prepared(), "runs": args.runs, "threads": rayon::current_num_threads(),
                 "limit_ns": limit, "limit_ns_before": limits[0], "limit_ns_after": limits[1],
-                "seconds_ahead_a_query": ahead, "seconds_online": online,
+                "seconds_ahead_a_query": ahead, "seconds_online": online, "computing_seconds_online": computing,
                 "bytes_up_ahead": of_ahead.0, "bytes_down_ahead": of_ahead.1,
                 "bytes_up_online": of_online.0, "bytes_down_online": of_online.1,
                 "round_trips": hidden.round_trips(), "ands": ands(hidden), "steps": steps,
@@ -95,10 +109,10 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
     }
     let kilobytes = |(up, down): (f64, f64)| format!("{:.1} kB up, {:.1} kB down", up / 1e3, down / 1e3);
     out!(
-        "{name}, hidden from the client but for the {}, {} key of {} bits, {backend} arithmetic, {queries} queries prepared \
+        "{name}, hidden from the client but for the {}, {} key of {} bits, {backend} arithmetic, {together} queries prepared \
          together, medians of {} runs\n\n{table}\n\
          ahead           {} a query, {}\n\
-         online          {} an image, {}, {} round trips\n\
+         online          {} an image, of which both sides compute {}; {}, {} round trips\n\
          circuits        {} ANDs an image\n",
         reveal_name(hidden.reveal()),
         parameters.key_type.name(),
@@ -107,6 +121,7 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
         time(ahead),
         kilobytes(of_ahead),
         time(online),
+        time(computing),
         kilobytes(of_online),
         hidden.round_trips(),
         ands(hidden),

@@ -12,7 +12,7 @@ fn sum(hidden: &HiddenPlan, of: fn(&HiddenSegment) -> usize) -> usize {
     hidden.segments().iter().map(of).sum()
 }
 
-pub(super) fn to_json(plan: &Plan, hidden: &HiddenPlan, model: &str) -> Value {
+pub(super) fn to_json(plan: &Plan, (hidden, most_prepared): (&HiddenPlan, usize), model: &str) -> Value {
     let segments: Vec<Value> = hidden
         .segments()
         .iter()
@@ -34,6 +34,8 @@ pub(super) fn to_json(plan: &Plan, hidden: &HiddenPlan, model: &str) -> Value {
         "key_bits": plan.key().size.bits(), "prepared_together": plan.description().batch,
         "prefer": plan.description().prefer, "segments": segments, "round_trips": hidden.round_trips(),
         "ands": ands(hidden),
+        "client_bytes_a_query": hidden.client_bytes(), "server_bytes_a_query": hidden.server_bytes(),
+        "most_prepared": most_prepared,
         "table_bytes": sum(hidden, |segment| segment.tables),
         "transfer_bytes": sum(hidden, |segment| segment.transfers),
         "online_bytes_up": sum(hidden, |segment| segment.shares),
@@ -43,7 +45,7 @@ pub(super) fn to_json(plan: &Plan, hidden: &HiddenPlan, model: &str) -> Value {
     })
 }
 
-pub(super) fn to_text(plan: &Plan, hidden: &HiddenPlan, model: &str) -> String {
+pub(super) fn to_text(plan: &Plan, (hidden, most_prepared): (&HiddenPlan, usize), model: &str) -> String {
     let queries = plan.description().batch;
     let kilobytes = |bytes: usize| format!("{:.1}", bytes as f64 / 1e3);
     let mut table = TextTable::new([
@@ -93,11 +95,15 @@ pub(super) fn to_text(plan: &Plan, hidden: &HiddenPlan, model: &str) -> String {
         "{model}, hidden from the client but for the {}, key of {} bits\n\n{table}\n\
          ahead: ciphertexts and products for {queries} queries together ({} kB up, {} kB down); circuits, tables and transfers \
          of labels for each\n\
-         online: {} round trips an image\n",
+         online: {} round trips an image\n\
+         memory of a prepared query: {} kB at the client, {} kB at the server; at most {} are kept\n",
         reveal_name(hidden.reveal()),
         plan.key().size.bits(),
         kilobytes(bytes(plan, up)),
         kilobytes(bytes(plan, down)),
         hidden.round_trips(),
+        kilobytes(hidden.client_bytes()),
+        kilobytes(hidden.server_bytes()),
+        most_prepared,
     )
 }

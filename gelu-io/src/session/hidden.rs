@@ -113,6 +113,22 @@ impl<T: Transport> HiddenSession<T> {
         Ok(())
     }
 
+    /// Goes on preparing by a unit of work, or by a message that it waits for. Returns whether there was anything to do: `false`
+    /// where as much is in stock as may be.
+    ///
+    /// # Errors
+    /// [`RunError`]; the session is over then.
+    pub fn prepare_some(&mut self, rng: &mut dyn CryptoRng) -> Result<bool, RunError> {
+        if !self.client().is_preparing() {
+            if !self.client().has_room() {
+                return Ok(false);
+            }
+            self.session.ask(None, Client::prepare)?;
+        }
+        self.session.work(rng)?;
+        Ok(true)
+    }
+
     /// Sends images, `[images, elements]` or of the model's input shape, through the network, with what is in stock; where that
     /// is not enough, more is prepared.
     ///
@@ -158,69 +174,4 @@ impl<T: Transport> HiddenSession<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::thread;
-
-    use gelu_layers::Initializer;
-    use gelu_models::ModelBuilder;
-    use gelu_models::infer::ServerModel;
-    use gelu_models::plan::{Deployment, Quantization, Reveal};
-    use gelu_tensor::paillier::{KeyBits, SecretKey};
-    use ndarray::Array2;
-    use rand::{SeedableRng, rngs::ChaCha20Rng};
-
-    use super::super::{Phase, serve};
-    use super::*;
-    use crate::transport::InProcess;
-
-    #[test]
-    fn sessions_that_hide_the_model_tell_ahead_from_online() {
-        let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build().unwrap();
-        model.initialize(Initializer::KaimingUniform, rng);
-        let images = Array2::from_shape_fn((3, 4), |(i, j)| (i + j) as f32 / 6.0);
-        model.calibrate(images.view()).unwrap();
-        let program = model.compile(&Quantization::default(), &Deployment::default()).unwrap();
-        let expected = program.run_clear(images.view()).unwrap();
-        let key = Arc::new(SecretKey::generate(KeyBits::Bits1024, rng).unwrap());
-        let (near, far) = InProcess::pair();
-        let server = Server::new(Arc::new(ServerModel::new(model, Quantization::default())));
-        let served = thread::spawn(move || serve(far, server, &mut ChaCha20Rng::seed_from_u64(2)));
-        let client = Client::new(key, 2, Reveal::Logits);
-        let mut session = HiddenSession::open(near, client, rng).unwrap();
-        session.prepare(rng).unwrap();
-        assert_eq!(session.client().prepared(), 2);
-        let Answer::Logits(outcome) = session.infer(images.view(), rng).unwrap() else { panic!("logits") };
-        assert_eq!(outcome.integers, expected.integers);
-        let own = session.finish(rng).unwrap();
-        let (other, ended) = served.join().unwrap();
-        ended.unwrap();
-        let of = |steps: &[StepRecord], phase| {
-            let steps: Vec<StepRecord> = steps.iter().filter(|step| step.phase == phase).cloned().collect();
-            let sum = |of: fn(&StepRecord) -> usize| steps.iter().map(of).sum::<usize>();
-            let bytes = [sum(|step| step.bytes_in), sum(|step| step.bytes_out)];
-            let ciphertexts = [sum(|step| step.ciphertexts_in), sum(|step| step.ciphertexts_out)];
-            (
-                bytes,
-                ciphertexts,
-                steps.iter().map(|step| step.products + step.checks).sum::<u64>(),
-                steps.len(),
-            )
-        };
-        // Two preparations of two queries each, of two layers: masks of both, circuits of one. Three images.
-        for (phase, count) in [(Phase::Ahead, 2 * 3), (Phase::Online, 3 * 2)] {
-            let ((sent, own_ct, _, steps), (heard, other_ct, operations, others)) =
-                (of(&own, phase), of(&other, phase));
-            assert_eq!((steps, others), (count, count));
-            assert!(sent[0] > 0 && sent[1] > 0);
-            assert_eq!(
-                (sent[0], sent[1], own_ct[0], own_ct[1]),
-                (heard[1], heard[0], other_ct[1], other_ct[0])
-            );
-            assert_eq!((own_ct[0] > 0, operations > 0), (phase == Phase::Ahead, phase == Phase::Ahead));
-        }
-        let names: Vec<&str> = other.iter().take(5).map(|step| &step.step[..]).collect();
-        assert_eq!(names[names.len() - 3..], ["multiply masks: fc1", "garble fc1", "multiply masks: fc2"]);
-    }
-}
+mod tests;

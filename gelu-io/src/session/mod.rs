@@ -2,6 +2,8 @@
 
 mod account;
 #[cfg(feature = "hidden")]
+mod background;
+#[cfg(feature = "hidden")]
 mod hidden;
 mod inference;
 mod training;
@@ -16,6 +18,8 @@ use gelu_models::peer::{AbortReason, Conversation, Counted, Idle, Peer, PeerErro
 use rand::CryptoRng;
 
 pub use account::{Account, Phase, Role, Seen, StepRecord};
+#[cfg(feature = "hidden")]
+pub use background::BackgroundSession;
 #[cfg(feature = "hidden")]
 pub use hidden::HiddenSession;
 pub use inference::{ClientSession, serve, serve_in_turns};

@@ -107,6 +107,15 @@ pub enum SessionError {
         /// How many there would be.
         found: usize,
     },
+    /// A prepared query takes more memory than the client may use for them.
+    #[cfg(feature = "hidden")]
+    #[error("a prepared query takes {needed} bytes of memory here, and {allowed} are allowed; allow more")]
+    Memory {
+        /// Bytes of a query.
+        needed: usize,
+        /// Bytes that are allowed.
+        allowed: usize,
+    },
     /// The peer ended the session.
     #[error("the peer ended the session: {0}")]
     Aborted(AbortReason),
@@ -154,6 +163,8 @@ impl PeerError for SessionError {
     fn blame(&self) -> Blame {
         match self {
             Self::Misuse(_) | Self::Images(_) | Self::Closed => Blame::Caller,
+            #[cfg(feature = "hidden")]
+            Self::Memory { .. } => Blame::Caller,
             Self::Denied(Denied::Unknown { .. }) => Blame::File,
             _ => Blame::Peer,
         }
@@ -167,7 +178,7 @@ impl PeerError for SessionError {
             #[cfg(feature = "hidden")]
             Self::Garbling { .. } => AbortReason::BadTensor,
             #[cfg(feature = "hidden")]
-            Self::Prepared { .. } | Self::NotRevealed => AbortReason::Refused,
+            Self::Prepared { .. } | Self::Memory { .. } | Self::NotRevealed => AbortReason::Refused,
             Self::Plan(_) => AbortReason::BadPlan,
             Self::Refused(_) => AbortReason::Refused,
             Self::Denied(Denied::Spent { used, allowed }) => {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use gelu_garble::{Bits, Choices, Error, Ring, circuits};
+use gelu_garble::{Bits, Choices, Error, circuits};
 use gelu_layers::StepWires;
 use gelu_tensor::EncTensorHeader;
 use zeroize::Zeroizing;
@@ -91,14 +91,5 @@ impl HiddenSegment {
         let shares = a.chunks(width).zip(b.chunks(width));
         let sums: Vec<Vec<B::Wire>> = shares.map(|(a, b)| circuits::add(bits, a, b)).collect();
         self.result(bits, &sums)
-    }
-
-    /// The rings in which the circuit's results go on, reader by reader.
-    pub(super) fn reader_rings(&self) -> impl Iterator<Item = Ring> + '_ {
-        let readers = match &self.behind {
-            Behind::Step { readers, .. } => &readers[..],
-            Behind::Class | Behind::Sums => &[],
-        };
-        readers.iter().map(|reader| reader.ring)
     }
 }

@@ -32,8 +32,10 @@ pub enum Message {
         version: u16,
         /// The key that masks will be encrypted under.
         key: PublicKey,
-        /// Queries that are prepared together.
+        /// Queries that are prepared together, if memory has room for them.
         queries: u32,
+        /// Bytes of memory that the client keeps prepared queries in.
+        memory: u64,
         /// What the client is to learn at the end.
         reveal: Reveal,
         /// What the plan is to save where there is a choice.

@@ -6,7 +6,7 @@ use gelu_tensor::Window;
 use gelu_tensor::paillier::KeyBits;
 
 use super::*;
-use crate::plan::{Program, Quantization};
+use crate::plan::{Deployment, Program, Quantization};
 use crate::tests::{calibrated, images};
 use crate::{Model, ModelBuilder, zoo};
 

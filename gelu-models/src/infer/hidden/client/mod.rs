@@ -18,9 +18,11 @@ use self::online::Batch;
 use self::running::Running;
 use super::super::{Position, SessionError, SessionId, accepted_plan};
 use super::material::Prepared;
-use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
+use super::{Block, CLIENT_BYTES, FLOOD_BITS, HIDDEN_VERSION, Message};
 use crate::peer::{Expected, Idle, Misuse, Peer};
-use crate::plan::{ClientFunction, Description, Functions, HiddenPlan, Outcome, Plan, Preference, Reveal};
+use crate::plan::{
+    ClientFunction, Description, Functions, HiddenPlan, Outcome, Plan, PlanError, Preference, Reveal,
+};
 
 /// Random factors that are kept while there is nothing else to do.
 const FACTORS_AHEAD: usize = 64;
@@ -81,6 +83,7 @@ pub struct Client {
     pool: Option<Arc<RandomnessPool>>,
     ahead: RandomnessPool,
     queries: u32,
+    memory: usize,
     reveal: Reveal,
     prefer: Preference,
     functions: Functions,
@@ -115,12 +118,19 @@ pub enum Answer {
 }
 
 impl Client {
-    /// Returns a session that prepares so many queries together, whose first message is a hello. What is learned at the end of
-    /// each is what `reveal` says.
+    /// Returns a session that prepares so many queries together, or as many as there is [memory](Self::keeping) for, and whose
+    /// first message is a hello. What is learned at the end of each is what `reveal` says.
     pub fn new(key: Arc<SecretKey>, queries: u32, reveal: Reveal) -> Self {
         let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD);
         let (prefer, functions) = (Preference::default(), Functions::default());
-        Self { key, pool: None, ahead, queries, reveal, prefer, functions, state: State::New }
+        let memory = CLIENT_BYTES;
+        Self { key, pool: None, ahead, queries, memory, reveal, prefer, functions, state: State::New }
+    }
+
+    /// Returns the session with so many bytes of memory for queries that are prepared and not yet used, in place of
+    /// [`CLIENT_BYTES`].
+    pub fn keeping(self, bytes: usize) -> Self {
+        Self { memory: bytes, ..self }
     }
 
     /// Returns the session for a plan that saves something else, where there is a choice, than the
@@ -165,6 +175,11 @@ impl Client {
         self.running().is_some_and(|running| running.wanted > 0 || running.preparing.is_some())
     }
 
+    /// Returns whether there is room for a preparation more ([`prepare`](Self::prepare)).
+    pub fn has_room(&self) -> bool {
+        self.running().is_some_and(|running| running.with_a_preparation_more() <= running.most)
+    }
+
     /// Returns the key pair, whose public half decoding a message needs.
     pub fn key(&self) -> &SecretKey {
         &self.key
@@ -174,14 +189,13 @@ impl Client {
     /// there is no image to go on with.
     ///
     /// # Errors
-    /// [`SessionError::Prepared`] when they would be more than [`MOST_PREPARED`]; [`SessionError::Misuse`] before
-    /// [`Event::Ready`]. The session is closed then.
+    /// [`SessionError::Prepared`] when they would be more than [may be](HiddenPlan::most_prepared);
+    /// [`SessionError::Misuse`] before [`Event::Ready`]. The session is closed then.
     pub fn prepare(&mut self) -> Result<(), SessionError> {
         let mut running = self.take_running()?;
-        let coming = running.wanted as usize + usize::from(running.preparing.is_some()) + 1;
-        let found = coming.saturating_mul(self.queries as usize).saturating_add(running.stock.len());
-        if found > MOST_PREPARED {
-            return Err(SessionError::Prepared { expected: MOST_PREPARED, found });
+        let (expected, found) = (running.most, running.with_a_preparation_more());
+        if found > expected {
+            return Err(SessionError::Prepared { expected, found });
         }
         running.wanted += 1;
         self.state = State::Running(running);
@@ -241,11 +255,21 @@ impl Client {
         (session, description): (SessionId, Description),
         transfers: &[u8],
     ) -> Result<Running, SessionError> {
-        let asked = (self.key.public_key(), self.queries, self.prefer);
+        let found = description.batch;
+        let asked = (self.key.public_key(), self.queries.min(found as u32), self.prefer);
         let plan = accepted_plan(description, asked).map_err(SessionError::Plan)?;
         let hidden = HiddenPlan::new(&plan, self.reveal, FLOOD_BITS).map_err(SessionError::Plan)?;
+        let (needed, allowed) = (hidden.client_bytes(), self.memory);
+        if needed > allowed {
+            return Err(SessionError::Memory { needed, allowed });
+        }
+        let most = hidden.most_prepared(self.memory);
+        let expected = most.min(self.queries as usize);
+        if expected != found {
+            return Err(SessionError::Plan(PlanError::Batch { expected, found }));
+        }
         let receiver = opening.finish(transfers).map_err(SessionError::garbling(0))?;
-        Ok(Running::new(session, (plan, hidden), receiver))
+        Ok(Running::new(session, (plan, hidden, most), receiver))
     }
 }
 
@@ -286,6 +310,7 @@ impl Peer for Client {
                     version: HIDDEN_VERSION,
                     key: self.key.public_key().clone(),
                     queries: self.queries,
+                    memory: self.memory as u64,
                     reveal: self.reveal,
                     prefer: self.prefer,
                     opening: opening.message(),

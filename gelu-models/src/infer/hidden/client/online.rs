@@ -174,13 +174,14 @@ impl Running {
         Ok(())
     }
 
-    /// Gives images the queries in stock, and asks for more where they are not enough.
+    /// Gives images the queries in stock, and asks for more where they are not enough and have room beside those in use.
     pub(super) fn begin_images(&mut self) -> Result<(), SessionError> {
+        let has_room = self.with_a_preparation_more() <= self.most;
         while let Some(batch) = &mut self.batch
             && batch.next < batch.results.len()
         {
             let Some(prepared) = self.stock.pop_front() else {
-                if self.preparing.is_none() && self.wanted == 0 {
+                if self.preparing.is_none() && self.wanted == 0 && (has_room || batch.online.is_empty()) {
                     self.wanted = 1;
                 }
                 break;

@@ -24,6 +24,8 @@ pub(super) struct Running {
     pub(super) preparing: Option<Preparing>,
     pub(super) next_preparation: u32,
     pub(super) stock: VecDeque<Prepared>,
+    /// How many queries may be prepared and not used up.
+    pub(super) most: usize,
     pub(super) batch: Option<Batch>,
     pub(super) finishing: bool,
 }
@@ -31,7 +33,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(
         session: SessionId,
-        (plan, hidden): (Plan, HiddenPlan),
+        (plan, hidden, most): (Plan, HiddenPlan, usize),
         receiver: LabelReceiver,
     ) -> Self {
         Self {
@@ -44,9 +46,18 @@ impl Running {
             preparing: None,
             next_preparation: 0,
             stock: VecDeque::new(),
+            most,
             batch: None,
             finishing: false,
         }
+    }
+
+    /// How many queries would be there, with those that images have now, after one preparation more than were asked for.
+    pub(super) fn with_a_preparation_more(&self) -> usize {
+        let coming = self.wanted as usize + usize::from(self.preparing.is_some()) + 1;
+        let of_images = self.batch.as_ref().map_or(0, |batch| batch.online.len());
+        let coming = coming.saturating_mul(self.plan.description().batch);
+        coming.saturating_add(self.stock.len() + of_images)
     }
 
     pub(super) fn take(&mut self, message: Message, key: &SecretKey) -> Result<Option<Event>, SessionError> {

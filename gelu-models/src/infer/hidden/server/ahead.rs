@@ -9,7 +9,6 @@ use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::{Block, Computing, Message, Position, SessionError};
-use crate::infer::hidden::MOST_PREPARED;
 use crate::infer::hidden::material::{Material, Preparation};
 use crate::peer::Part;
 use crate::peer::exchange::Incoming;
@@ -47,7 +46,8 @@ impl Computing {
             if (round, segment, term) != (self.next_preparation, 0, 0) {
                 return Ok(false);
             }
-            let (expected, found) = (MOST_PREPARED, self.stock.len() + queries);
+            let expected = self.hidden.most_prepared(usize::MAX);
+            let found = self.stock.len() + self.online.len() + queries;
             if found > expected {
                 return Err(SessionError::Prepared { expected, found });
             }

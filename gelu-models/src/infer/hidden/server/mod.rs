@@ -114,13 +114,13 @@ impl Server {
     fn accept(
         &self,
         (version, key): (u16, PublicKey),
-        hello: (Deployment, Reveal, [u8; POINT_BYTES]),
+        hello: (Deployment, usize, Reveal, [u8; POINT_BYTES]),
         rng: &mut dyn CryptoRng,
     ) -> Result<Computing, SessionError> {
         if version != HIDDEN_VERSION {
             return Err(SessionError::Version { expected: HIDDEN_VERSION, found: version });
         }
-        let (deployment, reveal, opening) = hello;
+        let (mut deployment, memory, reveal, opening) = hello;
         if (self.reveal, reveal) == (Reveal::Class, Reveal::Logits) {
             return Err(SessionError::NotRevealed);
         }
@@ -130,8 +130,18 @@ impl Server {
             return Err(SessionError::Prepared { expected, found });
         }
         let numbers = |source| SessionError::Numbers { segment: 0, source };
-        let program = self.model.hidden_program(&deployment).map_err(SessionError::Refused)?;
-        let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS).map_err(SessionError::Refused)?;
+        let plan = |deployment: &Deployment| {
+            let program = self.model.hidden_program(deployment)?;
+            let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS)?;
+            Ok((program, hidden))
+        };
+        let (mut program, mut hidden) = plan(&deployment).map_err(SessionError::Refused)?;
+        // What a query takes does not depend on how many are prepared together.
+        let most = hidden.most_prepared(memory);
+        if deployment.batch > most {
+            deployment.batch = most;
+            (program, hidden) = plan(&deployment).map_err(SessionError::Refused)?;
+        }
         let delta = Delta::random(rng);
         let (sender, transfers) =
             LabelSender::new(&delta, &opening, rng).map_err(SessionError::garbling(0))?;
@@ -188,12 +198,13 @@ impl Peer for Server {
         match (mem::replace(&mut self.state, State::Closed), message) {
             (State::Closed, _) => return Err(SessionError::Closed),
             (_, Message::Abort { reason }) => return Err(SessionError::Aborted(reason)),
-            (State::Listening, Message::Hello { version, key, queries, reveal, prefer, opening }) => {
+            (State::Listening, Message::Hello { version, key, queries, memory, reveal, prefer, opening }) => {
                 let in_first = |source| SessionError::Numbers { segment: 0, source };
                 let key = key.on(self.backend).map_err(in_first)?;
                 let (batch, lanes) = (queries as usize, self.backend.lanes());
                 let deployment = Deployment { key: key.parameters(), batch, lanes, prefer };
-                let computing = self.accept((version, key), (deployment, reveal, opening), rng)?;
+                let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+                let computing = self.accept((version, key), (deployment, memory, reveal, opening), rng)?;
                 self.state = State::Computing(Box::new(computing));
             }
             (State::Listening, other) => {
