@@ -230,6 +230,59 @@ fn what_crosses_looks_random_and_colours_say_nothing() {
     assert_eq!(garbled.delta.get() & 1, 1);
 }
 
+/// A simulator, which knows neither inputs nor circuits' results but the evaluator's share: random labels and a random message,
+/// with rows of the projection set so that the evaluation ends with that share. It looks like a garbling, and evaluates like
+/// one: whatever the evaluator sees of a garbling, it could have made for itself.
+#[test]
+fn a_simulator_that_knows_no_input_makes_what_looks_like_a_garbling() {
+    let (ring, bits, width) = (Ring::new(24).unwrap(), 40, 1024);
+    let real = garble(&Step, &[0x3f_ffff; 1024], bits, false, ring, 5);
+    let rng = &mut rng(6);
+    let labels = Labels::random(width * bits as usize, rng);
+    let mut message = vec![0; real.message.len()];
+    rng.fill_bytes(&mut message);
+    let evaluate = |message: &[u8]| {
+        let mut evaluator = Evaluator::new(message, width).unwrap();
+        let input = evaluator.input(&labels).unwrap();
+        let output = Step.run(&mut evaluator, &input);
+        let share = evaluator.project(&output, ring).to_vec();
+        let ands = evaluator.ands();
+        evaluator.finish().unwrap();
+        let colours: Vec<Vec<bool>> =
+            output.iter().map(|wire| wire.labels().iter().map(|label| label & 1 == 1).collect()).collect();
+        (share, ands, colours)
+    };
+    let (share, _, colours) = evaluate(&message);
+    // The row of a result's first bit of colour 1 is added as it is: it makes up for the difference.
+    let start = message.len() - projection_bytes(colours.len(), width, ring);
+    let row_bytes = ring.packed_bytes(width);
+    let mut programmed = vec![];
+    for (bit, colours_of_bit) in colours.iter().enumerate() {
+        let at = start + bit * row_bytes;
+        let mut rows = ring.unpack(&message[at..at + row_bytes], width).unwrap().to_vec();
+        for circuit in 0..width {
+            if colours_of_bit[circuit] && !colours[..bit].iter().any(|colours| colours[circuit]) {
+                let missing = real.evaluator[circuit].wrapping_sub(share[circuit]);
+                rows[circuit] = ring.wrap(rows[circuit].wrapping_add(missing));
+                programmed.push(circuit);
+            }
+        }
+        message[at..at + row_bytes].copy_from_slice(&ring.pack(&rows));
+    }
+    let (share, ands, _) = evaluate(&message);
+    assert_eq!(ands, real.ands);
+    // Of so many bits hardly ever all have colour 0.
+    assert!(programmed.len() > width - 20, "{}", programmed.len());
+    assert!(programmed.iter().all(|&circuit| share[circuit] == real.evaluator[circuit]));
+    for (message, labels) in [(&message, &labels), (&real.message, &real.labels)] {
+        let found = [chi_square(message), chi_square(&labels.to_le_bytes())];
+        assert!(found.iter().all(|found| *found < CHI_SQUARE_LIMIT), "{found:?}");
+        let ones = labels.as_slice().iter().filter(|label| *label & 1 == 1).count() as f64;
+        let (count, half) = (labels.len() as f64, labels.len() as f64 / 2.0);
+        assert!((ones - half).abs() < 6.0 * (count / 4.0).sqrt(), "{ones} of {count}");
+    }
+}
+
 /// Whatever the bits are, the message is a mask that the sender knows nothing of, and the bits: those for other bits
 /// differ by just the bits. So both are distributed alike if one is.
 #[test]

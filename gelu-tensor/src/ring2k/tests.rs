@@ -433,3 +433,38 @@ fn rings_wrap_and_sign() {
         assert_eq!(RingBits::try_from(u32::from(ring)).unwrap(), ring);
     }
 }
+
+/// Where what is added above a residue has few values, it shows which of two sums is below it; where it has as many as are
+/// used, samples of both look like samples of one.
+#[test]
+fn few_multiples_show_a_sum_and_as_many_as_are_used_hide_it() {
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    for (bits, is_seen) in [(4, true), (40, false)] {
+        let flood = Flood { ring: RingBits::ALL[0], quotient: 1 << 10, bits };
+        let packing = Packing { batch: 7, slot_bits: flood.slot_bits(), key: KeyBits::Bits1024 };
+        let layout = SlotLayout::images(packing, Contents::Residues(flood)).unwrap();
+        let header = EncTensorHeader { shape: Shape::from([600]), batch: 7, layout };
+        let (limbs, extent) = (16, header.extent());
+        // No sum, and the largest.
+        let counts = [0, (flood.quotient << flood.ring.bits()) - 1].map(|sum| {
+            let residues: Vec<u64> = (0..600).map(|_| flood.ring.wrap(rng.random())).collect();
+            let plaintexts = header.layout.floods((&residues, flood), extent, limbs, &mut rng);
+            let mut counts = [0u32; 18];
+            for plaintext in plaintexts.chunks_exact(limbs) {
+                for slot in 0..7 {
+                    let (start, width) = (slot * flood.slot_bits(), flood.slot_bits());
+                    let above = (wide_bits(plaintext, BitRange { start, width }) + u128::from(sum))
+                        >> flood.ring.bits();
+                    counts[((above - u128::from(flood.quotient)) * 16 / flood.choices()) as usize] += 1;
+                }
+            }
+            assert!(counts.iter().sum::<u32>() >= 4200);
+            counts
+        });
+        // Of two samples of equal size.
+        let far = |(&x, &y): (&u32, &u32)| f64::from(x.abs_diff(y)).powi(2) / f64::from((x + y).max(1));
+        let statistic: f64 = counts[0].iter().zip(&counts[1]).map(far).sum();
+        // 17 degrees of freedom: above 60 once in a million times.
+        assert_eq!(statistic > 60.0, is_seen, "{statistic}: {counts:?}");
+    }
+}
