@@ -220,6 +220,15 @@ fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
     check(&model, 2, 2, 10);
 }
 
+/// 188,416 activations, in blocks of tables that memory has room for.
+#[test]
+fn a_hidden_resnet20_gives_the_integers_of_the_clear_run() {
+    let mut model = zoo::resnet20(10).unwrap();
+    fill(&mut model, 11);
+    model.calibrate(images(&model, 2, 12).view()).unwrap();
+    check(&model, 1, 1, 13);
+}
+
 /// The largest of overlapping windows, some of them beyond the image; before its activation or behind it.
 #[test]
 fn hidden_max_pooling_gives_the_integers_of_the_clear_run() {
