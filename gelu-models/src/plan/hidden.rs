@@ -9,6 +9,7 @@ use gelu_tensor::{Error, RingBits};
 use serde::{Deserialize, Serialize};
 
 pub use self::segment::HiddenSegment;
+#[cfg(feature = "hidden")]
 pub(crate) use self::segment::{Behind, Reader, masks_of};
 use super::{Plan, PlanError, Segment, Step};
 use crate::{Op, ValueId};
