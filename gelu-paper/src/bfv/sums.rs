@@ -1,6 +1,6 @@
 use fhe::bfv::Ciphertext;
 use fhe_math::rq::{Poly, Representation, traits::TryConvertFrom};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1, Axis, Slice};
 use rayon::prelude::*;
 
 use super::Channel;
@@ -58,17 +58,6 @@ impl Sums {
         most.sqrt().log2().ceil() as u32
     }
 
-    /// Returns the least and the largest value that each output can have for inputs from 0 to what each has as its largest.
-    pub fn ranges(&self, largest: &[i128]) -> Vec<[i128; 2]> {
-        let range = |row: &SumRow| {
-            row.terms.iter().fold([row.bias; 2], |[low, high], term| {
-                let product = largest[term.input as usize] * i128::from(term.weight);
-                [low + product.min(0), high + product.max(0)]
-            })
-        };
-        self.rows.iter().map(range).collect()
-    }
-
     /// Returns the outputs of ciphertexts, which are all of the same level and number of polynomials.
     ///
     /// A weight is the same in all slots, so that it multiplies the coefficients of a ciphertext as an integer, without
@@ -80,7 +69,8 @@ impl Sums {
         let Some(first) = inputs.first() else { return Ok(vec![]) };
         let context = first[0].ctx();
         let (polynomials, limbs, degree) = (first.len(), context.moduli().len(), channel.slots());
-        let starts = || (0..degree).step_by(BLOCK);
+        let length = BLOCK.min(degree);
+        let starts = || (0..degree).step_by(length);
         let jobs: Vec<[usize; 3]> = (0..polynomials)
             .flat_map(|polynomial| (0..limbs).map(move |limb| [polynomial, limb]))
             .flat_map(|[polynomial, limb]| starts().map(move |start| [polynomial, limb, start]))
@@ -89,11 +79,11 @@ impl Sums {
         let blocks: Vec<Vec<u64>> = jobs
             .par_iter()
             .map(|&[polynomial, limb, start]| {
-                let halves = Halves::of(inputs, [polynomial, limb, start], BLOCK.min(degree));
+                let halves = Halves::of(inputs, [polynomial, limb, start], length);
                 let modulus = &context.moduli_operators()[limb];
                 // Added to sums, so that they are not negative: |sums| < 2^(62 + 32).
                 let offset = u128::from(context.moduli()[limb]) << 40;
-                let mut out = Vec::with_capacity(self.rows.len() * halves.length);
+                let mut out = Vec::with_capacity(self.rows.len() * length);
                 for (row, bias) in self.rows.iter().zip(&biases) {
                     let bias = if polynomial == 0 { offset + u128::from(bias[limb]) } else { offset };
                     out.extend(
@@ -103,15 +93,15 @@ impl Sums {
                 out
             })
             .collect();
-        let length = BLOCK.min(degree);
         (0..self.rows.len())
             .into_par_iter()
             .map(|output| {
                 let mut polys = vec![Array2::zeros((limbs, degree)); polynomials];
                 for (&[polynomial, limb, start], block) in jobs.iter().zip(&blocks) {
                     let part = &block[output * length..][..length];
-                    let mut row = polys[polynomial].row_mut(limb);
-                    row.iter_mut().skip(start).zip(part).for_each(|(to, from)| *to = *from);
+                    let row = polys[polynomial].row_mut(limb);
+                    let mut block = row.slice_axis_move(Axis(0), Slice::from(start..start + length));
+                    block.assign(&ArrayView1::from(part));
                 }
                 let poly =
                     |coefficients| Poly::try_convert_from(coefficients, context, true, Representation::Ntt);
@@ -134,9 +124,8 @@ impl Halves {
         let count = inputs.len() * length;
         let (mut low, mut high) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for input in inputs {
-            let coefficients = input[polynomial].coefficients();
-            let block = coefficients.row(limb);
-            for &residue in block.iter().skip(start).take(length) {
+            let row = input[polynomial].coefficients().index_axis_move(Axis(0), limb);
+            for &residue in row.slice_axis(Axis(0), Slice::from(start..start + length)) {
                 low.push((residue & ((1 << HALF) - 1)) as i32);
                 high.push((residue >> HALF) as i32);
             }

@@ -10,6 +10,6 @@ mod run;
 mod tests;
 mod train;
 
-pub use network::{Bits, Network, NetworkError};
+pub use network::{Bits, Network, NetworkError, Plan, Trial};
 pub use run::{Pass, PassStep, run};
 pub use train::{Architecture, train};

@@ -1,6 +1,6 @@
 use gelu_layers::{Activation, Affine, ClientOp};
 use gelu_models::{Model, Op, ValueId};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::bfv::{Parameters, ParametersError, Step, SumRow, Sums, Term};
@@ -86,45 +86,39 @@ impl Network {
         &self.layers
     }
 
-    /// Returns the number of bits that no output exceeds in absolute value, whatever the image.
-    pub fn bits(&self) -> u32 {
-        let mut largest = vec![self.white; self.inputs];
-        let mut bits = 0;
-        for layer in &self.layers {
-            let magnitudes = layer.ranges(&largest).into_iter().map(|[low, high]| low.abs().max(high.abs()));
-            let magnitudes: Vec<i128> = magnitudes.collect();
-            bits = 128 - magnitudes.iter().max().copied().unwrap_or(0).leading_zeros();
-            // No overflow yet: what follows has fewer than 63 bits, or the squares would be useless anyway.
-            largest = magnitudes.into_iter().map(|x| x.saturating_mul(x)).collect();
-        }
-        bits
-    }
-
-    /// Returns what is done to a ciphertext on its way.
-    pub fn steps(&self) -> Vec<Step> {
-        let mut steps = vec![];
+    /// Returns what is done to ciphertexts on their way, with the modulus switched down after the first squares or not.
+    fn steps(&self, switches_down: bool) -> Vec<Step> {
+        let (mut steps, last) = (vec![], self.layers.len() - 1);
         for (place, layer) in self.layers.iter().enumerate() {
-            steps.push(Step::Sums(layer.growth_bits()));
-            if place > 0 && place + 1 < self.layers.len() {
+            steps.push(Step::Sums { growth_bits: layer.growth_bits(), products: layer.products() });
+            // After the sums there are fewer to relinearize than before; the last square's are never.
+            if place > 0 && place < last {
                 steps.push(Step::Relinearize);
             }
-            if place + 1 < self.layers.len() {
-                steps.push(Step::Product);
+            if place < last {
+                steps.push(Step::Products(layer.rows.len()));
             }
-            // Later squares are not relinearized, and what remains of the modulus is needed.
-            if place == 0 {
+            if place == 0 && switches_down {
                 steps.push(Step::SwitchDown);
             }
         }
         steps
     }
 
-    /// Returns the parameters that the network costs least with.
+    /// Returns how the network costs least, where outputs stay below 2^`bits` in absolute value.
     ///
     /// # Errors
     /// [`ParametersError`].
-    pub fn parameters(&self) -> Result<Parameters, ParametersError> {
-        Parameters::choose(self.bits(), &self.steps())
+    pub fn plan(&self, bits: u32) -> Result<Plan, ParametersError> {
+        let plan = |switches_down: bool| {
+            let parameters = Parameters::choose(bits, &self.steps(switches_down))?;
+            Ok(Plan { parameters, switches_down, bits })
+        };
+        match [plan(true), plan(false)] {
+            [Ok(a), Ok(b)] => Ok(if a.parameters.cost_us <= b.parameters.cost_us { a } else { b }),
+            [Ok(plan), Err(_)] | [Err(_), Ok(plan)] => Ok(plan),
+            [Err(error), Err(_)] => Err(error),
+        }
     }
 
     /// Returns the integers of pixels from 0 to 1, `[elements, images]`: a row is what a ciphertext holds.
@@ -152,16 +146,37 @@ impl Network {
         Array2::from_shape_fn((classes, outputs.len()), |(class, image)| outputs[image][class])
     }
 
-    /// Returns the share of images whose largest output is that of their label.
-    pub fn accuracy(&self, images: ArrayView2<'_, f32>, labels: &[usize]) -> f64 {
+    /// Returns what the network makes of images in the clear.
+    pub fn trial(&self, images: ArrayView2<'_, f32>, labels: &[usize]) -> Trial {
         let outputs = self.run_clear(&self.integers(images));
-        let read = |column: ndarray::ArrayView1<'_, i128>| {
+        let read = |column: ArrayView1<'_, i128>| {
             (0..column.len()).max_by_key(|&class| (column[class], std::cmp::Reverse(class)))
         };
-        let right =
-            outputs.axis_iter(Axis(1)).zip(labels).filter(|(column, label)| read(*column) == Some(**label));
-        right.count() as f64 / labels.len().max(1) as f64
+        let images = outputs.axis_iter(Axis(1)).zip(labels);
+        let right = images.filter(|(column, label)| read(*column) == Some(**label)).count();
+        let largest = outputs.iter().map(|x| x.unsigned_abs()).max().unwrap_or(0);
+        Trial { accuracy: right as f64 / labels.len().max(1) as f64, bits: 128 - largest.leading_zeros() }
     }
+}
+
+/// How a network is run on ciphertexts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The scheme's.
+    pub parameters: Parameters,
+    /// Whether the ciphertext modulus is switched down after the first squares.
+    pub switches_down: bool,
+    /// Bits that outputs have room for.
+    pub bits: u32,
+}
+
+/// What a network made of images in the clear.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trial {
+    /// The share whose largest output is that of their label.
+    pub accuracy: f64,
+    /// Bits of the largest output's absolute value.
+    pub bits: u32,
 }
 
 /// The integers of an affine map whose input has a scale, which becomes the output's.

@@ -5,8 +5,8 @@ use fhe::bfv::Ciphertext;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::Network;
-use crate::bfv::{Channel, Parameters};
+use super::{Network, Plan};
+use crate::bfv::Channel;
 
 /// What one step of a pass took, all channels together.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,10 +59,11 @@ impl Pass {
 /// The crate's; when there are too many images.
 pub fn run(
     network: &Network,
-    parameters: &Parameters,
+    plan: &Plan,
     integers: &Array2<i128>,
     mut progress: impl FnMut(&str),
 ) -> anyhow::Result<Pass> {
+    let parameters = &plan.parameters;
     ensure!(
         integers.ncols() <= parameters.degree,
         "expected at most {} images, found {}",
@@ -73,9 +74,9 @@ pub fn run(
     let mut residues = vec![];
     for (number, &modulus) in parameters.plaintext_moduli.iter().enumerate() {
         progress(&format!("plaintext modulus {} of {}", number + 1, parameters.plaintext_moduli.len()));
-        // Only ciphertexts of a square that another one follows are relinearized, one level down.
+        // Ciphertexts are relinearized between two squares: at the level of fresh ones, or one below.
         let channel = Channel::new(parameters, modulus, 2, &mut rand_fhe::rng())?;
-        let outputs = through(network, &channel, integers, &mut pass)?;
+        let outputs = through((network, plan), &channel, integers, &mut pass)?;
         let decrypt =
             || Ok((outputs.par_iter().map(|c| channel.decrypt(c)).collect::<fhe::Result<Vec<_>>>()?, 0));
         residues.push(pass.time("decrypt".to_owned(), decrypt)?);
@@ -95,7 +96,7 @@ pub fn run(
 
 /// The encrypted outputs of one channel.
 fn through(
-    network: &Network,
+    (network, plan): (&Network, &Plan),
     channel: &Channel,
     integers: &Array2<i128>,
     pass: &mut Pass,
@@ -123,7 +124,7 @@ fn through(
             values = pass.time(format!("square {}", place + 1), || {
                 let square = |x: Ciphertext| {
                     let mut square = &x * &x;
-                    if place == 0 {
+                    if place == 0 && plan.switches_down {
                         square.switch_down()?;
                     }
                     Ok(square)

@@ -3,20 +3,26 @@
 use anyhow::{Context, ensure};
 use gelu_io::data::{LabelledImages, Split};
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_models::train::Dataset;
+use gelu_models::Model;
+use gelu_models::train::{Dataset, evaluate};
 use ndarray::Array2;
 use serde_json::Value;
 
 use super::{Part, Setting};
 use crate::bfv::Parameters;
-use crate::cryptonets::{Architecture, Bits, Network, Pass, run as pass, train};
+use crate::cryptonets::{Architecture, Bits, Network, Pass, PassStep, Plan, run as pass, train};
 use crate::gelu::{number, quoted};
 use crate::picture::{Bar, Picture, Who};
 use crate::report::digits;
 use crate::results::{Figure, Findings, Row, Table};
 
-/// Pixels and weights of the rival's networks. With fewer, accuracy falls; more need larger plaintext moduli, and time.
-const BITS: Bits = Bits { input: 4, weight: 6 };
+/// Bits of pixels and weights among which those that cost the rival least are looked for.
+const INPUT_BITS: [u32; 3] = [2, 3, 4];
+const WEIGHT_BITS: [u32; 4] = [3, 4, 5, 6];
+/// What the rival's accuracy on the images that the search uses may lose by rounding.
+const MOST_LOST: f64 = 0.002;
+/// Bits by which outputs may be larger than the largest of those images.
+const SPARE_BITS: u32 = 2;
 
 /// What the paper has for a network.
 struct Paper {
@@ -98,7 +104,7 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
         setting.progress(Part::Table4, &format!("{title}: ours, {keys}"));
         ours.push((keys, Ours::measure(setting, (model, key_type))?));
     }
-    let batch = rival.parameters.degree;
+    let batch = rival.plan.parameters.degree;
     let seconds = rival.pass.seconds();
     let command = setting.command(Part::Table4);
     let mut add = |label: String, unit: &str, paper: Option<Figure>, here: Option<Figure>, command: &str| {
@@ -185,7 +191,8 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
 
 /// CryptoNets' way, run.
 struct Rival {
-    parameters: Parameters,
+    plan: Plan,
+    bits: Bits,
     network: Network,
     pass: Pass,
     /// Of the test images, where they are MNIST's.
@@ -199,48 +206,80 @@ impl Rival {
             |text: &str| setting.progress(Part::Table4, &format!("{title}, CryptoNets' way: {text}"));
         let epochs = if setting.quick { 2 } else { 8 };
         let model = train(paper.architecture, &data.train, epochs, progress)?;
-        let network = Network::quantize(&model, BITS)?;
-        let parameters = network.parameters()?;
-        let accuracy = network.accuracy(data.test.inputs(), data.test.labels());
-        progress(&format!("as integers, {:.2} % of the test images", 100.0 * accuracy));
-        let (slots, images) = (parameters.degree, data.test.inputs());
+        let Candidate { network, plan, bits } = cheapest(setting, &model, &data.train)?;
+        let accuracy = network.trial(data.test.inputs(), data.test.labels()).accuracy;
+        progress(&format!(
+            "pixels of {} bits, weights of {}: {:.2} % of the test images",
+            bits.input,
+            bits.weight,
+            100.0 * accuracy
+        ));
+        let (slots, images) = (plan.parameters.degree, data.test.inputs());
         let batch = Array2::from_shape_fn((slots, images.ncols()), |(slot, pixel)| {
             images[[slot % images.nrows(), pixel]]
         });
         let integers = network.integers(batch.view());
-        let pass = pass(&network, &parameters, &integers, progress)?;
+        let pass = pass(&network, &plan, &integers, progress)?;
         ensure!(
             pass.outputs == network.run_clear(&integers),
             "{title}: the rival's ciphertexts do not give the integers of the clear run; please report this as a bug"
         );
         ensure!(pass.headroom > 0, "{title}: the rival's noise leaves no room; please report this as a bug");
         progress(&format!("{:.1} s for {slots} images", pass.seconds()));
-        Ok(Self { parameters, network, pass, accuracy: data.is_mnist.then_some(accuracy) })
+        Ok(Self { plan, bits, network, pass, accuracy: data.is_mnist.then_some(accuracy) })
     }
 
     fn table(&self, title: &str) -> Table {
-        let Parameters { degree, limb_bits, plaintext_moduli } = &self.parameters;
-        let bits: f64 = plaintext_moduli.iter().map(|&modulus| (modulus as f64).log2()).sum();
+        let Plan { parameters, switches_down, bits } = &self.plan;
+        let Parameters { degree, limb_bits, plaintext_moduli, .. } = parameters;
+        let plaintext_bits: f64 = plaintext_moduli.iter().map(|&modulus| (modulus as f64).log2()).sum();
         let products: Vec<String> =
             self.network.layers().iter().map(|layer| layer.products().to_string()).collect();
         let title = format!(
-            "{title}, CryptoNets' way: degree {degree}, a ciphertext modulus of {} bits in {} primes, {} plaintext moduli of {bits:.1} \
-             bits together for results of at most {} bits; {} products with weights; all {degree} x {} integers equal those of the \
-             clear run, and {} bits of noise budget were left",
-            self.parameters.modulus_bits(),
+            "{title}, CryptoNets' way: pixels of {} bits and weights of {}; degree {degree}, a ciphertext modulus of {} bits in {} \
+             primes{}, {} plaintext moduli of {plaintext_bits:.1} bits together for outputs of {bits} bits and a sign; {} products with \
+             weights; all {degree} x {} integers equal those of the clear run, and {} bits of noise budget were left",
+            self.bits.input,
+            self.bits.weight,
+            parameters.modulus_bits(),
             limb_bits.len(),
+            if *switches_down { ", one less after the first square" } else { "" },
             plaintext_moduli.len(),
-            self.network.bits(),
             products.join(", "),
             self.pass.outputs.nrows(),
             self.pass.headroom
         );
         let header = ["step, all moduli together", "ciphertexts", "s"].map(str::to_owned).to_vec();
-        let row = |step: &crate::cryptonets::PassStep| {
-            vec![step.name.clone(), step.ciphertexts.to_string(), digits(step.seconds)]
-        };
+        let row =
+            |step: &PassStep| vec![step.name.clone(), step.ciphertexts.to_string(), digits(step.seconds)];
         Table { title, header, rows: self.pass.steps.iter().map(row).collect() }
     }
+}
+
+/// A network of integers, and how it is run.
+struct Candidate {
+    network: Network,
+    plan: Plan,
+    bits: Bits,
+}
+
+/// The integers of a model that cost the rival least, among those that lose hardly any accuracy.
+fn cheapest(setting: &Setting, model: &Model, train: &Dataset) -> anyhow::Result<Candidate> {
+    let images = train.first(if setting.quick { 2000 } else { 5000 });
+    let wanted = evaluate(model, &images)?.accuracy - MOST_LOST;
+    let mut best: Option<Candidate> = None;
+    for (input, weight) in INPUT_BITS.into_iter().flat_map(|input| WEIGHT_BITS.map(|weight| (input, weight)))
+    {
+        let bits = Bits { input, weight };
+        let network = Network::quantize(model, bits)?;
+        let trial = network.trial(images.inputs(), images.labels());
+        let Ok(plan) = network.plan(trial.bits + SPARE_BITS) else { continue };
+        let cost = plan.parameters.cost_us;
+        if trial.accuracy >= wanted && best.as_ref().is_none_or(|best| cost < best.plan.parameters.cost_us) {
+            best = Some(Candidate { network, plan, bits });
+        }
+    }
+    best.context("no integers of few bits come near the accuracy of the floats; please report this as a bug")
 }
 
 /// Ours, measured by `gelu bench`.
@@ -298,6 +337,10 @@ fn our_accuracy(setting: &Setting, (model, ours): (&str, &Ours)) -> anyhow::Resu
     Ok((number(&report, &["correct"])? / count.parse::<f64>()?, quoted(&arguments)))
 }
 
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn notes(data: &Data) -> Vec<String> {
     let mut notes = vec![
         "A pass of CryptoNets' way takes as long for one image as for as many as there are slots: its time for one image is that of \
@@ -310,13 +353,16 @@ fn notes(data: &Data) -> Vec<String> {
             .to_owned(),
         "The rival is run as well as we can: linear layers in a row are one affine map (as in CryptoNets), parameters are searched for \
          the least cost, weights multiply coefficients without plaintext polynomials, squares are relinearized only after the sums that \
-         make them fewer, the modulus is switched down after the first square, and the last square is not relinearized at all. \
+         make them fewer, the modulus is switched down after the first square where that costs less, and the last square is not relinearized at all. \
          The crate's transforms are the faster of its two kinds. Another library of the same scheme may be faster by a factor."
             .to_owned(),
         format!(
-            "Pixels have {} bits and weights {} in the rival's networks, which were trained in the clear with squares. Ours runs the \
-             weights that gelu has for the same networks, with ReLU.",
-            BITS.input, BITS.weight
+            "Bits of pixels and weights are those that cost the rival least among {} and {} bits, of which training images lose at most {} \
+             points of accuracy; plaintext moduli have room for {SPARE_BITS} bits more than the largest output of those images. The rival's \
+             networks were trained in the clear with squares. Ours runs the weights that gelu has for the same networks, with ReLU.",
+            list(&INPUT_BITS),
+            list(&WEIGHT_BITS),
+            100.0 * MOST_LOST
         ),
         "The paper lists no activation between LeNet-5's dense layers: with squares there is none, so that they are one map; \
          ours has ReLU there (gelu-models, module zoo). It states neither the key's size nor the parameters of SEAL, and one time \
