@@ -5,7 +5,7 @@ use gelu_net::ServerTotals;
 use gelu_tensor::Backend;
 use serde_json::{Value, json};
 
-use crate::limit::Limit;
+use gelu_io::machine::Limit;
 
 /// The size of keys that limits are quoted for.
 const QUOTED_BITS: usize = 2048;

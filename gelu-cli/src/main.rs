@@ -19,11 +19,11 @@ mod images;
 mod import;
 mod infer;
 mod keygen;
-mod limit;
 mod lock;
 mod model;
 mod model_args;
 mod output;
+mod paper;
 mod plan;
 mod report;
 mod serve;
@@ -83,6 +83,7 @@ enum Command {
     /// Look into weight files, check them against a model, convert them.
     #[command(subcommand)]
     Weights(weights::Command),
+    Paper(paper::PaperArgs),
 }
 
 /// The command, with values of options that may begin with a minus: what is wrong with them is said by whoever knows the
@@ -120,35 +121,37 @@ fn parse() -> anyhow::Result<Option<(Cli, Given)>> {
 fn main() -> ExitCode {
     match parse().and_then(|parsed| match parsed {
         Some((cli, given)) => run(cli.command, &given),
-        None => Ok(()),
+        None => Ok(ExitCode::SUCCESS),
     }) {
-        Ok(()) => match output::flush() {
-            Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => match output::flush() {
+            Ok(()) => code,
             Err(error) => failed(&error.into()),
         },
         Err(error) => failed(&error),
     }
 }
 
-fn run(command: Command, given: &Given) -> anyhow::Result<()> {
+fn run(command: Command, given: &Given) -> anyhow::Result<ExitCode> {
     model_args::backend()?;
     threads::start()?;
     match command {
-        Command::Demo(args) => demo::run(&args, given),
-        Command::Infer(args) => infer::run(&args, given),
-        Command::Import(args) => import::run(&args),
-        Command::Plan(args) => plan::run(&args, given),
-        Command::Bench(args) => bench::run(&args, given),
-        Command::Keygen(args) => keygen::run(&args),
-        Command::Data(args) => data::run(args),
-        Command::Train(args) => train::run(&args, given),
-        Command::Serve(args) => serve::run(&args, given),
-        Command::Client(command) => client::run(&command, given),
-        Command::State(command) => state::run(&command),
-        Command::Certs(args) => certs::run(&args),
-        Command::Attack(command) => attack::run(&command),
-        Command::Weights(command) => weights::run(&command),
+        Command::Demo(args) => demo::run(&args, given)?,
+        Command::Infer(args) => infer::run(&args, given)?,
+        Command::Import(args) => import::run(&args)?,
+        Command::Plan(args) => plan::run(&args, given)?,
+        Command::Bench(args) => bench::run(&args, given)?,
+        Command::Keygen(args) => keygen::run(&args)?,
+        Command::Data(args) => data::run(args)?,
+        Command::Train(args) => train::run(&args, given)?,
+        Command::Serve(args) => serve::run(&args, given)?,
+        Command::Client(command) => client::run(&command, given)?,
+        Command::State(command) => state::run(&command)?,
+        Command::Certs(args) => certs::run(&args)?,
+        Command::Attack(command) => attack::run(&command)?,
+        Command::Weights(command) => weights::run(&command)?,
+        Command::Paper(args) => return paper::run(&args),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says what went wrong and what to do, and returns the exit code for it.

@@ -5,6 +5,7 @@ pub mod data;
 pub mod digits;
 mod error;
 pub mod files;
+pub mod machine;
 pub mod onnx;
 pub mod pool;
 pub mod session;

@@ -21,10 +21,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BenchArgs, Report};
-use crate::limit::Limit;
 use crate::model::Loaded;
 use crate::model_args::{new_key, warn_of_short_key};
 use crate::threads;
+use gelu_io::machine::Limit;
 
 /// The size of keys that limits are quoted for.
 const QUOTED_BITS: usize = 2048;

@@ -17,11 +17,11 @@ use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
-use crate::limit::Limit;
 use crate::model::{Choices, untrained};
 use crate::model_args::{KeySize, KeyTypeName, new_key};
 use crate::output::{out, outln};
 use crate::train::private::shares;
+use gelu_io::machine::Limit;
 
 /// Time private training, and where its time goes: the server's products, the client's encryptions, updates.
 ///

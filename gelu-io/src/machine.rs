@@ -1,23 +1,38 @@
-//! How fast this machine can multiply at most: what products mod n^2 are measured by.
+//! What figures of speed have to say of the machine that they were measured on: its processor, and how fast that can
+//! multiply at most.
 
 use std::time::{Duration, Instant};
 
 use gelu_tensor::Backend;
 
+/// Returns the processor's name, as Linux has it, or what kind it is.
+pub fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).filter(|value| !value.is_empty())
+    };
+    let name = field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    match (field("cpu family"), field("model")) {
+        (Some(family), Some(model)) => format!("{name}, family {family}, model {model}"),
+        _ => name,
+    }
+}
+
 /// How fast this machine can multiply and add limbs at most, on one core: what products mod n^2 are measured by.
 ///
 /// Timed over [chains](Backend::multiply_chains) of independent instructions.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub(crate) struct Limit {
+pub struct Limit {
     /// The instructions that were timed.
-    pub(crate) backend: Backend,
+    pub backend: Backend,
     /// Instructions in a nanosecond.
     instructions_per_ns: f64,
 }
 
 impl Limit {
-    /// Times the instructions of a backend that this machine has, for some 20 ms.
-    pub(crate) fn measure(backend: Backend) -> Self {
+    /// Returns what the instructions of a backend that this machine has take, timed for some 20 ms.
+    pub fn measure(backend: Backend) -> Self {
         const RUNS: usize = 20;
         let shortest = (0..RUNS)
             .map(|_| {
@@ -29,8 +44,8 @@ impl Limit {
         Self { backend, instructions_per_ns: 1e-9 / shortest }
     }
 
-    /// Nanoseconds that one n-adic product mod n^2 takes at least, for n of `bits` bits.
-    pub(crate) fn product_ns(&self, bits: usize) -> f64 {
+    /// Returns the nanoseconds that one n-adic product mod n^2 takes at least, for n of `bits` bits.
+    pub fn product_ns(&self, bits: usize) -> f64 {
         self.backend.product_instructions(bits) / self.instructions_per_ns
     }
 }
@@ -38,6 +53,11 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_processor_has_a_name() {
+        assert!(!processor().is_empty() && !processor().contains('\n'));
+    }
 
     #[test]
     fn a_limit_scales_with_the_square_of_the_bits() {

@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod bfv;
+mod cli;
+pub mod cryptonets;
+mod gelu;
+mod machine;
+mod output;
+mod parts;
+mod picture;
+mod report;
+mod results;
+
+pub use cli::main;

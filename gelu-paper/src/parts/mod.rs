@@ -1,0 +1,110 @@
+//! The parts of the report: one file or folder each.
+
+mod table1;
+mod table4;
+
+use gelu_io::data::DataDir;
+use gelu_tensor::Backend;
+use serde::{Deserialize, Serialize};
+
+use crate::gelu::Gelu;
+use crate::output::note;
+use crate::results::Findings;
+
+/// A table or figure of the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    /// Time of one activation: square and 5th-order Taylor under BFV, and ours.
+    Table1,
+    /// Time and accuracy of Conv-1 and LeNet-5: CryptoNets' way, and ours.
+    Table4,
+}
+
+impl Part {
+    /// All parts, in the report's order.
+    pub(crate) const ALL: [Self; 2] = [Self::Table1, Self::Table4];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Table1 => "table1",
+            Self::Table4 => "table4",
+        }
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Table1 => "Table 1: time of one activation",
+            Self::Table4 => "Table 4: time and accuracy of Conv-1 and LeNet-5",
+        }
+    }
+
+    /// The known data sets that it uses where they are there.
+    pub(crate) fn data_sets(self) -> &'static [&'static str] {
+        match self {
+            Self::Table1 => &[],
+            Self::Table4 => &["mnist"],
+        }
+    }
+
+    /// Measures everything that the part tells.
+    pub(crate) fn run(self, setting: &Setting) -> anyhow::Result<Findings> {
+        match self {
+            Self::Table1 => table1::run(setting),
+            Self::Table4 => table4::run(setting),
+        }
+    }
+}
+
+/// What parts are run with.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) quick: bool,
+    pub(crate) data: DataDir,
+    pub(crate) gelu: Gelu,
+    /// The arithmetic of ours.
+    pub(crate) backend: Backend,
+}
+
+impl Setting {
+    /// The command that makes a part, as it is quoted.
+    pub(crate) fn command(&self, part: Part) -> String {
+        format!("gelu paper {}{}", part.name(), if self.quick { " --quick" } else { "" })
+    }
+
+    /// Says on standard error where a part is.
+    pub(crate) fn progress(&self, part: Part, text: &str) {
+        note(&format!("{}: {text}", part.name()));
+    }
+}
+
+/// The median of measurements.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n.is_multiple_of(2) => (values[middle - 1] + values[middle]) / 2.0,
+        _ => values[middle],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_called_what_files_and_options_call_them() {
+        for part in Part::ALL {
+            assert_eq!(serde_json::to_value(part).unwrap(), part.name());
+            assert!(part.data_sets().iter().all(|name| gelu_io::data::KnownSet::by_name(name).is_some()));
+        }
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(vec![]).is_nan());
+    }
+}
