@@ -1,6 +1,7 @@
 use fhe::bfv::Ciphertext;
 use fhe_math::rq::{Poly, Representation, traits::TryConvertFrom};
 use ndarray::{Array2, ArrayView1, Axis, Slice};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Channel;
@@ -80,19 +81,17 @@ impl Sums {
             .par_iter()
             .map(|&[polynomial, limb, start]| {
                 let halves = Halves::of(inputs, [polynomial, limb, start], length);
-                let modulus = &context.moduli_operators()[limb];
-                // Added to sums, so that they are not negative: |sums| < 2^(62 + 32).
-                let offset = u128::from(context.moduli()[limb]) << 40;
-                let mut out = Vec::with_capacity(self.rows.len() * length);
-                for (row, bias) in self.rows.iter().zip(&biases) {
-                    let bias = if polynomial == 0 { offset + u128::from(bias[limb]) } else { offset };
-                    out.extend(
-                        halves.sum(&row.terms).map(|sum| modulus.reduce_u128(bias.wrapping_add_signed(sum))),
-                    );
+                let modulus = context.moduli()[limb];
+                let mut out = vec![0; self.rows.len() * length];
+                for ((row, bias), out) in self.rows.iter().zip(&biases).zip(out.chunks_exact_mut(length)) {
+                    let bias = if polynomial == 0 { bias[limb] } else { 0 };
+                    halves.sum(&row.terms, bias, modulus, out);
                 }
                 out
             })
             .collect();
+        // A new ciphertext would be searched for its level, which takes longer than the sums.
+        let zero = first - first;
         (0..self.rows.len())
             .into_par_iter()
             .map(|output| {
@@ -103,10 +102,11 @@ impl Sums {
                     let mut block = row.slice_axis_move(Axis(0), Slice::from(start..start + length));
                     block.assign(&ArrayView1::from(part));
                 }
-                let poly =
-                    |coefficients| Poly::try_convert_from(coefficients, context, true, Representation::Ntt);
-                let polys = polys.into_iter().map(poly).collect::<Result<_, _>>()?;
-                Ciphertext::new(polys, channel.parameters())
+                let mut sum = zero.clone();
+                for (to, coefficients) in sum.iter_mut().zip(polys) {
+                    *to = Poly::try_convert_from(coefficients, context, true, Representation::Ntt)?;
+                }
+                Ok(sum)
             })
             .collect()
     }
@@ -133,22 +133,52 @@ impl Halves {
         Self { length, low, high }
     }
 
-    /// The sums of one output, not reduced.
-    fn sum(&self, terms: &[Term]) -> impl Iterator<Item = i128> + use<> {
-        let mut sums = [vec![0_i64; self.length], vec![0_i64; self.length]];
-        // With the vectors that the processor has.
-        pulp::Arch::new().dispatch(|| {
-            for (half, sums) in [&self.low, &self.high].into_iter().zip(&mut sums) {
-                for term in terms {
-                    let weight = i64::from(term.weight);
-                    let block = &half[term.input as usize * self.length..][..self.length];
-                    for (sum, &x) in sums.iter_mut().zip(block) {
-                        *sum = sum.wrapping_add(i64::from(x).wrapping_mul(weight));
-                    }
-                }
-            }
-        });
-        let [low, high] = sums;
-        low.into_iter().zip(high).map(|(low, high)| i128::from(low) + (i128::from(high) << HALF))
+    /// The sums of one output, with the residue that is added to them.
+    fn sum(&self, terms: &[Term], bias: u64, modulus: u64, out: &mut [u64]) {
+        let (mut low, mut high) = ([0_i64; BLOCK], [0_i64; BLOCK]);
+        let (low, high) = (&mut low[..self.length], &mut high[..self.length]);
+        // With the vectors that the processor has: hence inlined.
+        for (half, sums) in [(&self.low, &mut *low), (&self.high, &mut *high)] {
+            pulp::Arch::new().dispatch(Accumulate { half, terms, sums });
+        }
+        let inverse = 1.0 / modulus as f64;
+        for ((out, &low), &high) in out.iter_mut().zip(&*low).zip(&*high) {
+            // Below 2^41, so that it is off by less than two; what is left has 64 bits, whatever the sum has.
+            let quotient = ((high as f64 * f64::from(1_u32 << HALF) + low as f64) * inverse) as i64;
+            let sum = (high << HALF).wrapping_add(low);
+            let rest = sum.wrapping_sub(quotient.wrapping_mul(modulus as i64));
+            *out = reduced(reduced(rest, modulus as i64) + bias as i64, modulus as i64) as u64;
+        }
     }
+}
+
+/// Adds inputs with their weights to sums, with the vectors that the processor has.
+struct Accumulate<'a> {
+    half: &'a [i32],
+    terms: &'a [Term],
+    sums: &'a mut [i64],
+}
+
+impl WithSimd for Accumulate<'_> {
+    type Output = ();
+
+    // Only what is inlined is compiled for those vectors.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let length = self.sums.len();
+        for term in self.terms {
+            let weight = i64::from(term.weight);
+            let block = &self.half[term.input as usize * length..][..length];
+            for (sum, &x) in self.sums.iter_mut().zip(block) {
+                *sum = sum.wrapping_add(i64::from(x).wrapping_mul(weight));
+            }
+        }
+    }
+}
+
+/// The residue of a number less than twice a modulus, of at most 62 bits, from zero.
+fn reduced(rest: i64, modulus: i64) -> i64 {
+    let rest = if rest < 0 { rest + modulus } else { rest };
+    let rest = if rest < 0 { rest + modulus } else { rest };
+    if rest >= modulus { rest - modulus } else { rest }
 }
