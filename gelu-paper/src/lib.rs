@@ -6,6 +6,7 @@ pub mod bfv;
 mod cli;
 pub mod cryptonets;
 mod gelu;
+pub mod link;
 mod machine;
 mod output;
 mod parts;

@@ -1,10 +1,13 @@
 //! Charts of results, drawn by plotters.
 
+mod lines;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::lines::Line;
 use crate::report::digits;
 
 const INK: RGBColor = RGBColor(45, 45, 45);
@@ -65,6 +68,8 @@ pub(crate) struct Bar {
 pub(crate) enum Picture {
     /// Bars whose length is the logarithm of a value: a line stands for ten times the one before it.
     Bars { title: String, unit: String, bars: Vec<Bar> },
+    /// Lines of positive values on a logarithmic vertical axis.
+    Lines { title: String, x: String, y: String, lines: Vec<Line> },
 }
 
 impl Picture {
@@ -72,6 +77,7 @@ impl Picture {
     pub(crate) fn svg(&self) -> anyhow::Result<String> {
         match self {
             Self::Bars { title, unit, bars } => bars_svg(title, unit, bars),
+            Self::Lines { title, x, y, lines } => lines::svg(title, [x, y], lines),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! The parts of the report: one file or folder each.
 
+mod dense;
+mod fig3;
 mod table1;
+mod table3;
 mod table4;
+mod table5;
 
 use gelu_io::data::DataDir;
 use gelu_tensor::Backend;
@@ -17,24 +21,36 @@ use crate::results::Findings;
 pub(crate) enum Part {
     /// Time of one activation: square and 5th-order Taylor under BFV, and ours.
     Table1,
+    /// Accuracy of networks of one hidden layer: ours, and with squares and Taylor polynomials.
+    Table3,
     /// Time and accuracy of Conv-1 and LeNet-5: CryptoNets' way, and ours.
     Table4,
+    /// Time of an inference between machines in different places.
+    Table5,
+    /// How stably networks train with squares, Taylor polynomials and exact activations.
+    Fig3,
 }
 
 impl Part {
     /// All parts, in the report's order.
-    pub(crate) const ALL: [Self; 2] = [Self::Table1, Self::Table4];
+    pub(crate) const ALL: [Self; 5] = [Self::Table1, Self::Table3, Self::Table4, Self::Table5, Self::Fig3];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Table1 => "table1",
+            Self::Table3 => "table3",
             Self::Table4 => "table4",
+            Self::Table5 => "table5",
+            Self::Fig3 => "fig3",
         }
     }
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Table1 => "Table 1: time of one activation",
+            Self::Table3 => "Table 3: accuracy of networks of one hidden layer",
+            Self::Table5 => "Table 5: time of an inference in different environments",
+            Self::Fig3 => "Fig. 3: stability of training",
             Self::Table4 => "Table 4: time and accuracy of Conv-1 and LeNet-5",
         }
     }
@@ -42,7 +58,8 @@ impl Part {
     /// The known data sets that it uses where they are there.
     pub(crate) fn data_sets(self) -> &'static [&'static str] {
         match self {
-            Self::Table1 => &[],
+            Self::Table1 | Self::Table5 => &[],
+            Self::Table3 | Self::Fig3 => &["iris", "diabetes", "kr-vs-kp", "mnist"],
             Self::Table4 => &["mnist"],
         }
     }
@@ -51,7 +68,10 @@ impl Part {
     pub(crate) fn run(self, setting: &Setting) -> anyhow::Result<Findings> {
         match self {
             Self::Table1 => table1::run(setting),
+            Self::Table3 => table3::run(setting),
             Self::Table4 => table4::run(setting),
+            Self::Table5 => table5::run(setting),
+            Self::Fig3 => fig3::run(setting),
         }
     }
 }
