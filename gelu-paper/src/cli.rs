@@ -92,7 +92,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let backend = backend()?;
     let machine = Machine::here(backend);
     let data = DataDir::locate(data);
-    let setting = Setting { quick, data, gelu: Gelu::locate(gelu), backend };
+    let setting = Setting { quick, out: out.clone(), data, gelu: Gelu::locate(gelu), backend };
     let wanted = |part: &Part| names.iter().any(|name| [ALL, part.name()].contains(&name.as_str()));
     let mut failed = vec![];
     let mut made = vec![];

@@ -68,16 +68,19 @@ pub(crate) struct Bar {
 pub(crate) enum Picture {
     /// Bars whose length is the logarithm of a value: a line stands for ten times the one before it.
     Bars { title: String, unit: String, bars: Vec<Bar> },
+    /// A file in the folder of the report.
+    File { name: String },
     /// Lines of positive values on a logarithmic vertical axis.
     Lines { title: String, x: String, y: String, lines: Vec<Line> },
 }
 
 impl Picture {
-    /// The picture as SVG.
-    pub(crate) fn svg(&self) -> anyhow::Result<String> {
+    /// The picture as SVG, if it is not there already.
+    pub(crate) fn svg(&self) -> anyhow::Result<Option<String>> {
         match self {
-            Self::Bars { title, unit, bars } => bars_svg(title, unit, bars),
-            Self::Lines { title, x, y, lines } => lines::svg(title, [x, y], lines),
+            Self::File { .. } => Ok(None),
+            Self::Bars { title, unit, bars } => bars_svg(title, unit, bars).map(Some),
+            Self::Lines { title, x, y, lines } => lines::svg(title, [x, y], lines).map(Some),
         }
     }
 }
@@ -147,7 +150,7 @@ mod tests {
     fn bars_grow_with_the_logarithm() {
         let bar = |value: f64, who| Bar { label: format!("at {value}"), value, who };
         let bars = vec![bar(0.01, Who::Ours), bar(1.0, Who::Rival), bar(100.0, Who::Paper)];
-        let svg = Picture::Bars { title: "T".into(), unit: "s".into(), bars }.svg().unwrap();
+        let svg = Picture::Bars { title: "T".into(), unit: "s".into(), bars }.svg().unwrap().unwrap();
         let widths: Vec<u32> = svg
             .split("<rect")
             .filter(|part| part.contains("height=\"20\""))
@@ -161,6 +164,6 @@ mod tests {
         );
         let none =
             Picture::Bars { title: "T".into(), unit: "s".into(), bars: vec![bar(f64::NAN, Who::Ours)] };
-        assert!(none.svg().unwrap().starts_with("<svg"));
+        assert!(none.svg().unwrap().unwrap().starts_with("<svg"));
     }
 }

@@ -9,6 +9,7 @@ use gelu_io::files::write_atomic;
 use crate::machine::Machine;
 use crate::output::note;
 use crate::parts::Part;
+use crate::picture::Picture;
 use crate::results::{Figure, PartResult, Row, Table};
 
 /// Writes `README.md` and the pictures of all results that a folder has.
@@ -22,21 +23,25 @@ pub(crate) fn write(folder: &Path) -> anyhow::Result<()> {
     }
     for result in &results {
         for (number, picture) in result.findings.pictures.iter().enumerate() {
-            let name = picture_name(result.part, number);
-            let svg = picture.svg().with_context(|| name.clone())?;
-            write_atomic(&folder.join(name), svg.as_bytes())?;
+            let name = picture_name(result.part, number, picture);
+            if let Some(svg) = picture.svg().with_context(|| name.clone())? {
+                write_atomic(&folder.join(name), svg.as_bytes())?;
+            }
         }
     }
     Ok(write_atomic(&folder.join("README.md"), text(&results).as_bytes())?)
 }
 
-fn picture_name(part: Part, number: usize) -> String {
-    format!("{}-{}.svg", part.name(), number + 1)
+fn picture_name(part: Part, number: usize, picture: &Picture) -> String {
+    match picture {
+        Picture::File { name } => name.clone(),
+        Picture::Bars { .. } | Picture::Lines { .. } => format!("{}-{}.svg", part.name(), number + 1),
+    }
 }
 
 fn text(results: &[PartResult]) -> String {
     let mut text = "# The GELU-Net paper, made anew\n\n\
-        The tables of *GELU-Net: A Globally Encrypted, Locally Unencrypted Deep Neural Network for Privacy-Preserved Learning* \
+        The tables and figures of *GELU-Net: A Globally Encrypted, Locally Unencrypted Deep Neural Network for Privacy-Preserved Learning* \
         (IJCAI 2018), measured on this machine by `gelu paper`, beside the paper's own figures. This page is made from the JSON \
         files in this folder, one for each part.\n\n\
         The paper's figures come from workstations with a 2.8 GHz Intel Core i7, from python-paillier with keys of an unstated \
@@ -104,8 +109,8 @@ fn part(text: &mut String, result: &PartResult, machine: &str) {
         "\nVersion {}{quick}; this part took {seconds:.0} s; limit_ns {before:.0} before and {after:.0} after it.\n",
         conditions.version
     );
-    for number in 0..findings.pictures.len() {
-        let _ = write!(text, "\n![{}]({})\n", part.title(), picture_name(*part, number));
+    for (number, picture) in findings.pictures.iter().enumerate() {
+        let _ = write!(text, "\n![{}]({})\n", part.title(), picture_name(*part, number, picture));
     }
     for Table { title, header, rows } in &findings.tables {
         let _ = write!(text, "\n{title}:\n\n");
@@ -151,7 +156,7 @@ pub(crate) fn digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::picture::{Bar, Picture, Who};
+    use crate::picture::{Bar, Who};
     use crate::results::{Conditions, Findings};
 
     fn result() -> PartResult {

@@ -43,6 +43,16 @@ impl Figure {
     pub(crate) fn with_deviation(value: f64, deviation: f64) -> Self {
         Self { value, deviation: Some(deviation) }
     }
+
+    /// The mean of a sample with its standard deviation, if there are two values.
+    pub(crate) fn mean(values: &[f64]) -> Self {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+        match values.len() {
+            0 | 1 => mean.into(),
+            count => Self::with_deviation(mean, (squares / (count - 1) as f64).sqrt()),
+        }
+    }
 }
 
 /// A row of the paper's table beside this machine's.
@@ -118,4 +128,15 @@ impl PartResult {
 /// Now, in UTC, to the second.
 pub(crate) fn now() -> anyhow::Result<String> {
     Ok(OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviations_are_those_of_samples() {
+        assert_eq!(Figure::mean(&[1.0, 2.0, 3.0]), Figure::with_deviation(2.0, 1.0));
+        assert_eq!(Figure::mean(&[0.5]), 0.5.into());
+    }
 }

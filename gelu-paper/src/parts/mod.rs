@@ -2,10 +2,13 @@
 
 mod dense;
 mod fig3;
+mod reconstruction;
 mod table1;
 mod table3;
 mod table4;
 mod table5;
+
+use std::path::PathBuf;
 
 use gelu_io::data::DataDir;
 use gelu_tensor::Backend;
@@ -27,13 +30,18 @@ pub(crate) enum Part {
     Table4,
     /// Time of an inference between machines in different places.
     Table5,
+    /// What a server computes of training images from gradients.
+    Fig1,
+    /// What it computes when they are masked.
+    Fig2,
     /// How stably networks train with squares, Taylor polynomials and exact activations.
     Fig3,
 }
 
 impl Part {
     /// All parts, in the report's order.
-    pub(crate) const ALL: [Self; 5] = [Self::Table1, Self::Table3, Self::Table4, Self::Table5, Self::Fig3];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Table1, Self::Table3, Self::Table4, Self::Table5, Self::Fig1, Self::Fig2, Self::Fig3];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -41,6 +49,8 @@ impl Part {
             Self::Table3 => "table3",
             Self::Table4 => "table4",
             Self::Table5 => "table5",
+            Self::Fig1 => "fig1",
+            Self::Fig2 => "fig2",
             Self::Fig3 => "fig3",
         }
     }
@@ -50,6 +60,8 @@ impl Part {
             Self::Table1 => "Table 1: time of one activation",
             Self::Table3 => "Table 3: accuracy of networks of one hidden layer",
             Self::Table5 => "Table 5: time of an inference in different environments",
+            Self::Fig1 => "Fig. 1: training images from gradients",
+            Self::Fig2 => "Fig. 2: training images from masked gradients",
             Self::Fig3 => "Fig. 3: stability of training",
             Self::Table4 => "Table 4: time and accuracy of Conv-1 and LeNet-5",
         }
@@ -60,7 +72,7 @@ impl Part {
         match self {
             Self::Table1 | Self::Table5 => &[],
             Self::Table3 | Self::Fig3 => &["iris", "diabetes", "kr-vs-kp", "mnist"],
-            Self::Table4 => &["mnist"],
+            Self::Table4 | Self::Fig1 | Self::Fig2 => &["mnist"],
         }
     }
 
@@ -71,6 +83,7 @@ impl Part {
             Self::Table3 => table3::run(setting),
             Self::Table4 => table4::run(setting),
             Self::Table5 => table5::run(setting),
+            Self::Fig1 | Self::Fig2 => reconstruction::run(setting, self),
             Self::Fig3 => fig3::run(setting),
         }
     }
@@ -80,6 +93,8 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Setting {
     pub(crate) quick: bool,
+    /// The folder of the report.
+    pub(crate) out: PathBuf,
     pub(crate) data: DataDir,
     pub(crate) gelu: Gelu,
     /// The arithmetic of ours.

@@ -96,23 +96,13 @@ fn seeds(setting: &Setting, network: Dense) -> u64 {
     }
 }
 
-/// Mean and standard deviation.
-fn figure(values: &[f64]) -> Figure {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-    match values.len() {
-        0 | 1 => mean.into(),
-        count => Figure::with_deviation(mean, (squares / (count - 1) as f64).sqrt()),
-    }
-}
-
 fn accuracies(setting: &Setting, experiment: &Experiment, findings: &mut Findings) -> anyhow::Result<()> {
     let Experiment { network, paper, .. } = experiment;
     let Dense { title, hidden, .. } = *network;
     let seeds = seeds(setting, *network);
     let command = setting.command(Part::Table3);
     let mut add = |label: String, paper: Option<Figure>, values: &[f64], command: &str| {
-        let (unit, here) = (String::new(), Some(figure(values)));
+        let (unit, here) = (String::new(), Some(Figure::mean(values)));
         findings.rows.push(Row { label, unit, paper, here, command: command.to_owned() });
     };
     for (kind, arguments, paper) in [
@@ -204,7 +194,7 @@ impl Polynomial {
         for rate in RATES {
             let (found, _) = trained(setting, experiment, (activation, rate), tried)?;
             diverged.push(format!("{} of {tried} at {rate}", tried as usize - found.len()));
-            let mean = figure(&found).value;
+            let mean = Figure::mean(&found).value;
             if found.len() == tried as usize && best.is_none_or(|(_, before)| mean > before) {
                 best = Some((rate, mean));
             }
@@ -304,13 +294,6 @@ fn notes() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn deviations_are_those_of_samples() {
-        let figure = figure(&[1.0, 2.0, 3.0]);
-        assert_eq!((figure.value, figure.deviation), (2.0, Some(1.0)));
-        assert_eq!(super::figure(&[0.5]).deviation, None);
-    }
 
     #[test]
     fn commands_say_how_ours_is_trained() {
