@@ -91,7 +91,7 @@ impl Sums {
             })
             .collect();
         // A new ciphertext would be searched for its level, which takes longer than the sums.
-        let zero = first - first;
+        let zero = first + &-first;
         (0..self.rows.len())
             .into_par_iter()
             .map(|output| {

@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use fhe::bfv::Ciphertext;
+use fhe_traits::Serialize;
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -28,6 +29,8 @@ pub struct Pass {
     pub steps: Vec<PassStep>,
     /// The least noise budget that was left at the end, in bits.
     pub headroom: u32,
+    /// Bytes of the ciphertexts that cross, there and back, as the crate encodes them.
+    pub bytes: usize,
 }
 
 impl Pass {
@@ -70,7 +73,7 @@ pub fn run(
         parameters.degree,
         integers.ncols()
     );
-    let mut pass = Pass { outputs: Array2::zeros((0, 0)), steps: vec![], headroom: u32::MAX };
+    let mut pass = Pass { outputs: Array2::zeros((0, 0)), steps: vec![], headroom: u32::MAX, bytes: 0 };
     let mut residues = vec![];
     for (number, &modulus) in parameters.plaintext_moduli.iter().enumerate() {
         progress(&format!("plaintext modulus {} of {}", number + 1, parameters.plaintext_moduli.len()));
@@ -80,6 +83,7 @@ pub fn run(
         let decrypt =
             || Ok((outputs.par_iter().map(|c| channel.decrypt(c)).collect::<fhe::Result<Vec<_>>>()?, 0));
         residues.push(pass.time("decrypt".to_owned(), decrypt)?);
+        pass.bytes += encoded_bytes(&outputs);
         for output in &outputs {
             pass.headroom = pass.headroom.min(channel.headroom(output)?);
         }
@@ -92,6 +96,11 @@ pub fn run(
     let seconds = start.elapsed().as_secs_f64();
     pass.steps.push(PassStep { name: "combine the moduli".to_owned(), ciphertexts: 0, seconds });
     Ok(pass)
+}
+
+/// The bytes of ciphertexts that are all of a kind.
+fn encoded_bytes(ciphertexts: &[Ciphertext]) -> usize {
+    ciphertexts.first().map_or(0, |first| first.to_bytes().len() * ciphertexts.len())
 }
 
 /// The encrypted outputs of one channel.
@@ -110,6 +119,7 @@ fn through(
         let encrypt = |row: &Vec<i128>| channel.encrypt(row, &mut rand_fhe::rng());
         counted(rows.par_iter().map(encrypt).collect::<fhe::Result<_>>()?)
     })?;
+    pass.bytes += encoded_bytes(&values);
     let last = network.layers().len() - 1;
     for (place, layer) in network.layers().iter().enumerate() {
         values = pass.time(format!("affine map {}", place + 1), || {

@@ -58,6 +58,9 @@ fn ciphertexts_give_the_integers_of_the_clear() {
         pass
     });
     assert_eq!((&pass.outputs, &also.outputs), (&clear, &clear));
+    // A fresh ciphertext is one polynomial and a seed; a result has three.
+    let polynomial = 2048 * 62 / 8;
+    assert!(pass.bytes < also.bytes && pass.bytes > 64 * polynomial, "{} {}", pass.bytes, also.bytes);
     pass.steps.truncate(3);
     let names: Vec<&str> = pass.steps.iter().map(|step| step.name.as_str()).collect();
     assert_eq!(names, ["encrypt", "affine map 1", "square 1"]);

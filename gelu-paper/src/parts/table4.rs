@@ -98,7 +98,7 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
     let Paper { architecture, title, .. } = paper;
     let rival = Rival::measure(setting, data, paper)?;
     let model = architecture.name();
-    let kinds = [("djn", "keys of Damgård, Jurik and Nielsen"), ("subgroup", "subgroup keys")];
+    let kinds = [("djn", "DJN key"), ("subgroup", "subgroup key")];
     let mut ours = vec![];
     for (key_type, keys) in kinds {
         setting.progress(Part::Table4, &format!("{title}: ours, {keys}"));
@@ -155,6 +155,10 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
             &command,
         );
     }
+    let megabytes = Some((rival.pass.bytes as f64 / 1e6).into());
+    add(format!("{title}, CryptoNets' way, sent for one image or {batch}"), "MB", None, megabytes, &command);
+    let Ours { megabytes, commands, .. } = &ours[0].1;
+    add(format!("{title}, ours, sent for one image"), "MB", None, Some((*megabytes).into()), &commands[0]);
     let accuracy = rival.accuracy.map(Figure::from);
     add(format!("{title}, CryptoNets' way, accuracy"), "", Some(paper.rival[1]), accuracy, &command);
     let (accuracy, accuracy_command) = match data.is_mnist {
@@ -289,6 +293,8 @@ struct Ours {
     /// Seconds of an image of a full batch.
     full: f64,
     batch: u64,
+    /// What both sides send for one image.
+    megabytes: f64,
     commands: [String; 2],
 }
 
@@ -306,14 +312,13 @@ impl Ours {
         });
         let ((one, one_command), (full, full_command)) = (one?, full?);
         let layers = one["layers"].as_array().context("expected layers")?;
-        let server = layers
-            .iter()
-            .map(|layer| number(layer, &["seconds_all_threads"]))
-            .sum::<anyhow::Result<f64>>()?;
+        let sum = |key: &str| layers.iter().map(|layer| number(layer, &[key])).sum::<anyhow::Result<f64>>();
+        let (server, bytes) = (sum("seconds_all_threads")?, sum("bytes_up")? + sum("bytes_down")?);
         Ok(Self {
             one: server + number(&one, &["session", "seconds_client_all_threads"])?,
             full: number(&full, &["session", "seconds_per_batch"])? / batch as f64,
             batch,
+            megabytes: bytes / 1e6,
             commands: [one_command, full_command],
         })
     }
@@ -345,11 +350,12 @@ fn notes(data: &Data) -> Vec<String> {
     let mut notes = vec![
         "A pass of CryptoNets' way takes as long for one image as for as many as there are slots: its time for one image is that of \
          the pass, from encryption to decryption, on all threads; an image of a full batch takes the pass divided by the slots. \
-         Keys are made before, and are not counted; nor are the rival's hundreds of megabytes on their way."
+         Keys are made before, and are not counted; nor is the way of its ciphertexts, whose bytes are the crate's encoding."
             .to_owned(),
         "Ours: for one image, the median times of all steps of both sides in an open session, one after another; for full \
          batches, the mean time of a batch, while another one is in progress, divided by its images. Both sides are on this \
-         machine and share its threads, and what they exchange is encoded and decoded, but crosses no network."
+         machine and share its threads, and what they exchange is encoded and decoded, but crosses no network. Keys have 2048 bits: DJN \
+         keys are those of Damgård, Jurik and Nielsen, subgroup keys those of Ma, Han and Lei, on a further assumption."
             .to_owned(),
         "The rival is run as well as we can: linear layers in a row are one affine map (as in CryptoNets), parameters are searched for \
          the least cost, weights multiply coefficients without plaintext polynomials, squares are relinearized only after the sums that \
