@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, bail};
 use clap::Args;
 
-/// Make the tables of the GELU-Net paper anew on this machine, with its rivals run beside it.
+/// Make the tables and figures of the GELU-Net paper anew on this machine, with its rivals run beside it.
 ///
 /// This is the program gelu-paper, which is built apart, since it takes libraries that nothing else needs:
 /// cargo build --release -p gelu-cli -p gelu-paper

@@ -16,7 +16,7 @@ use crate::parts::{Part, Setting};
 use crate::report;
 use crate::results::{Conditions, PartResult, now};
 
-/// Make the tables of the GELU-Net paper (IJCAI 2018) anew on this machine, with its rivals run beside it.
+/// Make the tables and figures of the GELU-Net paper (IJCAI 2018) anew on this machine, with its rivals run beside it.
 ///
 /// Each part is measured, kept as JSON in the folder as soon as it is done, and put beside the paper's figures in a
 /// report, DIR/README.md. A run that is stopped goes on where it was; a part is made anew when the options, the version, the
