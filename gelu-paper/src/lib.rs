@@ -13,5 +13,6 @@ mod parts;
 mod picture;
 mod report;
 mod results;
+pub mod rivals;
 
 pub use cli::main;

@@ -4,6 +4,7 @@ mod dense;
 mod fig3;
 mod reconstruction;
 mod table1;
+mod table2;
 mod table3;
 mod table4;
 mod table5;
@@ -24,6 +25,8 @@ use crate::results::Findings;
 pub(crate) enum Part {
     /// Time of one activation: square and 5th-order Taylor under BFV, and ours.
     Table1,
+    /// How an iteration of training grows with the network.
+    Table2,
     /// Accuracy of networks of one hidden layer: ours, and with squares and Taylor polynomials.
     Table3,
     /// Time and accuracy of Conv-1 and LeNet-5: CryptoNets' way, and ours.
@@ -40,12 +43,21 @@ pub(crate) enum Part {
 
 impl Part {
     /// All parts, in the report's order.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Table1, Self::Table3, Self::Table4, Self::Table5, Self::Fig1, Self::Fig2, Self::Fig3];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Table1,
+        Self::Table2,
+        Self::Table3,
+        Self::Table4,
+        Self::Table5,
+        Self::Fig1,
+        Self::Fig2,
+        Self::Fig3,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Table1 => "table1",
+            Self::Table2 => "table2",
             Self::Table3 => "table3",
             Self::Table4 => "table4",
             Self::Table5 => "table5",
@@ -58,6 +70,7 @@ impl Part {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Table1 => "Table 1: time of one activation",
+            Self::Table2 => "Table 2: complexity of an iteration of training",
             Self::Table3 => "Table 3: accuracy of networks of one hidden layer",
             Self::Table5 => "Table 5: time of an inference in different environments",
             Self::Fig1 => "Fig. 1: training images from gradients",
@@ -70,7 +83,7 @@ impl Part {
     /// The known data sets that it uses where they are there.
     pub(crate) fn data_sets(self) -> &'static [&'static str] {
         match self {
-            Self::Table1 | Self::Table5 => &[],
+            Self::Table1 | Self::Table2 | Self::Table5 => &[],
             Self::Table3 | Self::Fig3 => &["iris", "diabetes", "kr-vs-kp", "mnist"],
             Self::Table4 | Self::Fig1 | Self::Fig2 => &["mnist"],
         }
@@ -80,6 +93,7 @@ impl Part {
     pub(crate) fn run(self, setting: &Setting) -> anyhow::Result<Findings> {
         match self {
             Self::Table1 => table1::run(setting),
+            Self::Table2 => table2::run(setting),
             Self::Table3 => table3::run(setting),
             Self::Table4 => table4::run(setting),
             Self::Table5 => table5::run(setting),
