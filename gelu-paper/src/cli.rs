@@ -23,7 +23,8 @@ use crate::results::{Conditions, PartResult, now};
 /// machine or the data sets are others.
 #[derive(Debug, Parser)]
 #[command(
-    name = "gelu paper",
+    name = "gelu-paper",
+    bin_name = "gelu paper",
     version,
     max_term_width = 100,
     after_help = "\

@@ -1,28 +1,18 @@
 //! Table 4: time and accuracy of Conv-1 and LeNet-5, by CryptoNets' way and by ours.
 
-use anyhow::{Context, ensure};
+mod ours;
+mod rival;
+
 use gelu_io::data::{LabelledImages, Split};
 use gelu_io::digits::{SampleOptions, sample_digits};
-use gelu_models::Model;
-use gelu_models::train::{Dataset, evaluate};
-use ndarray::Array2;
-use serde_json::Value;
+use gelu_models::train::Dataset;
 
+use self::ours::{Ours, our_accuracy};
+use self::rival::{INPUT_BITS, MOST_LOST, Rival, SPARE_BITS, WEIGHT_BITS};
 use super::{Part, Setting};
-use crate::bfv::Parameters;
-use crate::cryptonets::{Architecture, Bits, Network, Pass, PassStep, Plan, run as pass, train};
-use crate::gelu::{number, quoted};
+use crate::cryptonets::Architecture;
 use crate::picture::{Bar, Picture, Who};
-use crate::report::digits;
-use crate::results::{Figure, Findings, Row, Table};
-
-/// Bits of pixels and weights among which those that cost the rival least are looked for.
-const INPUT_BITS: [u32; 3] = [2, 3, 4];
-const WEIGHT_BITS: [u32; 4] = [3, 4, 5, 6];
-/// What the rival's accuracy on the images that the search uses may lose by rounding.
-const MOST_LOST: f64 = 0.002;
-/// Bits by which outputs may be larger than the largest of those images.
-const SPARE_BITS: u32 = 2;
+use crate::results::{Figure, Findings, Row};
 
 /// What the paper has for a network.
 struct Paper {
@@ -141,14 +131,14 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
     for (keys, ours) in &ours {
         let [one, full] = [seconds / ours.one, share / ours.full];
         add(
-            format!("{title}, one image: ours is faster, {keys}"),
+            format!("{title}, one image: the rival's time over ours, {keys}"),
             "times",
             Some(quotient.into()),
             Some(one.into()),
             &command,
         );
         add(
-            format!("{title}, full batches: ours is faster, {keys}"),
+            format!("{title}, full batches: the rival's time over ours, {keys}"),
             "times",
             None,
             Some(full.into()),
@@ -193,155 +183,6 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
     Ok(())
 }
 
-/// CryptoNets' way, run.
-struct Rival {
-    plan: Plan,
-    bits: Bits,
-    network: Network,
-    pass: Pass,
-    /// Of the test images, where they are MNIST's.
-    accuracy: Option<f64>,
-}
-
-impl Rival {
-    fn measure(setting: &Setting, data: &Data, paper: &Paper) -> anyhow::Result<Self> {
-        let title = paper.title;
-        let progress =
-            |text: &str| setting.progress(Part::Table4, &format!("{title}, CryptoNets' way: {text}"));
-        let epochs = if setting.quick { 2 } else { 8 };
-        let model = train(paper.architecture, &data.train, epochs, progress)?;
-        let Candidate { network, plan, bits } = cheapest(setting, &model, &data.train)?;
-        let accuracy = network.trial(data.test.inputs(), data.test.labels()).accuracy;
-        progress(&format!(
-            "pixels of {} bits, weights of {}: {:.2} % of the test images",
-            bits.input,
-            bits.weight,
-            100.0 * accuracy
-        ));
-        let (slots, images) = (plan.parameters.degree, data.test.inputs());
-        let batch = Array2::from_shape_fn((slots, images.ncols()), |(slot, pixel)| {
-            images[[slot % images.nrows(), pixel]]
-        });
-        let integers = network.integers(batch.view());
-        let pass = pass(&network, &plan, &integers, progress)?;
-        ensure!(
-            pass.outputs == network.run_clear(&integers),
-            "{title}: the rival's ciphertexts do not give the integers of the clear run; please report this as a bug"
-        );
-        ensure!(pass.headroom > 0, "{title}: the rival's noise leaves no room; please report this as a bug");
-        progress(&format!("{:.1} s for {slots} images", pass.seconds()));
-        Ok(Self { plan, bits, network, pass, accuracy: data.is_mnist.then_some(accuracy) })
-    }
-
-    fn table(&self, title: &str) -> Table {
-        let Plan { parameters, switches_down, bits } = &self.plan;
-        let Parameters { degree, limb_bits, plaintext_moduli, .. } = parameters;
-        let plaintext_bits: f64 = plaintext_moduli.iter().map(|&modulus| (modulus as f64).log2()).sum();
-        let products: Vec<String> =
-            self.network.layers().iter().map(|layer| layer.products().to_string()).collect();
-        let title = format!(
-            "{title}, CryptoNets' way: pixels of {} bits and weights of {}; degree {degree}, a ciphertext modulus of {} bits in {} \
-             primes{}, {} plaintext moduli of {plaintext_bits:.1} bits together for outputs of {bits} bits and a sign; {} products with \
-             weights; all {degree} x {} integers equal those of the clear run, and {} bits of noise budget were left",
-            self.bits.input,
-            self.bits.weight,
-            parameters.modulus_bits(),
-            limb_bits.len(),
-            if *switches_down { ", one less after the first square" } else { "" },
-            plaintext_moduli.len(),
-            products.join(", "),
-            self.pass.outputs.nrows(),
-            self.pass.headroom
-        );
-        let header = ["step, all moduli together", "ciphertexts", "s"].map(str::to_owned).to_vec();
-        let row =
-            |step: &PassStep| vec![step.name.clone(), step.ciphertexts.to_string(), digits(step.seconds)];
-        Table { title, header, rows: self.pass.steps.iter().map(row).collect() }
-    }
-}
-
-/// A network of integers, and how it is run.
-struct Candidate {
-    network: Network,
-    plan: Plan,
-    bits: Bits,
-}
-
-/// The integers of a model that cost the rival least, among those that lose hardly any accuracy.
-fn cheapest(setting: &Setting, model: &Model, train: &Dataset) -> anyhow::Result<Candidate> {
-    let images = train.first(if setting.quick { 2000 } else { 5000 });
-    let wanted = evaluate(model, &images)?.accuracy - MOST_LOST;
-    let mut best: Option<Candidate> = None;
-    for (input, weight) in INPUT_BITS.into_iter().flat_map(|input| WEIGHT_BITS.map(|weight| (input, weight)))
-    {
-        let bits = Bits { input, weight };
-        let network = Network::quantize(model, bits)?;
-        let trial = network.trial(images.inputs(), images.labels());
-        let Ok(plan) = network.plan(trial.bits + SPARE_BITS) else { continue };
-        let cost = plan.parameters.cost_us;
-        if trial.accuracy >= wanted && best.as_ref().is_none_or(|best| cost < best.plan.parameters.cost_us) {
-            best = Some(Candidate { network, plan, bits });
-        }
-    }
-    best.context("no integers of few bits come near the accuracy of the floats; please report this as a bug")
-}
-
-/// Ours, measured by `gelu bench`.
-struct Ours {
-    /// Seconds of one image, all steps of both sides after one another.
-    one: f64,
-    /// Seconds of an image of a full batch.
-    full: f64,
-    batch: u64,
-    /// What both sides send for one image.
-    megabytes: f64,
-    commands: [String; 2],
-}
-
-impl Ours {
-    fn measure(setting: &Setting, (model, key_type): (&str, &str)) -> anyhow::Result<Self> {
-        let options = ["--model", model, "--key-type", key_type, "--key-bits", "2048"];
-        let plan = setting.gelu.json(&[&["plan"], &options[..]].concat())?;
-        let batch =
-            full_batch(&plan).with_context(|| format!("expected the slots of a plan, found {plan}"))?;
-        let runs = if setting.quick { "3" } else { "7" };
-        let [one, full] = [1, batch].map(|batch| {
-            let batch = batch.to_string();
-            let arguments = [&["bench"], &options[..], &["--batch", &batch, "--runs", runs]].concat();
-            setting.gelu.json(&arguments).map(|report| (report, quoted(&arguments)))
-        });
-        let ((one, one_command), (full, full_command)) = (one?, full?);
-        let layers = one["layers"].as_array().context("expected layers")?;
-        let sum = |key: &str| layers.iter().map(|layer| number(layer, &[key])).sum::<anyhow::Result<f64>>();
-        let (server, bytes) = (sum("seconds_all_threads")?, sum("bytes_up")? + sum("bytes_down")?);
-        Ok(Self {
-            one: server + number(&one, &["session", "seconds_client_all_threads"])?,
-            full: number(&full, &["session", "seconds_per_batch"])? / batch as f64,
-            batch,
-            megabytes: bytes / 1e6,
-            commands: [one_command, full_command],
-        })
-    }
-}
-
-/// As many images as the widest slots leave room for in a ciphertext.
-fn full_batch(plan: &Value) -> Option<u64> {
-    let widest =
-        plan["segments"].as_array()?.iter().filter_map(|segment| segment["slot_bits"].as_u64()).max()?;
-    Some((plan["key_bits"].as_u64()? / widest.max(1)).clamp(1, 1024))
-}
-
-/// The share of MNIST's test images that our network reads correctly on ciphertexts, and the command.
-fn our_accuracy(setting: &Setting, (model, ours): (&str, &Ours)) -> anyhow::Result<(f64, String)> {
-    let count = if setting.quick { "1000" } else { "10000" };
-    let batch = ours.batch.to_string();
-    let arguments = ["infer", "--model", model, "--dataset", "mnist", "--count", count, "--batch", &batch];
-    let arguments = [&arguments[..], &["--key-type", "subgroup"]].concat();
-    setting.progress(Part::Table4, &format!("ours: {count} test images by {model}"));
-    let report = setting.gelu.json(&arguments)?;
-    Ok((number(&report, &["correct"])? / count.parse::<f64>()?, quoted(&arguments)))
-}
-
 fn list(numbers: &[u32]) -> String {
     numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -349,7 +190,7 @@ fn list(numbers: &[u32]) -> String {
 fn notes(data: &Data) -> Vec<String> {
     let mut notes = vec![
         "A pass of CryptoNets' way takes as long for one image as for as many as there are slots: its time for one image is that of \
-         the pass, from encryption to decryption, on all threads; an image of a full batch takes the pass divided by the slots. \
+         the pass (the median of three, of one with --quick), from encryption to decryption, on all threads; an image of a full batch takes the pass divided by the slots. \
          Keys are made before, and are not counted; nor is the way of its ciphertexts, whose bytes are the crate's encoding."
             .to_owned(),
         "Ours: for one image, the median times of all steps of both sides in an open session, one after another; for full \
@@ -377,8 +218,8 @@ fn notes(data: &Data) -> Vec<String> {
     ];
     if !data.is_mnist {
         notes.push(
-            "MNIST was not found: networks were trained on digits that this project draws, by which times are the same, and accuracies \
-             are missing. `gelu data --download` fetches it; the next run then makes this part anew."
+            "MNIST was not found: networks were trained on digits that this project draws, by which times are much the same (plaintext moduli depend on \
+             the outputs), and accuracies are missing. `gelu data --download` fetches it; the next run then makes this part anew."
                 .to_owned(),
         );
     }

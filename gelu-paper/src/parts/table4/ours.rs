@@ -1,0 +1,63 @@
+//! Ours, by the commands of `gelu`.
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::gelu::{number, quoted};
+use crate::parts::{Part, Setting};
+
+/// Ours, measured by `gelu bench`.
+pub(super) struct Ours {
+    /// Seconds of one image, all steps of both sides after one another.
+    pub(super) one: f64,
+    /// Seconds of an image of a full batch.
+    pub(super) full: f64,
+    pub(super) batch: u64,
+    /// What both sides send for one image.
+    pub(super) megabytes: f64,
+    pub(super) commands: [String; 2],
+}
+
+impl Ours {
+    pub(super) fn measure(setting: &Setting, (model, key_type): (&str, &str)) -> anyhow::Result<Self> {
+        let options = ["--model", model, "--key-type", key_type, "--key-bits", "2048"];
+        let plan = setting.gelu.json(&[&["plan"], &options[..]].concat())?;
+        let batch =
+            full_batch(&plan).with_context(|| format!("expected the slots of a plan, found {plan}"))?;
+        let runs = if setting.quick { "3" } else { "7" };
+        let [one, full] = [1, batch].map(|batch| {
+            let batch = batch.to_string();
+            let arguments = [&["bench"], &options[..], &["--batch", &batch, "--runs", runs]].concat();
+            setting.gelu.json(&arguments).map(|report| (report, quoted(&arguments)))
+        });
+        let ((one, one_command), (full, full_command)) = (one?, full?);
+        let layers = one["layers"].as_array().context("expected layers")?;
+        let sum = |key: &str| layers.iter().map(|layer| number(layer, &[key])).sum::<anyhow::Result<f64>>();
+        let (server, bytes) = (sum("seconds_all_threads")?, sum("bytes_up")? + sum("bytes_down")?);
+        Ok(Self {
+            one: server + number(&one, &["session", "seconds_client_all_threads"])?,
+            full: number(&full, &["session", "seconds_per_batch"])? / batch as f64,
+            batch,
+            megabytes: bytes / 1e6,
+            commands: [one_command, full_command],
+        })
+    }
+}
+
+/// As many images as the widest slots leave room for in a ciphertext.
+fn full_batch(plan: &Value) -> Option<u64> {
+    let widest =
+        plan["segments"].as_array()?.iter().filter_map(|segment| segment["slot_bits"].as_u64()).max()?;
+    Some((plan["key_bits"].as_u64()? / widest.max(1)).clamp(1, 1024))
+}
+
+/// The share of MNIST's test images that our network reads correctly on ciphertexts, and the command.
+pub(super) fn our_accuracy(setting: &Setting, (model, ours): (&str, &Ours)) -> anyhow::Result<(f64, String)> {
+    let count = if setting.quick { "1000" } else { "10000" };
+    let batch = ours.batch.to_string();
+    let arguments = ["infer", "--model", model, "--dataset", "mnist", "--count", count, "--batch", &batch];
+    let arguments = [&arguments[..], &["--key-type", "subgroup"]].concat();
+    setting.progress(Part::Table4, &format!("ours: {count} test images by {model}"));
+    let report = setting.gelu.json(&arguments)?;
+    Ok((number(&report, &["correct"])? / count.parse::<f64>()?, quoted(&arguments)))
+}
