@@ -323,7 +323,8 @@ fn notes() -> Vec<String> {
         format!(
             "Ours: private training as `gelu train` runs it, both sides in this process, subgroup keys of 2048 bits, one input to an iteration. \
              The exponents are slopes of logarithms: of the neurons with {LAYERS} layers, of the layers with {NEURONS} neurons. What grows with \
-             m alone (inputs, sums, errors) and what is rounded up to whole ciphertexts keeps them below the formula's for small networks."
+             m alone (inputs, sums, errors) and what is rounded up to whole ciphertexts keeps those of m below the formula's for small \
+             networks; those of n are above 1, since the first layer passes no errors on."
         ),
         "The paper counts a ciphertext for each number and an exponentiation for each weight. Ours packs many numbers into a ciphertext and \
          multiplies by weights masked mod 2^l, so that an iteration takes far less than n m^2 p; how it grows is what can be compared."
