@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use gelu_io::data::{DataDir, KnownSet};
+use gelu_io::data::DataDir;
 use gelu_io::files::{check_folder_writable, make_folder};
 use gelu_tensor::Backend;
 
@@ -98,8 +98,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let mut failed = vec![];
     let mut made = vec![];
     for part in Part::ALL.into_iter().filter(wanted) {
-        let found =
-            |name: &&&str| KnownSet::by_name(name).is_some_and(|known| setting.data.find(known).is_ok());
+        let found = |name: &&&str| setting.has(name);
         let data_sets = part.data_sets().iter().filter(found).map(|name| (*name).to_owned()).collect();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let conditions = Conditions { version, quick, machine: machine.clone(), data_sets };

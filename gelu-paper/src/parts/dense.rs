@@ -44,6 +44,13 @@ impl Dense {
         Ok(known.read(&path, &ReadOptions::default())?.training(HELD_OUT, seed)?)
     }
 
+    /// What it is trained and tested with for each of some seeds; a large data set, which has a test part of its own, is read
+    /// once for all of them.
+    pub(super) fn read_all(self, setting: &Setting, seeds: u64) -> anyhow::Result<Vec<TrainingData>> {
+        let seeds = if self.is_large() { 1 } else { seeds };
+        (0..seeds).map(|seed| self.read(setting, seed)).collect()
+    }
+
     /// What to do where the data set is missing.
     pub(super) fn missing(self) -> String {
         let Self { title, data, .. } = self;

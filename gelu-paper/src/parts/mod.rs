@@ -11,8 +11,9 @@ mod table5;
 
 use std::path::PathBuf;
 
-use gelu_io::data::DataDir;
+use gelu_io::data::{DataDir, KnownSet};
 use gelu_tensor::Backend;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use serde::{Deserialize, Serialize};
 
 use crate::gelu::Gelu;
@@ -121,6 +122,17 @@ impl Setting {
         format!("gelu paper {}{}", part.name(), if self.quick { " --quick" } else { "" })
     }
 
+    /// A new key of 2048 bits, for the arithmetic of ours.
+    pub(crate) fn key(&self, key_type: KeyType) -> anyhow::Result<SecretKey> {
+        let parameters = KeyParameters { size: KeyBits::Bits2048, key_type };
+        Ok(SecretKey::generate(parameters, &mut rand::rng())?.on(self.backend)?)
+    }
+
+    /// Whether a known data set is there.
+    pub(crate) fn has(&self, data_set: &str) -> bool {
+        KnownSet::by_name(data_set).is_some_and(|known| self.data.find(known).is_ok())
+    }
+
     /// Says on standard error where a part is.
     pub(crate) fn progress(&self, part: Part, text: &str) {
         note(&format!("{}: {text}", part.name()));
@@ -146,7 +158,7 @@ mod tests {
     fn parts_are_called_what_files_and_options_call_them() {
         for part in Part::ALL {
             assert_eq!(serde_json::to_value(part).unwrap(), part.name());
-            assert!(part.data_sets().iter().all(|name| gelu_io::data::KnownSet::by_name(name).is_some()));
+            assert!(part.data_sets().iter().all(|name| KnownSet::by_name(name).is_some()));
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use fhe::bfv::Ciphertext;
 use gelu_layers::Activation;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use gelu_tensor::paillier::{KeyType, SecretKey};
 use gelu_tensor::{Contents, FixedTensor, Format, Packing, Shape, SlotLayout};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -84,9 +84,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
     let activation = activation_seconds(runs);
     for (key_type, keys) in [(KeyType::Djn, "DJN key"), (KeyType::Subgroup, "subgroup key")] {
         setting.progress(Part::Table1, &format!("ours, {keys}"));
-        let key = SecretKey::generate(KeyParameters { size: KeyBits::Bits2048, key_type }, &mut rand::rng())?
-            .on(setting.backend)?;
-        let ours = ours(&key, &one_thread, runs)?;
+        let ours = ours(&setting.key(key_type)?, &one_thread, runs)?;
         let parts = [
             ("transfer", 5.0, ours.transfer),
             ("encrypt and decrypt", 3.7, ours.crypto),
@@ -291,6 +289,8 @@ fn notes() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use gelu_tensor::paillier::{KeyBits, KeyParameters};
+
     use super::*;
 
     #[test]

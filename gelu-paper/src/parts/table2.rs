@@ -13,7 +13,7 @@ use gelu_models::train::private::{
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, ModelBuilder};
 use gelu_tensor::hazmat;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use gelu_tensor::paillier::{KeyType, SecretKey};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use rand::rngs::ChaCha20Rng;
@@ -55,8 +55,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
         true => (&[16, 32, 64], &[1, 2, 4]),
         false => (&[16, 32, 64, 128, 256], &[1, 2, 4, 8]),
     };
-    let parameters = KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Subgroup };
-    let keys = [(); 2].map(|()| SecretKey::generate(parameters, &mut rand::rng()).map(Arc::new));
+    let keys = [(); 2].map(|()| setting.key(KeyType::Subgroup).map(Arc::new));
     let [own, clients] = keys;
     let keys = [own?, clients?];
     let measure = |(layers, neurons)| {

@@ -1,6 +1,7 @@
 //! Table 3: accuracy of networks of one hidden layer, trained privately, and with polynomials in place of activations.
 
 use anyhow::{Context, ensure};
+use gelu_io::data::TrainingData;
 use gelu_io::weights::WeightsFile;
 use gelu_layers::Activation;
 use gelu_models::Weights;
@@ -74,7 +75,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
     let mut first = None;
     for experiment in experiments() {
-        if experiment.network.read(setting, 0).is_err() {
+        if !setting.has(experiment.network.data) {
             findings.notes.push(experiment.network.missing());
             continue;
         }
@@ -129,11 +130,12 @@ fn accuracies(setting: &Setting, experiment: &Experiment, findings: &mut Finding
         ("BGN-Net's Taylor polynomial of order 3", Activation::SigmoidTaylor3, Some(paper[2])),
         ("BGN-Net's Taylor polynomial of order 5", Activation::SigmoidTaylor5, Some(paper[2])),
     ];
+    let data = network.read_all(setting, seeds)?;
     let mut rows = vec![];
     for (name, activation, paper) in polynomials {
         setting.progress(Part::Table3, &format!("{title}, {name}"));
         let Polynomial { rate, accuracies, as_integers, diverged } =
-            Polynomial::best(setting, experiment, activation, seeds)?;
+            Polynomial::best(experiment, &data, activation, seeds)?;
         match (&as_integers[..], activation) {
             ([], _) => add(format!("{title}, {name}"), paper, &accuracies, &command),
             (integers, _) => {
@@ -183,8 +185,8 @@ struct Polynomial {
 impl Polynomial {
     /// Trains with every rate; of a large data set with the first seed alone, and then with the best rate.
     fn best(
-        setting: &Setting,
         experiment: &Experiment,
+        data: &[TrainingData],
         activation: Activation,
         seeds: u64,
     ) -> anyhow::Result<Self> {
@@ -192,7 +194,7 @@ impl Polynomial {
         let mut best: Option<(f64, f64)> = None;
         let mut diverged = vec![];
         for rate in RATES {
-            let (found, _) = trained(setting, experiment, (activation, rate), tried)?;
+            let (found, _) = trained(experiment, data, (activation, rate), tried)?;
             diverged.push(format!("{} of {tried} at {rate}", tried as usize - found.len()));
             let mean = Figure::mean(&found).value;
             if found.len() == tried as usize && best.is_none_or(|(_, before)| mean > before) {
@@ -200,7 +202,7 @@ impl Polynomial {
             }
         }
         let (rate, _) = best.context("expected a learning rate at which a polynomial can be trained")?;
-        let (accuracies, as_integers) = trained(setting, experiment, (activation, rate), seeds)?;
+        let (accuracies, as_integers) = trained(experiment, data, (activation, rate), seeds)?;
         ensure!(!accuracies.is_empty(), "expected a run that does not diverge");
         Ok(Self { rate, accuracies, as_integers, diverged: diverged.join(", ") })
     }
@@ -208,15 +210,14 @@ impl Polynomial {
 
 /// Accuracies of runs that did not diverge: of floats, and of squares by CryptoNets' integers.
 fn trained(
-    setting: &Setting,
     experiment: &Experiment,
+    data: &[TrainingData],
     (activation, rate): (Activation, f64),
     seeds: u64,
 ) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let Experiment { network, epochs, batch, .. } = experiment;
     let (mut accuracies, mut as_integers) = (vec![], vec![]);
-    for seed in 0..seeds {
-        let data = network.read(setting, seed)?;
+    for (seed, data) in (0..seeds).zip(data.iter().cycle()) {
         let config = TrainConfig {
             learning_rate: rate,
             weight_decay: 0.0,

@@ -18,7 +18,7 @@ use gelu_models::zoo::{self, Network, Setting as NetworkSetting};
 use gelu_service::{
     ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
 };
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use gelu_tensor::paillier::{KeyType, SecretKey};
 use ndarray::{Array2, Axis};
 use rand::rngs::ChaCha20Rng;
 use rand::{RngExt, SeedableRng};
@@ -61,8 +61,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
             if paper.is_none() && key_type == KeyType::Djn {
                 continue;
             }
-            let parameters = KeyParameters { size: KeyBits::Bits2048, key_type };
-            let key = Arc::new(SecretKey::generate(parameters, &mut rand::rng())?);
+            let key = Arc::new(setting.key(key_type)?);
             for (place, (name, link)) in PLACES.into_iter().enumerate() {
                 setting.progress(Part::Table5, &format!("{title}, {name}, {keys}"));
                 let one = images.select(Axis(0), &[0]);

@@ -6,6 +6,8 @@
 use bls12_381::{G1Affine, G1Projective, G2Affine, G2Projective, Gt, Scalar, pairing};
 use rand::CryptoRng;
 
+use super::{signed, wide};
+
 /// A key pair over BLS12-381, of about 120-bit security.
 pub struct BgnKey {
     /// What lies on this line through the origin is noise, on either side of the pairing.
@@ -39,14 +41,14 @@ impl BgnKey {
     pub fn encrypt_left(&self, number: i64, rng: &mut dyn CryptoRng) -> Left {
         let r = scalar(rng);
         let [x, y] = self.left.map(|point| point * r);
-        Left([x + G1Projective::generator() * signed(number), y])
+        Left([x + G1Projective::generator() * signed::<Scalar>(number), y])
     }
 
     /// Returns a number as a ciphertext for the right side.
     pub fn encrypt_right(&self, number: i64, rng: &mut dyn CryptoRng) -> Right {
         let r = scalar(rng);
         let [x, y] = self.right.map(|point| point * r);
-        Right([x + G2Projective::generator() * signed(number), y])
+        Right([x + G2Projective::generator() * signed::<Scalar>(number), y])
     }
 
     /// Returns the sum in a ciphertext of products, if it is not beyond `most` in absolute value: it is searched for.
@@ -94,16 +96,9 @@ impl Products {
     }
 }
 
-fn signed(number: i64) -> Scalar {
-    let magnitude = Scalar::from(number.unsigned_abs());
-    if number < 0 { -magnitude } else { magnitude }
-}
-
 /// Uniform.
 fn scalar(rng: &mut dyn CryptoRng) -> Scalar {
-    let mut bytes = [0; 64];
-    rng.fill_bytes(&mut bytes);
-    Scalar::from_bytes_wide(&bytes)
+    Scalar::from_bytes_wide(&wide(rng))
 }
 
 #[cfg(test)]

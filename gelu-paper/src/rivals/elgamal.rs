@@ -6,6 +6,8 @@ use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::Identity;
 use rand::CryptoRng;
 
+use super::{signed, wide};
+
 /// A key pair over ristretto255, of 128-bit security.
 pub struct ElGamalKey {
     secret: Scalar,
@@ -26,7 +28,7 @@ impl ElGamalKey {
     /// Returns a number as a ciphertext.
     pub fn encrypt(&self, number: i64, rng: &mut dyn CryptoRng) -> ElGamalCiphertext {
         let r = scalar(rng);
-        let hidden = &r * &self.public + &signed(number) * RISTRETTO_BASEPOINT_TABLE;
+        let hidden = &r * &self.public + &signed::<Scalar>(number) * RISTRETTO_BASEPOINT_TABLE;
         ElGamalCiphertext([&r * RISTRETTO_BASEPOINT_TABLE, hidden])
     }
 
@@ -56,21 +58,14 @@ impl ElGamalCiphertext {
 
     /// Returns a ciphertext of the product with a number in the clear.
     pub fn multiply(&self, number: i64) -> Self {
-        let number = signed(number);
+        let number: Scalar = signed(number);
         Self(self.0.map(|point| number * point))
     }
 }
 
-fn signed(number: i64) -> Scalar {
-    let magnitude = Scalar::from(number.unsigned_abs());
-    if number < 0 { -magnitude } else { magnitude }
-}
-
 /// Uniform.
 fn scalar(rng: &mut dyn CryptoRng) -> Scalar {
-    let mut bytes = [0; 64];
-    rng.fill_bytes(&mut bytes);
-    Scalar::from_bytes_mod_order_wide(&bytes)
+    Scalar::from_bytes_mod_order_wide(&wide(rng))
 }
 
 #[cfg(test)]
