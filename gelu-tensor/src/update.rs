@@ -70,7 +70,7 @@ impl UpdateLayout {
         let flood = Flood { ring: self.ring, quotient: 1, bits: self.flood_bits.max(1) - 1 };
         let packing = Packing { batch, slot_bits: self.slot_bits(), key };
         let layout = SlotLayout::images(packing, Contents::Residues(flood))?;
-        Ok(EncTensorHeader { shape: Shape::from([self.ciphertexts(key)?]), batch, layout })
+        Ok(EncTensorHeader::new(Shape::from([self.ciphertexts(key)?]), batch, layout))
     }
 
     /// Returns what the server reads of decrypted [residues](crate::Decryption::finish_residues): for each step the rate

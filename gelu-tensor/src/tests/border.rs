@@ -90,7 +90,7 @@ fn sizes_beyond_all_bounds_are_refused() {
     for shape in [vec![], vec![0], vec![usize::MAX, 2], vec![1]].map(|dims| Shape::from(&dims[..])) {
         for batch in [0, 1, usize::MAX] {
             layout.ciphertexts(batch, &shape);
-            let header = EncTensorHeader { shape: shape.clone(), batch, layout: layout.clone() };
+            let header = EncTensorHeader::new(shape.clone(), batch, layout.clone());
             let good = (batch, shape.elements()) == (1, 1);
             assert_eq!(header.check(key).is_ok(), good, "{batch} of {shape}");
             assert_eq!(EncTensorBuilder::new(KEY.public_key(), header.clone(), 1).is_ok(), good);
