@@ -307,7 +307,7 @@ impl EncTensor {
     /// many as there are ciphertexts, or too short to hide their exponents.
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
-        let needed = self.key.parameters().hiding_exponent(self.hiding());
+        let needed = self.key.parameters().least_hiding_exponent(self.randomness_bits);
         if self.key.check_same(&fresh.key).is_ok() && fresh.powers.len() == count && fresh.bits >= needed {
             self.multiply_with(fresh)
         } else {
@@ -316,7 +316,7 @@ impl EncTensor {
     }
 
     fn hiding(&self) -> Hiding {
-        Hiding { ciphertexts: self.ciphertexts.len(), exponent_bits: self.randomness_bits }
+        Hiding::of(self.ciphertexts.len(), self.randomness_bits)
     }
 
     fn multiply_with(self, fresh: HidingRandomizers) -> Self {

@@ -589,7 +589,7 @@ fn factors_for_rerandomisation_are_checked() {
     let public = KEY.public_key();
     let known = public.parameters().encryption_exponent();
     let fresh = |key: &PublicKey, count: usize, rng: &mut ChaCha20Rng| {
-        key.hiding_exponents(rng, Hiding { ciphertexts: count, exponent_bits: known }).powers()
+        key.hiding_exponents(rng, Hiding::of(count, known)).powers()
     };
     let fitting = fresh(public, 3, rng);
     let expected = {
@@ -638,9 +638,7 @@ fn factors_that_are_too_short_are_not_used() {
         let count = tensor.header().ciphertexts();
         assert!(count > 32);
         let hidden = public().parameters().encryption_exponent();
-        let factors = public()
-            .hiding_exponents(&mut rng, Hiding { ciphertexts: count, exponent_bits: hidden })
-            .powers();
+        let factors = public().hiding_exponents(&mut rng, Hiding::of(count, hidden)).powers();
         let mut with_these = public().decode(&tensor.encode_ciphertexts()).unwrap();
         public().ring().mul_assign(&mut with_these, &factors.powers);
         let seeded = || ChaCha20Rng::seed_from_u64(12);
@@ -665,9 +663,7 @@ fn exponents_grow_by_all_taps_of_patches() {
     let tensor = apply(&encrypted, &map, &weights, 1).unwrap().repack(2).unwrap();
     assert!(tensor.header().ciphertexts() > 32);
     let hidden = public().parameters().encryption_exponent();
-    let factors = public()
-        .hiding_exponents(rng, Hiding { ciphertexts: tensor.header().ciphertexts(), exponent_bits: hidden })
-        .powers();
+    let factors = public().hiding_exponents(rng, Hiding::of(tensor.header().ciphertexts(), hidden)).powers();
     let seeded = || ChaCha20Rng::seed_from_u64(14);
     let found = tensor.clone().rerandomize_with(factors, &mut seeded()).encode_ciphertexts();
     assert_eq!(found, tensor.rerandomize(&mut seeded()).encode_ciphertexts());

@@ -190,7 +190,7 @@ impl Search<'_> {
         let encryptions = self.terms.iter().zip(ups).map(filled).fold(0, usize::saturating_add);
         let count = down.ciphertexts(batch, self.output);
         let exponent_bits = exponent_bits(self.terms, &down, key);
-        let reply = reply(&down, key.hiding_exponent(Hiding { ciphertexts: count, exponent_bits }));
+        let reply = reply(&down, key.hiding_exponent(Hiding::of(count, exponent_bits)));
         // Lanes that stay empty take as much time as full ones.
         let filled = |count: usize| count.next_multiple_of(lanes) as u64;
         let time = filled(count)
@@ -230,7 +230,8 @@ impl Candidate {
                 products.push(Product::cheapest(term.map, up, term.workload(groups, deployment))?);
             }
             let ciphertexts = count(&down, groups);
-            let hiding = Hiding { ciphertexts, exponent_bits: exponent_bits(terms, &down, key) };
+            let among = down.ciphertexts(batch, output);
+            let hiding = Hiding { ciphertexts, among, exponent_bits: exponent_bits(terms, &down, key) };
             let reply = reply(&down, key.hiding_exponent(hiding));
             let units = count(&loose, groups);
             let sums = Operations { products: ((terms.len() - 1) * units) as u64, squarings: 0 };
