@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::lines::Line;
+pub(crate) use self::lines::{Axes, Line};
 use crate::report::digits;
 
 const INK: RGBColor = RGBColor(45, 45, 45);
@@ -71,7 +71,7 @@ pub(crate) enum Picture {
     /// A file in the folder of the report.
     File { name: String },
     /// Lines of positive values on a logarithmic vertical axis.
-    Lines { title: String, x: String, y: String, lines: Vec<Line> },
+    Lines { title: String, axes: Axes, lines: Vec<Line> },
 }
 
 impl Picture {
@@ -80,7 +80,7 @@ impl Picture {
         match self {
             Self::File { .. } => Ok(None),
             Self::Bars { title, unit, bars } => bars_svg(title, unit, bars).map(Some),
-            Self::Lines { title, x, y, lines } => lines::svg(title, [x, y], lines).map(Some),
+            Self::Lines { title, axes, lines } => lines::svg(title, axes, lines).map(Some),
         }
     }
 }

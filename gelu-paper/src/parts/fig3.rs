@@ -6,7 +6,7 @@ use gelu_models::train::{Schedule, TrainConfig};
 
 use super::dense::{Dense, train};
 use super::{Part, Setting};
-use crate::picture::{Line, Picture};
+use crate::picture::{Axes, Line, Picture};
 use crate::results::{Findings, Row, Table};
 
 /// The exact activation, and what stands in for it under encryption.
@@ -132,8 +132,12 @@ fn stability(
     };
     findings.pictures.push(Picture::Lines {
         title: format!("{title}, {hidden} hidden neurons, learning rate {}, first seed", RATES[shown]),
-        x: "updates".to_owned(),
-        y: "loss (nats)".to_owned(),
+        axes: Axes {
+            x: "updates".to_owned(),
+            y: "loss (nats)".to_owned(),
+            is_log_log: false,
+            most: Some(30.0),
+        },
         lines: ACTIVATIONS.iter().zip(&runs[shown]).map(line).collect(),
     });
     let rows = RATES.iter().zip(&runs).map(|(rate, of_rate)| {

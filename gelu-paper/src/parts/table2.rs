@@ -20,7 +20,7 @@ use rand::rngs::ChaCha20Rng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::{Part, SUBGROUP_2048, Setting, median};
-use crate::picture::{Line, Picture};
+use crate::picture::{Axes, Line, Picture};
 use crate::report::digits;
 use crate::results::{Findings, Row, Table};
 use crate::rivals::{BgnKey, ElGamalKey};
@@ -129,8 +129,12 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
     };
     findings.pictures.push(Picture::Lines {
         title: format!("An iteration of {LAYERS} layers, in terms of the smallest"),
-        x: "neurons of a layer".to_owned(),
-        y: "times the smallest".to_owned(),
+        axes: Axes {
+            x: "neurons of a layer".to_owned(),
+            y: "times the smallest".to_owned(),
+            is_log_log: true,
+            most: None,
+        },
         lines: vec![squares, line("products", |it| it.products), line("ciphertexts", |it| it.ciphertexts)],
     });
     findings.notes = notes();
