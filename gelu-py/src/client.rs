@@ -8,7 +8,7 @@ use gelu_net::InferenceClient;
 use gelu_net::models::plan::{Preference, Reveal};
 use gelu_net::prelude::ServerModel;
 use gelu_net::rand::rng;
-use gelu_service::{ClientSecurity, Fingerprint, Patience, Remote};
+use gelu_service::{ClientSecurity, Fingerprint, Offer, Patience, Remote};
 use numpy::{PyArray1, PyArray2};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -68,7 +68,7 @@ impl Client {
     /// `fingerprint` is the server's, where it is known: no other is accepted. `mode` is "hidden", "class" or "revealed"; by
     /// default hidden where that is offered, and for a function.
     ///
-    /// Raises ServiceError when the server cannot be reached, or does not offer that.
+    /// Raises ServiceError when the server cannot be reached, and InferenceError when it does not offer that.
     #[pyo3(signature = (server, *, tls=None, fingerprint=None, mode=None))]
     fn connect(
         this: &Bound<'_, Self>,
@@ -110,10 +110,10 @@ impl Client {
             Some(tls) => ClientSecurity::Tls { credentials: tls.get().credentials()?, known },
             None => ClientSecurity::Loopback,
         };
-        let name = this.get().spec.get().model_name().to_owned();
+        let spec = this.get().spec.get();
         let (remote, offer) = detached(py, || -> Result<_> {
             let remote = Remote::new(&url, &security, Patience::default())?;
-            let offer = remote.find(&name)?;
+            let offer = offered(&remote, spec)?;
             Ok((remote, offer))
         })??;
         let own = match (offer.hidden.map(|cost| cost.reveal), offer.revealed) {
@@ -123,7 +123,7 @@ impl Client {
         };
         let mode = asked.unwrap_or(own);
         let remote = if mode == Mode::Revealed { remote } else { remote.hiding_model() };
-        Ok(Connection { client, target: Target::Remote(remote), mode })
+        Ok(Connection { client, target: Target::Remote(remote, offer.name), mode })
     }
 
     /// The network's spec.
@@ -141,10 +141,45 @@ impl Client {
     }
 }
 
+/// What a server offers of the spec's network: that of its name, or the only one there is.
+fn offered(remote: &Remote, spec: &ClientSpec) -> Result<Offer> {
+    let offers = remote.offers()?.into_iter().filter(|offer| offer.training.is_none());
+    let mut offers: Vec<Offer> = offers.collect();
+    let named = offers.iter().position(|offer| offer.name == spec.model_name());
+    let names: Vec<String> = offers.iter().map(|offer| offer.name.clone()).collect();
+    let only = (offers.len() == 1).then_some(0);
+    let Some(index) = named.or(only) else {
+        let text = format!(
+            "{}: expected the network of the client's spec, `{}`, found {}",
+            remote.server(),
+            spec.model_name(),
+            names.join(", ")
+        );
+        return Err(InferenceError::new_err(text).into());
+    };
+    let offer = offers.swap_remove(index);
+    let (expected, found) = (spec.interface(), &offer.interface);
+    if (&expected.input, expected.outputs) != (&found.input, found.outputs) {
+        let text = format!(
+            "{}: expected the network of the client's spec, `{}`, from {} to {} outputs, found `{}`, from {} to {}",
+            remote.server(),
+            spec.model_name(),
+            expected.input,
+            expected.outputs,
+            offer.name,
+            found.input,
+            found.outputs
+        );
+        return Err(InferenceError::new_err(text).into());
+    }
+    Ok(offer)
+}
+
 /// Where a server is.
 enum Target {
     Local(Arc<ServerModel>),
-    Remote(Remote),
+    /// With the name of the network there.
+    Remote(Remote, String),
     Step(Py<PyAny>),
 }
 
@@ -161,9 +196,7 @@ impl Connection {
         let stop = Arc::clone(stop);
         Ok(match &self.target {
             Target::Local(model) => Link::local(Arc::clone(model), self.mode != Mode::Revealed, stop)?,
-            Target::Remote(remote) => {
-                Link::remote(remote.open(self.client.get().spec.get().model_name())?, stop)
-            }
+            Target::Remote(remote, name) => Link::remote(remote.open(name)?, stop),
             Target::Step(carry) => {
                 Link::step(Python::attach(|py| carry.clone_ref(py)), self.mode != Mode::Revealed, stop)
             }
@@ -266,7 +299,7 @@ impl Connection {
     #[getter]
     fn fingerprint(&self) -> Option<String> {
         match &self.target {
-            Target::Remote(remote) => remote.fingerprint().map(|fingerprint| fingerprint.to_string()),
+            Target::Remote(remote, _) => remote.fingerprint().map(|fingerprint| fingerprint.to_string()),
             Target::Local(_) | Target::Step(_) => None,
         }
     }
@@ -274,7 +307,7 @@ impl Connection {
     fn __repr__(&self) -> String {
         let to = match &self.target {
             Target::Local(_) => "a server in this process".to_owned(),
-            Target::Remote(remote) => remote.server().to_owned(),
+            Target::Remote(remote, _) => remote.server().to_owned(),
             Target::Step(_) => "a server behind a function".to_owned(),
         };
         format!("<gelu.Connection of the data owner to {to}: {}>", self.mode.name())

@@ -123,6 +123,7 @@ of_the_library!(
     gelu_net::models::plan::PlanError,
     gelu_net::models::train::TrainError,
     gelu_net::models::train::DatasetError,
+    gelu_net::models::train::private::PrivateError,
     gelu_net::wire::WireError,
     gelu_net::io::Error,
 );

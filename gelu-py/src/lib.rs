@@ -19,6 +19,7 @@ mod run;
 mod server;
 mod spec;
 mod step;
+mod trainer;
 
 use pyo3::prelude::pymodule;
 
@@ -41,6 +42,8 @@ mod _native {
     use super::server::{Server, Serving, Tls};
     #[pymodule_export]
     use super::spec::ClientSpec;
+    #[pymodule_export]
+    use super::trainer::{PrivateTrainer, TrainingStep};
 
     /// The version of the package.
     #[pymodule_export]

@@ -1,10 +1,10 @@
 //! The model owner's network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gelu_net::io::onnx::Report;
-use gelu_net::io::weights::Dtype;
+use gelu_net::io::weights::{Dtype, encode_safetensors, parse_safetensors};
 use gelu_net::models::ModelInfo;
 use gelu_net::models::plan::{Deployment, LostResolution, Program};
 use gelu_net::models::train::{Dataset, Progress, TrainConfig, Trainer};
@@ -14,6 +14,7 @@ use gelu_net::tensor::Shape;
 use numpy::PyArray2;
 use pyo3::exceptions::{PyUserWarning, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
@@ -34,6 +35,9 @@ pub(crate) struct Network {
     quantization: Quantization,
     report: Option<Report>,
 }
+
+/// What pickle keeps: a function, and what it makes a network of.
+type Pickled<'py> = (Bound<'py, PyAny>, (String, Bound<'py, PyBytes>, Bits));
 
 /// Bits of integers, as Python gives them: of weights, activations and inputs.
 pub(crate) type Bits = (Option<u32>, u32, u32);
@@ -242,7 +246,7 @@ impl Network {
     }
 
     /// Returns the network with the ranges of its values measured on typical inputs `x`, as in `simulate`.
-    fn calibrated(&self, py: Python<'_>, x: &Bound<'_, PyAny>) -> Result<Self> {
+    pub(crate) fn calibrated(&self, py: Python<'_>, x: &Bound<'_, PyAny>) -> Result<Self> {
         let mut model = self.model().clone();
         calibrate(py, &mut model, Some(x))?;
         Ok(Self { report: self.report.clone(), ..Self::new(py, self.name.clone(), model, self.bits())? })
@@ -335,6 +339,20 @@ impl Network {
     /// Raises PlanError as `plan`.
     fn client_spec(&self, py: Python<'_>) -> Result<ClientSpec> {
         detached(py, || ClientSpec::of(self))?
+    }
+
+    /// The weights, for pickle: the model owner's secret.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> Result<Pickled<'py>> {
+        let bytes = encode_safetensors(&self.model().weights(), Dtype::F32, Path::new(&self.name))?;
+        let restore = py.get_type::<Self>().getattr("_restore")?;
+        Ok((restore, (self.name.clone(), PyBytes::new(py, &bytes), self.bits())))
+    }
+
+    /// Returns the network of what `__reduce__` gives.
+    #[staticmethod]
+    fn _restore(py: Python<'_>, name: String, weights: &[u8], bits: Bits) -> Result<Self> {
+        let model = Model::from_weights(&parse_safetensors(weights, Path::new(&name))?)?;
+        Ok(Self::new(py, name, model, bits)?)
     }
 
     fn __repr__(&self) -> String {

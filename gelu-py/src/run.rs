@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::error::ForkError;
 
 /// How often Python is asked whether a signal has come.
-const ATTENTION: Duration = Duration::from_millis(20);
+pub(crate) const ATTENTION: Duration = Duration::from_millis(20);
 
 /// The process whose threads compute; 0 before any has.
 static PROCESS: AtomicU32 = AtomicU32::new(0);

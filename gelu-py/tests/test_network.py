@@ -1,5 +1,7 @@
 """Networks: reading, planning, running in the clear."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,9 @@ def test_files_come_back_as_they_went(lenet5, images, tmp_path):
     copy = gelu.load(tmp_path / "copy.safetensors")
     assert copy.name == "copy"
     assert np.array_equal(copy.simulate(images), lenet5.simulate(images))
+    pickled = pickle.loads(pickle.dumps(lenet5))
+    assert pickled.name == "lenet5"
+    assert np.array_equal(pickled.simulate(images), lenet5.simulate(images))
     spec = lenet5.client_spec()
     spec.save(tmp_path / "lenet5.json")
     again = gelu.ClientSpec.load(tmp_path / "lenet5.json")

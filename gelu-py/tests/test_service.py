@@ -67,9 +67,9 @@ def test_without_certificates_other_machines_are_not_served(lenet5, key):
         gelu.Server(lenet5).serve("127.0.0.1:0", budget=3)
 
 
-def test_an_unknown_model_is_named(lenet5, small, key):
+def test_another_network_is_refused_before_anything_is_sent(lenet5, small, key):
     server, client = gelu.Server(lenet5), gelu.Client(small[0].client_spec(), key)
-    with server.serve("127.0.0.1:0") as serving, pytest.raises(gelu.ServiceError, match="lenet5"):
+    with server.serve("127.0.0.1:0") as serving, pytest.raises(gelu.InferenceError, match="found `lenet5`"):
         client.connect(serving.url)
 
 

@@ -14,10 +14,12 @@ __all__ = [
     "Connection",
     "Network",
     "Outcome",
+    "PrivateTrainer",
     "SecretKey",
     "Server",
     "Serving",
     "Tls",
+    "TrainingStep",
     "__version__",
     "_forget_keys",
     "from_onnx",
@@ -31,6 +33,7 @@ __version__: str
 _Path: TypeAlias = str | os.PathLike[str]
 _Mode: TypeAlias = Literal["hidden", "class", "revealed"]
 _KeyType: TypeAlias = Literal["djn", "subgroup"]
+_Bits: TypeAlias = tuple[int | None, int, int]
 _Prefer: TypeAlias = Literal["balance", "bytes", "time"]
 
 @final
@@ -115,6 +118,9 @@ class Network:
     def with_classes(self, classes: Sequence[str]) -> Network: ...
     def save(self, path: _Path) -> None: ...
     def client_spec(self) -> ClientSpec: ...
+    def __reduce__(self) -> tuple[Callable[..., Network], tuple[str, bytes, _Bits]]: ...
+    @staticmethod
+    def _restore(name: str, weights: bytes, bits: _Bits) -> Network: ...
 
 @final
 class ClientSpec:
@@ -226,6 +232,53 @@ class Connection:
     def mode(self) -> str: ...
     @property
     def fingerprint(self) -> str | None: ...
+
+@final
+class TrainingStep:
+    @property
+    def step(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def turn(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def bytes_up(self) -> int: ...
+    @property
+    def bytes_down(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+@final
+class PrivateTrainer:
+    def __new__(
+        cls,
+        network: Network,
+        clients: Sequence[tuple[ArrayLike, ArrayLike]],
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        learning_rate: float = 0.05,
+        momentum: float = 0.9,
+        key_bits: int = 2048,
+        key_type: _KeyType = "djn",
+        turn: int | None = None,
+        leakage: Literal["paper", "strict", "off"] = "paper",
+        seed: int = 0,
+    ) -> PrivateTrainer: ...
+    @property
+    def steps(self) -> int: ...
+    def network(self, calibration: ArrayLike) -> Network: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> PrivateTrainer: ...
+    def __next__(self) -> TrainingStep: ...
 
 def load(
     path: _Path,
