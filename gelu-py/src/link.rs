@@ -7,8 +7,10 @@ use std::thread::JoinHandle;
 
 use gelu_net::io::session::{RunError, serve};
 use gelu_net::io::transport::{Disconnected, InProcess, Transport};
-use gelu_net::models::infer::{Server, ServerModel, hidden};
+use gelu_net::models::infer::{Message, Server, ServerModel, hidden};
+use gelu_net::models::peer::AbortReason;
 use gelu_net::rand::{RngExt, rng};
+use gelu_net::wire::encode_message;
 use gelu_service::RemoteTransport;
 use pyo3::prelude::*;
 
@@ -40,7 +42,7 @@ impl Link {
         let waiting = Arc::downgrade(&transport);
         stop.wake_by(move || {
             if let Some(transport) = waiting.upgrade() {
-                transport.hang_up();
+                transport.stop_listening();
             }
         });
         Self { way: Way::Remote(transport), stop }
@@ -90,6 +92,22 @@ impl Transport for Link {
             Way::Local(local) => local.end.as_ref().ok_or(Disconnected)?.try_receive(),
             Way::Remote(transport) => transport.try_receive(),
             Way::Step(stepping) => Ok(lock(&stepping.arrived).pop_front()),
+        }
+    }
+}
+
+impl Drop for Link {
+    /// A server that is not to wait for a client that was stopped is told so.
+    fn drop(&mut self) {
+        if self.stop.is_asked()
+            && let Ok(abort) = encode_message(&Message::Abort { reason: AbortReason::Closed })
+        {
+            // It may be gone itself.
+            let _ = match &self.way {
+                Way::Local(_) => Ok(()),
+                Way::Remote(transport) => transport.send(abort),
+                Way::Step(stepping) => stepping.send(abort),
+            };
         }
     }
 }

@@ -9,6 +9,7 @@ use gelu_net::models::ModelInfo;
 use gelu_net::models::plan::{Deployment, LostResolution, Program};
 use gelu_net::models::train::{Dataset, Progress, TrainConfig, Trainer};
 use gelu_net::models::zoo;
+use gelu_net::ndarray::Axis;
 use gelu_net::prelude::*;
 use gelu_net::tensor::Shape;
 use numpy::PyArray2;
@@ -35,6 +36,9 @@ pub(crate) struct Network {
     quantization: Quantization,
     report: Option<Report>,
 }
+
+/// Inputs that go through the clear computation between two looks for Ctrl-C.
+const AT_A_TIME: usize = 64;
 
 /// What pickle keeps: a function, and what it makes a network of.
 type Pickled<'py> = (Bound<'py, PyAny>, (String, Bound<'py, PyBytes>, Bits));
@@ -232,11 +236,23 @@ impl Network {
     #[pyo3(signature = (x, *, hidden=false))]
     fn run_clear(&self, py: Python<'_>, x: &Bound<'_, PyAny>, hidden: bool) -> Result<Outcome> {
         let x = inputs(x, self.model().input_shape())?;
-        let run = || -> Result<Outcome> {
-            let program = self.program(&Deployment::default(), hidden)?;
-            Ok(program.run_clear(x.view())?.into())
-        };
-        detached(py, run)?
+        let stop = Stop::default();
+        interruptible(
+            py,
+            &stop,
+            |()| Ok(()),
+            |_| {
+                let program = self.program(&Deployment::default(), hidden)?;
+                let mut parts = x.axis_chunks_iter(Axis(0), AT_A_TIME);
+                // No input at all is refused by the program, with what is wrong.
+                let first = parts.next().unwrap_or_else(|| x.view());
+                let mut outcome = Outcome::from(program.run_clear(first)?);
+                for part in parts.take_while(|_| !stop.is_asked()) {
+                    outcome.extend(program.run_clear(part)?.into())?;
+                }
+                Ok(outcome)
+            },
+        )?
     }
 
     /// Returns the outputs of the network itself, in floating point: float32 of shape [N, outputs], for `x` as in `simulate`.

@@ -2,11 +2,12 @@
 
 use gelu_net::InferenceReport;
 use gelu_net::models::plan::Outcome as Clear;
-use gelu_net::ndarray::Array2;
+use gelu_net::ndarray::{Array2, Axis};
 use numpy::{PyArray1, PyArray2};
 use pyo3::prelude::*;
 
 use crate::arrays::output;
+use crate::error::{Result, TensorError};
 
 /// What came out of a run, and what it took. Arrays are new ones at each access.
 #[pyclass(frozen, module = "gelu")]
@@ -60,6 +61,17 @@ impl From<Clear> for Outcome {
 }
 
 impl Outcome {
+    /// Adds the outcome of further inputs.
+    pub(crate) fn extend(&mut self, other: Self) -> Result<()> {
+        let fits = |_| TensorError::new_err("inputs of one network gave outputs of different numbers");
+        self.outputs.append(Axis(0), other.outputs.view()).map_err(fits)?;
+        self.logits.append(Axis(0), other.logits.view()).map_err(fits)?;
+        self.integers.extend(other.integers);
+        self.classes.extend(other.classes);
+        self.clamped += other.clamped;
+        Ok(())
+    }
+
     /// The outputs; none where the client learns classes alone.
     pub(crate) fn into_outputs(self) -> Option<Array2<f64>> {
         (self.outputs.ncols() > 0).then_some(self.outputs)

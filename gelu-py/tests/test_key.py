@@ -95,25 +95,29 @@ INTERRUPTED = """
 import sys
 import numpy as np, gelu
 net = gelu.load(sys.argv[1])
-connection = gelu.Client(net.client_spec(), gelu.SecretKey.generate(2048), batch=1).connect(
-    gelu.Server(net, mode="revealed")
-)
+server = gelu.Server(net, mode=sys.argv[2])
+target = {"object": server, "url": None, "step": server.step}[sys.argv[3]] or server.serve("127.0.0.1:0")
+client = gelu.Client(net.client_spec(), gelu.SecretKey.generate(2048), batch=1)
+connection = client.connect(getattr(target, "url", target), mode=sys.argv[2])
 x = np.zeros((2000, 1, 28, 28), dtype=np.float32)
 try:
     connection.predict(x, progress=lambda done, of: print(done, flush=True))
 except KeyboardInterrupt:
-    print("interrupted", connection.predict(x[:1]).shape, flush=True)
+    print("interrupted", connection.predict(x[:1]).shape, server.conversations, flush=True)
 """
 
 
-def test_ctrl_c_stops_after_a_step(repository):
-    command = [sys.executable, "-c", INTERRUPTED, repository / "models" / "lenet5.safetensors"]
+@pytest.mark.parametrize("mode", ["revealed", "hidden"])
+@pytest.mark.parametrize("target", ["object", "url", "step"])
+def test_ctrl_c_stops_after_a_step(repository, mode, target):
+    model = repository / "models" / "lenet5.safetensors"
+    command = [sys.executable, "-c", INTERRUPTED, model, mode, target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().strip() == "1"
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
         lines = process.communicate(timeout=60)[0].split("\n")
-    assert "interrupted (1, 10)" in lines
+    assert "interrupted (1, 10) 0" in lines
     assert process.returncode == 0
     assert time.monotonic() - start < 5
 

@@ -1,6 +1,8 @@
 """Networks: reading, planning, running in the clear."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -146,6 +148,35 @@ def test_inputs_of_other_shapes_and_types_are_refused(lenet5, images):
         lenet5.simulate(wrong)
     with pytest.raises(gelu.TensorError):
         lenet5.simulate(images[:0])
+
+
+def test_ctrl_c_stops_a_simulation(repository):
+    script = (
+        "import os, signal, sys, threading, time, gelu, numpy as np\n"
+        "net = gelu.load(sys.argv[1])\n"
+        "x = np.zeros((200_000, 784), dtype=np.float32)\n"
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try: net.simulate(x)\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try: net.fit(x, np.zeros(200_000, dtype=int))\n"
+        "except KeyboardInterrupt: print('interrupted')"
+    )
+    model = repository / "models" / "lenet5.safetensors"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, model], check=True, capture_output=True, text=True, timeout=30
+    )
+    assert ran.stdout.split() == ["interrupted", "interrupted"]
+
+
+def test_many_inputs_are_simulated_as_few(lenet5):
+    x = np.random.default_rng(3).random((150, 784), dtype=np.float32) * 1.5
+    together, apart = lenet5.run_clear(x), [lenet5.run_clear(x[i : i + 50]) for i in (0, 50, 100)]
+    for part in ("integers", "logits", "outputs", "classes"):
+        assert np.array_equal(
+            getattr(together, part), np.concatenate([getattr(one, part) for one in apart])
+        ), part
+    assert together.clamped == sum(one.clamped for one in apart) > 0
 
 
 def test_bits_change_the_integers(onnx_folder, images):

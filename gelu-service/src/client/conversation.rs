@@ -54,9 +54,10 @@ impl RemoteTransport {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
     }
 
-    /// Ends the conversation now, whatever was not sent yet: whoever waits for a message is told that it is over.
-    pub fn hang_up(&self) {
-        self.link.end(ServiceError::Ended);
+    /// Listens no more: whoever waits for a message is told that the server is gone. What is sent still goes out, such as
+    /// the message that ends the session at the server.
+    pub fn stop_listening(&self) {
+        self.link.stop_listening();
     }
 
     fn note(&self, message: Vec<u8>) -> Vec<u8> {
