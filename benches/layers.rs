@@ -12,13 +12,14 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use common::{backend, deployment, quantization, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights, Workload};
-use gelu_net::tensor::{EncTensor, FixedTensor, Format, Shape, SlotLayout};
+use gelu_net::tensor::{EncTensorBuilder, FixedTensor, Format, Shape, SlotLayout};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 const KEY: KeyBits = KeyBits::Bits2048;
@@ -38,18 +39,27 @@ fn segments(c: &mut Criterion) {
         let program = shipped(name).compile(&quantization(), &deployment(&key, 1)).unwrap();
         for (index, segment) in program.plan().segments().iter().enumerate() {
             let terms = segment.terms.iter().zip(&segment.layout.ups);
-            let inputs: Vec<EncTensor> = terms
+            let mut inputs: Vec<EncTensorBuilder> = terms
                 .map(|(term, up)| {
                     let values = random(rng, term.map.input(), 1, term.format);
-                    values.encrypt(up, &key, rng).unwrap()
+                    let values = values.encrypt(up, &key, rng).unwrap();
+                    let (header, groups) = (values.header().clone(), segment.layout.groups_of_part());
+                    let mut builder = EncTensorBuilder::new(key.public_key(), header, groups).unwrap();
+                    let chunks = (0..).zip(values.chunks());
+                    chunks.for_each(|(index, chunk)| builder.push(index, &chunk).unwrap());
+                    builder
                 })
                 .collect();
-            let part = &segment.layout.parts[0];
+            let mut next = || inputs.iter_mut().map(|input| input.next_part().unwrap()).collect::<Vec<_>>();
+            let parts: Vec<_> =
+                segment.layout.each_part().map(|(groups, part)| (groups, part, next())).collect();
             // Product, bias and repacking; re-randomization is in the bench `paillier`.
             group.bench_function(format!("{name}/{}", segment.name), |b| {
                 b.iter(|| {
-                    let masks = segment.masks(part, key.public_key(), rng).unwrap();
-                    program.sums(index, part, &inputs, masks).unwrap()
+                    for (groups, part, inputs) in &parts {
+                        let masks = segment.masks(groups.clone(), key.public_key(), rng).unwrap();
+                        black_box(program.sums(index, part, inputs, masks).unwrap());
+                    }
                 });
             });
         }
@@ -83,7 +93,7 @@ fn layouts(c: &mut Criterion) {
         };
         let values = random(rng, term.map.input(), batch, term.format);
         let encrypted = values.encrypt(&layout, &key, rng).unwrap();
-        let workload = Workload { weights: public, batch, lanes: deployment.lanes };
+        let workload = Workload { weights: public, groups: layout.groups(batch), lanes: deployment.lanes };
         let product = Product::cheapest(&term.map, &layout, workload).unwrap();
         group.bench_function(format!("conv1/{name}"), |b| {
             b.iter(|| encrypted.apply(&term.map, &MapWeights::Integers(weights), &product).unwrap());

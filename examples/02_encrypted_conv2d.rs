@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let product = Product::cheapest(
         &map,
         &layout,
-        Workload { weights: ProductWeights::Integers(range), batch: 1, lanes },
+        Workload { weights: ProductWeights::Integers(range), groups: layout.groups(1), lanes },
     )?;
     let sums = encrypted.apply(&map, &MapWeights::Integers(&kernels), &product)?;
     let products = product.operations().total();

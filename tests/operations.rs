@@ -14,7 +14,7 @@ use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
 use gelu_net::tensor::Operations;
 use gelu_net::tensor::paillier::KeyParameters;
-use gelu_net::tensor::{EncTensor, FixedTensor};
+use gelu_net::tensor::{Arrangement, EncTensor, EncTensorBuilder, FixedTensor};
 use ndarray::Array2;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -49,13 +49,32 @@ fn wide() -> Model {
     model
 }
 
+/// So many columns that one image comes in parts.
+fn large_image() -> Model {
+    let mut model = ModelBuilder::new([16, 31, 31])
+        .conv2d("conv1", Conv2dConfig::new(16, [3, 3]).with_padding([1, 1]))
+        .relu()
+        .flatten()
+        .dense("fc1", 2)
+        .build()
+        .unwrap();
+    randomize(&mut model, 1);
+    model.set_ranges(Some([("input", 1.0), ("relu1", 2.0)].into_iter().collect()));
+    model
+}
+
 /// Squarings and products apart, segment by segment and part by part. A single image's replies are stacked, those of a
 /// full batch are not; a batch of many images is worked on in several parts.
 #[test]
 fn a_plan_states_what_a_server_does() {
     let rng = &mut ChaCha20Rng::seed_from_u64(3);
     let (mut stacked, mut packed, mut cut, mut ragged) = ([false; 2], false, false, false);
-    let networks = [(convolution(), vec![1, 24]), (small_resnet(), vec![1, 3]), (wide(), vec![100, 101])];
+    let networks = [
+        (convolution(), vec![1, 24]),
+        (small_resnet(), vec![1, 3]),
+        (wide(), vec![100]),
+        (large_image(), vec![1]),
+    ];
     for (model, batches) in networks {
         let server = ServerModel::new(model, quantization());
         for key in KEYS.iter() {
@@ -67,19 +86,26 @@ fn a_plan_states_what_a_server_does() {
                 let mut whole = Operations::default();
                 for (index, segment) in program.plan().segments().iter().enumerate() {
                     let mut all = Operations::default();
-                    for part in segment.layout.images() {
-                        let terms = segment.terms.iter().zip(&segment.layout.ups);
-                        let inputs: Vec<EncTensor> = terms
-                            .map(|(term, up)| {
-                                let shape = term.map.input().clone();
-                                let zeros = vec![0; part.images * shape.elements()];
-                                let zeros = FixedTensor::new(shape, term.format, zeros).unwrap();
-                                zeros.encrypt(up, &**key, rng).unwrap()
-                            })
-                            .collect();
+                    let terms = segment.terms.iter().zip(&segment.layout.ups);
+                    let mut inputs: Vec<EncTensorBuilder> = terms
+                        .map(|(term, up)| {
+                            let shape = term.map.input().clone();
+                            let zeros = vec![0; batch * shape.elements()];
+                            let zeros = FixedTensor::new(shape, term.format, zeros).unwrap();
+                            let zeros = zeros.encrypt(up, &**key, rng).unwrap();
+                            let (header, groups) = (zeros.header().clone(), segment.layout.groups_of_part());
+                            let mut builder = EncTensorBuilder::new(public, header, groups).unwrap();
+                            let chunks = (0..).zip(zeros.chunks());
+                            chunks.for_each(|(index, chunk)| builder.push(index, &chunk).unwrap());
+                            builder
+                        })
+                        .collect();
+                    for (groups, part) in segment.layout.each_part() {
+                        let inputs: Vec<EncTensor> =
+                            inputs.iter_mut().map(|input| input.next_part().unwrap()).collect();
                         public.prepare_rerandomization(part.hiding);
                         let before = public.operations();
-                        let masks = segment.masks(part, public, rng).unwrap();
+                        let masks = segment.masks(groups, public, rng).unwrap();
                         let sums = program.sums(index, part, &inputs, masks).unwrap();
                         let fresh = public.hiding_exponents(rng, part.hiding).powers();
                         assert_eq!(
@@ -207,6 +233,17 @@ fn sessions_of_batches_in_parts_take_the_products_that_plans_state() {
     }
 }
 
+/// Of one image, too, the server works on some columns while others are on their way.
+#[test]
+fn columns_of_one_image_come_in_parts() {
+    let model = large_image();
+    let server = ServerModel::new(model, quantization());
+    let program = server.program(&deployment(&KEYS[2], 1)).unwrap();
+    let layout = &program.plan().segments()[0].layout;
+    assert!(matches!(layout.ups[0].arrangement(), Arrangement::Patches(_)), "{}", layout.ups[0]);
+    assert!(layout.parts[0].times > 3, "{:?}", layout.parts);
+}
+
 /// Parts share no ciphertext, and together they are the batch.
 #[test]
 fn parts_cover_a_batch() {
@@ -214,10 +251,13 @@ fn parts_cover_a_batch() {
     for batch in [1, 2, 37, 38, 39, 100, 101, 400, 1024] {
         let program = server.program(&deployment(&KEYS[0], batch)).unwrap();
         for segment in program.plan().segments() {
-            let parts = segment.layout.images();
-            let (images, ciphertexts) =
-                parts.fold((0, 0), |sum, part| (sum.0 + part.images, sum.1 + part.hiding.ciphertexts));
-            assert_eq!((images, ciphertexts), (batch, segment.ciphertexts_down()), "{batch}");
+            let groups = segment.layout.down.groups(batch);
+            let (mut next, mut ciphertexts) = (0, 0);
+            for (range, part) in segment.layout.each_part() {
+                assert_eq!((range.start, range.len()), (next, part.groups));
+                (next, ciphertexts) = (range.end, ciphertexts + part.hiding.ciphertexts);
+            }
+            assert_eq!((next, ciphertexts), (groups, segment.ciphertexts_down()), "{batch}");
         }
     }
 }

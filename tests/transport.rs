@@ -259,8 +259,9 @@ fn every_reply_is_randomized_afresh() {
         let program = server.program(&deployment(&KEY, 1)).unwrap();
         let [activations, first] = exchange(&server, &image, None);
         let [_, second] = exchange(&server, &image, Some(&activations));
-        let part = &program.plan().segments()[0].layout.parts[0];
-        let masks = program.plan().segments()[0].masks(part, KEY.public_key(), &mut rand::rng()).unwrap();
+        let segment = &program.plan().segments()[0];
+        let (groups, part) = segment.layout.each_part().next().unwrap();
+        let masks = segment.masks(groups, KEY.public_key(), &mut rand::rng()).unwrap();
         let bare = program.sums(0, part, std::slice::from_ref(&activations), masks).unwrap();
         assert_eq!(first.decrypt(&KEY).unwrap(), bare.decrypt(&KEY).unwrap());
         assert_eq!(first.decrypt(&KEY).unwrap(), second.decrypt(&KEY).unwrap());

@@ -200,7 +200,7 @@ pub fn tensors(bytes: &[u8]) {
     let packing = Packing { batch, slot_bits: format.slot_bits(), key: key.size() };
     let Ok(layout) = SlotLayout::images(packing, Contents::Integers(format)) else { return };
     let layout = layout.with_stacked(usize::from(head[14]), key.size()).unwrap_or(layout);
-    let header = EncTensorHeader { shape, batch, layout };
+    let header = EncTensorHeader::new(shape, batch, layout);
     if let Ok(tensor) = EncTensor::decode(key, header.clone(), ciphertexts) {
         assert_eq!(tensor.encode_ciphertexts(), ciphertexts);
     }

@@ -183,7 +183,7 @@ pub(crate) fn to_json(program: &Program, model: &str, error: Option<&LogitError>
                 .map(|part| {
                     let strategies: Vec<String> = part.products.iter().map(ToString::to_string).collect();
                     json!({
-                        "images": part.images, "times": part.times, "strategies": strategies,
+                        "groups": part.groups, "times": part.times, "strategies": strategies,
                         "products": part.operations.products, "squarings": part.operations.squarings,
                     })
                 })

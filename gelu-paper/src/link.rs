@@ -45,6 +45,35 @@ impl Link {
         Ok(address)
     }
 
+    /// Returns the seconds of so many times sending bytes through a proxy to a peer that sends them back, whole.
+    ///
+    /// # Errors
+    /// [`std::io::Error`] when there is no port, or a connection fails.
+    pub fn there_and_back(self, bytes: usize, times: usize) -> std::io::Result<Vec<f64>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut near = TcpStream::connect(self.proxy(listener.local_addr()?)?)?;
+        let (mut far, _) = listener.accept()?;
+        for stream in [&near, &far] {
+            stream.set_nodelay(true)?;
+        }
+        let peer = thread::spawn(move || -> std::io::Result<()> {
+            let mut buffer = vec![0; bytes];
+            (0..times).try_for_each(|_| far.read_exact(&mut buffer).and_then(|()| far.write_all(&buffer)))
+        });
+        let mut buffer = vec![0; bytes];
+        let mut once = || {
+            let start = Instant::now();
+            near.write_all(&buffer)?;
+            near.read_exact(&mut buffer)?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        let seconds = (0..times).map(|_| once()).collect();
+        drop(near);
+        // If the peer failed, so did this side.
+        let _ = peer.join();
+        seconds
+    }
+
     /// Passes on what either says.
     fn join(self, client: TcpStream, server: SocketAddr) -> std::io::Result<()> {
         let server = TcpStream::connect(server)?;
@@ -126,6 +155,14 @@ impl Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_and_back_takes_what_the_link_does() {
+        let link = Link { rate: 8e6, delay: Duration::from_millis(10) };
+        for seconds in link.there_and_back(10_000, 2).unwrap() {
+            assert!(seconds > 2.0 * (link.seconds(10_000) * 0.9 + 0.01), "{seconds}");
+        }
+    }
 
     #[test]
     fn bytes_come_whole_and_late() {

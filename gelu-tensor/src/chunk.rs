@@ -162,30 +162,30 @@ impl Arrivals {
     }
 }
 
-/// An encrypted tensor that arrives chunk by chunk, and is handed out in parts of some images as they are complete.
+/// An encrypted tensor that arrives chunk by chunk, and is handed out in parts of some groups as they are complete.
 #[derive(Debug)]
 pub struct EncTensorBuilder {
     arrivals: Arrivals,
     header: EncTensorHeader,
-    /// Images of a part.
+    /// Groups of a part.
     part: usize,
-    /// Images that were handed out.
+    /// Groups that were handed out.
     taken: usize,
     /// The ciphertexts that were not.
     ciphertexts: Residues,
 }
 
 impl EncTensorBuilder {
-    /// Returns a tensor that is handed out in parts of `part` images (the last may have fewer).
+    /// Returns a tensor that is handed out in parts of `part` [groups](SlotLayout::groups) (the last may have fewer).
     ///
     /// # Errors
-    /// When the header does not fit the key; [`Error::Count`] when parts would share ciphertexts
-    /// ([`SlotLayout::images_apart`]).
+    /// When the header does not fit the key; [`Error::Multiple`] when parts would share ciphertexts
+    /// ([`SlotLayout::groups_apart`]).
     pub fn new(key: &PublicKey, header: EncTensorHeader, part: usize) -> Result<Self, Error> {
         let arrivals = Arrivals::new(key, &header)?;
-        let expected = header.layout.images_apart();
-        if part == 0 || (part < header.batch && !part.is_multiple_of(expected)) {
-            return Err(Error::Multiple { what: "images of a part", of: expected, found: part });
+        let expected = header.layout.groups_apart(&header.shape);
+        if part == 0 || (part < header.groups() && !part.is_multiple_of(expected)) {
+            return Err(Error::Multiple { what: "groups of a part", of: expected, found: part });
         }
         let ciphertexts = key.ring().empty(0);
         Ok(Self { arrivals, header, part, taken: 0, ciphertexts })
@@ -207,15 +207,19 @@ impl EncTensorBuilder {
         self.arrivals.is_complete()
     }
 
-    /// Returns whether all images have been handed out.
+    /// Returns whether all groups have been handed out.
     pub fn is_empty(&self) -> bool {
-        self.taken == self.header.batch
+        self.taken == self.header.groups()
     }
 
     /// Returns whether the next part's ciphertexts have come and there is one.
     pub fn has_part(&self) -> bool {
-        let part = self.header.part(self.part.min(self.header.batch - self.taken));
-        part.batch > 0 && self.ciphertexts.len() >= part.ciphertexts()
+        !self.is_empty() && self.ciphertexts.len() >= self.due().ciphertexts()
+    }
+
+    /// The header of the next part.
+    fn due(&self) -> EncTensorHeader {
+        self.header.part(self.taken..self.header.groups().min(self.taken + self.part))
     }
 
     /// Returns the next part, if its ciphertexts have come and there is one.
@@ -223,10 +227,9 @@ impl EncTensorBuilder {
         if !self.has_part() {
             return None;
         }
-        let images = self.part.min(self.header.batch - self.taken);
-        let header = self.header.part(images);
+        let header = self.due();
         let count = header.ciphertexts();
-        self.taken += images;
+        self.taken += header.groups();
         let rest = self.ciphertexts.gather(count..self.ciphertexts.len());
         let ciphertexts = if rest.is_empty() {
             std::mem::replace(&mut self.ciphertexts, rest)

@@ -3,12 +3,14 @@
 mod apply;
 mod combine;
 
+use std::ops::Range;
+
 use rand::CryptoRng;
 
 use crate::arith::Residues;
 use crate::chunk::{self, Decryption, EncChunk};
 use crate::fixed_tensor::check_addend;
-use crate::layout::Extent;
+use crate::layout::{Extent, Groups};
 use crate::paillier::{Hiding, HidingRandomizers, KeyBits, PublicKey, SecretKey};
 use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
 
@@ -52,11 +54,18 @@ pub struct EncTensorHeader {
     pub batch: usize,
     /// Where the values lie, and what they are.
     pub layout: SlotLayout,
+    /// The groups that are there, if not all of the batch are.
+    pub(crate) part: Option<Groups>,
 }
 
 impl EncTensorHeader {
     /// Ciphertexts of one tensor.
     const MOST: usize = 1 << 22;
+
+    /// Returns the header of a whole batch.
+    pub fn new(shape: Shape, batch: usize, layout: SlotLayout) -> Self {
+        Self { shape, batch, layout, part: None }
+    }
 
     /// Checks the sizes against each other and a key's, and returns the number of ciphertexts.
     ///
@@ -77,13 +86,20 @@ impl EncTensorHeader {
         self.layout.count(self.extent())
     }
 
-    /// Returns the header of a part of the batch.
-    pub fn part(&self, batch: usize) -> Self {
-        Self { batch, ..self.clone() }
+    /// Returns the header of a run of the batch's [groups](SlotLayout::groups).
+    pub fn part(&self, groups: Range<usize>) -> Self {
+        let is_all = groups == (0..self.layout.groups(self.batch));
+        let part = (!is_all).then_some(Groups { first: groups.start, count: groups.len() });
+        Self { part, ..self.clone() }
+    }
+
+    /// Returns the number of groups that are there.
+    pub fn groups(&self) -> usize {
+        self.layout.groups_of(self.extent())
     }
 
     pub(crate) fn extent(&self) -> Extent {
-        Extent::new(self.batch, &self.shape)
+        Extent::new(self.batch, &self.shape).part(self.part)
     }
 }
 
@@ -95,7 +111,7 @@ impl EncTensor {
 
     /// The result of an operation on this tensor, which made its exponents longer by `grown_bits`.
     fn derive(&self, ciphertexts: Residues, grown_bits: usize, (shape, layout): (Shape, SlotLayout)) -> Self {
-        let header = EncTensorHeader { shape, batch: self.header.batch, layout };
+        let header = EncTensorHeader { shape, layout, ..self.header.clone() };
         Self {
             randomness_bits: self.randomness_bits + grown_bits,
             ..Self::new(self.key.clone(), header, ciphertexts)
@@ -208,6 +224,9 @@ impl EncTensor {
                 found: other.batch(),
             });
         }
+        if self.header.part != other.header.part {
+            return Err(other.layout().misfit("addition", "the groups that its addend has"));
+        }
         let contents = match (self.layout().contents(), other.layout().contents()) {
             (Contents::Integers(a), Contents::Integers(b)) => Contents::Integers(a.sum(b)?),
             // What bounds one of the sums bounds all of them together: see `MapWeights::Residues`.
@@ -238,10 +257,8 @@ impl EncTensor {
             return Err(self.layout().misfit("addition of integers", "images or positions"));
         }
         let layout = self.layout().holding(Contents::Integers(format.sum(plain.format())?))?;
-        let count = self.batch() * self.shape().elements();
-        let values: Vec<i64> = plain.values().iter().copied().cycle().take(count).collect();
         let all = 0..self.ciphertexts.len();
-        let plaintexts = layout.pack(&values, self.header.extent(), all, self.key.ring().modulus());
+        let plaintexts = layout.pack(plain.values(), self.header.extent(), all, self.key.ring().modulus());
         let ciphertexts = self.key.add_plaintexts(&self.ciphertexts, &plaintexts);
         Ok(self.derive(ciphertexts, 0, (self.shape().clone(), layout)))
     }
@@ -290,7 +307,7 @@ impl EncTensor {
     /// many as there are ciphertexts, or too short to hide their exponents.
     pub fn rerandomize_with(self, fresh: HidingRandomizers, rng: &mut dyn CryptoRng) -> Self {
         let count = self.ciphertexts.len();
-        let needed = self.key.parameters().hiding_exponent(self.hiding());
+        let needed = self.key.parameters().least_hiding_exponent(self.randomness_bits);
         if self.key.check_same(&fresh.key).is_ok() && fresh.powers.len() == count && fresh.bits >= needed {
             self.multiply_with(fresh)
         } else {
@@ -299,7 +316,7 @@ impl EncTensor {
     }
 
     fn hiding(&self) -> Hiding {
-        Hiding { ciphertexts: self.ciphertexts.len(), exponent_bits: self.randomness_bits }
+        Hiding::of(self.ciphertexts.len(), self.randomness_bits)
     }
 
     fn multiply_with(self, fresh: HidingRandomizers) -> Self {

@@ -139,7 +139,7 @@ impl FixedTensor {
     /// What is public of the tensor in a layout.
     pub(crate) fn header(&self, layout: &SlotLayout) -> Result<EncTensorHeader, Error> {
         let layout = layout.holding(crate::Contents::Integers(self.format))?;
-        Ok(EncTensorHeader { shape: self.shape.clone(), batch: self.batch, layout })
+        Ok(EncTensorHeader::new(self.shape.clone(), self.batch, layout))
     }
 
     /// A run of the ciphertexts; the layout was checked.

@@ -129,7 +129,7 @@ pub fn exponent(key: &PublicKey, number: &BigUint) -> Result<Exponent, Error> {
 pub fn hide(key: &PublicKey, ciphertexts: Residues, rng: &mut dyn CryptoRng) -> Result<Residues, Error> {
     key.ring().check(&ciphertexts)?;
     // Longer than any group of powers of h: those exponents are uniform in it.
-    let hiding = Hiding { ciphertexts: ciphertexts.len(), exponent_bits: 4 * key.size().bits() };
+    let hiding = Hiding::of(ciphertexts.len(), 4 * key.size().bits());
     let fresh = key.hiding_exponents(rng, hiding).powers();
     Ok(key.multiply(&ciphertexts, &fresh.powers))
 }

@@ -87,15 +87,30 @@ pub struct SlotLayout {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     /// Images.
-    pub(crate) batch: usize,
+    batch: usize,
     /// Elements of one image (of the clear tensor).
-    pub(crate) elements: usize,
+    elements: usize,
+    /// The groups that are there, if not all of the batch are.
+    part: Option<Groups>,
 }
 
 impl Extent {
+    /// A whole batch.
     pub(crate) fn new(batch: usize, shape: &Shape) -> Self {
-        Self { batch, elements: shape.elements() }
+        Self { batch, elements: shape.elements(), part: None }
     }
+
+    /// Some groups of a batch.
+    pub(crate) fn part(self, part: Option<Groups>) -> Self {
+        Self { part, ..self }
+    }
+}
+
+/// A run of the groups that a layout cuts a batch into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Groups {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
 }
 
 /// How many of what a layout packs, and under which key.
@@ -266,9 +281,15 @@ impl SlotLayout {
         self.stacked
     }
 
-    /// Runs of `width` values that the batch is cut into.
-    pub(crate) fn groups(&self, batch: usize) -> usize {
+    /// Returns the number of groups that a batch is cut into: runs of [`width`](Self::width) of its images, or of the columns of
+    /// all of them.
+    pub fn groups(&self, batch: usize) -> usize {
         self.run(batch).div_ceil(self.width)
+    }
+
+    /// The groups that are there.
+    pub(crate) fn groups_of(&self, extent: Extent) -> usize {
+        extent.part.map_or_else(|| self.groups(extent.batch), |part| part.count)
     }
 
     /// Units of one group.
@@ -288,13 +309,13 @@ impl SlotLayout {
     }
 
     pub(crate) fn units(&self, extent: Extent) -> usize {
-        self.groups(extent.batch).saturating_mul(self.units_per_group(extent))
+        self.groups_of(extent).saturating_mul(self.units_per_group(extent))
     }
 
     pub(crate) fn count(&self, extent: Extent) -> usize {
         match &self.arrangement {
             Arrangement::Patches(map) if self.fields() > 1 => {
-                self.groups(extent.batch).saturating_mul(self.packs(map))
+                self.groups_of(extent).saturating_mul(self.packs(map))
             }
             Arrangement::Pieces(_) => self.units(extent).saturating_mul(self.fields()),
             _ => self.units(extent).div_ceil(self.stacked),
@@ -316,17 +337,19 @@ impl SlotLayout {
         }
     }
 
-    /// Returns the fewest images that share no ciphertext with others: runs of so many can be worked on by themselves.
-    pub fn images_apart(&self) -> usize {
-        let columns = self.columns();
-        (self.width / self.width.gcd(&columns).max(1)).saturating_mul(self.stacked).max(1)
+    /// Returns the fewest groups of a tensor of `shape` that share no ciphertext with others: runs of so many can be worked on
+    /// by themselves.
+    pub fn groups_apart(&self, shape: &Shape) -> usize {
+        let units = self.units_per_group(Extent::new(1, shape));
+        self.stacked / self.stacked.gcd(&units).max(1)
     }
 
     /// Calls `place` for every slot of a unit that holds a value or padding, with the place of the value in the clear
     /// tensor.
     pub(crate) fn each_slot(&self, extent: Extent, unit: usize, mut place: impl FnMut(usize, Option<usize>)) {
         let units = self.units_per_group(extent);
-        let (first, unit) = (unit / units * self.width, unit % units);
+        let group = unit / units + extent.part.map_or(0, |part| part.first);
+        let (first, unit) = (group * self.width, unit % units);
         let element: &dyn Fn(usize) -> Option<usize> = match &self.arrangement {
             Arrangement::Images => &|_| Some(unit),
             Arrangement::Patches(map) => {

@@ -13,7 +13,8 @@ use crate::layout::Extent;
 use crate::{Contents, Error, Flood, SlotLayout};
 
 impl SlotLayout {
-    /// Packs values (image after image) into the plaintexts of a run of ciphertexts, of `modulus`'s limbs each.
+    /// Packs values (image after image, or those of one image for each of them) into the plaintexts of a run of ciphertexts, of
+    /// `modulus`'s limbs each.
     pub(crate) fn pack(
         &self,
         values: &[i64],
@@ -27,7 +28,7 @@ impl SlotLayout {
             let mut sums = [(); 2].map(|()| Zeroizing::new(vec![0; modulus.len()]));
             for (unit, start) in self.contained(extent, ciphertext) {
                 self.each_slot(extent, unit, |slot, place| {
-                    let value = place.map_or(0, |place| values[place]);
+                    let value = place.map_or(0, |place| values[place % values.len()]);
                     let start = start + slot * self.slot_bits();
                     set_bits(&mut sums[0], start, value.max(0).unsigned_abs().into());
                     set_bits(&mut sums[1], start, value.min(0).unsigned_abs().into());

@@ -79,7 +79,7 @@ impl MapWeights<'_> {
     }
 }
 
-/// How a map is multiplied with a tensor of some layout and number of images: a strategy for each block, and what all
+/// How a map is multiplied with a tensor of some layout and number of groups: a strategy for each block, and what all
 /// of them take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Product {
@@ -96,10 +96,9 @@ impl Product {
     pub fn cheapest(
         map: &LinearMap,
         layout: &SlotLayout,
-        Workload { weights, batch, lanes }: Workload,
+        Workload { weights, groups, lanes }: Workload,
     ) -> Result<Self, Error> {
         let weights = weights.range();
-        let groups = layout.groups(batch);
         let patches = match layout.arrangement() {
             Arrangement::Images => false,
             Arrangement::Patches(packed) if **packed == *map => true,
@@ -172,8 +171,8 @@ impl fmt::Display for Product {
 pub struct Workload {
     /// What is public of the weights: the range of integers, or (for contents of residues) the ring.
     pub weights: ProductWeights,
-    /// Images that are multiplied together.
-    pub batch: usize,
+    /// [Groups](SlotLayout::groups) that are multiplied together.
+    pub groups: usize,
     /// Residues that the machine works on at a time: [`Backend::lanes`](crate::Backend::lanes).
     pub lanes: usize,
 }

@@ -89,7 +89,8 @@ fn apply(
     weights: &IntWeights,
     lanes: usize,
 ) -> Result<EncTensor, Error> {
-    let how = Workload { weights: ProductWeights::Integers(weights.range()), batch: tensor.batch(), lanes };
+    let groups = tensor.header().groups();
+    let how = Workload { weights: ProductWeights::Integers(weights.range()), groups, lanes };
     let product = Product::cheapest(map, tensor.layout(), how)?;
     tensor.apply(map, &MapWeights::Integers(weights), &product)
 }
@@ -344,7 +345,8 @@ proptest! {
         let slot_bits = if of_residues { flood.slot_bits() } else { 100 };
         for layout in layouts(&map, batch, slot_bits) {
             let tensor = input.encrypt(&layout, &*COUNTED, rng).unwrap();
-            let product = Product::cheapest(&map, tensor.layout(), Workload { weights: kind, batch, lanes: trial.lanes }).unwrap();
+            let how = Workload { weights: kind, groups: layout.groups(batch), lanes: trial.lanes };
+            let product = Product::cheapest(&map, tensor.layout(), how).unwrap();
             let ring = tensor.key().ring();
             let before = ring.operations();
             tensor.apply(&map, &weights, &product).unwrap();
@@ -361,7 +363,7 @@ fn products_name_their_strategies() {
     let shape = Shape::from([2, 3, 3]);
     let how = Workload {
         weights: ProductWeights::Integers(WeightRange::signed(8, 0).unwrap()),
-        batch: 1,
+        groups: 1,
         lanes: 1,
     };
     let layout = images(1, 40);
@@ -482,7 +484,7 @@ fn operands_that_do_not_fit_are_refused() {
     let other_size = apply(&encrypted, &dense(31, 2)).unwrap_err();
     assert!(matches!(other_size, Error::Count { expected: 31, found: 32, .. }), "{other_size}");
     let fitting = dense(32, 2);
-    let how = Workload { weights: ProductWeights::Integers(range), batch: 1, lanes: 1 };
+    let how = Workload { weights: ProductWeights::Integers(range), groups: 1, lanes: 1 };
     let product = Product::cheapest(&fitting, encrypted.layout(), how).unwrap();
     for other in [dense(32, 1), dense(32, 3)] {
         let few_or_many = weights_of(&other);
@@ -554,7 +556,7 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
         let refused = apply(&of_patches, &other).unwrap_err();
         assert!(matches!(refused, Error::Layout { operation: "a linear layer", .. }), "{refused}");
         // Nor does it help to plan it for another layout.
-        let how = Workload { weights: ProductWeights::Integers(range), batch: 1, lanes: 1 };
+        let how = Workload { weights: ProductWeights::Integers(range), groups: 1, lanes: 1 };
         let product = Product::cheapest(&other, &images(1, 30), how).unwrap();
         let refused =
             of_patches.apply(&other, &MapWeights::Integers(&weights(&other)), &product).unwrap_err();
@@ -587,7 +589,7 @@ fn factors_for_rerandomisation_are_checked() {
     let public = KEY.public_key();
     let known = public.parameters().encryption_exponent();
     let fresh = |key: &PublicKey, count: usize, rng: &mut ChaCha20Rng| {
-        key.hiding_exponents(rng, Hiding { ciphertexts: count, exponent_bits: known }).powers()
+        key.hiding_exponents(rng, Hiding::of(count, known)).powers()
     };
     let fitting = fresh(public, 3, rng);
     let expected = {
@@ -616,7 +618,7 @@ fn factors_that_are_too_short_are_not_used() {
         let flood = Flood { ring, quotient: 1000, bits: 10 };
         let weights = MapWeights::Residues { values: &[1], flood };
         let tensor = fresh(rng);
-        let how = Workload { weights: ProductWeights::Residues(flood), batch: 1, lanes: 1 };
+        let how = Workload { weights: ProductWeights::Residues(flood), groups: 1, lanes: 1 };
         let product = Product::cheapest(&map, tensor.layout(), how).unwrap();
         tensor.apply(&map, &weights, &product).unwrap()
     };
@@ -636,9 +638,7 @@ fn factors_that_are_too_short_are_not_used() {
         let count = tensor.header().ciphertexts();
         assert!(count > 32);
         let hidden = public().parameters().encryption_exponent();
-        let factors = public()
-            .hiding_exponents(&mut rng, Hiding { ciphertexts: count, exponent_bits: hidden })
-            .powers();
+        let factors = public().hiding_exponents(&mut rng, Hiding::of(count, hidden)).powers();
         let mut with_these = public().decode(&tensor.encode_ciphertexts()).unwrap();
         public().ring().mul_assign(&mut with_these, &factors.powers);
         let seeded = || ChaCha20Rng::seed_from_u64(12);
@@ -663,9 +663,7 @@ fn exponents_grow_by_all_taps_of_patches() {
     let tensor = apply(&encrypted, &map, &weights, 1).unwrap().repack(2).unwrap();
     assert!(tensor.header().ciphertexts() > 32);
     let hidden = public().parameters().encryption_exponent();
-    let factors = public()
-        .hiding_exponents(rng, Hiding { ciphertexts: tensor.header().ciphertexts(), exponent_bits: hidden })
-        .powers();
+    let factors = public().hiding_exponents(rng, Hiding::of(tensor.header().ciphertexts(), hidden)).powers();
     let seeded = || ChaCha20Rng::seed_from_u64(14);
     let found = tensor.clone().rerandomize_with(factors, &mut seeded()).encode_ciphertexts();
     assert_eq!(found, tensor.rerandomize(&mut seeded()).encode_ciphertexts());
@@ -734,7 +732,7 @@ fn plaintexts_out_of_bounds_are_refused() {
     // Three images in slots for two of three.
     let input = FixedTensor::new(Shape::from([1]), format, vec![1, 2, 3]).unwrap();
     let encrypted = input.encrypt(&images(3, 20), &*KEY, &mut rng).unwrap();
-    let fewer = encrypted.header().part(2);
+    let fewer = EncTensorHeader { batch: 2, ..encrypted.header().clone() };
     assert_eq!(refused(fewer.layout.clone(), &encrypted.encode_ciphertexts(), &fewer), error(0));
     // Three units in ciphertexts of two, of which one is said not to be there.
     let input = FixedTensor::new(Shape::from([4]), format, vec![1, 2, 3, 4]).unwrap();

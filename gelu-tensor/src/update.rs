@@ -70,7 +70,7 @@ impl UpdateLayout {
         let flood = Flood { ring: self.ring, quotient: 1, bits: self.flood_bits.max(1) - 1 };
         let packing = Packing { batch, slot_bits: self.slot_bits(), key };
         let layout = SlotLayout::images(packing, Contents::Residues(flood))?;
-        Ok(EncTensorHeader { shape: Shape::from([self.ciphertexts(key)?]), batch, layout })
+        Ok(EncTensorHeader::new(Shape::from([self.ciphertexts(key)?]), batch, layout))
     }
 
     /// Returns what the server reads of decrypted [residues](crate::Decryption::finish_residues): for each step the rate
@@ -177,8 +177,7 @@ impl EncRate {
         }
         // The rate's own randomness is raised to the steps: what hides it must be longer than both together.
         let grown = self.key.parameters().encryption_exponent() + self.width * slot_bits;
-        let hidden =
-            self.key.hiding_exponents(rng, Hiding { ciphertexts: count, exponent_bits: grown }).powers();
+        let hidden = self.key.hiding_exponents(rng, Hiding::of(count, grown)).powers();
         let powers = self.key.in_parallel(count, |range| self.comb.power(self.key.ring(), &exponents[range]));
         let ciphertexts = self.key.add_plaintexts(&self.key.multiply(&powers, &hidden.powers), &plaintexts);
         Ok((chunk::split(&self.key, &ciphertexts), masks))

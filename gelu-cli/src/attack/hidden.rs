@@ -195,10 +195,8 @@ impl Layer {
     fn headers(&self) -> anyhow::Result<[EncTensorHeader; 2]> {
         let term = self.segment.terms.first().context("a layer has an input")?;
         let up = self.hidden.layout.ups.first().context("a layer has an input")?;
-        let header = |shape: &gelu_tensor::Shape, layout: &gelu_tensor::SlotLayout| EncTensorHeader {
-            shape: shape.clone(),
-            batch: self.queries,
-            layout: layout.clone(),
+        let header = |shape: &gelu_tensor::Shape, layout: &gelu_tensor::SlotLayout| {
+            EncTensorHeader::new(shape.clone(), self.queries, layout.clone())
         };
         Ok([header(term.map.input(), up), header(&self.segment.shape, &self.hidden.layout.down)])
     }

@@ -366,7 +366,7 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let product = Product::cheapest(
             &map,
             &tensor.header().layout,
-            Workload { weights: ProductWeights::Integers(range), batch: 1, lanes },
+            Workload { weights: ProductWeights::Integers(range), groups: 1, lanes },
         )?;
         let times = pools.seconds(runs, || {
             Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)

@@ -323,7 +323,8 @@ proptest! {
         for layout in layouts {
             let encrypted = x.encrypt(&layout, &*KEY, &mut noise).unwrap();
             let kind = ProductWeights::Integers(integers.range());
-            let product = Product::cheapest(affine.map(), &encrypted.header().layout, Workload { weights: kind, batch, lanes: 1 }).unwrap();
+            let workload = Workload { weights: kind, groups: layout.groups(batch), lanes: 1 };
+            let product = Product::cheapest(affine.map(), &layout, workload).unwrap();
             let sums = encrypted.apply(affine.map(), &MapWeights::Integers(&integers), &product).unwrap();
             prop_assert_eq!(&sums.decrypt(&KEY).unwrap(), &fixed, "{}", layout);
             if let Some(bias) = &biased {

@@ -191,7 +191,7 @@ impl Peer for Server {
         Ok(None)
     }
 
-    /// Computes the next sums in a unit of bounded size: some images of one segment, as the plan says, however large the
+    /// Computes the next sums in a unit of bounded size: a part of one segment, as the plan says, however large the
     /// batch. `None` until the client says more.
     fn next_message(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, SessionError> {
         match mem::replace(&mut self.state, State::Closed) {
@@ -272,8 +272,8 @@ impl Computing {
         }
         let planned = &self.program.plan().segments()[job.segment];
         let begin = || {
-            let images = planned.layout.parts.first().map_or(1, |part| part.images);
-            EncTensorBuilder::new(&self.key, planned.up_header(term as usize), images)
+            let groups = planned.layout.groups_of_part();
+            EncTensorBuilder::new(&self.key, planned.up_header(term as usize), groups)
         };
         job.inputs.push((index, &ciphertexts), begin).map_err(in_segment)
     }
@@ -323,7 +323,7 @@ impl Batches {
 }
 
 impl Job {
-    /// The segment on the next images, if they have come: products, biases, repacking, re-randomization.
+    /// The segment on the next part, if it has come: products, biases, repacking, re-randomization.
     fn advance(
         &mut self,
         program: &Program,
@@ -331,15 +331,15 @@ impl Job {
         session: SessionId,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Message>, SessionError> {
-        let Some((at, images)) = self.inputs.next_part() else { return Ok(vec![]) };
+        let Some((at, inputs)) = self.inputs.next_part() else { return Ok(vec![]) };
         let segment = &program.plan().segments()[self.segment];
-        let Some(part) = segment.layout.images().nth(at) else { return Ok(vec![]) };
+        let Some((groups, part)) = segment.layout.each_part().nth(at) else { return Ok(vec![]) };
         let exponents = key.hiding_exponents(rng, part.hiding);
         // Stacking leaves cores idle, which make the random factors meanwhile.
         let in_segment = |source| SessionError::Numbers { segment: self.segment as u32, source };
-        let masks = segment.masks(part, key, rng).map_err(in_segment)?;
+        let masks = segment.masks(groups, key, rng).map_err(in_segment)?;
         let (sums, fresh) =
-            rayon::join(|| program.sums(self.segment, part, &images, masks), || exponents.powers());
+            rayon::join(|| program.sums(self.segment, part, &inputs, masks), || exponents.powers());
         let sums = sums.map_err(in_segment)?;
         let part = Part::Sums { segment: self.segment as u32 };
         let position = Position { session, round: self.round, part };

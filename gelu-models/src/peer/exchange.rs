@@ -76,12 +76,12 @@ impl Incoming {
         }
     }
 
-    /// Whether the images of the next part have arrived, of every tensor.
+    /// Whether the next part has arrived, of every tensor.
     pub(crate) fn has_part(&self) -> bool {
         self.tensors.len() == self.expected && self.tensors.iter().all(EncTensorBuilder::has_part)
     }
 
-    /// The next part's number and its images of every tensor, if they have arrived.
+    /// The next part's number, and every tensor's of it, if they have arrived.
     pub(crate) fn next_part(&mut self) -> Option<(usize, Vec<EncTensor>)> {
         if !self.has_part() {
             return None;
@@ -97,7 +97,7 @@ impl Incoming {
         numbered
     }
 
-    /// Whether the answer to all images has been computed.
+    /// Whether the whole answer has been computed.
     pub(crate) fn is_answered(&self) -> bool {
         self.due().is_none() && self.tensors.iter().all(EncTensorBuilder::is_empty)
     }

@@ -1,6 +1,7 @@
 //! How a segment's tensors are laid out in ciphertexts and multiplied: the cheapest way by a count of both sides'
 //! operations. Inference and private training choose by it, in either direction.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use gelu_tensor::paillier::{Hiding, HidingExponents, KeyParameters};
@@ -20,9 +21,9 @@ pub(crate) struct MapOf<'a> {
 }
 
 impl MapOf<'_> {
-    /// Multiplication of so many images.
-    fn workload(&self, images: usize, deployment: Deployment) -> Workload {
-        Workload { weights: self.weights, batch: images, lanes: deployment.lanes }
+    /// Multiplication of so many groups.
+    fn workload(&self, groups: usize, deployment: Deployment) -> Workload {
+        Workload { weights: self.weights, groups, lanes: deployment.lanes }
     }
 }
 
@@ -33,8 +34,8 @@ pub struct Layout {
     pub ups: Vec<SlotLayout>,
     /// Where the sums lie.
     pub down: SlotLayout,
-    /// The parts of a batch that the server works on one after another, so that its work comes in units of bounded size:
-    /// as few images as share no ciphertext with others, or as many as take a few milliseconds.
+    /// The parts of a batch that the server works on one after another, as their inputs come: as few groups as share no
+    /// ciphertext with others, or as many as take a few milliseconds.
     pub parts: Vec<Part>,
     /// Operations mod n^2 of the server for the whole batch: products, sums, repacking, re-randomization.
     pub operations: Operations,
@@ -43,8 +44,8 @@ pub struct Layout {
 /// Equal parts of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Images of one part.
-    pub images: usize,
+    /// [Groups](SlotLayout::groups) of one part: images, or columns of all images, that share ciphertexts.
+    pub groups: usize,
     /// How many such parts there are.
     pub times: usize,
     /// How each term is multiplied.
@@ -94,9 +95,19 @@ impl Layout {
         Ok(Self { ups: vec![], down, parts: vec![], operations: Operations::default() })
     }
 
-    /// Returns the parts of the batch one by one, equal ones as often as there are.
-    pub fn images(&self) -> impl Iterator<Item = &Part> {
-        self.parts.iter().flat_map(|part| std::iter::repeat_n(part, part.times))
+    /// Returns the parts of the batch one by one, equal ones as often as there are, and which groups they are.
+    pub fn each_part(&self) -> impl Iterator<Item = (Range<usize>, &Part)> {
+        let each = self.parts.iter().flat_map(|part| std::iter::repeat_n(part, part.times));
+        each.scan(0, |groups, part| {
+            let first = *groups;
+            *groups += part.groups;
+            Some((first..*groups, part))
+        })
+    }
+
+    /// Returns the groups of a part; the last may have fewer.
+    pub fn groups_of_part(&self) -> usize {
+        self.parts.first().map_or(1, |part| part.groups)
     }
 }
 
@@ -165,7 +176,7 @@ impl Search<'_> {
     fn multiplied(&self, ups: &[SlotLayout]) -> Result<Multiplied, Error> {
         let mut all = Multiplied { operations: Operations::default(), time: 0 };
         for (term, up) in self.terms.iter().zip(ups) {
-            let workload = term.workload(self.deployment.batch, self.deployment);
+            let workload = term.workload(up.groups(self.deployment.batch), self.deployment);
             let product = Product::cheapest(term.map, up, workload)?;
             all.operations = all.operations + product.operations();
             all.time = all.time.saturating_add(product.weight());
@@ -179,7 +190,7 @@ impl Search<'_> {
         let encryptions = self.terms.iter().zip(ups).map(filled).fold(0, usize::saturating_add);
         let count = down.ciphertexts(batch, self.output);
         let exponent_bits = exponent_bits(self.terms, &down, key);
-        let reply = reply(&down, key.hiding_exponent(Hiding { ciphertexts: count, exponent_bits }));
+        let reply = reply(&down, key.hiding_exponent(Hiding::of(count, exponent_bits)));
         // Lanes that stay empty take as much time as full ones.
         let filled = |count: usize| count.next_multiple_of(lanes) as u64;
         let time = filled(count)
@@ -206,28 +217,31 @@ impl Candidate {
         let Self { ups, down, operations } = self;
         let (batch, key) = (deployment.batch, deployment.key);
         let loose = ups[0].after(terms[0].map, down.contents())?;
-        let apart = ups[0].images_apart().saturating_mul(down.stacked());
-        let runs = batch.div_ceil(apart) as u64;
+        let all = loose.groups(batch);
+        let apart = down.groups_apart(output);
+        let runs = all.div_ceil(apart) as u64;
         let together = OPERATIONS.saturating_mul(runs) / operations.total().max(1);
-        let images = apart.saturating_mul(together.max(1) as usize).min(batch);
-        let sizes = [(images, batch / images), (batch % images, 1)];
-        let part = |(images, times): (usize, usize)| {
+        let groups = apart.saturating_mul(together.max(1) as usize).min(all);
+        let sizes = [(groups, all / groups), (all % groups, 1)];
+        let count = |layout: &SlotLayout, groups| header(layout, output, batch).part(0..groups).ciphertexts();
+        let part = |(groups, times): (usize, usize)| {
             let mut products = vec![];
             for (term, up) in terms.iter().zip(&ups) {
-                products.push(Product::cheapest(term.map, up, term.workload(images, deployment))?);
+                products.push(Product::cheapest(term.map, up, term.workload(groups, deployment))?);
             }
-            let ciphertexts = down.ciphertexts(images, output);
-            let hiding = Hiding { ciphertexts, exponent_bits: exponent_bits(terms, &down, key) };
+            let ciphertexts = count(&down, groups);
+            let among = down.ciphertexts(batch, output);
+            let hiding = Hiding { ciphertexts, among, exponent_bits: exponent_bits(terms, &down, key) };
             let reply = reply(&down, key.hiding_exponent(hiding));
-            let units = loose.ciphertexts(images, output);
+            let units = count(&loose, groups);
             let sums = Operations { products: ((terms.len() - 1) * units) as u64, squarings: 0 };
             let operations = products
                 .iter()
                 .fold(sums + reply * ciphertexts as u64, |sum, product| sum + product.operations());
-            Ok(Part { images, times, products, hiding, operations })
+            Ok(Part { groups, times, products, hiding, operations })
         };
         let parts: Vec<Part> =
-            sizes.into_iter().filter(|(images, _)| *images > 0).map(part).collect::<Result<_, Error>>()?;
+            sizes.into_iter().filter(|(groups, _)| *groups > 0).map(part).collect::<Result<_, Error>>()?;
         let all =
             parts.iter().fold(Operations::default(), |sum, part| sum + part.operations * part.times as u64);
         Ok(Layout { ups, down, parts, operations: all })
@@ -236,7 +250,7 @@ impl Candidate {
 
 /// The header of a tensor of a whole batch in a layout.
 pub(crate) fn header(layout: &SlotLayout, shape: &Shape, batch: usize) -> EncTensorHeader {
-    EncTensorHeader { shape: shape.clone(), batch, layout: layout.clone() }
+    EncTensorHeader::new(shape.clone(), batch, layout.clone())
 }
 
 /// Bits that the exponents of h in a segment's sums may have: what products, sums and stacking make of those of the

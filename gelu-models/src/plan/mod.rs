@@ -23,6 +23,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use gelu_layers::Affine;
@@ -318,8 +319,13 @@ impl Segment {
     ///
     /// # Errors
     /// When the plan is for another size of key.
-    pub fn masks(&self, part: &Part, key: &PublicKey, rng: &mut dyn CryptoRng) -> Result<Masks, Error> {
-        Masks::draw(self.down_header().part(part.images), key, rng)
+    pub fn masks(
+        &self,
+        groups: Range<usize>,
+        key: &PublicKey,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Masks, Error> {
+        Masks::draw(self.down_header().part(groups), key, rng)
     }
 
     /// Returns the number of ciphertexts that go up.
@@ -335,10 +341,9 @@ impl Segment {
     /// Ciphertexts of sums that can follow from the first `sent` ciphertexts of the last term, once those before have
     /// all been sent.
     pub(crate) fn sums_after(&self, sent: usize) -> usize {
-        let (last, mut images, mut sums) = (self.up_header(self.terms.len() - 1), 0, 0);
-        for part in self.layout.images() {
-            images += part.images;
-            if sent < last.part(images).ciphertexts() {
+        let (last, mut sums) = (self.up_header(self.terms.len() - 1), 0);
+        for (groups, part) in self.layout.each_part() {
+            if sent < last.part(0..groups.end).ciphertexts() {
                 break;
             }
             sums += part.hiding.ciphertexts;

@@ -599,14 +599,16 @@ fn check_plan(plan: &Plan) {
         let layout = &segment.layout;
         assert_eq!(layout.ups.len(), segment.terms.len());
         assert!((1..=limit).contains(&segment.ciphertexts_down()));
-        assert_eq!(layout.images().map(|part| part.images).sum::<usize>(), plan.description().batch);
+        let groups = layout.down.groups(plan.description().batch);
+        assert_eq!(layout.each_part().map(|(_, part)| part.groups).sum::<usize>(), groups);
+        assert_eq!(layout.each_part().last().map(|(last, _)| last.end), Some(groups));
         assert_eq!(
-            layout.images().map(|part| part.hiding.ciphertexts).sum::<usize>(),
+            layout.each_part().map(|(_, part)| part.hiding.ciphertexts).sum::<usize>(),
             segment.ciphertexts_down()
         );
-        let all = layout.images().fold(Operations::default(), |sum, part| sum + part.operations);
+        let all = layout.each_part().fold(Operations::default(), |sum, (_, part)| sum + part.operations);
         assert_eq!(all, layout.operations);
-        assert!(layout.images().all(|part| part.products.len() == segment.terms.len()));
+        assert!(layout.each_part().all(|(_, part)| part.products.len() == segment.terms.len()));
         let down = layout.down.slot_bits();
         assert!(segment.format.slot_bits() <= down);
         assert!(!matches!(layout.down.arrangement(), Arrangement::Patches(_)), "comes down as im2col");

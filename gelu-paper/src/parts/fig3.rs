@@ -127,7 +127,7 @@ fn stability(
     }
     let line = |((name, _), runs): (&(&str, Activation), &Vec<Run>)| Line {
         label: (*name).to_owned(),
-        points: (1..).map(f64::from).zip(smooth(&runs[0].losses)).collect(),
+        points: smooth(&runs[0].losses),
         breaks_off: runs[0].end == End::Diverged,
     };
     findings.pictures.push(Picture::Lines {
@@ -172,14 +172,16 @@ fn tail(losses: &[f64]) -> f64 {
     last.iter().sum::<f64>() / last.len() as f64
 }
 
-/// The mean of each loss and those before it, of as many as a hundredth of a run.
-fn smooth(losses: &[f64]) -> Vec<f64> {
+/// Updates, and the mean of the losses at them and before, of as many as a hundredth of a run: two of them in each hundredth, as
+/// a picture shows no more.
+fn smooth(losses: &[f64]) -> Vec<(f64, f64)> {
     let width = losses.len().div_ceil(100);
     let mean = |end: usize| {
         let window = &losses[end.saturating_sub(width)..end];
-        window.iter().sum::<f64>() / window.len() as f64
+        (end as f64, window.iter().sum::<f64>() / window.len() as f64)
     };
-    (1..=losses.len()).map(mean).collect()
+    let ends = (1..losses.len()).step_by(width.div_ceil(2).max(1));
+    ends.chain((!losses.is_empty()).then_some(losses.len())).map(mean).collect()
 }
 
 fn notes(setting: &Setting, seeds: u64) -> Vec<String> {
@@ -214,8 +216,9 @@ mod tests {
         losses.extend([1.0; 10]);
         assert_eq!(tail(&losses), 1.0);
         assert_eq!(tail(&[3.0]), 3.0);
-        assert_eq!(smooth(&[1.0, 3.0]), [1.0, 3.0]);
+        assert_eq!(smooth(&[]), []);
+        assert_eq!(smooth(&[1.0, 3.0]), [(1.0, 1.0), (2.0, 3.0)]);
         let smoothed = smooth(&losses.repeat(3));
-        assert_eq!((smoothed.len(), smoothed[0], smoothed[299]), (300, 9.0, 1.0));
+        assert_eq!((smoothed.len(), smoothed[0], smoothed[150]), (151, (1.0, 9.0), (300.0, 1.0)));
     }
 }

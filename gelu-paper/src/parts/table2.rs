@@ -13,13 +13,13 @@ use gelu_models::train::private::{
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, ModelBuilder};
 use gelu_tensor::hazmat;
-use gelu_tensor::paillier::{KeyType, SecretKey};
+use gelu_tensor::paillier::SecretKey;
 use ndarray::Array2;
 use num_bigint::BigUint;
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::{Part, Setting, median};
+use super::{Part, SUBGROUP_2048, Setting, median};
 use crate::picture::{Line, Picture};
 use crate::report::digits;
 use crate::results::{Findings, Row, Table};
@@ -55,7 +55,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
         true => (&[16, 32, 64], &[1, 2, 4]),
         false => (&[16, 32, 64, 128, 256], &[1, 2, 4, 8]),
     };
-    let keys = [(); 2].map(|()| setting.key(KeyType::Subgroup).map(Arc::new));
+    let keys = [(); 2].map(|()| setting.key(SUBGROUP_2048).map(Arc::new));
     let [own, clients] = keys;
     let keys = [own?, clients?];
     let measure = |(layers, neurons)| {

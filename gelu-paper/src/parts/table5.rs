@@ -18,12 +18,12 @@ use gelu_models::zoo::{self, Network, Setting as NetworkSetting};
 use gelu_service::{
     ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
 };
-use gelu_tensor::paillier::{KeyType, SecretKey};
+use gelu_tensor::paillier::SecretKey;
 use ndarray::{Array2, Axis};
 use rand::rngs::ChaCha20Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::{Part, Setting, median};
+use super::{KEYS, KEYS_NOTE, Part, SUBGROUP_2048, Setting, median};
 use crate::link::Link;
 use crate::report::digits;
 use crate::results::{Figure, Findings, Row, Table};
@@ -34,9 +34,6 @@ const PLACES: [(&str, Link); 3] = [
     ("cloud-cloud", Link { rate: 10e9, delay: Duration::from_micros(100) }),
     ("local-local", Link { rate: 1e9, delay: Duration::from_micros(200) }),
 ];
-
-const KEY_TYPES: [(&str, KeyType); 2] =
-    [("subgroup keys", KeyType::Subgroup), ("keys of Damgård, Jurik and Nielsen", KeyType::Djn)];
 
 /// A network, and what the paper has for it at each place.
 struct Measured {
@@ -56,12 +53,12 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
         let quantization =
             Quantization { layer_bits: Some(model.layer_bits().clone()), ..Quantization::default() };
         let model = Arc::new(ServerModel::new(model, quantization));
-        for (keys, key_type) in KEY_TYPES {
-            // What the paper does not have is measured with one type.
-            if paper.is_none() && key_type == KeyType::Djn {
+        for (keys, parameters) in KEYS {
+            // What the paper does not have is measured with one kind of key.
+            if paper.is_none() && parameters != SUBGROUP_2048 {
                 continue;
             }
-            let key = Arc::new(setting.key(key_type)?);
+            let key = Arc::new(setting.key(parameters)?);
             for (place, (name, link)) in PLACES.into_iter().enumerate() {
                 setting.progress(Part::Table5, &format!("{title}, {name}, {keys}"));
                 let one = images.select(Axis(0), &[0]);
@@ -74,7 +71,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
                     here: Some(run.seconds.into()),
                     command: command.clone(),
                 });
-                if key_type == KeyType::Subgroup && name == "cloud-local" {
+                if parameters == SUBGROUP_2048 && name == "cloud-local" {
                     overlaps.push(overlap(title, "one", &run));
                     let run = over(link, &model, &key, (&images, 1))?;
                     overlaps.push(overlap(title, &images.nrows().to_string(), &run));
@@ -95,7 +92,7 @@ pub(super) fn run(setting: &Setting) -> anyhow::Result<Findings> {
         "in all / largest",
     ];
     findings.tables.push(Table {
-        title: "Over the slowest link, with subgroup keys: what takes how long, and how much of it goes on at once".to_owned(),
+        title: "Over the slowest link, with a subgroup key: what takes how long, and how much of it goes on at once".to_owned(),
         header: header.map(str::to_owned).to_vec(),
         rows: overlaps,
     });
@@ -257,9 +254,10 @@ fn notes(setting: &Setting) -> Vec<String> {
          some ten microseconds, which is felt at 0.1 ms."
             .to_owned(),
         "Conv-1 and LeNet-5 have the weights that gelu has for them, of 3 and 2 bits, the others first weights of 8 bits: times depend on \
-         weights by their bits alone. The paper states neither its links nor the key's size, and one time for one inference. ResNet-20 \
+         weights by their bits alone. The paper does not state its links, and has one time for one inference. ResNet-20 \
          (3x32x32, ten classes) is beyond the paper."
             .to_owned(),
+        KEYS_NOTE.to_owned(),
         "Transfer is what the link takes for the bytes of the direction that has more, and its delay to and fro for each answer that is \
          waited for. A quotient near 1 says that encryption, transfer and computing go on at once."
             .to_owned(),

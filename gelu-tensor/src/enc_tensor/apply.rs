@@ -12,7 +12,7 @@ use crate::{Arrangement, Error, LinearMap, MapWeights, Product};
 
 impl EncTensor {
     /// Returns the map of every image, multiplied as `product` says, which [`Product::cheapest`] has chosen for this
-    /// layout and number of images.
+    /// layout and number of groups.
     ///
     /// # Errors
     /// [`Error::Count`] when the map takes other images or the weights are not its own; [`Error::Layout`] when the
@@ -35,7 +35,7 @@ impl EncTensor {
         // Checked before the work, so that nothing is multiplied that could overflow its slot.
         let contents = weights.contents(map, self.layout().contents())?;
         let layout = self.layout().after(map, contents)?;
-        let groups = layout.groups(self.batch());
+        let groups = self.header.groups();
         let fields = layout.fields();
         let parts: Vec<Residues> = map
             .blocks()
@@ -66,7 +66,10 @@ impl EncTensor {
             }
             (_, [only]) => only.clone(),
             (_, parts) => {
-                let mut all = self.key.ring().empty(layout.count(Extent::new(self.batch(), map.output())));
+                let mut all = self
+                    .key
+                    .ring()
+                    .empty(layout.count(Extent::new(self.batch(), map.output()).part(self.header.part)));
                 for group in 0..groups {
                     for (block, part) in map.blocks().iter().zip(parts) {
                         let rows = block.rows() * fields;
@@ -82,7 +85,7 @@ impl EncTensor {
     /// The ciphertexts that a block of a map multiplies, group by group, column by column.
     fn columns(&self, map: &LinearMap, at: usize) -> Columns {
         let (block, ring) = (&map.blocks()[at], self.key.ring());
-        let groups = self.layout().groups(self.batch());
+        let groups = self.header.groups();
         if let Arrangement::Patches(_) = self.layout().arrangement() {
             let packs = self.layout().packs(map);
             let first: usize = map.blocks()[..at].iter().map(|block| self.layout().packs_of(block)).sum();

@@ -12,7 +12,7 @@ impl EncTensor {
     /// [`Error::Layout`] when these are not pieces, or the masks were drawn for another reply.
     pub fn combine(self, masks: Masks) -> Result<Self, Error> {
         let layout = self.layout().combined()?;
-        let header = EncTensorHeader { shape: self.shape().clone(), batch: self.batch(), layout };
+        let header = EncTensorHeader { layout, ..self.header.clone() };
         // Biases may be added later, so that the masks' slots hold more.
         let fitting = EncTensorHeader {
             layout: masks.header.layout.holding(header.layout.contents())?,

@@ -146,8 +146,17 @@ pub struct KeyParameters {
 pub struct Hiding {
     /// The ciphertexts that are re-randomized.
     pub ciphertexts: usize,
+    /// All of the tensor that they are part of, for which a table may pay.
+    pub among: usize,
     /// Bits that the exponents of h in them may have.
     pub exponent_bits: usize,
+}
+
+impl Hiding {
+    /// Returns what is to be hidden of all ciphertexts of a tensor.
+    pub fn of(ciphertexts: usize, exponent_bits: usize) -> Self {
+        Self { ciphertexts, among: ciphertexts, exponent_bits }
+    }
 }
 
 impl From<KeyBits> for KeyParameters {
@@ -179,11 +188,16 @@ impl KeyParameters {
     /// once: that takes less time than another table.
     pub fn hiding_exponent(self, hiding: Hiding) -> usize {
         const FEW: usize = 32;
-        if hiding.ciphertexts > FEW && hiding.exponent_bits <= self.short_exponent() - HIDING_BITS {
+        if hiding.among > FEW && hiding.exponent_bits <= self.short_exponent() - HIDING_BITS {
             self.short_exponent()
         } else {
             self.long_exponent()
         }
+    }
+
+    /// The fewest bits of a random exponent that hides one of so many bits.
+    pub(crate) fn least_hiding_exponent(self, exponent_bits: usize) -> usize {
+        exponent_bits.saturating_add(HIDING_BITS).min(self.long_exponent())
     }
 
     /// The hiding exponent for values that no homomorphic operation has made much longer.

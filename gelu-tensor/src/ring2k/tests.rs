@@ -64,7 +64,7 @@ fn apply(
     let product = Product::cheapest(
         map,
         tensor.layout(),
-        Workload { weights: ProductWeights::Residues(flood), batch: tensor.batch(), lanes: 8 },
+        Workload { weights: ProductWeights::Residues(flood), groups: tensor.header().groups(), lanes: 8 },
     )?;
     tensor.apply(map, &MapWeights::Residues { values, flood }, &product)
 }
@@ -183,7 +183,8 @@ proptest! {
         let slot_bits = flood.slot_bits().max(format.slot_bits()) + rng.random_range(0..3);
         for layout in layouts(&map, batch, slot_bits) {
             let up = values.encrypt(&layout, key, &mut rng).unwrap();
-            let workload = Workload { weights: ProductWeights::Integers(weights.range()), batch, lanes: 8 };
+            let (kind, groups) = (ProductWeights::Integers(weights.range()), layout.groups(batch));
+            let workload = Workload { weights: kind, groups, lanes: 8 };
             let product = Product::cheapest(&map, &layout, workload).unwrap();
             let sums = up.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
             let sums = if two { sums.add(&sums).unwrap() } else { sums };
@@ -207,7 +208,7 @@ proptest! {
         let flood = Flood { ring: RingBits::ALL[which], quotient, bits };
         let packing = Packing { batch: 3, slot_bits: flood.slot_bits(), key: KeyBits::Bits1024 };
         let layout = SlotLayout::images(packing, Contents::Residues(flood)).unwrap();
-        let header = EncTensorHeader { shape: Shape::from([2]), batch: 3, layout };
+        let header = EncTensorHeader::new(Shape::from([2]), 3, layout);
         let (limbs, extent) = (16, header.extent());
         let plaintexts = header.layout.floods((&[u64::MAX, 5], flood), extent, limbs, &mut rng);
         let mut back = vec![0; 6];
@@ -302,7 +303,8 @@ fn residues_are_no_integers() {
     let next = Arc::new(LinearMap::identity(map.output()).unwrap());
     layout(apply(&sums, &next, (&[1], flood)));
     let one = IntWeights::new(WeightRange::signed(2, 0).unwrap(), vec![1]).unwrap();
-    let how = Workload { weights: ProductWeights::Integers(one.range()), batch: 2, lanes: 1 };
+    let how =
+        Workload { weights: ProductWeights::Integers(one.range()), groups: sums.header().groups(), lanes: 1 };
     let product = Product::cheapest(&next, sums.layout(), how).unwrap();
     layout(sums.apply(&next, &MapWeights::Integers(&one), &product));
     let plain = FixedTensor::new(Shape::from([2]), Format::new(1, 0).unwrap(), vec![1, 1]).unwrap();
@@ -376,8 +378,7 @@ fn sizes_that_do_not_fit_are_refused() {
             ));
         }
     }
-    let header =
-        EncTensorHeader { shape: Shape::from([3]), batch: 1, layout: images(packing, flood).unwrap() };
+    let header = EncTensorHeader::new(Shape::from([3]), 1, images(packing, flood).unwrap());
     assert!(EncTensor::decode(KEYS[0].public_key(), header, &[]).is_err());
     for rate in [256, u64::MAX] {
         assert_eq!(EncRate::encrypt(rate, &KEYS[0], rng).unwrap_err(), Error::Value { index: 0, bound: 255 });
@@ -443,7 +444,7 @@ fn few_multiples_show_a_sum_and_as_many_as_are_used_hide_it() {
         let flood = Flood { ring: RingBits::ALL[0], quotient: 1 << 10, bits };
         let packing = Packing { batch: 7, slot_bits: flood.slot_bits(), key: KeyBits::Bits1024 };
         let layout = SlotLayout::images(packing, Contents::Residues(flood)).unwrap();
-        let header = EncTensorHeader { shape: Shape::from([600]), batch: 7, layout };
+        let header = EncTensorHeader::new(Shape::from([600]), 7, layout);
         let (limbs, extent) = (16, header.extent());
         // No sum, and the largest.
         let counts = [0, (flood.quotient << flood.ring.bits()) - 1].map(|sum| {

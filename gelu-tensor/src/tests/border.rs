@@ -71,8 +71,7 @@ fn tensors_of_other_keys_are_refused() {
     assert!(matches!(mine.add(&theirs), Err(Error::ForeignKey { .. })));
     assert!(matches!(mine.decrypt(&other), Err(Error::ForeignKey { .. })));
     // Factors of another key are not used.
-    let fresh =
-        other.public_key().hiding_exponents(rng, Hiding { ciphertexts: 2, exponent_bits: 0 }).powers();
+    let fresh = other.public_key().hiding_exponents(rng, Hiding::of(2, 0)).powers();
     assert_eq!(mine.rerandomize_with(fresh, rng).decrypt(&KEY).unwrap(), plain);
 }
 
@@ -90,7 +89,7 @@ fn sizes_beyond_all_bounds_are_refused() {
     for shape in [vec![], vec![0], vec![usize::MAX, 2], vec![1]].map(|dims| Shape::from(&dims[..])) {
         for batch in [0, 1, usize::MAX] {
             layout.ciphertexts(batch, &shape);
-            let header = EncTensorHeader { shape: shape.clone(), batch, layout: layout.clone() };
+            let header = EncTensorHeader::new(shape.clone(), batch, layout.clone());
             let good = (batch, shape.elements()) == (1, 1);
             assert_eq!(header.check(key).is_ok(), good, "{batch} of {shape}");
             assert_eq!(EncTensorBuilder::new(KEY.public_key(), header.clone(), 1).is_ok(), good);
@@ -110,11 +109,8 @@ fn sizes_beyond_all_bounds_are_refused() {
     }
     for key_type in KeyType::ALL {
         let parameters = KeyParameters { size: key, key_type };
-        let longest = parameters.hiding_exponent(Hiding { ciphertexts: 1, exponent_bits: usize::MAX });
-        assert_eq!(
-            parameters.hiding_exponent(Hiding { ciphertexts: usize::MAX, exponent_bits: usize::MAX }),
-            longest
-        );
+        let longest = parameters.hiding_exponent(Hiding::of(1, usize::MAX));
+        assert_eq!(parameters.hiding_exponent(Hiding::of(usize::MAX, usize::MAX)), longest);
     }
     let pool = RandomnessPool::new(std::sync::Arc::new(KEY.public_key().clone()), usize::MAX);
     assert_eq!((pool.bytes(), pool.ready()), (usize::MAX, 0));

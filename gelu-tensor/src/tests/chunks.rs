@@ -16,6 +16,12 @@ fn small_chunks(rng: &mut ChaCha20Rng, tensor: &EncTensor) -> Vec<EncChunk> {
     chunks
 }
 
+/// Adds what a part has, which is zero where the part has nothing.
+pub(super) fn add(found: &mut [i64], part: EncTensor) {
+    let values = part.decrypt(&KEY).unwrap();
+    found.iter_mut().zip(values.values()).for_each(|(found, value)| *found += value);
+}
+
 /// Chunk by chunk and at once give the same; parts come out as soon as their chunks are there.
 #[test]
 fn tensors_in_chunks_are_the_same() {
@@ -24,7 +30,7 @@ fn tensors_in_chunks_are_the_same() {
     let integers = (0..batch as i64 * 6).map(|i| i * 37 % 201 - 100).collect();
     let values = FixedTensor::new(Shape::from([6]), format, integers).unwrap();
     let layout = images(batch, 48);
-    assert!(layout.width() < batch && layout.images_apart() == layout.width());
+    assert!(layout.width() < batch && layout.groups_apart(values.shape()) == 1);
     let header = values.header(&layout).unwrap();
     let mut encryption = Encryption::new(values.clone(), &layout, public()).unwrap();
     assert!(!encryption.is_complete());
@@ -38,23 +44,23 @@ fn tensors_in_chunks_are_the_same() {
         .collect();
     assert!(chunks.len() > 3);
 
-    let part = layout.width();
-    for unfit in [0, 1, part - 1, part + 1] {
-        assert!(matches!(
-            EncTensorBuilder::new(public(), header.clone(), unfit),
-            Err(Error::Multiple { .. })
-        ));
+    let stacked = images(4, 48).with_stacked(4, public().size()).unwrap();
+    assert_eq!(stacked.groups_apart(values.shape()), 2);
+    for (layout, unfit) in [(layout.clone(), 0), (stacked.clone(), 1), (stacked, 3)] {
+        let header = values.header(&layout).unwrap();
+        assert!(header.groups() > 3);
+        assert!(matches!(EncTensorBuilder::new(public(), header, unfit), Err(Error::Multiple { .. })));
     }
-    let mut builder = EncTensorBuilder::new(public(), header.clone(), part).unwrap();
+    let mut builder = EncTensorBuilder::new(public(), header.clone(), 1).unwrap();
     let mut decryption = Decryption::new(public(), header.clone()).unwrap();
-    let (mut images, mut early) = (vec![], 0);
+    let (mut found, mut early) = (vec![0; values.values().len()], 0);
     for (index, chunk) in (0..).zip(&chunks) {
         assert!(builder.push(index + 1, chunk).is_err() && decryption.push(index + 1, chunk, &KEY).is_err());
         builder.push(index, chunk).unwrap();
         decryption.push(index, chunk, &KEY).unwrap();
         while builder.has_part() {
             early += usize::from(!builder.is_complete());
-            images.extend_from_slice(builder.next_part().unwrap().decrypt(&KEY).unwrap().values());
+            add(&mut found, builder.next_part().unwrap());
         }
         assert!(builder.next_part().is_none());
     }
@@ -63,7 +69,7 @@ fn tensors_in_chunks_are_the_same() {
     assert!(matches!(over, Error::Limit { what: "ciphertexts of a tensor", .. }), "{over}");
     let over = decryption.push(chunks.len() as u32, &chunks[0], &KEY).unwrap_err();
     assert!(matches!(over, Error::Limit { what: "ciphertexts of a tensor", .. }), "{over}");
-    assert_eq!(images, values.values());
+    assert_eq!(found, values.values());
     assert_eq!(decryption.ciphertexts(), header.ciphertexts());
     assert_eq!(decryption.finish().unwrap(), values);
 
@@ -153,27 +159,23 @@ proptest! {
         let slot_bits = trial.slot_bits(clear.format()).max(100);
         for layout in layouts(&map, batch, slot_bits) {
             let encrypted = input.encrypt(&layout, &*KEY, rng).unwrap();
-            // The fewest images that fill all slots of their groups.
-            let by_images = layout.arrangement() == &Arrangement::Images;
-            let columns = if by_images { 1 } else { map.columns().unwrap() };
-            let whole = |images: &usize| (images * columns).is_multiple_of(layout.width());
-            prop_assert_eq!(Some(layout.images_apart()), (1..=layout.width()).find(whole));
-            let part = parts * layout.images_apart();
-            let mut builder = EncTensorBuilder::new(public(), encrypted.header().clone(), part).unwrap();
-            let mut found = vec![];
+            prop_assert_eq!(layout.groups_apart(map.input()), 1);
+            let mut builder = EncTensorBuilder::new(public(), encrypted.header().clone(), parts).unwrap();
+            let (mut found, mut count) = (vec![0; clear.values().len()], 0);
             for (index, chunk) in (0..).zip(small_chunks(rng, &encrypted)) {
                 builder.push(index, &chunk).unwrap();
                 while let Some(part) = builder.next_part() {
+                    count += part.header().groups();
                     let sums = apply(&part, &map, &weights, trial.lanes).unwrap();
-                    found.extend_from_slice(sums.decrypt(&KEY).unwrap().values());
+                    add(&mut found, sums);
                 }
             }
-            prop_assert!(builder.is_empty() && builder.is_complete());
+            prop_assert!(builder.is_empty() && builder.is_complete() && count == layout.groups(batch));
             prop_assert_eq!(&found[..], clear.values(), "{}", layout);
         }
     }
 
-    /// Replies are stacked: parts of so many images that no ciphertext holds a piece of two can be told apart.
+    /// Replies are stacked: parts of so many groups that no ciphertext holds a piece of two can be told apart.
     #[test]
     fn stacked_tensors_come_in_parts(
         seed: u64, batch in 1usize..40, elements in 1usize..6, stacked in 1usize..9,
@@ -185,14 +187,15 @@ proptest! {
         let encrypted = input.encrypt(&layout, &*KEY, rng).unwrap();
         let units = batch.div_ceil(layout.width()) * elements;
         prop_assert_eq!(encrypted.header().ciphertexts(), units.div_ceil(stacked));
-        prop_assert_eq!(layout.images_apart(), layout.width() * stacked);
-        let mut builder =
-            EncTensorBuilder::new(public(), encrypted.header().clone(), layout.images_apart()).unwrap();
-        let mut found = vec![];
+        let whole = |groups: &usize| (groups * elements).is_multiple_of(stacked);
+        let apart = layout.groups_apart(input.shape());
+        prop_assert_eq!(Some(apart), (1..=stacked).find(whole));
+        let mut builder = EncTensorBuilder::new(public(), encrypted.header().clone(), apart).unwrap();
+        let mut found = vec![0; input.values().len()];
         for (index, chunk) in (0..).zip(small_chunks(rng, &encrypted)) {
             builder.push(index, &chunk).unwrap();
             while let Some(part) = builder.next_part() {
-                found.extend_from_slice(part.decrypt(&KEY).unwrap().values());
+                add(&mut found, part);
             }
         }
         prop_assert_eq!(&found[..], input.values());

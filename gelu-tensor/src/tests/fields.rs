@@ -77,16 +77,13 @@ proptest! {
             let packs: usize = map.blocks().iter().map(|block| block.taps().div_ceil(layout.fields())).sum();
             prop_assert_eq!(encrypted.header().ciphertexts(), packs * patches.groups(batch));
             let kind = ProductWeights::Integers(weights.range());
-            let how = Workload { weights: kind, batch, lanes: trial.lanes };
+            let how = Workload { weights: kind, groups: layout.groups(batch), lanes: trial.lanes };
             let product = Product::cheapest(&map, encrypted.layout(), how).unwrap();
             // A ring that counts the operations of this product alone.
             let counted = COUNTED.public_key();
             let again = input.encrypt(&layout, &*COUNTED, rng).unwrap();
-            let header = EncTensorHeader {
-                shape: map.output().clone(),
-                batch,
-                layout: layout.after(&map, Contents::Integers(clear.format())).unwrap().combined().unwrap(),
-            };
+            let combined = layout.after(&map, Contents::Integers(clear.format())).unwrap().combined().unwrap();
+            let header = EncTensorHeader::new(map.output().clone(), batch, combined);
             let before = counted.ring().operations();
             let pieces = again.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
             pieces.combine(Masks::draw(header.clone(), counted, rng).unwrap()).unwrap();
@@ -101,8 +98,25 @@ proptest! {
             prop_assert_eq!(&sums.decrypt(&KEY).unwrap(), &clear, "{}", layout);
             let bias = random_tensor(rng, clear.shape(), 1, clear.format().bound());
             let bias = FixedTensor::new(clear.shape().clone(), clear.format(), bias.values().to_vec()).unwrap();
-            let sums = sums.add_plain(&bias).unwrap();
-            prop_assert_eq!(sums.decrypt(&KEY).unwrap(), clear.add(&bias).unwrap(), "{}", layout);
+            let (sums, with_bias) = (sums.add_plain(&bias).unwrap(), clear.add(&bias).unwrap());
+            prop_assert_eq!(&sums.decrypt(&KEY).unwrap(), &with_bias, "{}", layout);
+
+            // As few groups as share no ciphertext of the reply, by themselves.
+            let apart = header.layout.groups_apart(map.output());
+            let mut builder = EncTensorBuilder::new(public(), encrypted.header().clone(), apart).unwrap();
+            let mut found = vec![0; clear.values().len()];
+            for (index, chunk) in (0..).zip(encrypted.chunks()) {
+                builder.push(index, &chunk).unwrap();
+                while let Some(part) = builder.next_part() {
+                    let how = Workload { groups: part.header().groups(), ..how };
+                    let product = Product::cheapest(&map, part.layout(), how).unwrap();
+                    let pieces = part.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
+                    let masks = self::masks(&pieces, rng);
+                    chunks::add(&mut found, pieces.combine(masks).unwrap().add_plain(&bias).unwrap());
+                }
+            }
+            prop_assert!(builder.is_empty());
+            prop_assert_eq!(&found[..], with_bias.values(), "{}", layout);
         }
     }
 
@@ -339,7 +353,7 @@ fn fields_that_do_not_fit_are_refused() {
     }
     let packed = layout.with_fields(2, 3, key).unwrap();
     assert_eq!(packed.to_string(), "im2col, 2 fields of 1 slot of 20 bits");
-    let header = |layout: SlotLayout| EncTensorHeader { shape: map.input().clone(), batch: 1, layout };
+    let header = |layout: SlotLayout| EncTensorHeader::new(map.input().clone(), 1, layout);
     assert_eq!(header(packed.clone()).check(key), Ok(12));
     assert!(header(layout.with_fields(20, 2, KeyBits::Bits4096).unwrap()).check(key).is_err());
     for refused in [

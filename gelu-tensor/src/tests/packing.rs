@@ -113,7 +113,7 @@ proptest! {
         // Below n.
         let mut plaintext: Vec<u64> = (0..16).map(|_| rng.random()).collect();
         plaintext[15] >>= 1;
-        let found = layout.unpack(&mut [0], (&plaintext, 0), Extent { batch: 1, elements: 1 }, &modulus);
+        let found = layout.unpack(&mut [0], (&plaintext, 0), Extent::new(1, &Shape::from([1])), &modulus);
         prop_assert_eq!(found, Err(Error::Plaintext { index: 0 }));
     }
 }
@@ -127,7 +127,7 @@ fn the_largest_and_the_smallest_sums_of_slots_are_read() {
         // 73 slots of 14 bits fill the 1,022 bits that there are.
         let format = Format::new(8191, 0).unwrap();
         let layout = SlotLayout::images(packing(73, 14), Contents::Integers(format)).unwrap();
-        let extent = Extent { batch: 73, elements: 1 };
+        let extent = Extent::new(73, &Shape::from([1]));
         let mut back = vec![0; 73];
         for value in [8191, -8191] {
             let values = vec![value; 73];

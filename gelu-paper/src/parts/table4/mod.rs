@@ -1,15 +1,14 @@
 //! Table 4: time and accuracy of Conv-1 and LeNet-5, by CryptoNets' way and by ours.
 
-mod ours;
 mod rival;
 
 use gelu_io::data::{LabelledImages, Split};
 use gelu_io::digits::{SampleOptions, sample_digits};
 use gelu_models::train::Dataset;
 
-use self::ours::{Ours, our_accuracy};
 use self::rival::{INPUT_BITS, MOST_LOST, Rival, SPARE_BITS, WEIGHT_BITS};
-use super::{Part, Setting};
+use super::inference::{self, Inference};
+use super::{KEYS, KEYS_NOTE, Part, Setting};
 use crate::cryptonets::Architecture;
 use crate::picture::{Bar, Picture, Who};
 use crate::results::{Figure, Findings, Row};
@@ -88,11 +87,10 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
     let Paper { architecture, title, .. } = paper;
     let rival = Rival::measure(setting, data, paper)?;
     let model = architecture.name();
-    let kinds = [("djn", "DJN key"), ("subgroup", "subgroup key")];
     let mut ours = vec![];
-    for (key_type, keys) in kinds {
+    for (keys, parameters) in KEYS {
         setting.progress(Part::Table4, &format!("{title}: ours, {keys}"));
-        ours.push((keys, Ours::measure(setting, (model, key_type))?));
+        ours.push((keys, Inference::measure(setting, model, parameters)?));
     }
     let batch = rival.plan.parameters.degree;
     let seconds = rival.pass.seconds();
@@ -112,7 +110,7 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
     let share = seconds / batch as f64;
     add(format!("{title}, CryptoNets' way, an image of {batch}"), "s", None, Some(share.into()), &command);
     for (keys, ours) in &ours {
-        let Ours { one, full, batch, commands, .. } = ours;
+        let Inference { one, full, batch, commands, .. } = ours;
         add(
             format!("{title}, ours, one image, {keys}"),
             "s",
@@ -147,13 +145,13 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
     }
     let megabytes = Some((rival.pass.bytes as f64 / 1e6).into());
     add(format!("{title}, CryptoNets' way, sent for one image or {batch}"), "MB", None, megabytes, &command);
-    let Ours { megabytes, commands, .. } = &ours[0].1;
+    let Inference { megabytes, commands, .. } = &ours[0].1;
     add(format!("{title}, ours, sent for one image"), "MB", None, Some((*megabytes).into()), &commands[0]);
     let accuracy = rival.accuracy.map(Figure::from);
     add(format!("{title}, CryptoNets' way, accuracy"), "", Some(paper.rival[1]), accuracy, &command);
     let (accuracy, accuracy_command) = match data.is_mnist {
         true => {
-            let (accuracy, command) = our_accuracy(setting, (model, &ours[1].1))?;
+            let (accuracy, command) = inference::accuracy(setting, (model, ours[1].1.batch))?;
             (Some(accuracy.into()), command)
         }
         false => (None, command.clone()),
@@ -170,7 +168,7 @@ fn network(setting: &Setting, data: &Data, paper: &Paper, findings: &mut Finding
         ours.iter().map(|(keys, ours)| bar(&format!("ours, one image, {keys}"), ours.one, Who::Ours)),
     );
     bars.push(bar(&format!("CryptoNets' way, an image of {batch}"), share, Who::Rival));
-    let full = |(keys, ours): &(&str, Ours)| {
+    let full = |(keys, ours): &(&str, Inference)| {
         bar(&format!("ours, an image of {}, {keys}", ours.batch), ours.full, Who::Ours)
     };
     bars.extend(ours.iter().map(full));
@@ -195,9 +193,9 @@ fn notes(data: &Data) -> Vec<String> {
             .to_owned(),
         "Ours: for one image, the median times of all steps of both sides in an open session, one after another; for full \
          batches, the mean time of a batch, while another one is in progress, divided by its images. Both sides are on this \
-         machine and share its threads, and what they exchange is encoded and decoded, but crosses no network. Keys have 2048 bits: DJN \
-         keys are those of Damgård, Jurik and Nielsen, subgroup keys those of Ma, Han and Lei, on a further assumption."
+         machine and share its threads, and what they exchange is encoded and decoded, but crosses no network."
             .to_owned(),
+        KEYS_NOTE.to_owned(),
         "The rival is run as well as we can: linear layers in a row are one affine map (as in CryptoNets), parameters are searched for \
          the least cost, weights multiply coefficients without plaintext polynomials, squares are relinearized only after the sums that \
          make them fewer, the modulus is switched down after the first square where that costs less, and the last square is not relinearized at all. \
@@ -212,7 +210,7 @@ fn notes(data: &Data) -> Vec<String> {
             100.0 * MOST_LOST
         ),
         "The paper lists no activation between LeNet-5's dense layers: with squares there is none, so that they are one map; \
-         ours has ReLU there (gelu-models, module zoo). It states neither the key's size nor the parameters of SEAL, and one time \
+         ours has ReLU there (gelu-models, module zoo). It does not state the parameters of SEAL, and has one time \
          for one inference: which is compared with one image here."
             .to_owned(),
     ];

@@ -87,8 +87,8 @@ impl Computing {
             return Ok(());
         };
         let begin = || {
-            let images = own.layout.parts.first().map_or(1, |part| part.images);
-            EncTensorBuilder::new(&self.key, own.up_header(planned, term, queries), images)
+            let groups = own.layout.groups_of_part();
+            EncTensorBuilder::new(&self.key, own.up_header(planned, term, queries), groups)
         };
         job.inputs.push((index, ciphertexts), begin).map_err(in_segment)
     }
@@ -111,14 +111,16 @@ impl Computing {
         let index = job.segment;
         let own = &self.hidden.segments()[index];
         let in_segment = |source| SessionError::Numbers { segment: index as u32, source };
-        let Some(part) = own.layout.images().nth(at) else { return Ok(()) };
+        let Some((_, part)) = own.layout.each_part().nth(at) else { return Ok(()) };
         let exponents = self.key.hiding_exponents(rng, part.hiding);
         let (sums, fresh) =
             rayon::join(|| self.program.sums_of_masks(index, own, (part, &masks)), || exponents.powers());
-        let random = (0..part.images * own.values).map(|_| own.shared.wrap(rng.next_u64()));
-        let random: Zeroizing<Vec<u64>> = Zeroizing::new(random.collect());
-        let sums = sums.and_then(|sums| sums.flood(&random, rng)).map_err(in_segment)?;
-        job.masks.extend(random.iter());
+        // For all queries at once: a part may have some columns of each.
+        if job.masks.is_empty() {
+            let random = (0..queries * own.values).map(|_| own.shared.wrap(rng.next_u64()));
+            job.masks = Zeroizing::new(random.collect());
+        }
+        let sums = sums.and_then(|sums| sums.flood(&job.masks, rng)).map_err(in_segment)?;
         let position = Position {
             session: self.session,
             round: preparing.preparation.number,
@@ -127,7 +129,7 @@ impl Computing {
         let chunks = job.inputs.number(sums.rerandomize_with(fresh, rng).chunks());
         let message = |(index, ciphertexts)| Message::Tensor { position, index, ciphertexts };
         self.outgoing.extend(chunks.into_iter().map(message));
-        if job.inputs.is_answered() && job.masks.len() == queries * own.values {
+        if job.inputs.is_answered() {
             for (material, masks) in preparing.materials.iter_mut().zip(job.masks.chunks_exact(own.values)) {
                 material.segments[index].masks = Zeroizing::new(masks.to_vec());
             }

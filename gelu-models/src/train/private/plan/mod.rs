@@ -221,7 +221,7 @@ impl TrainPlan {
         let batch = key.slot_capacity_bits() / Self::TOTAL_BITS;
         let packing = Packing { batch, slot_bits: Self::TOTAL_BITS, key };
         let layout = SlotLayout::images(packing, Contents::Integers(Self::total_format()?))?;
-        Ok(EncTensorHeader { shape: Shape::from([self.parameters.div_ceil(batch)]), batch, layout })
+        Ok(EncTensorHeader::new(Shape::from([self.parameters.div_ceil(batch)]), batch, layout))
     }
 
     /// The format of a sum of steps; no sum of a turn may reach its bound.

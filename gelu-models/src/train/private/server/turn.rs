@@ -110,9 +110,8 @@ impl Server {
                 };
                 place(part)?;
                 let layout = plan.product(exchange.down)?.layout;
-                let images = layout.parts.first().map_or(1, |part| part.images);
                 let header = plan.header(part)?;
-                let begin = || EncTensorBuilder::new(&turn.client, header, images);
+                let begin = || EncTensorBuilder::new(&turn.client, header, layout.groups_of_part());
                 inputs.push((chunk, ciphertexts), begin)?;
             }
             // After the errors of the first segment a turn may go on or end.
@@ -204,13 +203,13 @@ impl Server {
         let plan = self.plan.clone();
         let Some(ServerTurn { client, state, stage, .. }) = &mut self.turn else { return Ok(()) };
         let Stage::Exchange { index, inputs } = stage else { return Ok(()) };
-        let Some((at, images)) = inputs.next_part() else { return Ok(()) };
+        let Some((at, tensors)) = inputs.next_part() else { return Ok(()) };
         let exchange = &plan.exchanges()[*index];
         let Multiplication { layout, flood, terms, bias } = plan.product(exchange.down)?;
-        let Some(part) = layout.images().nth(at) else { return Ok(()) };
+        let Some((_, part)) = layout.each_part().nth(at) else { return Ok(()) };
         let exponents = client.hiding_exponents(rng, part.hiding);
         let shape = plan.header(exchange.down)?.shape;
-        let products = terms.iter().zip(images.iter().zip(&part.products));
+        let products = terms.iter().zip(tensors.iter().zip(&part.products));
         let products = products.map(|((map, weights), (input, product))| {
             let weights = MapWeights::Residues { values: &state.masked[weights.clone()], flood };
             TensorProduct { input, map, weights, product }

@@ -1,13 +1,14 @@
-//! Ours, by the commands of `gelu`.
+//! Inference by ours, measured by the commands of `gelu`.
 
 use anyhow::Context;
+use gelu_tensor::paillier::KeyParameters;
 use serde_json::Value;
 
+use super::{Part, Setting};
 use crate::gelu::{number, quoted};
-use crate::parts::{Part, Setting};
 
-/// Ours, measured by `gelu bench`.
-pub(super) struct Ours {
+/// What inference takes.
+pub(super) struct Inference {
     /// Seconds of one image, all steps of both sides after one another.
     pub(super) one: f64,
     /// Seconds of an image of a full batch.
@@ -18,9 +19,11 @@ pub(super) struct Ours {
     pub(super) commands: [String; 2],
 }
 
-impl Ours {
-    pub(super) fn measure(setting: &Setting, (model, key_type): (&str, &str)) -> anyhow::Result<Self> {
-        let options = ["--model", model, "--key-type", key_type, "--key-bits", "2048"];
+impl Inference {
+    /// One image, and full batches, of a network by its name, with a kind of key.
+    pub(super) fn measure(setting: &Setting, model: &str, key: KeyParameters) -> anyhow::Result<Self> {
+        let key_bits = key.size.to_string();
+        let options = ["--model", model, "--key-type", key.key_type.name(), "--key-bits", &key_bits];
         let plan = setting.gelu.json(&[&["plan"], &options[..]].concat())?;
         let batch =
             full_batch(&plan).with_context(|| format!("expected the slots of a plan, found {plan}"))?;
@@ -51,10 +54,10 @@ fn full_batch(plan: &Value) -> Option<u64> {
     Some((plan["key_bits"].as_u64()? / widest.max(1)).clamp(1, 1024))
 }
 
-/// The share of MNIST's test images that our network reads correctly on ciphertexts, and the command.
-pub(super) fn our_accuracy(setting: &Setting, (model, ours): (&str, &Ours)) -> anyhow::Result<(f64, String)> {
+/// The share of MNIST's test images that a network reads correctly on ciphertexts, and the command.
+pub(super) fn accuracy(setting: &Setting, (model, batch): (&str, u64)) -> anyhow::Result<(f64, String)> {
     let count = if setting.quick { "1000" } else { "10000" };
-    let batch = ours.batch.to_string();
+    let batch = batch.to_string();
     let arguments = ["infer", "--model", model, "--dataset", "mnist", "--count", count, "--batch", &batch];
     let arguments = [&arguments[..], &["--key-type", "subgroup"]].concat();
     setting.progress(Part::Table4, &format!("ours: {count} test images by {model}"));
