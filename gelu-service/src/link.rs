@@ -61,6 +61,8 @@ struct State {
     heard: Instant,
     /// This side says no more.
     is_finished: bool,
+    /// This side listens no more.
+    is_deaf: bool,
     end: Option<ServiceError>,
 }
 
@@ -94,6 +96,7 @@ impl Link {
                 since: now,
                 heard: now,
                 is_finished: false,
+                is_deaf: false,
                 end: None,
             }),
             arrived: Condvar::new(),
@@ -236,6 +239,12 @@ impl Link {
         self.wake();
     }
 
+    /// Says that this side will listen no more: who waits for a message is told that the other side is gone.
+    pub(crate) fn stop_listening(&self) {
+        self.state().is_deaf = true;
+        self.wake();
+    }
+
     /// Ends the conversation; the first reason stays.
     pub(crate) fn end(&self, reason: ServiceError) {
         self.state().end.get_or_insert(reason);
@@ -337,6 +346,9 @@ impl Transport for Link {
         // The other side's silence counts from when this side began to listen.
         state.heard = Instant::now();
         loop {
+            if state.is_deaf {
+                return Err(Disconnected);
+            }
             if let Some(message) = self.take(&mut state) {
                 return Ok(message);
             }
@@ -357,6 +369,9 @@ impl Transport for Link {
 
     fn try_receive(&self) -> Result<Option<Vec<u8>>, Disconnected> {
         let mut state = self.state();
+        if state.is_deaf {
+            return Err(Disconnected);
+        }
         match self.take(&mut state) {
             Some(message) => Ok(Some(message)),
             None if state.end.is_some() => Err(Disconnected),

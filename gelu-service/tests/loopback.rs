@@ -10,8 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Relay, expected, images, infer, remote, start};
+use gelu_io::transport::{Disconnected, Transport};
+use gelu_models::infer::Message;
+use gelu_models::peer::AbortReason;
 use gelu_models::plan::Reveal;
 use gelu_service::{Limits, Refusal, ServiceError};
+use gelu_wire::encode_message;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 #[test]
@@ -23,6 +27,29 @@ fn results_over_tls_equal_the_clear_computation() {
     let (sent, received) = transport.bytes();
     assert!(sent > 10_000 && received > 1_000, "{sent} {received}");
     assert!(remote.fingerprint().is_some());
+}
+
+#[test]
+fn who_listens_no_more_does_not_wait_and_can_still_end_the_session() {
+    let server = start(Limits::default());
+    let transport = Arc::new(remote(server.address()).open("small").unwrap());
+    let waiting = {
+        let transport = Arc::clone(&transport);
+        // The server has nothing to say before the hello, for as long as it takes one.
+        thread::spawn(move || transport.receive())
+    };
+    let since = Instant::now();
+    transport.stop_listening();
+    assert_eq!(waiting.join().unwrap(), Err(Disconnected));
+    assert_eq!(transport.try_receive(), Err(Disconnected));
+    assert_eq!(server.sessions(), 1);
+    let abort = encode_message(&Message::Abort { reason: AbortReason::Closed }).unwrap();
+    transport.send(abort).unwrap();
+    drop(transport);
+    while server.sessions() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(10), "the server keeps the session");
+        thread::yield_now();
+    }
 }
 
 #[test]

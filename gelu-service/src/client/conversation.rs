@@ -54,6 +54,12 @@ impl RemoteTransport {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
     }
 
+    /// Listens no more: whoever waits for a message is told that the server is gone. What is sent still goes out, such as
+    /// the message that ends the session at the server.
+    pub fn stop_listening(&self) {
+        self.link.stop_listening();
+    }
+
     fn note(&self, message: Vec<u8>) -> Vec<u8> {
         self.received.fetch_add(message.len() as u64, Ordering::Relaxed);
         message
