@@ -15,6 +15,7 @@ use safetensors::tensor::TensorView;
 use serde::Serialize;
 
 pub use self::decode::parse_safetensors;
+pub use self::encode::encode_safetensors;
 pub use self::kind::FileKind;
 use crate::{Error, files};
 
@@ -90,7 +91,7 @@ impl WeightsFile for Weights {
 
     fn write(&self, path: impl AsRef<Path>, dtype: Dtype) -> Result<(), Error> {
         let path = path.as_ref();
-        files::write_atomic(path, &encode::encode(self, dtype, path)?)
+        files::write_atomic(path, &encode_safetensors(self, dtype, path)?)
     }
 }
 

@@ -4,7 +4,7 @@ use gelu_models::WeightTensor;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-use super::encode::encode;
+use super::encode::encode_safetensors;
 use super::*;
 
 fn name() -> &'static Path {
@@ -108,8 +108,8 @@ fn what_is_not_finite_is_refused() {
     let mut large = sample();
     let tensor = WeightTensor::new(Shape::from([1]), vec![1e6]).unwrap();
     large.tensors.insert("large".into(), tensor);
-    assert!(matches!(encode(&large, Dtype::F16, name()), Err(Error::Value { .. })));
-    assert!(encode(&large, Dtype::BF16, name()).is_ok());
+    assert!(matches!(encode_safetensors(&large, Dtype::F16, name()), Err(Error::Value { .. })));
+    assert!(encode_safetensors(&large, Dtype::BF16, name()).is_ok());
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn headers_are_checked_before_anything_is_believed() {
 
 #[test]
 fn truncation_anywhere_is_an_error() {
-    let bytes = encode(&sample(), Dtype::F32, name()).unwrap();
+    let bytes = encode_safetensors(&sample(), Dtype::F32, name()).unwrap();
     for length in 1..bytes.len() {
         let error = parse_safetensors(&bytes[..length], name()).unwrap_err();
         assert!(matches!(error, Error::Truncated { .. }), "{length}: {error}");
@@ -154,7 +154,7 @@ fn truncation_anywhere_is_an_error() {
 proptest! {
     #[test]
     fn corruption_never_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
-        let mut bytes = encode(&sample(), Dtype::F32, name()).unwrap();
+        let mut bytes = encode_safetensors(&sample(), Dtype::F32, name()).unwrap();
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;

@@ -54,6 +54,11 @@ impl RemoteTransport {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
     }
 
+    /// Ends the conversation now, whatever was not sent yet: whoever waits for a message is told that it is over.
+    pub fn hang_up(&self) {
+        self.link.end(ServiceError::Ended);
+    }
+
     fn note(&self, message: Vec<u8>) -> Vec<u8> {
         self.received.fetch_add(message.len() as u64, Ordering::Relaxed);
         message
