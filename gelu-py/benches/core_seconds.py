@@ -1,8 +1,8 @@
 """Core-seconds and bytes of an image: `python gelu-py/benches/core_seconds.py MODEL BATCH IMAGES [KEY_TYPE]`.
 
-MODEL is a model file or a network by name. A server and a client are a process each, on all cores; weighted sums are
-revealed, the key has 2048 bits. Seconds are user and system time of each process, without what
-comes before the first image and with the opening of one session.
+MODEL is a model file or a network by name. A server and a client are a process each, on all cores; weighted
+sums are revealed, the key has 2048 bits. Seconds are user and system time of each process, without what comes
+before the first image and with the opening of one session.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def main() -> None:
         after = [core_seconds(pid) for pid in (server.pid, os.getpid())]
         server.communicate("")
     ours, theirs = ((b - a) / images for a, b in zip(before, after, strict=True))
+    up, down = outcome.bytes_up / images / 1e3, outcome.bytes_down / images / 1e3
     print(
-        f"{model}, {key_type}, batch of {batch}, {images} images: server {ours:.4f} core-s an image, client "
-        f"{theirs:.4f}; {outcome.bytes_up / images / 1e3:.1f} kB up, {outcome.bytes_down / images / 1e3:.1f} down; "
-        f"{outcome.seconds / images * 1e3:.1f} ms an image"
+        f"{model}, {key_type}, batch of {batch}, {images} images: server {ours:.4f} core-s an image, "
+        f"client {theirs:.4f}; {up:.1f} kB up, {down:.1f} down"
     )
 
 
