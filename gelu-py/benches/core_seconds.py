@@ -1,8 +1,8 @@
-"""Core-seconds and bytes of an image: `python gelu-py/benches/core_seconds.py MODEL BATCH IMAGES [KEY_TYPE]`.
+"""Core-seconds and bytes of an image: `python gelu-py/benches/core_seconds.py MODEL BATCH IMAGES [MODE]`.
 
-MODEL is a model file or a network by name. A server and a client are a process each, on all cores; weighted
-sums are revealed, the key has 2048 bits. Seconds are user and system time of each process, without what comes
-before the first image and with the opening of one session.
+MODEL is a model file or a network by name. A server and a client are a process each, on all cores; the
+mode is "revealed" or "hidden", the key a subgroup key of 2048 bits. Seconds are user and system time of each
+process, without what comes before the first image and with the opening of one session.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import sys
 import gelu, numpy as np
 sys.path.insert(0, sys.argv[1])
 import core_seconds
-server = gelu.Server(core_seconds.network(sys.argv[2]), mode="revealed")
+server = gelu.Server(core_seconds.network(sys.argv[2]), mode=sys.argv[4])
 server.client_spec().save(sys.argv[3])
 print(server.serve("127.0.0.1:0").url, flush=True)
 sys.stdin.read()
@@ -46,14 +47,15 @@ def core_seconds(pid: int) -> float:
 def main() -> None:
     """Print the figures."""
     model, batch, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    key_type = sys.argv[4] if len(sys.argv) > 4 else "subgroup"
-    spec = f"/tmp/core_seconds.{os.getpid()}.json"
-    command = [sys.executable, "-c", SERVE, str(Path(__file__).parent), model, spec]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    mode = sys.argv[4] if len(sys.argv) > 4 else "revealed"
+    with tempfile.TemporaryDirectory() as folder:
+        spec = str(Path(folder) / "spec.json")
+        command = [sys.executable, "-c", SERVE, str(Path(__file__).parent), model, spec, mode]
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert server.stdout
         url = server.stdout.readline().strip()
-        client = gelu.Client(spec, gelu.SecretKey.generate(2048, key_type=key_type), batch=batch)
-        Path(spec).unlink()
+        client = gelu.Client(spec, gelu.SecretKey.generate(2048, key_type="subgroup"), batch=batch)
+    with server:
         connection = client.connect(url)
         x = np.random.default_rng(0).random((images, *client.spec.input_shape), dtype=np.float32)
         connection.run(x[:batch])
@@ -64,7 +66,7 @@ def main() -> None:
     ours, theirs = ((b - a) / images for a, b in zip(before, after, strict=True))
     up, down = outcome.bytes_up / images / 1e3, outcome.bytes_down / images / 1e3
     print(
-        f"{model}, {key_type}, batch of {batch}, {images} images: server {ours:.4f} core-s an image, "
+        f"{model}, {mode}, batch of {batch}, {images} images: server {ours:.4f} core-s an image, "
         f"client {theirs:.4f}; {up:.1f} kB up, {down:.1f} down"
     )
 
