@@ -24,8 +24,9 @@ sys.path.insert(0, sys.argv[1])
 import core_seconds
 server = gelu.Server(core_seconds.network(sys.argv[2]), mode=sys.argv[4])
 server.client_spec().save(sys.argv[3])
-print(server.serve("127.0.0.1:0").url, flush=True)
-sys.stdin.read()
+with server.serve("127.0.0.1:0") as serving:
+    print(serving.url, flush=True)
+    sys.stdin.read()
 """
 
 

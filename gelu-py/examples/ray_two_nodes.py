@@ -1,9 +1,9 @@
-"""Two nodes, one of which dies in the middle: `python gelu-py/examples/ray_two_nodes.py 2>/dev/null`.
+"""Two nodes, one of which dies in the middle: `python gelu-py/examples/ray_two_nodes.py`.
 
 A Ray cluster of two nodes on this machine (`pip install gelu-net[ray]`), a server of LeNet-5 on each, and a
 client that spreads 512 images over them in blocks of 32. After a quarter of them one node is removed. Its
 blocks are computed again: the outputs are those of an undisturbed run and of the network in the clear, bit
-for bit. What Ray says of the lost node goes to standard error.
+for bit. Ray has something to say of the lost node, too.
 """
 
 from __future__ import annotations
