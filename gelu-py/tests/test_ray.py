@@ -112,6 +112,13 @@ def test_no_key_gets_into_the_cluster(cluster, client, key):
             ray.put(secret)
 
 
+def test_a_worker_that_cannot_start_says_why(cluster, client, many, tmp_path):
+    links = gelu.ray.start_actors(tmp_path / "nowhere.safetensors", 1, options={"num_cpus": 0})
+    with pytest.raises(gelu.ServiceError, match="start workers") as raised:
+        gelu.ray.Pool(client, links).predict(many[:1])
+    assert "nowhere.safetensors" in str(raised.value.__cause__)
+
+
 def test_streams_stay_on_replicas(cluster, lenet5, client, many):
     from ray import serve
 

@@ -49,6 +49,16 @@ class _Job:
         self.results: dict[int, NDArray[Any]] = {}
         self.finished: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         self.is_over = threading.Event()
+        self.lost: DisconnectedError | None = None
+
+    def next(self) -> int | None:
+        """Wait for a block, which another link's thread may give back; None when the call has ended."""
+        while not self.is_over.is_set():
+            try:
+                return self.waiting.get(timeout=0.05)
+            except queue.Empty:
+                pass
+        return None
 
 
 class Pool:
@@ -105,8 +115,8 @@ class Pool:
         ask: _Ask,
         progress: _Progress | None,
     ) -> NDArray[Any]:
-        x = np.asarray(x)
-        inputs = len(x) if x.ndim else 1
+        x = np.atleast_1d(np.asarray(x))
+        inputs = len(x)
         job = _Job(
             [slice(at, at + self._block) for at in range(0, max(inputs, 1), self._block)], inputs, progress
         )
@@ -137,7 +147,7 @@ class Pool:
                     raise ServiceError(
                         f"{left} of {len(job.blocks)} blocks are left: expected a server within "
                         f"{self._patience:g} seconds, found none; start workers and predict again"
-                    )
+                    ) from job.lost
                 continue
             done += len(job.results[found])
             if job.progress:
@@ -160,10 +170,9 @@ class Pool:
         try:
             connection = self._client.connect(carry, mode=self._mode)
             while self._is_there(job, link):
-                try:
-                    index = job.waiting.get(timeout=0.05)
-                except queue.Empty:
-                    continue
+                index = job.next()
+                if index is None:
+                    break
                 try:
                     job.results[index] = ask(connection, x[job.blocks[index]])
                 except DisconnectedError:
@@ -188,7 +197,8 @@ class Pool:
             try:
                 if link.is_ready():
                     return True
-            except DisconnectedError:
+            except DisconnectedError as error:
+                job.lost = error
                 return False
             job.is_over.wait(0.2)
         return False

@@ -16,6 +16,7 @@ A worker holds the weights and no key. Whoever has the key spreads blocks of inp
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import queue
 import time
@@ -168,9 +169,15 @@ def application(
 
     Each of `replicas` computes on `cpus` cores and has at most `streams` streams. A stream stays on its
     replica.
+
+    Raises ServiceError where Ray is too old for streams in both directions.
     """
     from ray import serve
 
+    if not hasattr(importlib.import_module("ray.serve.grpc_util"), "gRPCInputStream"):
+        raise ServiceError(
+            f"expected Ray with gRPC streams in both directions, such as 2.60, found {ray.__version__}"
+        )
     offered = network if isinstance(network, Network) else os.fspath(network)
     deployment: Any = serve.deployment(
         _Sessions,
