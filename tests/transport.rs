@@ -20,7 +20,7 @@ use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
 use gelu_net::tensor::EncTensor;
 use gelu_net::tensor::paillier::SecretKeyBytes;
-use gelu_net::tensor::{Decryption, EncTensorBuilder, hazmat};
+use gelu_net::tensor::{Decryption, EncTensorBuilder, EncTensorHeader, hazmat};
 use gelu_net::wire::decode_message;
 use ndarray::{Array2, ArrayView2};
 use num_bigint::BigUint;
@@ -235,14 +235,18 @@ fn exchange(server: &Arc<ServerModel>, images: &Array2<f32>, given: Option<&EncT
     client.handle(server.next_message(rng).unwrap().unwrap(), rng).unwrap();
     client.start(images.view()).unwrap();
     let segment = &client.plan().unwrap().segments()[0].clone();
-    let mut sent = EncTensorBuilder::new(KEY.public_key(), segment.up_header(0), 1).unwrap();
+    let whole = |header: EncTensorHeader| {
+        let groups = header.groups();
+        EncTensorBuilder::new(KEY.public_key(), header, groups).unwrap()
+    };
+    let mut sent = whole(segment.up_header(0));
     while let Some(Message::Tensor { position, index, ciphertexts }) = client.next_message(rng).unwrap() {
         let chunk = given.and_then(|tensor| tensor.chunks().into_iter().nth(index as usize));
         let ciphertexts = chunk.unwrap_or(ciphertexts);
         sent.push(index, &ciphertexts).unwrap();
         server.handle(Message::Tensor { position, index, ciphertexts }, rng).unwrap();
     }
-    let mut sums = EncTensorBuilder::new(KEY.public_key(), segment.down_header(), 1).unwrap();
+    let mut sums = whole(segment.down_header());
     while let Some(Message::Tensor { position, index, ciphertexts }) = server.next_message(rng).unwrap() {
         assert!(matches!(position, Position { round: 0, part: Part::Sums { segment: 0 }, .. }));
         sums.push(index, &ciphertexts).unwrap();
