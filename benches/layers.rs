@@ -51,14 +51,13 @@ fn segments(c: &mut Criterion) {
                 })
                 .collect();
             let mut next = || inputs.iter_mut().map(|input| input.next_part().unwrap()).collect::<Vec<_>>();
-            let parts: Vec<_> =
-                segment.layout.each_part().map(|(groups, part)| (groups, part, next())).collect();
+            let parts: Vec<_> = segment.layout.each_part().map(|(groups, _)| (groups, next())).collect();
             // Product, bias and repacking; re-randomization is in the bench `paillier`.
             group.bench_function(format!("{name}/{}", segment.name), |b| {
                 b.iter(|| {
-                    for (groups, part, inputs) in &parts {
+                    for (at, (groups, inputs)) in parts.iter().enumerate() {
                         let masks = segment.masks(groups.clone(), key.public_key(), rng).unwrap();
-                        black_box(program.sums(index, part, inputs, masks).unwrap());
+                        black_box(program.sums((index, at), inputs, masks).unwrap());
                     }
                 });
             });

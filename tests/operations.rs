@@ -100,13 +100,13 @@ fn a_plan_states_what_a_server_does() {
                             builder
                         })
                         .collect();
-                    for (groups, part) in segment.layout.each_part() {
+                    for (at, (groups, part)) in segment.layout.each_part().enumerate() {
                         let inputs: Vec<EncTensor> =
                             inputs.iter_mut().map(|input| input.next_part().unwrap()).collect();
                         public.prepare_rerandomization(part.hiding);
                         let before = public.operations();
                         let masks = segment.masks(groups, public, rng).unwrap();
-                        let sums = program.sums(index, part, &inputs, masks).unwrap();
+                        let sums = program.sums((index, at), &inputs, masks).unwrap();
                         let fresh = public.hiding_exponents(rng, part.hiding).powers();
                         assert_eq!(
                             sums.rerandomize_with(fresh, rng).header().ciphertexts(),

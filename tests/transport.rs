@@ -264,9 +264,9 @@ fn every_reply_is_randomized_afresh() {
         let [activations, first] = exchange(&server, &image, None);
         let [_, second] = exchange(&server, &image, Some(&activations));
         let segment = &program.plan().segments()[0];
-        let (groups, part) = segment.layout.each_part().next().unwrap();
+        let (groups, _) = segment.layout.each_part().next().unwrap();
         let masks = segment.masks(groups, KEY.public_key(), &mut rand::rng()).unwrap();
-        let bare = program.sums(0, part, std::slice::from_ref(&activations), masks).unwrap();
+        let bare = program.sums((0, 0), std::slice::from_ref(&activations), masks).unwrap();
         assert_eq!(first.decrypt(&KEY).unwrap(), bare.decrypt(&KEY).unwrap());
         assert_eq!(first.decrypt(&KEY).unwrap(), second.decrypt(&KEY).unwrap());
         let width = KEY.public_key().ciphertext_bytes();

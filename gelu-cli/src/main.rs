@@ -27,12 +27,14 @@ mod paper;
 mod plan;
 mod report;
 mod serve;
+mod serving;
 mod state;
 mod threads;
 mod tls_args;
 mod train;
 mod tune;
 mod weights;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -69,6 +71,8 @@ enum Command {
     Train(train::Args),
     /// Offer models to clients on other machines, to use or to train.
     Serve(Box<serve::ServeArgs>),
+    /// Compute for a server that has clients of its own.
+    Worker(worker::WorkerArgs),
     /// Use or train the models of a server on another machine.
     #[command(subcommand)]
     Client(client::Command),
@@ -99,6 +103,7 @@ fn command() -> clap::Command {
     }
     with_negative_numbers(Cli::command())
         .mut_subcommand("serve", |serve| config::with_variables(serve, "GELU_SERVE"))
+        .mut_subcommand("worker", |worker| config::with_variables(worker, "GELU_WORKER"))
         .mut_subcommand("client", |client| {
             client.mut_subcommands(|command| {
                 let prefix = format!("GELU_CLIENT_{}", command.get_name());
@@ -144,6 +149,7 @@ fn run(command: Command, given: &Given) -> anyhow::Result<ExitCode> {
         Command::Data(args) => data::run(args)?,
         Command::Train(args) => train::run(&args, given)?,
         Command::Serve(args) => serve::run(&args, given)?,
+        Command::Worker(args) => worker::run(&args)?,
         Command::Client(command) => client::run(&command, given)?,
         Command::State(command) => state::run(&command)?,
         Command::Certs(args) => certs::run(&args)?,

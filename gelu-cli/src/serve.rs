@@ -6,25 +6,21 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gelu_io::files::make_folder;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::Reveal;
-use gelu_service::{Ledger, Limits, Modes, ServerSecurity, Service};
-use serde_json::json;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
+use gelu_service::{ClientSecurity, Ledger, Limits, Modes, Patience, Service, WorkerPool};
 
 use self::training::TrainArgs;
 use crate::config::ConfigArgs;
 use crate::given::Given;
 use crate::model::{Loaded, ModelArgs};
 use crate::model_args::{Numbers, backend};
-use crate::output::{flush, note, outln};
+use crate::serving::ServingArgs;
 use crate::tls_args::{TlsFiles, credentials};
 
 /// Offer models to clients on other machines, who send ciphertexts and keep their data and keys.
@@ -45,6 +41,10 @@ Examples:
     gelu serve --model digits=lenet5 xrays=xrays.safetensors \\
         --modes xrays=class digits=any --insecure
 
+  With the products computed by two other machines (`gelu worker`):
+    gelu serve --model lenet5 --modes revealed --insecure \\
+        --workers http://127.0.0.1:7444 http://127.0.0.1:7445
+
   Have two hospitals train a network, each on its own digits (`gelu client train`):
     gelu serve --train --model lenet5 --clients 2 --epochs 1 --state run \\
         --listen 0.0.0.0:7443 --client-ca certs/ca.pem \\
@@ -61,18 +61,6 @@ pub(crate) struct ServeArgs {
     /// Where to listen: 0.0.0.0 for all of the machine's addresses, port 0 for any that is free.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
     listen: SocketAddr,
-    /// The server's certificate, and those between it and its authority, in PEM.
-    #[arg(long, value_name = "FILE.pem", help_heading = "Security")]
-    tls_cert: Option<PathBuf>,
-    /// Its private key, which only its owner may be able to read.
-    #[arg(long, value_name = "FILE.key", help_heading = "Security")]
-    tls_key: Option<PathBuf>,
-    /// The authority that clients' certificates must come from: who has one may use the models.
-    #[arg(long, value_name = "FILE.pem", help_heading = "Security")]
-    client_ca: Option<PathBuf>,
-    /// Without TLS, for clients on this machine only.
-    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "client_ca"], help_heading = "Security")]
-    insecure: bool,
     #[command(flatten)]
     numbers: Numbers,
     /// Conversations at a time. Each takes a thread, and memory for the tensors of two batches.
@@ -91,12 +79,6 @@ pub(crate) struct ServeArgs {
     /// Seconds that a conversation is kept for a client whose connection broke.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     absence: u32,
-    /// Seconds that conversations have to end when the server is told to stop (Ctrl-C or SIGTERM).
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
-    grace: u32,
-    /// Answer Prometheus at http://ADDRESS:PORT/metrics, without TLS.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics: Option<SocketAddr>,
     /// Keep account of what each client asks for, and runs of training, in this folder, over restarts (`gelu state` shows
     /// them).
     #[arg(long, value_name = "DIR")]
@@ -108,15 +90,21 @@ pub(crate) struct ServeArgs {
     /// Inputs of each model that each client's certificate may have in an hour [default: any number].
     #[arg(long, value_name = "INPUTS", requires = "state", help_heading = "Limits", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// How the log on standard error is written. It never holds inputs, outputs, weights, keys or ciphertexts.
-    #[arg(long, value_enum, default_value = "text")]
-    log: LogForm,
-    /// What is logged.
-    #[arg(long, value_enum, default_value = "info")]
-    log_level: LogLevel,
-    /// Print where it listens as one JSON object.
-    #[arg(long)]
-    json: bool,
+    /// Machines that compute the replies, each of them running `gelu worker` with the same models. What is hidden from clients is
+    /// computed here.
+    #[arg(long, value_name = "URL", num_args = 1.., help_heading = "Workers")]
+    workers: Vec<String>,
+    /// The authority that the workers' certificates come from.
+    #[arg(long, value_name = "FILE.pem", requires = "workers", help_heading = "Workers")]
+    workers_ca: Option<PathBuf>,
+    /// The certificate that this server shows them.
+    #[arg(long, value_name = "FILE.pem", requires = "workers", help_heading = "Workers")]
+    workers_cert: Option<PathBuf>,
+    /// Its private key, which only its owner may be able to read.
+    #[arg(long, value_name = "FILE.key", requires = "workers", help_heading = "Workers")]
+    workers_key: Option<PathBuf>,
+    #[command(flatten)]
+    serving: ServingArgs,
     #[command(flatten)]
     training: TrainArgs,
     #[command(flatten)]
@@ -125,7 +113,7 @@ pub(crate) struct ServeArgs {
 
 /// A model, and the name that it is offered under.
 #[derive(Clone, Debug, PartialEq)]
-struct OfferArg {
+pub(crate) struct OfferArg {
     name: Option<String>,
     model: PathBuf,
 }
@@ -154,6 +142,27 @@ impl OfferArg {
             None => self.model.display().to_string(),
         })
     }
+
+    /// Reads the model, to be rounded as these numbers say.
+    pub(crate) fn load(&self, numbers: &Numbers) -> anyhow::Result<Arc<ServerModel>> {
+        let Loaded { model, .. } = ModelArgs::of(&self.model).load()?;
+        let quantization = numbers.quantization(&model);
+        Ok(Arc::new(ServerModel::new(model, quantization)))
+    }
+}
+
+/// The names of models, no two of them the same.
+pub(crate) fn names(offers: &[OfferArg]) -> anyhow::Result<Vec<String>> {
+    let mut names = vec![];
+    for offer in offers {
+        let name = offer.name();
+        ensure!(
+            !names.contains(&name),
+            "--model: two models are called {name}; NAME=FILE gives one another name"
+        );
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// What clients see of a model, or of all that are not named.
@@ -183,6 +192,22 @@ impl FromStr for ModesArg {
 }
 
 impl ServeArgs {
+    /// The machines that compute, if there are others.
+    fn workers(&self) -> anyhow::Result<Option<WorkerPool>> {
+        if self.workers.is_empty() {
+            return Ok(None);
+        }
+        let files = TlsFiles {
+            certificate: (self.workers_cert.as_deref(), "--workers-cert"),
+            key: (self.workers_key.as_deref(), "--workers-key"),
+            authority: (self.workers_ca.as_deref(), "--workers-ca"),
+        };
+        let security = credentials(&files, self.serving.is_insecure())?
+            .map_or(ClientSecurity::Loopback, |credentials| ClientSecurity::Tls { credentials, known: None });
+        let patience = Patience { answer: Duration::from_secs(120), ..Patience::default() };
+        Ok(Some(WorkerPool::new(&self.workers, &security, patience)?))
+    }
+
     /// What clients see of a model.
     fn modes(&self, model: &str) -> Modes {
         let named = |name: Option<&str>| self.modes.iter().rfind(|arg| arg.model.as_deref() == name);
@@ -190,48 +215,10 @@ impl ServeArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogForm {
-    /// A line for a person.
-    Text,
-    /// A line of JSON for a program.
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogLevel {
-    /// Nothing.
-    Off,
-    /// Conversations that broke off, and refused connections.
-    Warn,
-    /// Every conversation besides.
-    Info,
-    /// Every connection besides.
-    Debug,
-}
-
-impl From<LogLevel> for LevelFilter {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Off => Self::OFF,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-        }
-    }
-}
-
 pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     args.training.check(given)?;
-    start_log(args.log, args.log_level);
-    let files = TlsFiles {
-        certificate: (args.tls_cert.as_deref(), "--tls-cert"),
-        key: (args.tls_key.as_deref(), "--tls-key"),
-        authority: (args.client_ca.as_deref(), "--client-ca"),
-    };
-    let credentials = credentials(&files, args.insecure)?;
-    let fingerprint = credentials.as_ref().map(|credentials| credentials.fingerprint()).transpose()?;
-    let security = credentials.map_or(ServerSecurity::Loopback, ServerSecurity::Tls);
+    args.serving.start_log();
+    let security = args.serving.security()?;
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let defaults = Limits::default();
     let limits = Limits {
@@ -244,7 +231,7 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
             }),
         silence: seconds(args.silence),
         absence: seconds(args.absence),
-        grace: seconds(args.grace),
+        grace: args.serving.grace(),
         ..defaults
     };
     let mut service = Service::new(limits).on(backend()?);
@@ -255,8 +242,9 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     if let Some(rate) = args.rate {
         service = service.with_rate(rate);
     }
-    if let Some(address) = args.metrics {
-        service = service.with_metrics(address);
+    service = args.serving.with_metrics(service);
+    if let Some(workers) = args.workers()? {
+        service = service.with_workers(Arc::new(workers));
     }
     let known: Vec<String> = args.models.iter().map(OfferArg::name).collect();
     if let Some(unknown) =
@@ -264,71 +252,19 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     {
         bail!("--modes {unknown}=: expected one of {}", known.join(", "));
     }
-    let mut names = vec![];
-    for offer in &args.models {
-        let name = offer.name();
-        ensure!(
-            !names.contains(&name),
-            "--model: two models are called {name}; NAME=FILE gives one another name"
-        );
+    let names = names(&args.models)?;
+    for (offer, name) in args.models.iter().zip(&names) {
         service = match args.state.as_deref().filter(|_| args.training.train) {
             Some(folder) => {
-                service.with_training(&name, args.training.training(&offer.model, &name, folder)?)?
+                service.with_training(name, args.training.training(&offer.model, name, folder)?)?
             }
             None => {
-                let Loaded { model, .. } = ModelArgs::of(&offer.model).load()?;
-                let quantization = args.numbers.quantization(&model);
-                let model = Arc::new(ServerModel::new(model, quantization));
-                service.with_model(&name, model, args.modes(&name)).with_context(|| name.clone())?
+                let model = offer.load(&args.numbers)?;
+                service.with_model(name, model, args.modes(name)).with_context(|| name.clone())?
             }
         };
-        names.push(name);
     }
-    let (asked, stop) = channel();
-    ctrlc::set_handler(move || {
-        // The second time the receiver has gone.
-        if asked.send(()).is_err() {
-            std::process::exit(crate::train::INTERRUPTED.into());
-        }
-    })
-    .context("cannot take note of Ctrl-C")?;
-    let running = service.start(args.listen, &security)?;
-    let address = running.address();
-    if args.json {
-        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
-        outln!(
-            "{}",
-            json!({ "address": address, "metrics": running.metrics_address(), "fingerprint": fingerprint, "models": names })
-        )?;
-    } else {
-        outln!("models       {}", names.join(", "))?;
-        if let Some(fingerprint) = fingerprint {
-            outln!("fingerprint  {fingerprint}")?;
-        }
-        if let Some(metrics) = running.metrics_address() {
-            outln!("metrics      http://{metrics}/metrics")?;
-        }
-        outln!("listening    {address}")?;
-    }
-    flush()?;
-    // The handler lives as long as the process.
-    let _ = stop.recv();
-    drop(stop);
-    note!("stopping: conversations have {} s to end; Ctrl-C once more stops at once", args.grace);
-    running.stop();
-    Ok(())
-}
-
-/// The log goes to standard error, so that standard output keeps what the command answers.
-fn start_log(form: LogForm, level: LogLevel) {
-    let filter = Targets::new().with_target("gelu_service", LevelFilter::from(level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    // Another log of this process would stay.
-    let _ = match form {
-        LogForm::Text => registry.with(lines.with_ansi(false)).try_init(),
-        LogForm::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-    };
+    args.serving.run(service, args.listen, &security, &names)
 }
 
 #[cfg(test)]

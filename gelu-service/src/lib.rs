@@ -13,6 +13,7 @@ mod server;
 mod stream;
 mod tls;
 mod trial;
+mod workers;
 
 pub use client::{
     Cost, HiddenCost, Membership, Moment, Offer, Patience, Remote, RemoteTraining, RemoteTransport,
@@ -23,6 +24,7 @@ pub use ledger::{Enrolled, Ledger, TrainingSummary, Usage};
 pub use server::{Limits, Modes, Running, Service, Training};
 pub use tls::{ClientSecurity, Credentials, Fingerprint, ServerSecurity};
 pub use trial::{TrialAuthority, TrialCertificate};
+pub use workers::WorkerPool;
 
 /// The port that servers listen on where nothing else is said.
 pub const DEFAULT_PORT: u16 = 7443;

@@ -4,6 +4,7 @@ mod apply;
 mod combine;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rand::CryptoRng;
 
@@ -98,6 +99,12 @@ impl EncTensorHeader {
         self.layout.groups_of(self.extent())
     }
 
+    /// Returns the units of one group: elements of the tensor where slots run over images, taps or rows of a map where they
+    /// run over its columns.
+    pub fn units(&self) -> usize {
+        self.layout.units_per_group(self.extent())
+    }
+
     pub(crate) fn extent(&self) -> Extent {
         Extent::new(self.batch, &self.shape).part(self.part)
     }
@@ -129,6 +136,40 @@ impl EncTensor {
             return Err(Error::Count { what: "ciphertexts of a tensor", expected, found });
         }
         Ok(Self::new(key.clone(), header, key.decode(ciphertexts)?))
+    }
+
+    /// Returns the tensor whose ciphertexts are those of others, under the key of the first: group by group, of each tensor
+    /// an equal share.
+    ///
+    /// # Errors
+    /// [`Error::TooFew`] without tensors; [`Error::ForeignKey`] when they are of different keys; [`Error::Count`] when they
+    /// have not as many ciphertexts as the header says, or not as many in each group.
+    pub fn join(header: EncTensorHeader, tensors: &[Self]) -> Result<Self, Error> {
+        let too_few = Error::TooFew { what: "tensors to be joined", least: 1, found: 0 };
+        let key = &tensors.first().ok_or(too_few)?.key;
+        let (expected, groups) = (header.check(key.size())?, header.groups());
+        let mut all = key.ring().empty(0);
+        for tensor in tensors {
+            key.check_same(&tensor.key)?;
+            all.append(&tensor.ciphertexts);
+        }
+        let found = all.len();
+        let is_even = tensors.iter().all(|tensor| tensor.ciphertexts.len().is_multiple_of(groups));
+        if expected != found || (tensors.len() > 1 && !is_even) {
+            return Err(Error::Count { what: "ciphertexts of a tensor", expected, found });
+        }
+        let order = (0..groups).flat_map(|group| {
+            let mut first = 0;
+            tensors.iter().flat_map(move |tensor| {
+                let each = tensor.ciphertexts.len() / groups;
+                let start = first + group * each;
+                first += tensor.ciphertexts.len();
+                start..start + each
+            })
+        });
+        let ciphertexts = if tensors.len() > 1 { all.gather(order) } else { all };
+        let randomness_bits = tensors.iter().map(|tensor| tensor.randomness_bits).max().unwrap_or(0);
+        Ok(Self { randomness_bits, ..Self::new(key.clone(), header, ciphertexts) })
     }
 
     /// Returns the ciphertexts as bytes, [`PublicKey::ciphertext_bytes`] each.
@@ -189,6 +230,21 @@ impl EncTensor {
         let mut decryption = Decryption::new(&self.key, self.header.clone())?;
         decryption.push(0, &EncChunk::new(self.key.clone(), self.ciphertexts.clone()), key)?;
         Ok(decryption)
+    }
+
+    /// Returns the tensor as the input of another map that reads the same columns, such as one [to some of the
+    /// outputs](LinearMap::to_outputs).
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when it is im2col for a map with other columns.
+    pub fn for_map(mut self, map: &Arc<LinearMap>) -> Result<Self, Error> {
+        if let Arrangement::Patches(packed) = self.layout().arrangement()
+            && !packed.has_inputs_of(map)
+        {
+            return Err(self.layout().misfit("another layer", "images, or im2col of the same columns"));
+        }
+        self.header.layout = self.header.layout.with_map(map);
+        Ok(self)
     }
 
     /// Returns the same values under another shape with as many elements.

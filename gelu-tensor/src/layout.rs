@@ -199,6 +199,19 @@ impl SlotLayout {
         Self { arrangement, ..self.clone() }.holding(contents)
     }
 
+    /// Returns the same slots for another map with the same columns, such as one [to some of the
+    /// outputs](LinearMap::to_outputs).
+    #[must_use]
+    pub fn with_map(&self, map: &Arc<LinearMap>) -> Self {
+        let arrangement = match &self.arrangement {
+            Arrangement::Images => Arrangement::Images,
+            Arrangement::Patches(_) => Arrangement::Patches(map.clone()),
+            Arrangement::Positions(_) => Arrangement::Positions(map.clone()),
+            Arrangement::Pieces(_) => Arrangement::Pieces(map.clone()),
+        };
+        Self { arrangement, ..self.clone() }
+    }
+
     /// Returns the same slots with other contents.
     ///
     /// # Errors

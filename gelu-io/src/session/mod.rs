@@ -279,8 +279,9 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
     ) {
         let seconds = start.elapsed().as_secs_f64();
         let after = self.peer.operations();
-        // A peer that knows its key only now has counted from zero.
-        let operations = match after.computing.total() < before.computing.total() {
+        // A peer that has another key now, or none any more, has counted from zero.
+        let total = |counted: Counted| (counted.computing + counted.checking).total();
+        let operations = match total(after) < total(before) {
             true => Counted::default(),
             false => after - before,
         };

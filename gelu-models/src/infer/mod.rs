@@ -27,12 +27,14 @@ mod server;
 mod server_model;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use client::{Client, Event};
 pub use gate::{Denied, Gate};
 pub use message::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionId};
 pub use server::Server;
 pub use server_model::ServerModel;
+pub use workers::Workers;
 
 use gelu_tensor::Operations;
 use gelu_tensor::paillier::PublicKey;

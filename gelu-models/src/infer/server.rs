@@ -10,7 +10,7 @@ use gelu_tensor::{Backend, EncTensorBuilder};
 use rand::CryptoRng;
 
 use super::{
-    Gate, MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, ServerModel, SessionError, SessionId,
+    Gate, MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, ServerModel, SessionError, SessionId, Workers,
     tables_of_replies,
 };
 use crate::peer::exchange::Incoming;
@@ -51,6 +51,7 @@ pub struct Server {
     model: Arc<ServerModel>,
     backend: Backend,
     gate: Option<Arc<dyn Gate>>,
+    workers: Option<Arc<dyn Workers>>,
     state: State,
 }
 
@@ -74,6 +75,7 @@ struct Computing {
     /// Whether the tables of the client's key are yet to be made.
     unprepared: bool,
     gate: Option<Arc<dyn Gate>>,
+    workers: Option<Arc<dyn Workers>>,
 }
 
 /// The batches in flight, oldest first.
@@ -104,12 +106,17 @@ struct Job {
 impl Server {
     /// Returns a session that waits for a client's hello.
     pub fn new(model: Arc<ServerModel>) -> Self {
-        Self { model, backend: Backend::detect(), gate: None, state: State::Listening }
+        Self { model, backend: Backend::detect(), gate: None, workers: None, state: State::Listening }
     }
 
     /// Returns the session with someone who is asked before every batch.
     pub fn with_gate(self, gate: Arc<dyn Gate>) -> Self {
         Self { gate: Some(gate), ..self }
+    }
+
+    /// Returns the session with machines that compute its replies.
+    pub fn with_workers(self, workers: Arc<dyn Workers>) -> Self {
+        Self { workers: Some(workers), ..self }
     }
 
     /// Returns the session with its arithmetic done, and its plan made, for another backend than the
@@ -176,6 +183,7 @@ impl Peer for Server {
                     jobs: VecDeque::new(),
                     unprepared: true,
                     gate: self.gate.clone(),
+                    workers: self.workers.clone(),
                 }));
             }
             (State::Listening, other) => {
@@ -217,7 +225,7 @@ impl Peer for Server {
     /// The tables of the client's key that replies will take, which another thread can make while the client encrypts.
     fn idle(&mut self, _: &mut dyn CryptoRng) -> Idle {
         let State::Computing(computing) = &mut self.state else { return Idle::Nothing };
-        if !mem::take(&mut computing.unprepared) {
+        if !mem::take(&mut computing.unprepared) || computing.workers.is_some() {
             return Idle::Nothing;
         }
         tables_of_replies(
@@ -282,7 +290,7 @@ impl Computing {
         if self.outgoing.is_empty()
             && let Some(job) = self.jobs.front_mut()
         {
-            self.outgoing.extend(job.advance(&self.program, &self.key, self.session, rng)?);
+            self.outgoing.extend(job.advance(&self.program, self.workers.as_deref(), self.session, rng)?);
         }
         let message = self.outgoing.pop_front();
         // Only with the last of its sums in hand can a client go on.
@@ -323,27 +331,23 @@ impl Batches {
 }
 
 impl Job {
-    /// The segment on the next part, if it has come: products, biases, repacking, re-randomization.
+    /// The reply to the next part, if it has come.
     fn advance(
         &mut self,
         program: &Program,
-        key: &PublicKey,
+        workers: Option<&dyn Workers>,
         session: SessionId,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<Message>, SessionError> {
         let Some((at, inputs)) = self.inputs.next_part() else { return Ok(vec![]) };
-        let segment = &program.plan().segments()[self.segment];
-        let Some((groups, part)) = segment.layout.each_part().nth(at) else { return Ok(vec![]) };
-        let exponents = key.hiding_exponents(rng, part.hiding);
-        // Stacking leaves cores idle, which make the random factors meanwhile.
         let in_segment = |source| SessionError::Numbers { segment: self.segment as u32, source };
-        let masks = segment.masks(groups, key, rng).map_err(in_segment)?;
-        let (sums, fresh) =
-            rayon::join(|| program.sums(self.segment, part, &inputs, masks), || exponents.powers());
-        let sums = sums.map_err(in_segment)?;
+        let sums = match workers {
+            Some(workers) => workers.reply(program, self.segment, at, &inputs, rng),
+            None => program.shard(self.segment, at).and_then(|shard| program.reply(&shard, &inputs, rng)),
+        };
         let part = Part::Sums { segment: self.segment as u32 };
         let position = Position { session, round: self.round, part };
-        let chunks = self.inputs.number(sums.rerandomize_with(fresh, rng).chunks());
+        let chunks = self.inputs.number(sums.map_err(in_segment)?.chunks());
         let message = |(index, ciphertexts)| Message::Tensor { position, index, ciphertexts };
         Ok(chunks.into_iter().map(message).collect())
     }

@@ -20,6 +20,7 @@ mod program;
 mod quantization;
 mod resolution;
 mod run;
+mod shard;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,7 @@ pub use quantization::Quantization;
 pub use resolution::LostResolution;
 pub use run::{ClientFunction, Functions};
 pub(crate) use run::{Need, Run, compute, gradients_of, sum};
+pub use shard::Shard;
 
 use crate::{Graph, ValueId};
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::{EncTensor, Error, IntWeights, MapWeights, Masks};
+#[cfg(feature = "hidden")]
+use gelu_tensor::{EncTensor, MapWeights};
+use gelu_tensor::{Error, IntWeights};
 use ndarray::{ArrayView, Dimension};
 
 use super::cut::{Cut, Fusion};
@@ -150,37 +152,6 @@ impl Program {
             need = run.take(sums_in_the_clear(segment, (weights, bias), &inputs)?)?;
         }
         run.finish()
-    }
-
-    /// Computes a segment on a part of a batch: products, sums, biases, repacking. The masks are [those of the
-    /// part](super::Segment::masks). What comes out is yet to be re-randomized.
-    ///
-    /// # Errors
-    /// [`Error`] when the inputs or the masks are not those of the plan.
-    pub fn sums(
-        &self,
-        segment: usize,
-        part: &Part,
-        inputs: &[EncTensor],
-        masks: Masks,
-    ) -> Result<EncTensor, Error> {
-        let IntegerSegment { weights, bias } = &self.lowered.segments[segment];
-        let segment = &self.plan.segments()[segment];
-        let terms = segment.terms.iter().zip(weights).zip(&part.products).zip(inputs);
-        let products = terms.map(|(((term, weights), product), input)| TensorProduct {
-            input,
-            map: &term.map,
-            weights: MapWeights::Integers(weights),
-            product,
-        });
-        let sums = sum_of_products(products, &segment.shape)?;
-        let packed = segment.layout.down.fields() > 1;
-        let sums = if packed { sums.combine(masks)? } else { sums };
-        let sums = match segment.bias(bias)? {
-            Some(bias) => sums.add_plain(&bias)?,
-            None => sums,
-        };
-        if packed { Ok(sums) } else { sums.repack(segment.layout.down.stacked()) }
     }
 
     /// Computes a segment on a part of a batch of masks: products and sums mod 2^l, yet to be flooded and re-randomized.

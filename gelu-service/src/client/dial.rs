@@ -25,7 +25,7 @@ use crate::{ClientSecurity, DEFAULT_PORT, Fingerprint, Refusal, ServiceError};
 
 /// How to reach the server.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     /// As it was given.
     server: String,
     authority: (String, u16),
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Secured {
 }
 
 impl Dialer {
-    pub(super) fn new(
+    pub(crate) fn new(
         server: &str,
         security: &ClientSecurity,
         patience: Patience,
@@ -93,11 +93,11 @@ impl Dialer {
         })
     }
 
-    pub(super) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         &self.server
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> Patience {
         self.patience
     }
 
@@ -110,7 +110,7 @@ impl Dialer {
         self.within(self.patience.connect, answer).await
     }
 
-    pub(super) async fn within<F: Future>(
+    pub(crate) async fn within<F: Future>(
         &self,
         limit: Duration,
         answer: F,
@@ -124,7 +124,7 @@ impl Dialer {
     }
 
     /// What a status means: a refusal in the server's words, or a connection that broke.
-    pub(super) fn failure(&self, status: &Status) -> ServiceError {
+    pub(crate) fn failure(&self, status: &Status) -> ServiceError {
         if let Some(fault) = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return fault;
         }
@@ -139,6 +139,13 @@ impl Dialer {
     }
 
     pub(super) async fn dial(self: &Arc<Self>) -> Result<GeluClient<Channel>, ServiceError> {
+        Ok(GeluClient::new(self.channel().await?)
+            .max_decoding_message_size(SERVER_FRAME_BYTES)
+            .max_encoding_message_size(CLIENT_FRAME_BYTES))
+    }
+
+    /// Connects.
+    pub(crate) async fn channel(self: &Arc<Self>) -> Result<Channel, ServiceError> {
         let (host, port) = &self.authority;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         // TLS is spoken below, where the server's key can be looked at.
@@ -154,15 +161,10 @@ impl Dialer {
             let dialer = Arc::clone(&dialer);
             async move { dialer.connect().await.map(TokioIo::new) }
         });
-        match self.in_time(endpoint.connect_with_connector(connector)).await? {
-            Ok(channel) => Ok(GeluClient::new(channel)
-                .max_decoding_message_size(SERVER_FRAME_BYTES)
-                .max_encoding_message_size(CLIENT_FRAME_BYTES)),
-            Err(error) => {
-                let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Err(fault.unwrap_or_else(|| self.unreachable(causes(&error))))
-            }
-        }
+        self.in_time(endpoint.connect_with_connector(connector)).await?.map_err(|error| {
+            let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+            fault.unwrap_or_else(|| self.unreachable(causes(&error)))
+        })
     }
 
     async fn connect(self: &Arc<Self>) -> io::Result<Box<dyn Stream>> {

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 pub use self::conversation::RemoteTransport;
 use self::conversation::{About, Topic};
-use self::dial::Dialer;
+pub(crate) use self::dial::Dialer;
 pub use self::membership::{Membership, TrainingOffer};
 pub use self::training::{Moment, RemoteTraining};
 use crate::{ClientSecurity, Fingerprint, Refusal, SERVICE_VERSION, ServiceError, proto};

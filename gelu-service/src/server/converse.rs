@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use gelu_io::session::{Observer, serve_in_turns};
-use gelu_models::infer::{Denied, Gate, Server, ServerModel, SessionError, hidden};
+use gelu_models::infer::{Denied, Gate, Server, ServerModel, SessionError, Workers, hidden};
 use gelu_models::plan::Reveal;
 use gelu_wire::WirePeer;
 use rand::rngs::ChaCha20Rng;
@@ -111,9 +111,7 @@ impl Gelu for Arc<Shared> {
         request: Request<Streaming<proto::ClientFrame>>,
     ) -> Result<Response<Self::ConverseStream>, Status> {
         self.open(request).await.inspect_err(|status| {
-            let refusal = Refusal::of(status).unwrap_or(Refusal::Other);
-            warn!(%refusal, reason = status.message(), "refused");
-            self.metrics.refused(refusal);
+            self.refused(Refusal::of(status).unwrap_or(Refusal::Other), status.message());
         })
     }
 }
@@ -187,7 +185,7 @@ impl Peer {
     }
 }
 
-fn check_version(found: u32) -> Result<(), Status> {
+pub(crate) fn check_version(found: u32) -> Result<(), Status> {
     match found {
         SERVICE_VERSION => Ok(()),
         _ => Err(Refusal::Version.status(format!(
@@ -301,6 +299,9 @@ impl Shared {
             let mut server = Server::new(model).on(self.service.backend);
             if let Some(gate) = gate {
                 server = server.with_gate(gate);
+            }
+            if let Some(workers) = &self.service.workers {
+                server = server.with_workers(Arc::clone(workers) as Arc<dyn Workers>);
             }
             return self.spawn(name, session, move |shared, session| shared.hold(name, session, server));
         };

@@ -26,7 +26,7 @@ use gelu_tensor::Backend;
 use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::InterceptorLayer;
@@ -36,6 +36,7 @@ use tracing::{info, warn};
 
 use self::accept::accept;
 use self::admission::refuse_beyond;
+pub(crate) use self::converse::check_version;
 use self::converse::{Session, SessionName};
 use self::metrics::Metrics;
 pub use self::modes::Modes;
@@ -43,8 +44,10 @@ pub use self::training::Training;
 use self::training::TrainingRun;
 use crate::proto;
 use crate::proto::gelu_server::GeluServer;
+use crate::proto::worker_server::WorkerServer;
 use crate::stream::{CLIENT_FRAME_BYTES, SERVER_FRAME_BYTES};
-use crate::{Ledger, Refusal, ServerSecurity, ServiceError};
+use crate::workers::{Prepared, WORK_BYTES};
+use crate::{Ledger, Refusal, ServerSecurity, ServiceError, WorkerPool};
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,8 @@ pub struct Service {
     metrics: Option<SocketAddr>,
     ledger: Option<(Arc<Ledger>, Option<u64>)>,
     rate: Option<u64>,
+    workers: Option<Arc<WorkerPool>>,
+    is_worker: bool,
 }
 
 #[derive(Debug)]
@@ -108,12 +113,15 @@ enum Subject {
 
 /// What all connections share.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     service: Service,
     sessions: Mutex<HashMap<SessionName, Arc<Session>>>,
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
     turns: Arc<Turns>,
+    /// Of a worker: programs that it has ready, and its turn to compute.
+    prepared: Mutex<Prepared>,
+    computing: Arc<Semaphore>,
 }
 
 impl Service {
@@ -126,12 +134,26 @@ impl Service {
             metrics: None,
             ledger: None,
             rate: None,
+            workers: None,
+            is_worker: false,
         }
     }
 
     /// Computes on this backend.
     pub fn on(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Has other machines compute the replies of conversations in which clients see weighted sums; what is done for models that
+    /// are hidden from their clients is done here.
+    pub fn with_workers(self, workers: Arc<WorkerPool>) -> Self {
+        Self { workers: Some(workers), ..self }
+    }
+
+    /// Computes for other servers, in the place of holding conversations: who may connect may have any segment of the models
+    /// computed on any ciphertexts.
+    pub fn as_worker(self) -> Self {
+        Self { is_worker: true, ..self }
     }
 
     /// Keeps account of what each client asks for, and lets none have more inputs of a model than the budget, where one is
@@ -212,7 +234,9 @@ impl Service {
             .map_err(problem)?;
         let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
         let address = listener.local_addr().map_err(problem)?;
-        let turns = Arc::new(Turns::default());
+        // Where others compute, all of them are to have something to do.
+        let elsewhere = self.workers.as_ref().map(|workers| Turns::new(2 * workers.machines()));
+        let turns = Arc::new(elsewhere.unwrap_or_default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&turns)));
         let mut metrics_address = None;
         if let Some(asked) = self.metrics {
@@ -227,6 +251,8 @@ impl Service {
             is_stopping: AtomicBool::new(false),
             metrics,
             turns,
+            prepared: Mutex::default(),
+            computing: Arc::new(Semaphore::new(1)),
         });
         let (stop, stopped) = watch::channel(false);
         let thread = {
@@ -308,9 +334,16 @@ impl Shared {
             let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
             let accepting =
                 tokio::spawn(accept(listener, acceptor, limits, connections, Arc::clone(&self.metrics)));
-            let gelu = GeluServer::new(Arc::clone(&self))
-                .max_decoding_message_size(CLIENT_FRAME_BYTES)
-                .max_encoding_message_size(SERVER_FRAME_BYTES);
+            let gelu = (!self.service.is_worker).then(|| {
+                GeluServer::new(Arc::clone(&self))
+                    .max_decoding_message_size(CLIENT_FRAME_BYTES)
+                    .max_encoding_message_size(SERVER_FRAME_BYTES)
+            });
+            let worker = self.service.is_worker.then(|| {
+                WorkerServer::new(Arc::clone(&self))
+                    .max_decoding_message_size(WORK_BYTES)
+                    .max_encoding_message_size(WORK_BYTES)
+            });
             let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
             let serving = tokio::spawn(
                 Server::builder()
@@ -322,7 +355,8 @@ impl Shared {
                     .http2_keepalive_timeout(Some(Duration::from_secs(20)))
                     .add_service(health_service)
                     .add_optional_service(reflection())
-                    .add_service(gelu)
+                    .add_optional_service(gelu)
+                    .add_optional_service(worker)
                     .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
                         let _ = quitting.await;
                     }),
@@ -350,13 +384,39 @@ impl Shared {
         info!("stopped");
     }
 
+    /// The models that are offered for inference.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &Arc<ServerModel>> {
+        self.service.models.values().filter_map(|offered| match &offered.subject {
+            Subject::Inference(model, _) => Some(model),
+            Subject::Training(_) => None,
+        })
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.service.backend
+    }
+
+    pub(crate) fn prepared(&self) -> &Mutex<Prepared> {
+        &self.prepared
+    }
+
+    pub(crate) fn computing(&self) -> &Arc<Semaphore> {
+        &self.computing
+    }
+
+    /// Notes a refusal.
+    pub(crate) fn refused(&self, refusal: Refusal, reason: &str) {
+        warn!(%refusal, reason, "refused");
+        self.metrics.refused(refusal);
+    }
+
     /// Notes how many conversations there are now.
     fn count_sessions(&self) {
         let sessions = self.sessions().len();
         self.metrics.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
     }
 
-    fn refuse_when_stopping(&self) -> Result<(), tonic::Status> {
+    pub(crate) fn refuse_when_stopping(&self) -> Result<(), tonic::Status> {
         match self.is_stopping.load(Ordering::SeqCst) {
             true => {
                 Err(Refusal::Stopping.status("the server is about to stop and takes no new conversations"))

@@ -9,6 +9,7 @@
 mod apply;
 mod compose;
 mod layers;
+mod part;
 #[cfg(test)]
 mod tests;
 
