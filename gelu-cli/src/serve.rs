@@ -1,6 +1,7 @@
 //! `gelu serve`
 
 mod training;
+mod web;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 use self::training::TrainArgs;
+use self::web::WebArgs;
 use crate::config::ConfigArgs;
 use crate::given::Given;
 use crate::model::{Loaded, ModelArgs};
@@ -40,6 +42,9 @@ Examples:
 
   With all of that in a file, as --print-config writes one:
     gelu serve --config serve.toml
+
+  For browsers, too, on this machine, with the page that gelu-web/build makes:
+    gelu serve --model lenet5 --modes any --insecure --web gelu-web/site
 
   Several models, under names of their own, of which one is no secret:
     gelu serve --model digits=lenet5 xrays=xrays.safetensors \\
@@ -70,6 +75,8 @@ pub(crate) struct ServeArgs {
     /// The authority that clients' certificates must come from: who has one may use the models.
     #[arg(long, value_name = "FILE.pem", help_heading = "Security")]
     client_ca: Option<PathBuf>,
+    #[command(flatten)]
+    web: WebArgs,
     /// Without TLS, for clients on this machine only.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "client_ca"], help_heading = "Security")]
     insecure: bool,
@@ -258,6 +265,9 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     if let Some(address) = args.metrics {
         service = service.with_metrics(address);
     }
+    if let Some(web) = args.web.web()? {
+        service = service.with_web(web);
+    }
     let known: Vec<String> = args.models.iter().map(OfferArg::name).collect();
     if let Some(unknown) =
         args.modes.iter().filter_map(|arg| arg.model.as_ref()).find(|it| !known.contains(it))
@@ -294,11 +304,19 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     .context("cannot take note of Ctrl-C")?;
     let running = service.start(args.listen, &security)?;
     let address = running.address();
+    let scheme = if fingerprint.is_some() { "https" } else { "http" };
+    let web = running.web_address().map(|address| format!("{scheme}://{address}"));
     if args.json {
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
         outln!(
             "{}",
-            json!({ "address": address, "metrics": running.metrics_address(), "fingerprint": fingerprint, "models": names })
+            json!({
+                "address": address,
+                "web": web,
+                "metrics": running.metrics_address(),
+                "fingerprint": fingerprint,
+                "models": names,
+            })
         )?;
     } else {
         outln!("models       {}", names.join(", "))?;
@@ -307,6 +325,9 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
         }
         if let Some(metrics) = running.metrics_address() {
             outln!("metrics      http://{metrics}/metrics")?;
+        }
+        if let Some(web) = web {
+            outln!("browsers     {web}")?;
         }
         outln!("listening    {address}")?;
     }
