@@ -10,6 +10,8 @@ import { drawBytes, timeText, Wire } from "./wire.js";
 const byId = (id) => document.getElementById(id);
 const server = location.origin;
 const wire = new Wire(byId);
+/** Seconds that a server may be away. */
+const PATIENCE = 20;
 
 let models = [];
 let client = null;
@@ -64,6 +66,14 @@ function setInput(bytes) {
   byId("answer").dataset.of = "";
   showAnswer(null);
   show();
+  if (input) makeAhead();
+}
+
+/** Makes the key while the person draws, unless one is kept here that the passphrase may open. */
+async function makeAhead() {
+  if (client || making || (await keptKey().catch(() => undefined))) return;
+  // What goes wrong is said when it is asked for.
+  keyed().catch(() => {});
 }
 
 function show() {
@@ -193,11 +203,14 @@ async function classify() {
   byId("time").textContent = "–";
   show();
   let session = null;
+  // The farewell is no part of it.
+  let isAnswered = false;
   try {
     say("Making your key…");
     const own = await keyed();
     const start = performance.now();
     const onStep = (step) => {
+      if (isAnswered) return;
       const ciphertexts = wire.step(step);
       if (doing[step.kind]) say(`${doing[step.kind]} (${step.name})…`);
       if (step.direction === "up" && step.sample?.length) {
@@ -211,12 +224,13 @@ async function classify() {
       ]);
     };
     say("Asking for a session…");
-    session = await own.connect(server, name, { hidden: isHidden, onStep });
+    session = await own.connect(server, name, { hidden: isHidden, onStep, patience: PATIENCE });
     if (isHidden) {
       say("Preparing what needs no picture…");
       await session.prepare(1);
     }
     const result = await session.infer(inputOf(model(), input), { onStep });
+    isAnswered = true;
     const seconds = (performance.now() - start) / 1000;
     byId("time").textContent = timeText(seconds);
     showAnswer(result);

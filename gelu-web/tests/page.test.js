@@ -23,6 +23,14 @@ after(async () => {
   await server?.stop();
 });
 
+/** Waits until that holds in the page. Its policy allows no evaluation of text, by which playwright's own wait works. */
+async function until(page, holds, timeout = 60_000) {
+  for (const end = Date.now() + timeout; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 20))) {
+    if (await page.evaluate(holds)) return;
+  }
+  assert.fail(`${holds}, found: ${await page.locator("#status").textContent()} ${await page.locator("#problem").textContent()}`);
+}
+
 async function opened(url = server.url, settings = {}) {
   const context = await browser.newContext(settings);
   const page = await context.newPage();
@@ -30,7 +38,7 @@ async function opened(url = server.url, settings = {}) {
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("console", (message) => /Content Security Policy/.test(message.text()) && problems.push(message.text()));
   await page.goto(url);
-  await page.waitForFunction(() => !document.querySelector("#model").disabled);
+  await until(page, () => !document.querySelector("#model").disabled);
   page.problems = problems;
   return page;
 }
@@ -45,7 +53,7 @@ async function draw(page, points = [[0.3, 0.2], [0.7, 0.2], [0.45, 0.85]]) {
   await page.mouse.up();
 }
 
-const done = (page) => page.waitForFunction(() => /^Done/.test(document.querySelector("#status").textContent), null, { timeout: 90_000 });
+const done = (page) => until(page, () => /^Done/.test(document.querySelector("#status").textContent));
 const answer = (page) => page.locator("#class").textContent();
 
 test("a drawn digit is read, and what is sent holds nothing of it", options, async () => {
@@ -109,12 +117,13 @@ test("a server that goes away and comes back", options, async () => {
   const own = await serve();
   const page = await opened(own.url);
   await page.click("#samples button >> nth=3");
+  await until(page, () => /bits/.test(document.querySelector("#key-state").textContent));
   await own.stop();
   await page.click("#run");
-  await page.waitForFunction(() => !document.querySelector("#problem").hidden, null, { timeout: 60_000 });
+  await until(page, () => !document.querySelector("#problem").hidden);
   assert.match(await page.locator("#problem").textContent(), /cannot be reached/);
   const again = await serve({ web: `127.0.0.1:${own.port}` });
-  await page.waitForFunction(() => !document.querySelector("#run").disabled);
+  await until(page, () => !document.querySelector("#run").disabled);
   await page.click("#run");
   await done(page);
   assert.equal(await answer(page), "3");
@@ -127,14 +136,14 @@ test("a connection that breaks in the middle, and a reload", options, async () =
   const page = await opened(between.url);
   await page.click("#samples button >> nth=5");
   await page.click("#run");
-  await page.waitForFunction(() => document.querySelectorAll("#steps tr").length > 3);
+  await until(page, () => document.querySelectorAll("#steps tr").length > 3);
   between.cut();
   await done(page);
   assert.equal(await answer(page), "5");
   await page.click("#run");
-  await page.waitForFunction(() => document.querySelectorAll("#steps tr").length > 3);
+  await until(page, () => document.querySelectorAll("#steps tr").length > 3);
   await page.reload();
-  await page.waitForFunction(() => !document.querySelector("#model").disabled);
+  await until(page, () => !document.querySelector("#model").disabled);
   await page.click("#samples button >> nth=8");
   await page.click("#run");
   await done(page);
@@ -151,15 +160,15 @@ test("a key is kept, sealed, and opened by its passphrase only", options, async 
     await page.click("#keep-key");
   };
   await keep("correct horse");
-  await page.waitForFunction(() => /kept in this browser, sealed/.test(document.querySelector("#key-state").textContent), null, { timeout: 60_000 });
+  await until(page, () => /kept in this browser, sealed/.test(document.querySelector("#key-state").textContent));
   const key = (await page.locator("#key-state").textContent()).slice(0, 24);
   await page.reload();
   await page.click("#key-box summary");
-  await page.waitForFunction(() => /is kept here/.test(document.querySelector("#key-state").textContent));
+  await until(page, () => /is kept here/.test(document.querySelector("#key-state").textContent));
   await keep("wrong horse");
-  await page.waitForFunction(() => !document.querySelector("#problem").hidden, null, { timeout: 60_000 });
+  await until(page, () => !document.querySelector("#problem").hidden);
   await keep("correct horse");
-  await page.waitForFunction(() => /kept in this browser, sealed/.test(document.querySelector("#key-state").textContent), null, { timeout: 60_000 });
+  await until(page, () => /kept in this browser, sealed/.test(document.querySelector("#key-state").textContent));
   assert.equal((await page.locator("#key-state").textContent()).slice(0, 24), key);
   await page.context().close();
 });
@@ -167,7 +176,7 @@ test("a key is kept, sealed, and opened by its passphrase only", options, async 
 test("a certificate that the browser does not know is not gone past", options, async () => {
   const folder = mkdtempSync(join(tmpdir(), "gelu-web-"));
   try {
-    const made = spawnSync(GELU, ["certs", "--out", join(folder, "certs"), "--host", "127.0.0.1"], { encoding: "utf8" });
+    const made = spawnSync(GELU, ["certs", "--out", join(folder, "certs"), "--server", "127.0.0.1"], { encoding: "utf8" });
     assert.equal(made.status, 0, made.stderr);
     const file = (name) => join(folder, "certs", name);
     const own = await serve({ more: ["--web-open", "--client-ca", file("ca.pem"), "--tls-cert", file("server.pem"), "--tls-key", file("server.key")] });

@@ -19,7 +19,7 @@ export const missing = !CHROMIUM ? "no Chromium here: set CHROMIUM" : [GELU, SIT
 export async function serve({ web = "127.0.0.1:0", more = ["--insecure"] } = {}) {
   const models = ["--model", path("../../models/lenet5.safetensors"), path("../../models/pneumonia.safetensors")];
   const child = spawn(GELU, ["serve", ...models, "--modes", "any", "--listen", "127.0.0.1:0", "--web", SITE,
-    "--web-listen", web, "--grace", "0", "--json", "--log-level", "off", ...more], { stdio: ["ignore", "pipe", "inherit"] });
+    "--web-listen", web, "--grace", "0", "--json", "--log-level", process.env.LOG_LEVEL ?? "off", ...more], { stdio: ["ignore", "pipe", "inherit"] });
   const lines = createInterface(child.stdout);
   const said = await new Promise((resolve, reject) => {
     lines.once("line", (line) => resolve(JSON.parse(line)));
