@@ -1,7 +1,7 @@
 //! The simd128 backend: limbs of 28 bits, one residue at a time, by WebAssembly's vectors of 128 bits.
 //!
 //! A vector holds four limbs of a number. Four rows of a product (four limbs of one factor times all of the other) are added to
-//! the columns at a time; columns are 64 bits wide and carry nothing on the way. docs/arithmetic.md, section 9, derives the bounds:
+//! the columns at a time; columns are 64 bits wide and carry nothing on the way. docs/arithmetic.md, section 10, derives the bounds:
 //! with `R = 2^(28 L) >= 16 n` halves stay below 2 n, as on the ifma backend.
 //!
 //! All instructions are safe functions here, for an engine refuses a module with instructions that it lacks.
