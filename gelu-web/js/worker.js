@@ -71,7 +71,8 @@ class Conversation {
     socket.onclose = ({ code, reason }) => {
       if (socket === this.socket) this.lost(code, reason);
     };
-    socket.onerror = () => {};
+    // A connection that was never made may end without a close.
+    socket.onerror = () => setTimeout(() => socket === this.socket && this.lost(1006, ""), 100);
   }
 
   /** A connection is gone: another one goes on with the session, if the server still has it. */

@@ -11,6 +11,8 @@ mod bindings;
 mod conversation;
 mod drive;
 mod error;
+#[cfg(all(target_arch = "wasm32", feature = "measure"))]
+mod measure;
 mod outcome;
 mod session;
 mod step;

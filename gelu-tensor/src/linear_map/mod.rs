@@ -9,7 +9,7 @@
 mod apply;
 mod compose;
 mod layers;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 
 use std::collections::HashMap;
