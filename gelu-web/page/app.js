@@ -8,7 +8,8 @@ import { forgetKey, keepKey, keptKey } from "./vault.js";
 import { drawBytes, timeText, Wire } from "./wire.js";
 
 const byId = (id) => document.getElementById(id);
-const server = location.origin;
+/** The server that has the networks: another than the page's where the address says so, `?server=https://host:7480`. */
+const server = new URLSearchParams(location.search).get("server") ?? location.origin;
 const wire = new Wire(byId);
 /** Seconds that a server may be away. */
 const PATIENCE = 20;
