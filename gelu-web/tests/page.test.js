@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -191,6 +192,31 @@ test("a certificate that the browser does not know is not gone past", options, a
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("a page that another server serves is let in by its origin", options, async () => {
+  const kinds = { html: "text/html", css: "text/css", js: "text/javascript", json: "application/json", svg: "image/svg+xml", wasm: "application/wasm" };
+  const pages = createServer((request, response) => {
+    const { pathname } = new URL(request.url, "http://pages");
+    const name = pathname === "/" ? "/index.html" : pathname;
+    response.setHeader("content-type", kinds[name.split(".").pop()] ?? "text/plain");
+    response.end(readFileSync(new URL(`../site${name}`, import.meta.url)));
+  });
+  await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve));
+  const origin = `http://127.0.0.1:${pages.address().port}`;
+  const own = await serve({ more: ["--insecure", "--web-origin", origin] });
+  const page = await opened(`${origin}/?server=${own.url}`);
+  await page.click("#samples button >> nth=4");
+  await page.click("#run");
+  await done(page);
+  assert.equal(await answer(page), "4");
+  // The other server has not heard of this origin.
+  await page.goto(`${origin}/?server=${server.url}`);
+  await until(page, () => !document.querySelector("#problem").hidden);
+  await page.context().close();
+  await own.stop();
+  pages.close();
+  pages.closeAllConnections();
 });
 
 for (const colorScheme of ["light", "dark"]) {
