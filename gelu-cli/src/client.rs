@@ -1,7 +1,6 @@
 //! `gelu client`: the data owner's side of two machines.
 
 mod known;
-mod sealed;
 mod train;
 
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! `gelu serve`
 
 mod training;
+mod web;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use gelu_models::plan::Reveal;
 use gelu_service::{ClientSecurity, Ledger, Limits, Modes, Patience, Service, WorkerPool};
 
 use self::training::TrainArgs;
+use self::web::WebArgs;
 use crate::config::ConfigArgs;
 use crate::given::Given;
 use crate::model::{Loaded, ModelArgs};
@@ -36,6 +38,9 @@ Examples:
 
   With all of that in a file, as --print-config writes one:
     gelu serve --config serve.toml
+
+  For browsers, too, on this machine, with the page that gelu-web/build makes:
+    gelu serve --model lenet5 --modes any --insecure --web gelu-web/site
 
   Several models, under names of their own, of which one is no secret:
     gelu serve --model digits=lenet5 xrays=xrays.safetensors \\
@@ -61,6 +66,8 @@ pub(crate) struct ServeArgs {
     /// Where to listen: 0.0.0.0 for all of the machine's addresses, port 0 for any that is free.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
     listen: SocketAddr,
+    #[command(flatten)]
+    web: WebArgs,
     #[command(flatten)]
     numbers: Numbers,
     /// Conversations at a time. Each takes a thread, and memory for the tensors of two batches.
@@ -245,6 +252,9 @@ pub(crate) fn run(args: &ServeArgs, given: &Given) -> anyhow::Result<()> {
     service = args.serving.with_metrics(service);
     if let Some(workers) = args.workers()? {
         service = service.with_workers(Arc::new(workers));
+    }
+    if let Some(web) = args.web.web()? {
+        service = service.with_web(web);
     }
     let known: Vec<String> = args.models.iter().map(OfferArg::name).collect();
     if let Some(unknown) =

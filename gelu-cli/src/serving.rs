@@ -142,11 +142,19 @@ impl ServingArgs {
         .context("cannot take note of Ctrl-C")?;
         let running = service.start(listen, security)?;
         let address = running.address();
+        let scheme = if fingerprint.is_some() { "https" } else { "http" };
+        let web = running.web_address().map(|address| format!("{scheme}://{address}"));
         if self.json {
             let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
             outln!(
                 "{}",
-                json!({ "address": address, "metrics": running.metrics_address(), "fingerprint": fingerprint, "models": names })
+                json!({
+                    "address": address,
+                    "web": web,
+                    "metrics": running.metrics_address(),
+                    "fingerprint": fingerprint,
+                    "models": names,
+                })
             )?;
         } else {
             outln!("models       {}", names.join(", "))?;
@@ -155,6 +163,9 @@ impl ServingArgs {
             }
             if let Some(metrics) = running.metrics_address() {
                 outln!("metrics      http://{metrics}/metrics")?;
+            }
+            if let Some(web) = web {
+                outln!("browsers     {web}")?;
             }
             outln!("listening    {address}")?;
         }

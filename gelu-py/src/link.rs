@@ -11,12 +11,11 @@ use gelu_net::models::infer::{Message, Server, ServerModel, hidden};
 use gelu_net::models::peer::AbortReason;
 use gelu_net::rand::{RngExt, rng};
 use gelu_net::wire::encode_message;
-use gelu_service::RemoteTransport;
+use gelu_service::{RemoteTransport, append_message, split_messages};
 use pyo3::prelude::*;
 
-use crate::error::{Failure, Result};
+use crate::error::{Failure, InferenceError, Result};
 use crate::run::Stop;
-use crate::step::{join, split};
 
 /// The client's end of a session, which ends when it is asked to stop.
 pub(crate) struct Link {
@@ -177,7 +176,7 @@ impl Stepping {
     }
 
     fn send(&self, message: Vec<u8>) -> Result<(), Disconnected> {
-        join(&mut lock(&self.outgoing), &message);
+        append_message(&mut lock(&self.outgoing), &message);
         Ok(())
     }
 
@@ -192,7 +191,8 @@ impl Stepping {
         let request = [&self.name[..], &std::mem::take(&mut *lock(&self.outgoing))].concat();
         let carried = Python::attach(|py| -> PyResult<Vec<Vec<u8>>> {
             let reply = self.carry.bind(py).call1((pyo3::types::PyBytes::new(py, &request),))?;
-            split(reply.extract::<&[u8]>()?)
+            let messages = split_messages(reply.extract::<&[u8]>()?);
+            messages.map_err(|error| InferenceError::new_err(error.to_string()))
         });
         match carried {
             Ok(messages) => {

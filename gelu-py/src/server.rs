@@ -18,7 +18,7 @@ use crate::import::load;
 use crate::network::Network;
 use crate::run::{detached, enter};
 use crate::spec::ClientSpec;
-use crate::step::Conversations;
+use crate::step::{Conversations, limits};
 
 /// The longest file of certificates that is read.
 const MOST_BYTES: u64 = 1 << 20;
@@ -145,10 +145,9 @@ impl Server {
         };
         let (model, name) = (Arc::clone(network.get().server_model()), network.get().name().to_owned());
         // What cannot be offered is said now.
-        let offered =
-            || Service::new(Limits::default()).with_model(&name, Arc::clone(&model), mode.modes()).map(drop);
-        detached(py, offered)??;
-        Ok(Self { network, model, name, mode, conversations: Conversations::default() })
+        let offered = || Service::new(limits()).with_model(&name, Arc::clone(&model), mode.modes());
+        let conversations = Conversations::new(detached(py, offered)??, &name, mode)?;
+        Ok(Self { network, model, name, mode, conversations })
     }
 
     /// Returns what clients get of the network: shapes and public numbers.
@@ -161,9 +160,8 @@ impl Server {
     /// carry bytes by themselves. Any number of clients can be served; a conversation that is silent for five minutes is dropped.
     ///
     /// Raises InferenceError for bytes that no client sends. What else goes wrong, the reply tells the client.
-    fn step<'py>(&self, py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-        let reply =
-            self.conversations.step(py, request, &self.model, |is_hidden| self.mode.allows(is_hidden))?;
+    fn step<'py>(&self, py: Python<'py>, request: &[u8]) -> Result<Bound<'py, PyBytes>> {
+        let reply = self.conversations.step(py, request)?;
         Ok(PyBytes::new(py, &reply))
     }
 

@@ -53,6 +53,20 @@ pub enum ServiceError {
     /// There is no model of that name to be offered.
     #[error("a server needs a model to offer")]
     NoModel,
+    /// A folder with a page that cannot be served.
+    #[error("{}: {problem}", .path.display())]
+    Page {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// What is no origin of a page.
+    #[error("expected the origin of a page such as https://host or http://127.0.0.1:8000, found `{found}`")]
+    Origin {
+        /// What was given.
+        found: String,
+    },
     /// A run of training has nowhere to be kept.
     #[error("a server that trains needs a folder for its state")]
     NoLedger,
@@ -258,12 +272,19 @@ impl Refusal {
         (Self::Other, Code::Unknown, "other"),
     ];
 
+    fn code_and_name(self) -> (Code, &'static str) {
+        let found = Self::ALL.into_iter().find(|(kind, ..)| *kind == self);
+        found.map_or((Code::Unknown, "other"), |(_, code, name)| (code, name))
+    }
+
+    /// Its name on the wire.
+    pub(crate) fn name(self) -> &'static str {
+        self.code_and_name().1
+    }
+
     /// The status that a server answers with.
     pub(crate) fn status(self, message: impl Into<String>) -> Status {
-        let (code, name) = Self::ALL
-            .into_iter()
-            .find(|(kind, ..)| *kind == self)
-            .map_or((Code::Unknown, "other"), |(_, code, name)| (code, name));
+        let (code, name) = self.code_and_name();
         let mut status = Status::new(code, message);
         status.metadata_mut().insert(REFUSAL, tonic::metadata::MetadataValue::from_static(name));
         status

@@ -21,13 +21,16 @@ pub use client::{
 };
 pub use error::{Refusal, ServiceError};
 pub use ledger::{Enrolled, Ledger, TrainingSummary, Usage};
-pub use server::{Limits, Modes, Running, Service, Training};
+pub use server::{Limits, Modes, Running, Service, Steps, Training, Web, append_message, split_messages};
 pub use tls::{ClientSecurity, Credentials, Fingerprint, ServerSecurity};
 pub use trial::{TrialAuthority, TrialCertificate};
 pub use workers::WorkerPool;
 
 /// The port that servers listen on where nothing else is said.
 pub const DEFAULT_PORT: u16 = 7443;
+
+/// The port that browsers are answered on where nothing else is said.
+pub const DEFAULT_WEB_PORT: u16 = 7480;
 
 /// The version of the service: what streams carry around the messages of gelu-wire.
 pub const SERVICE_VERSION: u32 = 1;

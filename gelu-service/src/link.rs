@@ -63,6 +63,8 @@ struct State {
     is_finished: bool,
     /// This side listens no more.
     is_deaf: bool,
+    /// This side has taken all that has arrived, and waits for more.
+    is_waiting: bool,
     end: Option<ServiceError>,
 }
 
@@ -97,6 +99,7 @@ impl Link {
                 heard: now,
                 is_finished: false,
                 is_deaf: false,
+                is_waiting: false,
                 end: None,
             }),
             arrived: Condvar::new(),
@@ -145,6 +148,12 @@ impl Link {
         Ok(connection)
     }
 
+    /// Takes a new connection of a client that has all that was sent over the one before.
+    pub(crate) fn connect_again(&self) -> Result<u64, ServiceError> {
+        let has = self.state().next;
+        self.connect(has)
+    }
+
     /// Notes that a connection is gone, unless another has taken its place.
     pub(crate) fn disconnect(&self, connection: u64) {
         let mut state = self.state();
@@ -180,6 +189,7 @@ impl Link {
                     state.received += 1;
                     state.heard = Instant::now();
                     state.inbox_bytes += message.len();
+                    state.is_waiting = false;
                     state.inbox.push_back(message);
                     let is_time = state.received - state.told >= TOLD_EVERY;
                     drop(state);
@@ -211,10 +221,7 @@ impl Link {
                 if state.connection != connection || !state.is_connected {
                     return Err(ServiceError::Ended);
                 }
-                let at = (state.next - state.kept_from) as usize;
-                if let Some(message) = state.outbox.get(at).cloned() {
-                    let number = state.next;
-                    state.next += 1;
+                if let Some((number, message)) = state.send() {
                     state.told = state.received;
                     return Ok(Outgoing::Message { number, message, received: state.received });
                 }
@@ -233,10 +240,39 @@ impl Link {
         }
     }
 
+    /// Waits for what this side says to all that has arrived; `None` once it has said everything and waits for more, or will
+    /// say no more.
+    pub(crate) async fn answer(&self, connection: u64) -> Result<Option<Bytes>, ServiceError> {
+        loop {
+            let to_send = self.to_send.notified();
+            {
+                let mut state = self.state();
+                if state.connection != connection || !state.is_connected {
+                    return Err(ServiceError::Ended);
+                }
+                if let Some((_, message)) = state.send() {
+                    return Ok(Some(message));
+                }
+                if let Some(end) = &state.end {
+                    return Err(end.clone());
+                }
+                if state.is_finished || state.is_waiting {
+                    return Ok(None);
+                }
+            }
+            to_send.await;
+        }
+    }
+
     /// Says that this side will say no more: what was said still goes out.
     pub(crate) fn finish(&self) {
         self.state().is_finished = true;
         self.wake();
+    }
+
+    /// Whether this side says no more.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state().is_finished
     }
 
     /// Says that this side will listen no more: who waits for a message is told that the other side is gone.
@@ -309,6 +345,14 @@ impl State {
         Ok(())
     }
 
+    /// The next message to be sent over the connection, if there is one.
+    fn send(&mut self) -> Option<(u64, Bytes)> {
+        let number = self.next;
+        let message = self.outbox.get((number - self.kept_from) as usize).cloned()?;
+        self.next += 1;
+        Some((number, message))
+    }
+
     fn forget(&mut self, has: u64) {
         while self.kept_from < has && self.outbox.pop_front().is_some() {
             self.kept_from += 1;
@@ -354,6 +398,8 @@ impl Transport for Link {
             }
             match state.wait(self.patience) {
                 Ok(left) => {
+                    state.is_waiting = true;
+                    self.to_send.notify_waiters();
                     let waited = self.arrived.wait_timeout(state, left);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }

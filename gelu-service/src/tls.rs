@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use webpki::EndEntityCert;
@@ -16,6 +17,9 @@ use crate::ServiceError;
 
 /// What TLS negotiates with the other side: HTTP/2, which gRPC needs.
 const ALPN: &[u8] = b"h2";
+
+/// What it negotiates with browsers: HTTP/1.1, which WebSockets begin with.
+const WEB_ALPN: &[u8] = b"http/1.1";
 
 /// A certificate with its key, and the authority that the other side's certificate must come from.
 #[derive(Debug)]
@@ -69,6 +73,27 @@ impl Credentials {
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.authority), Arc::clone(&provider))
                 .build()
                 .map_err(|error| fault("certificate of the clients' authority", error))?;
+        self.config(provider, verifier, ALPN)
+    }
+
+    /// For browsers, which have certificates as a rule only where somebody saw to it: if it is open, none is asked for.
+    pub(crate) fn web_config(&self, is_open: bool) -> Result<ServerConfig, ServiceError> {
+        match is_open {
+            true => self.config(Arc::new(ring::default_provider()), Arc::new(NoClientAuth), WEB_ALPN),
+            false => {
+                let mut config = self.server_config()?;
+                config.alpn_protocols = vec![WEB_ALPN.to_vec()];
+                Ok(config)
+            }
+        }
+    }
+
+    fn config(
+        &self,
+        provider: Arc<CryptoProvider>,
+        verifier: Arc<dyn ClientCertVerifier>,
+        alpn: &[u8],
+    ) -> Result<ServerConfig, ServiceError> {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .and_then(|builder| {
@@ -76,7 +101,7 @@ impl Credentials {
                 builder.with_single_cert(self.chain.clone(), self.key.clone_key())
             })
             .map_err(|error| fault("certificate and private key", error))?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         Ok(config)
     }
 

@@ -15,9 +15,9 @@ pub mod paillier;
 mod product;
 mod ring2k;
 mod shape;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod testing;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 mod update;
 mod window;

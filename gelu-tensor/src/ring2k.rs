@@ -4,7 +4,7 @@
 //! as Paillier's plaintexts are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it
 //! (flooding).
 
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 
 use std::fmt;

@@ -227,7 +227,7 @@ pub struct WindowTap {
     pub tap: usize,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
 

@@ -1,3 +1,5 @@
+use gelu_models::peer::AbortReason;
+
 use crate::frame::{Kind, VERSION};
 
 /// Bytes that are no message, tensor or key of gelu-net.
@@ -64,4 +66,14 @@ pub enum WireError {
     /// A key or a tensor that breaks a rule.
     #[error(transparent)]
     Content(#[from] gelu_tensor::Error),
+}
+
+impl WireError {
+    /// Returns what the other side is told when its message could not be decoded.
+    pub fn reason(&self) -> AbortReason {
+        match self {
+            Self::Content(_) | Self::ForeignKey { .. } => AbortReason::BadTensor,
+            _ => AbortReason::Malformed,
+        }
+    }
 }

@@ -26,6 +26,9 @@ mod frame;
 mod hidden;
 mod keys;
 mod message;
+#[cfg(feature = "sealed")]
+mod sealed;
+mod sequence;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -39,6 +42,9 @@ pub use error::WireError;
 pub use frame::{Kind, MESSAGE_BYTES};
 pub use keys::{decode_public_key, decode_secret_key, encode_public_key, encode_secret_key};
 pub use message::{decode_message, encode_message};
+#[cfg(feature = "sealed")]
+pub use sealed::{Seal, SealError};
+pub use sequence::{Outgoing, Sequence, SequenceError};
 
 /// A peer whose messages have an encoding.
 pub trait WirePeer: Peer {

@@ -12,10 +12,10 @@ use gelu_io::session::Go;
 use gelu_models::train::private::{Augmented, Samples, Shard};
 use gelu_models::train::{Augmentation, Dataset};
 use gelu_service::{Membership, Moment, Offer, RemoteTraining, TrainingOffer};
+use gelu_wire::Seal;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::sealed::{Seal, is_sealed, read_passphrase};
 use super::{ServerArgs, choose};
 use crate::config::ConfigArgs;
 use crate::datasets::{DataOptions, DatasetArg};
@@ -27,6 +27,9 @@ use crate::train::{Interrupted, is_asked_to_stop, stop_when_asked};
 
 /// The longest state that is read.
 const MOST_BYTES: u64 = 1 << 31;
+
+/// The longest passphrase.
+const PASSPHRASE_BYTES: u64 = 1 << 12;
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
@@ -67,6 +70,16 @@ fn parse_part(text: &str) -> Result<[u32; 2], String> {
         .ok_or_else(|| format!("expected K/N with K from 1 to N, for instance 1/2; found `{text}`"))
 }
 
+/// The first line of a file, which only its owner may be able to read.
+fn read_passphrase(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    check_owner_only(path)?;
+    let bytes = Zeroizing::new(read_limited(path, PASSPHRASE_BYTES)?);
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    ensure!(!line.is_empty(), "{}: expected a passphrase in the first line, found none", path.display());
+    Ok(Zeroizing::new(line.to_vec()))
+}
+
 /// The file with what a client needs to go on, which is this process's alone.
 struct Kept {
     path: PathBuf,
@@ -99,7 +112,7 @@ impl Kept {
             bytes = Some(Zeroizing::new(read_limited(&path, MOST_BYTES)?));
         }
         let at = || path.display().to_string();
-        let seal = match (passphrase, bytes.as_ref().filter(|bytes| is_sealed(bytes))) {
+        let seal = match (passphrase, bytes.as_ref().filter(|bytes| Seal::is_sealed(bytes))) {
             (Some(passphrase), Some(bytes)) => {
                 let seal = Seal::of(&passphrase, bytes).with_context(at)?;
                 let opened = seal.open(bytes).with_context(at)?;

@@ -40,3 +40,51 @@ fn ink_fills_20_pixels_and_what_has_none_is_refused() {
     }
     assert!(normalize_digit([0, 0], &[]).is_none());
 }
+
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A file that the page in `gelu-web` has is what this project makes; `UPDATE_SAMPLES=1` makes it anew.
+fn is_kept(path: &str, made: &serde_json::Value) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../gelu-web").join(path);
+    let text = format!("{made:#}\n");
+    if std::env::var_os("UPDATE_SAMPLES").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{}", path.display());
+}
+
+#[test]
+fn the_page_has_samples_of_this_projects_own() {
+    let samples = sample_digits(SampleOptions { seed: 7, per_digit: 1 });
+    let samples: Vec<_> = samples
+        .iter()
+        .map(|(image, label)| serde_json::json!({ "label": label, "pixels": hex(image) }))
+        .collect();
+    is_kept("page/samples.json", &samples.into());
+}
+
+/// The page makes the same of drawings (`gelu-web/tests/digit.test.js`).
+#[test]
+fn the_page_is_held_to_these_normalized_digits() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let digits: Vec<_> = [[60, 40], [28, 28], [7, 90], [45, 45], [1, 1], [200, 150]]
+        .into_iter()
+        .map(|[height, width]| {
+            // Strokes of random squares, grey at random.
+            let mut ink = vec![0; height * width];
+            for _ in 0..12 {
+                let (top, left, grey) =
+                    (rng.random_range(0..height), rng.random_range(0..width), rng.random_range(1..=255));
+                for y in top..(top + height / 6 + 1).min(height) {
+                    ink[y * width + left..y * width + (left + width / 6 + 1).min(width)].fill(grey);
+                }
+            }
+            let digit = normalize_digit([height, width], &ink).unwrap();
+            serde_json::json!({ "size": [height, width], "ink": hex(&ink), "digit": hex(&digit) })
+        })
+        .collect();
+    is_kept("tests/digits.json", &digits.into());
+}

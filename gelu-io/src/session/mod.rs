@@ -306,8 +306,7 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
 fn reason<P: Peer>(error: &RunError<P::Error>) -> Option<AbortReason> {
     match error {
         RunError::Peer(error) => error.reason(),
-        RunError::Wire(WireError::Content(_) | WireError::ForeignKey { .. }) => Some(AbortReason::BadTensor),
-        RunError::Wire(_) => Some(AbortReason::Malformed),
+        RunError::Wire(error) => Some(error.reason()),
         RunError::Disconnected(_) | RunError::Stalled => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use gelu_models::train::private::ServerState;
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use serde::Serialize;
 
 use super::pace::count_turn;
 use super::{Ledger, client_id, fault, now};
@@ -42,6 +43,18 @@ pub struct TrainingSummary {
     pub iterations: u64,
     /// When the last change was, in seconds since 1970 by the server's clock; `None` before the first.
     pub last: Option<u64>,
+}
+
+/// A change that was noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Noted {
+    /// The place of the client whose turn it was.
+    pub(crate) place: u32,
+    pub(crate) kind: String,
+    /// Iterations done after it.
+    pub(crate) done: u64,
+    /// Seconds since 1970 by the server's clock.
+    pub(crate) at: u64,
 }
 
 /// What changed a run.
@@ -214,6 +227,24 @@ impl Ledger {
                 .map_err(wrong)?;
         }
         change.commit().map_err(wrong)
+    }
+
+    /// The last changes of a run, the earliest of them first.
+    pub(crate) fn changes(&self, model: &str, most: u32) -> Result<Vec<Noted>, ServiceError> {
+        let wrong = |error| fault(&self.path, error);
+        let connection = self.connection();
+        let mut query = connection
+            .prepare(
+                "SELECT place, kind, done, at FROM
+                     (SELECT * FROM change WHERE model = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id",
+            )
+            .map_err(wrong)?;
+        let rows = query
+            .query_map(params![model, most], |row| {
+                Ok(Noted { place: row.get(0)?, kind: row.get(1)?, done: row.get(2)?, at: row.get(3)? })
+            })
+            .map_err(wrong)?;
+        rows.collect::<Result<_, _>>().map_err(wrong)
     }
 
     fn text(&self, state: &ServerState) -> Result<String, ServiceError> {

@@ -39,12 +39,23 @@ pub(super) struct Peer {
     pub(super) identity: Option<Fingerprint>,
     /// How many connections its certificate may have, where this one is beyond that.
     pub(super) beyond: Option<usize>,
+    /// Whether it may take part in runs of training, whose clients are told apart by their certificates.
+    pub(super) may_train: bool,
+}
+
+/// What a listener asks of those who come.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub(super) tls: Option<TlsAcceptor>,
+    /// Whether a client needs a certificate, where there is TLS.
+    pub(super) is_open: bool,
+    pub(super) may_train: bool,
 }
 
 /// Accepts connections until the task is aborted.
 pub(super) async fn accept(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    entrance: Entrance,
     limits: Limits,
     accepted: mpsc::Sender<io::Result<Connection>>,
     metrics: Arc<Metrics>,
@@ -62,10 +73,10 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let (tls, accepted, metrics) = (tls.clone(), accepted.clone(), Arc::clone(&metrics));
+        let (entrance, accepted, metrics) = (entrance.clone(), accepted.clone(), Arc::clone(&metrics));
         let admission = Arc::clone(&admission);
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(limits.opening, shake(stream, address, tls)).await;
+            let shaken = tokio::time::timeout(limits.opening, shake(stream, address, entrance)).await;
             match shaken {
                 Ok(Ok((stream, mut peer))) => {
                     let (until, counted) = match peer.identity.map(|identity| admission.enter(identity)) {
@@ -100,21 +111,27 @@ pub(super) async fn accept(
 async fn shake(
     stream: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    Entrance { tls, is_open, may_train }: Entrance,
 ) -> Result<(Box<dyn Stream>, Peer), (Refusal, String)> {
     let fault = |refusal, error: &dyn std::error::Error| (refusal, error.to_string());
     // Small messages must not wait for others.
     stream.set_nodelay(true).map_err(|error| fault(Refusal::Other, &error))?;
+    let unnamed = Peer { address, identity: None, beyond: None, may_train };
     let Some(tls) = tls else {
-        return Ok((Box::new(stream), Peer { address, identity: None, beyond: None }));
+        return Ok((Box::new(stream), unnamed));
     };
     let stream = tls.accept(stream).await.map_err(|error| fault(refusal_of(&error), &error))?;
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(<[_]>::first);
-    let certificate = certificate.ok_or_else(|| (Refusal::Identity, "no certificate".to_owned()))?;
+    let Some(certificate) = certificate else {
+        return match is_open {
+            true => Ok((Box::new(stream), unnamed)),
+            false => Err((Refusal::Identity, "no certificate".to_owned())),
+        };
+    };
     let identity = Fingerprint::of(certificate).map_err(|error| fault(Refusal::Identity, &error))?;
     debug!(%address, %identity, "connected");
-    Ok((Box::new(stream), Peer { address, identity: Some(identity), beyond: None }))
+    Ok((Box::new(stream), Peer { identity: Some(identity), ..unnamed }))
 }
 
 /// Whether it is the client's certificate that is wrong, or that there is none.

@@ -1,8 +1,8 @@
 //! Carries messages between a stream and the link of its conversation.
 
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tonic::{Code, Status, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Code, Status};
 
 use crate::link::{Link, Outgoing};
 use crate::proto::{client_frame, server_frame};
@@ -12,7 +12,7 @@ use crate::{Refusal, ServiceError, proto};
 pub(super) async fn carry(
     link: &Link,
     connection: u64,
-    mut frames: Streaming<proto::ClientFrame>,
+    mut frames: impl Stream<Item = Result<proto::ClientFrame, Status>> + Unpin,
     sender: mpsc::Sender<Result<proto::ServerFrame, Status>>,
 ) {
     let incoming = async {
@@ -28,10 +28,16 @@ pub(super) async fn carry(
                     expected: "messages after the first frame",
                     found: "another frame".to_owned(),
                 }),
-                Some(Err(status)) if status.code() == Code::OutOfRange => Err(ServiceError::Stream {
-                    expected: "frames within the limit",
-                    found: status.message().to_owned(),
-                }),
+                // Of gRPC, and of a WebSocket.
+                Some(Err(status))
+                    if status.code() == Code::OutOfRange
+                        || Refusal::of(&status) == Some(Refusal::Malformed) =>
+                {
+                    Err(ServiceError::Stream {
+                        expected: "frames of the service, within the limit",
+                        found: status.message().to_owned(),
+                    })
+                }
                 // The connection broke, or the client has hung up and may come back.
                 Some(Err(_)) | None => return None,
             };

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use gelu_io::session::{Observer, serve_in_turns};
-use gelu_models::infer::{Denied, Gate, Server, ServerModel, SessionError, Workers, hidden};
+use gelu_models::infer::{Server, ServerModel, SessionError, Workers, hidden};
 use gelu_models::plan::Reveal;
 use gelu_wire::WirePeer;
 use rand::rngs::ChaCha20Rng;
@@ -19,18 +19,26 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::accept::Peer;
+use super::account::Account;
 use super::carry::{carry, frame, status_of};
 use super::training::TrainingRun;
 use super::{Modes, Offered, Shared, Subject};
-use crate::ledger::{Ledger, Taken};
 use crate::link::{Link, LinkPatience};
 use crate::proto::gelu_server::Gelu;
 use crate::proto::{client_frame, server_frame};
-use crate::{Fingerprint, Refusal, SERVICE_VERSION, ServiceError, proto};
+use crate::{Fingerprint, Refusal, SERVICE_VERSION, proto};
 
 /// The random name of a conversation: who knows it and has the certificate that it was opened with can go on with it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct SessionName([u8; 16]);
+pub(super) struct SessionName(pub(super) [u8; 16]);
+
+impl SessionName {
+    fn random() -> Self {
+        let mut name = Self([0; 16]);
+        rand::rng().fill_bytes(&mut name.0);
+        name
+    }
+}
 
 /// A conversation that is being held, or waits for its client to come back.
 #[derive(Debug)]
@@ -38,33 +46,6 @@ pub(super) struct Session {
     pub(super) link: Link,
     model: String,
     identity: Option<Fingerprint>,
-}
-
-/// A client's account for a model.
-#[derive(Debug)]
-struct Account {
-    ledger: Arc<Ledger>,
-    client: String,
-    model: String,
-    budget: Option<u64>,
-    rate: Option<u64>,
-}
-
-impl Gate for Account {
-    fn admit(&self, inputs: usize) -> Result<(), Denied> {
-        let unknown = |error: ServiceError| Denied::Unknown { problem: error.to_string() };
-        if let Some(allowed) = self.rate
-            && let Some(seconds) =
-                self.ledger.pass((&self.client, &self.model), inputs as u64, allowed).map_err(unknown)?
-        {
-            return Err(Denied::TooFast { allowed, seconds });
-        }
-        match self.ledger.take((&self.client, &self.model), inputs as u64, self.budget) {
-            Ok(Taken::Yes) => Ok(()),
-            Ok(Taken::Spent { used, allowed }) => Err(Denied::Spent { used, allowed }),
-            Err(error) => Err(unknown(error)),
-        }
-    }
 }
 
 /// Prints the beginning only: the whole name is half of what it takes to go on with the conversation.
@@ -110,21 +91,41 @@ impl Gelu for Arc<Shared> {
         &self,
         request: Request<Streaming<proto::ClientFrame>>,
     ) -> Result<Response<Self::ConverseStream>, Status> {
-        self.open(request).await.inspect_err(|status| {
-            self.refused(Refusal::of(status).unwrap_or(Refusal::Other), status.message());
-        })
+        let peer = peer_of(request.extensions())?;
+        let answers = self.open(peer, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
 type Frames = Pin<Box<dyn Stream<Item = Result<proto::ServerFrame, Status>> + Send>>;
 
 impl Shared {
-    async fn open(
+    /// Opens a conversation with the frames of a stream, or goes on with one, and returns the frames that answer.
+    pub(super) async fn open<S>(
         self: &Arc<Self>,
-        request: Request<Streaming<proto::ClientFrame>>,
-    ) -> Result<Response<Frames>, Status> {
-        let peer = peer_of(request.extensions())?;
-        let mut frames = request.into_inner();
+        peer: Peer,
+        frames: S,
+    ) -> Result<ReceiverStream<Result<proto::ServerFrame, Status>>, Status>
+    where
+        S: Stream<Item = Result<proto::ClientFrame, Status>> + Unpin + Send + 'static,
+    {
+        self.open_inner(peer, frames).await.inspect_err(|status| self.note_refusal(status))
+    }
+
+    pub(crate) fn note_refusal(&self, status: &Status) {
+        let refusal = Refusal::of(status).unwrap_or(Refusal::Other);
+        warn!(%refusal, reason = status.message(), "refused");
+        self.metrics.refused(refusal);
+    }
+
+    async fn open_inner<S>(
+        self: &Arc<Self>,
+        peer: Peer,
+        mut frames: S,
+    ) -> Result<ReceiverStream<Result<proto::ServerFrame, Status>>, Status>
+    where
+        S: Stream<Item = Result<proto::ClientFrame, Status>> + Unpin + Send + 'static,
+    {
         let first = tokio::time::timeout(self.service.limits.opening, frames.next()).await;
         let first = first.map_err(|_| Refusal::Late.status("the first frame took too long"))?.transpose()?;
         let Some(proto::ClientFrame { frame: Some(client_frame::Frame::Open(open)) }) = first else {
@@ -132,7 +133,7 @@ impl Shared {
         };
         check_version(open.version)?;
         let (name, session) = match open.session.is_empty() {
-            true => self.begin(&open, peer)?,
+            true => self.begin(SessionName::random(), &open, peer)?,
             false => self.resume(&open, peer)?,
         };
         let connection = session.link.connect(open.received).map_err(|error| {
@@ -159,7 +160,7 @@ impl Shared {
             }
             session.link.disconnect(connection);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(ReceiverStream::new(receiver))
     }
 }
 
@@ -183,6 +184,11 @@ impl Peer {
             ))),
         }
     }
+}
+
+pub(super) fn unknown_session() -> Status {
+    Refusal::UnknownSession
+        .status("the conversation ended, was left alone for too long, or is of another server process")
 }
 
 pub(crate) fn check_version(found: u32) -> Result<(), Status> {
@@ -228,8 +234,9 @@ impl Shared {
     }
 
     /// Begins a conversation, if there is room for it.
-    fn begin(
+    pub(super) fn begin(
         self: &Arc<Self>,
+        name: SessionName,
         open: &proto::Open,
         peer: Peer,
     ) -> Result<(SessionName, Arc<Session>), Status> {
@@ -237,14 +244,15 @@ impl Shared {
         let limits = self.service.limits;
         // What is wrong with the request is said before there is a conversation.
         let subject = match open.training {
+            true if !peer.may_train => {
+                return Err(Refusal::Enrolment.status("runs of training are taken part in over gRPC"));
+            }
             true => Subject::Training(Arc::clone(self.training(&open.model)?)),
             false => {
                 let (model, modes) = self.inference(&open.model, open.hidden)?;
                 Subject::Inference(Arc::clone(model), modes)
             }
         };
-        let mut name = SessionName([0; 16]);
-        rand::rng().fill_bytes(&mut name.0);
         let patience = LinkPatience { silence: limits.silence, absence: limits.absence };
         let session = Arc::new(Session {
             link: Link::new(patience),
@@ -262,6 +270,9 @@ impl Shared {
             if of_client >= limits.sessions_per_client {
                 return Err(full(limits.sessions_per_client));
             }
+            if sessions.contains_key(&name) {
+                return Err(unknown_session());
+            }
             sessions.insert(name, Arc::clone(&session));
         }
         self.count_sessions();
@@ -275,8 +286,7 @@ impl Shared {
             }
         };
         if let Err(status) = began {
-            self.sessions().remove(&name);
-            self.count_sessions();
+            self.forget(name);
             return Err(status);
         }
         info!(session = %name, model = %open.model, address = %peer.address, client = ?peer.identity, "begins");
@@ -340,22 +350,19 @@ impl Shared {
         }
     }
 
-    /// Finds the conversation that a client wants to go on with.
+    /// Finds the conversation that a client wants to go on with over another stream.
     fn resume(&self, open: &proto::Open, peer: Peer) -> Result<(SessionName, Arc<Session>), Status> {
-        let unknown = || {
-            Refusal::UnknownSession.status(
-                "the conversation ended, was left alone for too long, or is of another server process",
-            )
-        };
-        let name = SessionName(open.session[..].try_into().map_err(|_| unknown())?);
-        let session = self.sessions().get(&name).cloned().ok_or_else(unknown)?;
-        // Of one's own conversation nobody forgets what it is about, and of others' nobody shall learn that it exists.
-        if session.identity != peer.identity || session.model != open.model {
-            return Err(unknown());
-        }
+        let name = SessionName(open.session[..].try_into().map_err(|_| unknown_session())?);
+        let session = self.find(name, peer).filter(|session| session.model == open.model);
+        let session = session.ok_or_else(unknown_session)?;
         self.metrics.resumed();
         info!(session = %name, address = %peer.address, "goes on");
         Ok((name, session))
+    }
+
+    /// A client's own conversation. Of others' it does not learn that they exist.
+    pub(super) fn find(&self, name: SessionName, peer: Peer) -> Option<Arc<Session>> {
+        self.sessions().get(&name).filter(|session| session.identity == peer.identity).cloned()
     }
 
     /// Holds a conversation to its end.
@@ -404,6 +411,10 @@ impl Shared {
         while !session.link.is_flushed() && since.elapsed() < self.service.limits.opening {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+        self.forget(name);
+    }
+
+    pub(super) fn forget(&self, name: SessionName) {
         self.sessions().remove(&name);
         self.count_sessions();
     }

@@ -1,14 +1,18 @@
 //! The model owner's side: models by name, conversations with limits, a stop that loses nothing.
 
 mod accept;
+mod account;
 mod admission;
 mod carry;
 mod converse;
+mod limits;
 mod metrics;
 mod modes;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod training;
+mod web;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -23,10 +27,9 @@ use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::PlanError;
 use gelu_tensor::Backend;
-use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::InterceptorLayer;
@@ -34,56 +37,23 @@ use tonic::transport::Server;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{info, warn};
 
-use self::accept::accept;
+use self::accept::{Entrance, accept};
 use self::admission::refuse_beyond;
 pub(crate) use self::converse::check_version;
 use self::converse::{Session, SessionName};
+pub use self::limits::Limits;
 use self::metrics::Metrics;
 pub use self::modes::Modes;
+pub use self::steps::{Steps, append_message, split_messages};
 pub use self::training::Training;
 use self::training::TrainingRun;
+pub use self::web::Web;
 use crate::proto;
 use crate::proto::gelu_server::GeluServer;
 use crate::proto::worker_server::WorkerServer;
 use crate::stream::{CLIENT_FRAME_BYTES, SERVER_FRAME_BYTES};
 use crate::workers::{Prepared, WORK_BYTES};
 use crate::{Ledger, Refusal, ServerSecurity, ServiceError, WorkerPool};
-
-/// What a server allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Conversations at a time, of all clients. Default: 64.
-    pub sessions: usize,
-    /// Conversations of one client's certificate at a time. Default: 16.
-    pub sessions_per_client: usize,
-    /// Connections at a time. Default: 256.
-    pub connections: usize,
-    /// Connections of one client's certificate at a time; clients without TLS have none. Default: 32.
-    pub connections_per_client: usize,
-    /// For a TLS handshake, and for the first frame of a stream. Default: 10 s.
-    pub opening: Duration,
-    /// For a message that the server waits for. Default: 5 minutes.
-    pub silence: Duration,
-    /// For a client to come back after its connection broke. Default: 2 minutes.
-    pub absence: Duration,
-    /// For conversations to end once the server is told to stop. Default: 30 s.
-    pub grace: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            sessions: 64,
-            sessions_per_client: 16,
-            connections: 256,
-            connections_per_client: 32,
-            opening: Duration::from_secs(10),
-            silence: Duration::from_secs(300),
-            absence: Duration::from_secs(120),
-            grace: Duration::from_secs(30),
-        }
-    }
-}
 
 /// What a server offers: models by name.
 #[derive(Debug)]
@@ -96,6 +66,7 @@ pub struct Service {
     rate: Option<u64>,
     workers: Option<Arc<WorkerPool>>,
     is_worker: bool,
+    web: Option<Web>,
 }
 
 #[derive(Debug)]
@@ -136,6 +107,7 @@ impl Service {
             rate: None,
             workers: None,
             is_worker: false,
+            web: None,
         }
     }
 
@@ -172,6 +144,11 @@ impl Service {
     /// is.
     pub fn with_metrics(self, address: SocketAddr) -> Self {
         Self { metrics: Some(address), ..self }
+    }
+
+    /// Serves browsers as well, at an address of their own.
+    pub fn with_web(self, web: Web) -> Self {
+        Self { web: Some(web), ..self }
     }
 
     /// Offers a model under a name, in the place of another of that name, and in these modes.
@@ -211,7 +188,7 @@ impl Service {
     /// [`ServiceError`] when there is nothing to offer, the certificates cannot be used, a server without TLS would be
     /// reached by other machines, or the address cannot be listened on.
     pub fn start(
-        self,
+        mut self,
         address: impl ToSocketAddrs + fmt::Debug,
         security: &ServerSecurity,
     ) -> Result<Running, ServiceError> {
@@ -220,10 +197,23 @@ impl Service {
         }
         let asked = address.to_socket_addrs().ok().and_then(|mut found| found.next());
         let asked = asked.ok_or_else(|| ServiceError::Address { found: format!("{address:?}") })?;
+        let acceptor = |config| TlsAcceptor::from(Arc::new(config));
+        let web = self.web.take();
         let tls = match security {
-            ServerSecurity::Tls(credentials) => Some(credentials.server_config()?),
-            ServerSecurity::Loopback if asked.ip().is_loopback() => None,
-            ServerSecurity::Loopback => return Err(ServiceError::Unprotected { address: asked }),
+            ServerSecurity::Tls(credentials) => Some(acceptor(credentials.server_config()?)),
+            ServerSecurity::Loopback => {
+                let reached = [Some(asked), web.as_ref().map(|web| web.listen)];
+                match reached.into_iter().flatten().find(|address| !address.ip().is_loopback()) {
+                    Some(address) => return Err(ServiceError::Unprotected { address }),
+                    None => None,
+                }
+            }
+        };
+        let web_tls = match (&web, security) {
+            (Some(web), ServerSecurity::Tls(credentials)) => {
+                Some(acceptor(credentials.web_config(web.is_open)?))
+            }
+            _ => None,
         };
         let problem = cannot_listen(asked);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -232,39 +222,45 @@ impl Service {
             .enable_all()
             .build()
             .map_err(problem)?;
-        let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
-        let address = listener.local_addr().map_err(problem)?;
-        // Where others compute, all of them are to have something to do.
-        let elsewhere = self.workers.as_ref().map(|workers| Turns::new(2 * workers.machines()));
-        let turns = Arc::new(elsewhere.unwrap_or_default());
-        let metrics = Arc::new(Metrics::new(Arc::clone(&turns)));
-        let mut metrics_address = None;
-        if let Some(asked) = self.metrics {
+        let bind = |asked| {
             let problem = cannot_listen(asked);
             let listener = runtime.block_on(TcpListener::bind(asked)).map_err(problem)?;
-            metrics_address = Some(listener.local_addr().map_err(problem)?);
-            runtime.spawn(metrics::answer(listener, Arc::clone(&metrics)));
+            let address = listener.local_addr().map_err(problem)?;
+            Ok::<_, ServiceError>((listener, address))
+        };
+        let (listener, address) = bind(asked)?;
+        let entrance = Entrance { tls, is_open: false, may_train: true };
+        let mut web_address = None;
+        let mut entrances = Entrances { grpc: (listener, entrance), web: None };
+        if let Some(web) = web {
+            let (listener, address) = bind(web.listen)?;
+            web_address = Some(address);
+            let entrance = Entrance { tls: web_tls, is_open: web.is_open, may_train: false };
+            entrances.web = Some((listener, entrance, web));
         }
-        let shared = Arc::new(Shared {
-            service: self,
-            sessions: Mutex::new(HashMap::new()),
-            is_stopping: AtomicBool::new(false),
-            metrics,
-            turns,
-            prepared: Mutex::default(),
-            computing: Arc::new(Semaphore::new(1)),
-        });
+        let metrics_listener = self.metrics.map(bind).transpose()?;
+        let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
+        let shared = Arc::new(Shared::new(self));
+        if let Some((listener, _)) = metrics_listener {
+            runtime.spawn(metrics::answer(listener, Arc::clone(&shared.metrics)));
+        }
         let (stop, stopped) = watch::channel(false);
         let thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name("gelu-service".to_owned())
-                .spawn(move || shared.run(runtime, listener, tls, stopped))
+                .spawn(move || shared.run(runtime, entrances, stopped))
                 .map_err(problem)?
         };
         info!(%address, "listening");
-        Ok(Running { address, metrics_address, stop, thread: Some(thread), shared })
+        Ok(Running { address, metrics_address, web_address, stop, thread: Some(thread), shared })
     }
+}
+
+/// Where connections come in.
+struct Entrances {
+    grpc: (TcpListener, Entrance),
+    web: Option<(TcpListener, Entrance, Web)>,
 }
 
 /// A server at work. It stops when it is dropped.
@@ -272,6 +268,7 @@ impl Service {
 pub struct Running {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    web_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -286,6 +283,11 @@ impl Running {
     /// Returns where Prometheus is answered, if it is.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Returns where browsers are answered, if they are.
+    pub fn web_address(&self) -> Option<SocketAddr> {
+        self.web_address
     }
 
     /// Returns how many conversations there are.
@@ -314,26 +316,45 @@ impl Drop for Running {
 }
 
 impl Shared {
+    fn new(service: Service) -> Self {
+        // Where others compute, all of them are to have something to do.
+        let elsewhere = service.workers.as_ref().map(|workers| Turns::new(2 * workers.machines()));
+        let turns = Arc::new(elsewhere.unwrap_or_default());
+        Self {
+            service,
+            sessions: Mutex::new(HashMap::new()),
+            is_stopping: AtomicBool::new(false),
+            metrics: Arc::new(Metrics::new(Arc::clone(&turns))),
+            turns,
+            prepared: Mutex::default(),
+            computing: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// A thread that panicked left the table whole: entries come and go in one step.
     fn sessions(&self) -> MutexGuard<'_, HashMap<SessionName, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(
-        self: Arc<Self>,
-        runtime: Runtime,
-        listener: TcpListener,
-        tls: Option<ServerConfig>,
-        mut stopped: watch::Receiver<bool>,
-    ) {
+    fn run(self: Arc<Self>, runtime: Runtime, entrances: Entrances, mut stopped: watch::Receiver<bool>) {
         let limits = self.service.limits;
         runtime.block_on(async {
             let (health, health_service) = tonic_health::server::health_reporter();
             health.set_serving::<GeluServer<Arc<Self>>>().await;
-            let (connections, incoming) = tokio::sync::mpsc::channel(1);
-            let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-            let accepting =
-                tokio::spawn(accept(listener, acceptor, limits, connections, Arc::clone(&self.metrics)));
+            let come_in = |(listener, entrance)| {
+                let (connections, incoming) = mpsc::channel(1);
+                let metrics = Arc::clone(&self.metrics);
+                (tokio::spawn(accept(listener, entrance, limits, connections, metrics)), incoming)
+            };
+            let (quit, quitting) = watch::channel(false);
+            let (accepting, incoming) = come_in(entrances.grpc);
+            let (alive, mut dead) = mpsc::channel(1);
+            let web_accepting = entrances.web.map(|(listener, entrance, web)| {
+                let door = web::Door::new(Arc::clone(&self), web, entrance.tls.is_none(), alive);
+                let (accepting, incoming) = come_in((listener, entrance));
+                tokio::spawn(web::answer(door, incoming, quitting.clone()));
+                accepting
+            });
             let gelu = (!self.service.is_worker).then(|| {
                 GeluServer::new(Arc::clone(&self))
                     .max_decoding_message_size(CLIENT_FRAME_BYTES)
@@ -344,7 +365,7 @@ impl Shared {
                     .max_decoding_message_size(WORK_BYTES)
                     .max_encoding_message_size(WORK_BYTES)
             });
-            let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
+            let mut quitting = quitting;
             let serving = tokio::spawn(
                 Server::builder()
                     .layer(InterceptorLayer::new(refuse_beyond(Arc::clone(&self.metrics))))
@@ -357,8 +378,9 @@ impl Shared {
                     .add_optional_service(reflection())
                     .add_optional_service(gelu)
                     .add_optional_service(worker)
-                    .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
-                        let _ = quitting.await;
+                    .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
+                        // The sender goes with the server.
+                        let _ = quitting.wait_for(|&quit| quit).await;
                     }),
             );
             // The sender is gone only when nobody holds the server any more.
@@ -374,9 +396,13 @@ impl Shared {
                 session.link.end(ServiceError::Stopped);
             }
             accepting.abort();
+            if let Some(accepting) = web_accepting {
+                accepting.abort();
+            }
             // Connections are told, and streams get their last frames.
-            let _ = quit.send(());
-            if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
+            let _ = quit.send(true);
+            let closed = async { tokio::join!(serving, dead.recv()) };
+            if tokio::time::timeout(Duration::from_secs(2), closed).await.is_err() {
                 warn!("some connections did not close in time");
             }
         });
@@ -402,12 +428,6 @@ impl Shared {
 
     pub(crate) fn computing(&self) -> &Arc<Semaphore> {
         &self.computing
-    }
-
-    /// Notes a refusal.
-    pub(crate) fn refused(&self, refusal: Refusal, reason: &str) {
-        warn!(%refusal, reason, "refused");
-        self.metrics.refused(refusal);
     }
 
     /// Notes how many conversations there are now.

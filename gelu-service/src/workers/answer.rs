@@ -70,12 +70,8 @@ impl Worker for Arc<Shared> {
             });
             work.await.map_err(|error| Refusal::Other.status(error.to_string()))?
         };
-        computed.await.map(|ciphertexts| Response::new(proto::ComputeResponse { ciphertexts })).inspect_err(
-            |status| {
-                let refusal = Refusal::of(status).unwrap_or(Refusal::Other);
-                self.refused(refusal, status.message());
-            },
-        )
+        let ciphertexts = computed.await.inspect_err(|status| self.note_refusal(status))?;
+        Ok(Response::new(proto::ComputeResponse { ciphertexts }))
     }
 }
 

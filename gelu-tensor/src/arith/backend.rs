@@ -7,6 +7,8 @@ use super::kernel::{Instructions, Kernel};
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
 use super::portable::Portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::simd128::Simd128;
 #[cfg(target_arch = "x86_64")]
 use super::{adx::Adx, avx2::Avx2, ifma::FourLanes, ifma::Ifma};
 use crate::Error;
@@ -20,6 +22,8 @@ pub enum Backend {
     /// The same with BMI2 and ADX, which add products of limbs with two carries at a time, on x86-64 processors that have
     /// both.
     Adx,
+    /// WebAssembly's vectors: limbs of 28 bits, four of them at a time, in modules that are compiled for them.
+    Simd128,
     /// NEON: two residues at a time in limbs of 49 bits that are doubles, on AArch64 processors.
     Neon,
     /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
@@ -43,7 +47,8 @@ pub const MAX_LANES: usize = {
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 6] = [Self::Portable, Self::Adx, Self::Neon, Self::Avx2, Self::AvxIfma, Self::Ifma];
+    pub const ALL: [Self; 7] =
+        [Self::Portable, Self::Adx, Self::Simd128, Self::Neon, Self::Avx2, Self::AvxIfma, Self::Ifma];
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///
@@ -60,7 +65,7 @@ impl Backend {
     /// Returns the number of residues that it works on at a time: as many cost as much as one.
     pub const fn lanes(self) -> usize {
         match self {
-            Self::Portable | Self::Adx => 1,
+            Self::Portable | Self::Adx | Self::Simd128 => 1,
             Self::Neon => 2,
             Self::Avx2 | Self::AvxIfma => 4,
             Self::Ifma => 8,
@@ -72,6 +77,7 @@ impl Backend {
         match self {
             Self::Portable => "portable",
             Self::Adx => "adx",
+            Self::Simd128 => "simd128",
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::AvxIfma => "avxifma",
@@ -86,12 +92,14 @@ impl Backend {
         self.instructions().map_or(0, |instructions| instructions.multiply_chains())
     }
 
-    /// Returns the multiplications of one product mod n^2, for n of `bits` bits: 5 L^2 of limbs of 64 bits, or 10 L^2
+    /// Returns the multiplications of one product mod n^2, for n of `bits` bits: 5 L^2 of limbs of 64 bits, half as many
+    /// instructions as that of limbs of 28 bits, or 10 L^2
     /// multiply-adds for as many products as there are lanes, of limbs of 49 bits (21 for every 1,024 bits of n) or of 52
     /// bits (20 for every 1,024 bits).
     pub fn product_instructions(self, bits: usize) -> f64 {
         match self {
             Self::Portable | Self::Adx => 5.0 * (bits as f64 / 64.0).powi(2),
+            Self::Simd128 => 5.0 * (bits as f64 / 28.0).powi(2) / 2.0,
             Self::Neon | Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64,
             Self::AvxIfma | Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / self.lanes() as f64,
         }
@@ -110,6 +118,10 @@ impl Backend {
             Self::AvxIfma => FourLanes::detect().map(|four| Box::new(four) as _),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 => Some(Box::new(Simd128)),
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            Self::Simd128 => None,
             #[cfg(not(target_arch = "aarch64"))]
             Self::Neon => None,
             #[cfg(not(target_arch = "x86_64"))]

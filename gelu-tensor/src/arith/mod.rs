@@ -31,6 +31,8 @@ mod portable;
 mod power;
 mod residues;
 mod ring;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ mod apply;
 mod compose;
 mod layers;
 mod part;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 
 use std::collections::HashMap;

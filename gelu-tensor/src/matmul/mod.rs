@@ -7,7 +7,7 @@
 mod cost;
 mod look_ups;
 mod tables;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 
 use std::ops::Range;

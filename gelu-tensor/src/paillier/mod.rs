@@ -12,9 +12,9 @@ mod primes;
 mod public;
 mod secret;
 mod side;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod vectors;
 
 use rand::CryptoRng;

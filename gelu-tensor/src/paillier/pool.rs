@@ -1,6 +1,6 @@
 //! Random factors of encryptions, made before the values to encrypt come.
 
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 
 use std::fmt;

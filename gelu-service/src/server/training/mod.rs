@@ -16,16 +16,20 @@ use gelu_models::train::private::{
 use gelu_tensor::paillier::{KeyParameters, SecretKey};
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tracing::info;
 
 use super::converse::Session;
+use super::web::listed_run;
 use crate::ledger::Enrolled;
 use crate::{Ledger, ServiceError, proto};
 
 /// Clients that a run may have.
 const MOST_CLIENTS: u32 = 1000;
+
+/// The last changes of a run that are told of.
+const CHANGES_TOLD: u32 = 500;
 
 /// A model that clients are to train together: the model with its first weights, and how.
 #[derive(Clone, Debug)]
@@ -190,6 +194,27 @@ impl TrainingRun {
     /// What clients are told of the run.
     pub(super) fn listed(&self) -> proto::Training {
         self.list(&self.standing())
+    }
+
+    /// What anybody may know of the run, as JSON: how far it is, whose turn it is, and how it came there.
+    pub(super) fn told(&self, name: &str) -> Result<Value, ServiceError> {
+        let changes = self.ledger.changes(name, CHANGES_TOLD)?;
+        let standing = self.standing();
+        let has_begun = standing.server.is_some() || standing.holder.is_some();
+        let is_complete = standing.server.as_ref().is_some_and(|server| server.is_complete());
+        let members = standing.members.iter().map(|member| {
+            let Enrolled { place, turns, .. } = member.enrolled;
+            json!({ "place": place, "turns": turns })
+        });
+        Ok(json!({
+            "model": name,
+            "run": listed_run(self.list(&standing)),
+            "members": members.collect::<Vec<Value>>(),
+            "turn": (has_begun && !is_complete).then_some(standing.next),
+            "is_held": standing.holder.is_some(),
+            "is_complete": is_complete,
+            "changes": changes,
+        }))
     }
 
     fn list(&self, standing: &Standing) -> proto::Training {
