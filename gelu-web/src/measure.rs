@@ -42,7 +42,8 @@ pub fn measure(backend: &str, bits: usize) -> Result<Vec<f64>, JsValue> {
     let size = KeyBits::try_from(bits).map_err(failed)?;
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let start = now();
-    let key = SecretKey::generate(KeyParameters { size, key_type: KeyType::Subgroup }, &mut rng).map_err(failed)?;
+    let key =
+        SecretKey::generate(KeyParameters { size, key_type: KeyType::Subgroup }, &mut rng).map_err(failed)?;
     let key_time = now() - start;
     let key = Arc::new(key.on(backend).map_err(failed)?);
     let factors = key.randomizers(&mut rng, 8);
@@ -57,7 +58,11 @@ pub fn measure(backend: &str, bits: usize) -> Result<Vec<f64>, JsValue> {
     Ok(times)
 }
 
-fn lenet(key: &Arc<SecretKey>, ahead: bool, rng: &mut ChaCha20Rng) -> Result<f64, Box<dyn std::error::Error>> {
+fn lenet(
+    key: &Arc<SecretKey>,
+    ahead: bool,
+    rng: &mut ChaCha20Rng,
+) -> Result<f64, Box<dyn std::error::Error>> {
     let mut model = zoo::lenet5()?;
     model.initialize(Initializer::KaimingUniform, rng);
     let input = Array2::from_shape_fn((1, 784), |_| (rng.next_u32() >> 8) as f32 / (1 << 24) as f32);

@@ -74,7 +74,11 @@ impl Digits {
     }
 
     /// Digits that may each be up to `2 n - 1`, with the bits that do not fit their limbs in `tops`, as digits below n.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    ))]
     pub(super) fn canonical(&self, digits: &mut [u64], tops: [u64; 2]) {
         for_limbs!(self.n.len(), canonical(&self.n, digits, tops));
     }
@@ -137,7 +141,11 @@ fn large_power_of_two<const L: usize>(n: &[u64], exponent: usize) -> Zeroizing<V
     Zeroizing::new(power.as_flattened().to_vec())
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 fn canonical<const L: usize>(n: &[u64], digits: &mut [u64], tops: [u64; 2]) {
     let n = array::<L>(n);
     for [a, b] in view_mut::<L>(digits) {

@@ -9,7 +9,8 @@
 mod apply;
 mod compose;
 mod layers;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
 
 use std::collections::HashMap;

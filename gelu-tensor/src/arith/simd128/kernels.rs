@@ -234,7 +234,11 @@ impl<'a, const N: usize> Reduction<'a, N> {
 
 /// The n-adic Montgomery product: 5 L^2 limb products.
 #[inline(never)]
-pub(super) fn mul<const N: usize>(tables: &Tables<N>, [a, b]: &[Half<N>; 2], [c, d]: &[Half<N>; 2]) -> [Half<N>; 2] {
+pub(super) fn mul<const N: usize>(
+    tables: &Tables<N>,
+    [a, b]: &[Half<N>; 2],
+    [c, d]: &[Half<N>; 2],
+) -> [Half<N>; 2] {
     let (c, d) = (Rows::new(c), Rows::new(d));
     let mut low = Reduction::new(tables);
     let quotient = low.run([a], [&c]);

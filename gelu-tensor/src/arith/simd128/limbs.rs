@@ -18,7 +18,11 @@ pub(super) fn narrow(pairs: &mut [u64], wide: &[u64]) {
     let limb = |i: usize| {
         let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
         let low = wide.get(index).copied().unwrap_or(0) >> shift;
-        let high = if shift > 64 - LIMB_BITS { wide.get(index + 1).copied().unwrap_or(0) << (64 - shift) } else { 0 };
+        let high = if shift > 64 - LIMB_BITS {
+            wide.get(index + 1).copied().unwrap_or(0) << (64 - shift)
+        } else {
+            0
+        };
         (low | high) & u64::from(MASK)
     };
     for (at, pair) in pairs.iter_mut().enumerate() {
