@@ -254,10 +254,13 @@ fn take<P: WirePeer<Error = SessionError>>(
     Ok((place, peer.handle(message, rng)?))
 }
 
+/// A message that was made, and what it is of.
+type Made = (Option<Place>, Vec<u8>);
+
 fn make<P: WirePeer<Error = SessionError>>(
     peer: &mut P,
     rng: &mut dyn CryptoRng,
-) -> Result<Option<(Option<Place>, Vec<u8>)>, Error> {
+) -> Result<Option<Made>, Error> {
     let Some(message) = peer.next_message(rng)? else { return Ok(None) };
     Ok(Some((message.place(), P::encode(&message)?)))
 }
