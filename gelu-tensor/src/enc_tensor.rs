@@ -221,7 +221,8 @@ impl EncTensor {
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt).
-    #[cfg(all(test, not(target_family = "wasm")))]
+    #[cfg(test)]
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn decrypt_residues(&self, key: &SecretKey) -> Result<zeroize::Zeroizing<Vec<u64>>, Error> {
         self.decryption(key)?.finish_residues()
     }

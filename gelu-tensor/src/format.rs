@@ -172,7 +172,8 @@ impl WeightRange {
     ///
     /// # Errors
     /// [`Error::Range`] when the bits are not 1 to 24.
-    #[cfg(all(test, not(target_family = "wasm")))]
+    #[cfg(test)]
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
         Self { bits, signed: false, scale_bits, row_sum: None }.check()
     }

@@ -15,9 +15,11 @@ pub mod paillier;
 mod product;
 mod ring2k;
 mod shape;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod testing;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
 mod update;
 mod window;

@@ -4,7 +4,8 @@
 //! as Paillier's plaintexts are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it
 //! (flooding).
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
 
 use std::fmt;

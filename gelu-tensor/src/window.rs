@@ -227,7 +227,8 @@ pub struct WindowTap {
     pub tap: usize,
 }
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests {
     use super::*;
 

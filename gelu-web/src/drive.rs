@@ -254,7 +254,7 @@ fn take<P: WirePeer<Error = SessionError>>(
     Ok((place, peer.handle(message, rng)?))
 }
 
-/// A message and its place.
+/// A message that was made, and what it is of.
 type Made = (Option<Place>, Vec<u8>);
 
 fn make<P: WirePeer<Error = SessionError>>(

@@ -10,7 +10,8 @@ mod apply;
 mod compose;
 mod layers;
 mod part;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
 
 use std::collections::HashMap;

@@ -7,7 +7,8 @@
 mod cost;
 mod look_ups;
 mod tables;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
 
 use std::ops::Range;

@@ -12,9 +12,11 @@ mod primes;
 mod public;
 mod secret;
 mod side;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod vectors;
 
 use rand::CryptoRng;

@@ -1,6 +1,7 @@
 //! Random factors of encryptions, made before the values to encrypt come.
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;
 
 use std::fmt;

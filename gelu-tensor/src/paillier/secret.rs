@@ -64,7 +64,8 @@ impl SecretKey {
     /// # Errors
     /// [`Error::Key`] when p or q is composite, has another size than half a [`KeyBits`](super::KeyBits) or is not
     /// 3 mod 4, or a subgroup prime is not what it should be; [`Error::PrimePair`] when they do not go together.
-    #[cfg(all(test, not(target_family = "wasm")))]
+    #[cfg(test)]
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn from_primes(
         p: &[u8],
         q: &[u8],
