@@ -323,6 +323,8 @@ fn service() -> Vec<ServiceError> {
         E::Credentials { what: "private key", problem: text("no items found") },
         E::Listen { address, problem: text("permission denied") },
         E::NoModel,
+        E::Page { path: "site".into(), problem: text("expected index.html, found none") },
+        E::Origin { found: text("pages") },
         E::Unreachable { server: server.clone(), problem: text("connection refused") },
         E::ForeignServer { server: server.clone(), expected: key("01"), found: key("23") },
         E::Refused {

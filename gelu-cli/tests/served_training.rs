@@ -203,7 +203,7 @@ fn a_run_that_filled_the_disk_goes_on_when_there_is_room() {
     let mut full = Command::new("sh");
     full.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gelu")]);
     full.stderr(std::fs::File::create(&log).unwrap());
-    let server = Server::run(full, "127.0.0.1:0", &serve(&net, &state));
+    let server = Server::run(full, ("serve", "127.0.0.1:0"), &serve(&net, &state));
     let (url, address) = (server.url("http"), server.said["address"].as_str().unwrap().to_owned());
     let mut clients: Vec<Child> = (1..=3).map(|part| client(&url, part, data.path())).collect();
     let since = Instant::now();

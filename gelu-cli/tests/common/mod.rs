@@ -65,3 +65,17 @@ impl Folder {
         self.path(name).to_str().unwrap().to_owned()
     }
 }
+
+/// A picture of a digit, as another command draws it.
+pub(crate) fn picture(folder: &Folder) -> String {
+    let path = folder.path("seven.png");
+    let stroke =
+        |x: u32, y: u32| (20..24).contains(&y) && (20..44).contains(&x) || x.abs_diff(44 - (y - 20) / 2) < 3;
+    image::GrayImage::from_fn(64, 64, |x, y| match (20..52).contains(&y) && stroke(x, y) {
+        true => image::Luma([20]),
+        false => image::Luma([240]),
+    })
+    .save(&path)
+    .unwrap();
+    path.display().to_string()
+}

@@ -1,4 +1,4 @@
-//! `gelu serve` as a process.
+//! `gelu serve` and `gelu worker` as processes.
 
 #![allow(clippy::panic, reason = "tests")]
 
@@ -21,13 +21,18 @@ impl Server {
     }
 
     pub(crate) fn start_at(address: &str, arguments: &[&str]) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_gelu")), address, arguments)
+        Self::start_as("serve", address, arguments)
+    }
+
+    /// Starts a worker, or a server.
+    pub(crate) fn start_as(what: &str, address: &str, arguments: &[&str]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_gelu")), (what, address), arguments)
     }
 
     /// Runs a command that is `gelu`, or becomes it.
-    pub(crate) fn run(mut command: Command, address: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn run(mut command: Command, (what, address): (&str, &str), arguments: &[&str]) -> Self {
         let mut child = command
-            .args(["serve", "--listen", address, "--json", "--log-level", "warn"])
+            .args([what, "--listen", address, "--json", "--log-level", "warn"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()

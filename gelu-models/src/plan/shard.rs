@@ -140,12 +140,12 @@ impl Program {
         let planned = segments.get(segment).ok_or(Error::Limit {
             what: "segments of a plan",
             limit: segments.len(),
-            found: segment + 1,
+            found: segment.saturating_add(1),
         })?;
         let (groups, found) = planned.layout.each_part().nth(part).ok_or_else(|| Error::Limit {
             what: "parts of a batch",
             limit: planned.layout.each_part().count(),
-            found: part + 1,
+            found: part.saturating_add(1),
         })?;
         Ok((planned, groups, found))
     }
