@@ -16,7 +16,7 @@ pub(super) struct WebArgs {
     /// --web-origin and programs need [default with --web: 127.0.0.1:7480].
     #[arg(long, value_name = "ADDRESS:PORT")]
     web_listen: Option<SocketAddr>,
-    /// Let pages that another server serves use the models, by their origin, such as https://pages.example.
+    /// Let pages that another server serves use the models, by their origin, such as `https://pages.example`.
     #[arg(long, value_name = "URL", num_args = 1..)]
     web_origin: Vec<String>,
     /// Ask browsers for no certificate: whoever reaches --web-listen may use the models. To --sessions-per-client, --budget and
