@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "hidden")]
-use gelu_tensor::{EncTensor, MapWeights};
 use gelu_tensor::{Error, IntWeights};
 use ndarray::{ArrayView, Dimension};
 
 use super::cut::{Cut, Fusion};
 use super::numbers::{IntegerSegment, Numbers, choose};
 use super::run::sums_in_the_clear;
-use super::{Deployment, Description, Functions, Need, Outcome, Part, Plan, PlanError, Quantization, Run};
-use crate::peer::exchange::{TensorProduct, sum_of_products};
+use super::{Deployment, Description, Functions, Need, Outcome, Plan, PlanError, Quantization, Run};
 use crate::{Graph, Model};
 
 /// A model that was cut and rounded: all of a program that does not depend on its deployment.
@@ -152,24 +149,6 @@ impl Program {
             need = run.take(sums_in_the_clear(segment, (weights, bias), &inputs)?)?;
         }
         run.finish()
-    }
-
-    /// Computes a segment on a part of a batch of masks: products and sums mod 2^l, yet to be flooded and re-randomized.
-    #[cfg(feature = "hidden")]
-    pub(crate) fn sums_of_masks(
-        &self,
-        segment: usize,
-        own: &super::HiddenSegment,
-        (part, masks): (&Part, &[EncTensor]),
-    ) -> Result<EncTensor, Error> {
-        let (terms, weights) = (&self.plan.segments()[segment].terms, self.weights(segment));
-        let multiplied = own.multiplied.iter().zip(&part.products).zip(masks);
-        let products = multiplied.map(|((&term, product), input)| {
-            let weights = MapWeights::Integers(&weights[term]);
-            TensorProduct { input, map: &terms[term].map, weights, product }
-        });
-        let sums = sum_of_products(products, &self.plan.segments()[segment].shape)?;
-        sums.into_residues(own.flood)?.repack(own.layout.down.stacked())
     }
 
     /// Returns the biases of a segment as integers at the scale of its sums, in their shape; `None` if it has none.

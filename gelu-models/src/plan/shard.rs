@@ -135,6 +135,24 @@ impl Program {
         self.piece(&self.shard(segment, part)?)?.sums(inputs, masks)
     }
 
+    /// Computes a segment on a part of a batch of masks: products and sums mod 2^l, yet to be flooded and re-randomized.
+    #[cfg(feature = "hidden")]
+    pub(crate) fn sums_of_masks(
+        &self,
+        segment: usize,
+        own: &super::HiddenSegment,
+        (part, masks): (&Part, &[EncTensor]),
+    ) -> Result<EncTensor, Error> {
+        let (terms, weights) = (&self.plan.segments()[segment].terms, self.weights(segment));
+        let multiplied = own.multiplied.iter().zip(&part.products).zip(masks);
+        let products = multiplied.map(|((&term, product), input)| {
+            let weights = MapWeights::Integers(&weights[term]);
+            TensorProduct { input, map: &terms[term].map, weights, product }
+        });
+        let sums = sum_of_products(products, &self.plan.segments()[segment].shape)?;
+        sums.into_residues(own.flood)?.repack(own.layout.down.stacked())
+    }
+
     fn part(&self, segment: usize, part: usize) -> Result<(&Segment, Range<usize>, &Part), Error> {
         let segments = self.plan.segments();
         let planned = segments.get(segment).ok_or(Error::Limit {
