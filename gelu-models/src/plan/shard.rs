@@ -27,6 +27,14 @@ pub struct Shard {
     pub units: Range<usize>,
 }
 
+/// A segment as if its layers had the outputs of a shard only.
+struct Cutout<'a> {
+    segment: Cow<'a, Segment>,
+    groups: Range<usize>,
+    /// Which outputs these are; `None` for all.
+    outputs: Option<Vec<u32>>,
+}
+
 /// What a shard is computed from.
 struct Piece<'a> {
     segment: Cow<'a, Segment>,
@@ -77,7 +85,7 @@ impl Program {
     /// # Errors
     /// [`Error::Limit`] and [`Error::Layout`] when it is no shard of this program.
     pub fn shard_inputs(&self, shard: &Shard) -> Result<Vec<EncTensorHeader>, Error> {
-        let Piece { segment, groups, .. } = self.piece(shard)?;
+        let Cutout { segment, groups, .. } = self.cutout(shard)?;
         Ok((0..segment.terms.len()).map(|term| segment.up_header(term).part(groups.clone())).collect())
     }
 
@@ -86,12 +94,12 @@ impl Program {
     /// # Errors
     /// As [`shard_inputs`](Self::shard_inputs).
     pub fn shard_reply(&self, shard: &Shard) -> Result<EncTensorHeader, Error> {
-        let Piece { segment, groups, .. } = self.piece(shard)?;
+        let Cutout { segment, groups, .. } = self.cutout(shard)?;
         Ok(segment.down_header().part(groups))
     }
 
-    /// Computes a shard, on the inputs of its part, as it leaves the server: products, sums, biases, repacking, re-randomization. The same random
-    /// numbers give the same ciphertexts.
+    /// Computes a shard, on the inputs of its part, as it leaves the server: products, sums, biases, repacking,
+    /// re-randomization. The same random numbers give the same ciphertexts.
     ///
     /// # Errors
     /// [`Error`] when it is no shard of this program, or the inputs are not its own.
@@ -168,16 +176,26 @@ impl Program {
         Ok((planned, groups, found))
     }
 
-    fn piece(&self, shard: &Shard) -> Result<Piece<'_>, Error> {
-        let (planned, groups, part) = self.part(shard.segment, shard.part)?;
-        let lowered = &self.lowered.segments[shard.segment];
-        let (weights, bias) = (&lowered.weights[..], &lowered.bias[..]);
+    /// The segment as far as a shard goes.
+    fn cutout(&self, shard: &Shard) -> Result<Cutout<'_>, Error> {
+        let (planned, groups, _) = self.part(shard.segment, shard.part)?;
         if *shard == self.shard(shard.segment, shard.part)? {
-            let (segment, part) = (Cow::Borrowed(planned), Cow::Borrowed(part));
-            return Ok(Piece { segment, groups, part, weights, bias: Cow::Borrowed(bias) });
+            return Ok(Cutout { segment: Cow::Borrowed(planned), groups, outputs: None });
         }
         let outputs = planned.outputs(&shard.units)?;
-        let segment = planned.to_outputs(&outputs)?;
+        let segment = Cow::Owned(planned.to_outputs(&outputs)?);
+        Ok(Cutout { segment, groups, outputs: Some(outputs) })
+    }
+
+    fn piece(&self, shard: &Shard) -> Result<Piece<'_>, Error> {
+        let Cutout { segment, groups, outputs } = self.cutout(shard)?;
+        let (_, _, part) = self.part(shard.segment, shard.part)?;
+        let lowered = &self.lowered.segments[shard.segment];
+        let (weights, bias) = (&lowered.weights[..], &lowered.bias[..]);
+        let Some(outputs) = outputs else {
+            let (part, bias) = (Cow::Borrowed(part), Cow::Borrowed(bias));
+            return Ok(Piece { segment, groups, part, weights, bias });
+        };
         let lanes = self.plan.description().lanes;
         let products = segment.terms.iter().zip(&segment.layout.ups).map(|(term, up)| {
             let weights = ProductWeights::Integers(term.weights);
@@ -191,7 +209,7 @@ impl Program {
             [] => Cow::Borrowed(bias),
             _ => Cow::Owned(outputs.iter().map(|&output| bias[output as usize]).collect()),
         };
-        Ok(Piece { segment: Cow::Owned(segment), groups, part, weights, bias })
+        Ok(Piece { segment, groups, part, weights, bias })
     }
 }
 
