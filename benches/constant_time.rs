@@ -167,7 +167,7 @@ fn main() -> ExitCode {
     for key_type in KeyType::ALL {
         let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap().on(backend).unwrap();
         let public = key.public_key();
-        let format = Format::new(1 << 20, 0).unwrap();
+        let format = Format::integers(1 << 20).unwrap();
         let packing = Packing { batch: 1, slot_bits: 24, key: size };
         let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
         let encrypt = |value: i64, rng: &mut ChaCha20Rng| {

@@ -32,7 +32,7 @@ fn paillier(c: &mut Criterion) {
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
         let key = SecretKey::generate(KeyParameters { size, key_type }, rng).unwrap().on(backend()).unwrap();
         let public = key.public_key();
-        let format = Format::new(1 << 20, 0).unwrap();
+        let format = Format::integers(1 << 20).unwrap();
         let values = (0..BATCH as i64).map(|i| i * 1000 - 7777).collect();
         let plain = FixedTensor::new(Shape::from([BATCH]), format, values).unwrap();
         let packing = Packing { batch: 1, slot_bits: 24, key: size };

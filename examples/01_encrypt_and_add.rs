@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Four "images" of three elements each. A format says what the integers mean (8 fractional bits) and how large
     // they may become (16 in absolute value): both are public, and both travel with the tensor.
-    let format = Format::new(16 << SCALE_BITS, SCALE_BITS)?;
+    let format = Format::integers(16 << SCALE_BITS)?.with_scale_bits(SCALE_BITS)?;
     let tensor = |reals: &[f64]| {
         let integers = reals.iter().map(|x| (x * f64::from(SCALE_BITS).exp2()).round() as i64).collect();
         FixedTensor::new(Shape::from([3]), format, integers)

@@ -19,13 +19,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The client's image: a bright square on black, 4 bits a pixel.
     let inside = |x: usize| (3..7).contains(&x);
     let pixels = (0..SIDE * SIDE).map(|i| if inside(i / SIDE) && inside(i % SIDE) { 9 } else { 0 }).collect();
-    let image = FixedTensor::new(Shape::from([1, SIDE, SIDE]), Format::new(15, 0)?, pixels)?;
+    let image = FixedTensor::new(Shape::from([1, SIDE, SIDE]), Format::integers(15)?, pixels)?;
 
     // The layer is a linear map: which weight takes which pixel to which output. Its weights, Sobel's edge detectors, are
     // the server's; public of them is only their range.
     let windows = Window::new([3, 3]).over([1, SIDE, SIDE])?;
     let map = Arc::new(LinearMap::convolution(&windows, Filters { count: 2, groups: 1 })?);
-    let range = WeightRange::signed(3, 0)?;
+    let range = WeightRange::signed(3)?;
     let kernels = IntWeights::new(
         range,
         vec![

@@ -11,7 +11,7 @@ fn keys_on_all_backends_go_together_as_bytes() {
     let rng = &mut rand::rng();
     let key = SecretKey::generate(KeyBits::Bits1024, rng).unwrap();
     assert_eq!(key.public_key().backend(), Backend::detect());
-    let format = Format::new(100, 0).unwrap();
+    let format = Format::integers(100).unwrap();
     let plain = FixedTensor::new(Shape::from([3]), format, vec![-100, 7, 100]).unwrap();
     let packing = Packing { batch: 1, slot_bits: 8, key: KeyBits::Bits1024 };
     let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();

@@ -491,7 +491,7 @@ fn the_server_refuses_a_replay() {
 fn foreign(chunk: &Message) -> Message {
     let Message::Tensor { position, index, ciphertexts } = chunk else { panic!("no tensor") };
     let count = ciphertexts.ciphertext_count();
-    let format = Format::new(3, 2).unwrap();
+    let format = Format::integers(3).unwrap().with_scale_bits(2).unwrap();
     let values = FixedTensor::new(Shape::from([count]), format, vec![1; count]).unwrap();
     let packing = Packing { batch: 1, slot_bits: 20, key: KeyBits::Bits1024 };
     let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();

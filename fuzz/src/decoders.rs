@@ -196,7 +196,10 @@ pub fn tensors(bytes: &[u8]) {
     let batch = number(4) * if head[15] == 0 { 1 } else { 1 << 16 };
     let bound = u64::from_le_bytes([head[6], head[7], head[8], head[9], head[10], head[11], head[12], 0]);
     let chunk = EncChunk::decode(key, ciphertexts);
-    let Ok(format) = Format::new(bound, i32::from(head[13])) else { return };
+    let Ok(format) = Format::integers(bound).and_then(|format| format.with_scale_bits(i32::from(head[13])))
+    else {
+        return;
+    };
     let packing = Packing { batch, slot_bits: format.slot_bits(), key: key.size() };
     let Ok(layout) = SlotLayout::images(packing, Contents::Integers(format)) else { return };
     let layout = layout.with_stacked(usize::from(head[14]), key.size()).unwrap_or(layout);

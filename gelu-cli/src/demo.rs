@@ -11,7 +11,7 @@ use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::{Quantization, Reveal};
 use gelu_net::LocalInference;
-use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use serde_json::json;
 
 use crate::calibrate::CalibrateArgs;
@@ -19,7 +19,7 @@ use crate::given::Given;
 use crate::hide::{self, HideArgs};
 use crate::infer::{pixels, progress_bar};
 use crate::model::built_in_lenet5;
-use crate::model_args::{KeySize, KeyTypeName, Prefer, new_key, warn_of_short_key};
+use crate::model_args::{Prefer, key_bits, key_type, new_key, warn_of_short_key};
 use crate::output::{check_folders, out, outln};
 use crate::report::{Bar, Canvas, Ink, TextTable, Verdict, bar_chart_svg, write_contact_sheet};
 
@@ -32,11 +32,11 @@ Examples:
   gelu demo --key-bits 3072 --per-digit 1 --seed 5 --out pictures")]
 pub(crate) struct DemoArgs {
     /// Bits of the client's key, which is made anew.
-    #[arg(long, value_enum, default_value = "2048")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "2048")]
+    key_bits: KeyBits,
     /// How the key is made.
-    #[arg(long, value_enum, default_value = "djn")]
-    key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "djn")]
+    key_type: KeyType,
     #[command(flatten)]
     prefer: Prefer,
     #[command(flatten)]
@@ -60,8 +60,7 @@ pub(crate) struct DemoArgs {
 pub(crate) fn run(args: &DemoArgs, given: &Given) -> anyhow::Result<()> {
     args.hide.check(given)?;
     check_folders([args.out.as_path()])?;
-    let KeyParameters { size, key_type } =
-        KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let (size, key_type) = (args.key_bits, args.key_type);
     warn_of_short_key(size);
     let model = built_in_lenet5()?;
     let samples = sample_digits(SampleOptions { seed: args.seed, per_digit: args.per_digit as usize });

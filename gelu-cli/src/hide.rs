@@ -1,11 +1,14 @@
 //! Options of commands that can hide the model from the client, and what they say of it.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::TypedValueParser;
 use gelu_io::session::Phase;
 use gelu_models::infer::hidden::CLIENT_BYTES;
 use gelu_models::plan::{HiddenPlan, Reveal};
 use gelu_net::{InferenceClient, InferenceReport, LocalInference, PhaseTotals};
 use serde_json::{Value, json};
+
+use crate::model_args::named;
 
 use crate::given::{Given, WrongUsage};
 
@@ -18,8 +21,8 @@ pub(crate) struct HideArgs {
     #[arg(long)]
     hide_model: bool,
     /// What the client learns of a hidden model [default: logits].
-    #[arg(long, value_enum, value_name = "WHAT")]
-    reveal: Option<RevealName>,
+    #[arg(long, value_parser = reveal(), value_name = "WHAT")]
+    reveal: Option<Reveal>,
     /// Queries that are prepared together, of which each image takes one: more are cheaper by the image, and fewer where memory
     /// has no room for so many [default: as many as there are images, in equal parts of at most 25].
     #[arg(long, value_name = "QUERIES", value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -30,12 +33,11 @@ pub(crate) struct HideArgs {
     prepared_memory: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum RevealName {
-    /// The outputs of the last layer.
-    Logits,
-    /// Which of them is the largest, and no more.
-    Class,
+fn reveal() -> impl TypedValueParser<Value = Reveal> {
+    named([
+        ("logits", Reveal::Logits, "The outputs of the last layer"),
+        ("class", Reveal::Class, "Which of them is the largest, and no more"),
+    ])
 }
 
 impl HideArgs {
@@ -54,10 +56,7 @@ impl HideArgs {
 
     /// What the client is to learn of a hidden model, if that was said.
     pub(crate) fn reveal(&self) -> Option<Reveal> {
-        self.reveal.map(|name| match name {
-            RevealName::Logits => Reveal::Logits,
-            RevealName::Class => Reveal::Class,
-        })
+        self.reveal
     }
 
     /// Queries that are prepared together, if that was said.

@@ -14,7 +14,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 use serde_json::json;
 
 use crate::model::{ensure_ranges, made_up_inputs, normalize, parse_normalization};
-use crate::model_args::{KeySize, Numbers, backend, warn_of_short_key};
+use crate::model_args::{Numbers, backend, key_bits, warn_of_short_key};
 use crate::output::{check_files, note, outln};
 use crate::plan;
 
@@ -46,8 +46,8 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "MEAN,STD", value_parser = parse_normalization, allow_hyphen_values = true)]
     normalize: Option<Normalization>,
     /// Bits of the client's key, for the plan that is shown.
-    #[arg(long, value_enum, default_value = "3072")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "3072")]
+    key_bits: KeyBits,
     #[command(flatten)]
     numbers: Numbers,
     /// Print one JSON object.
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
     check_files([args.out.as_path()])?;
     let options = ImportOptions { input: args.input.clone(), output: args.output.clone() };
     let Imported { mut model, report } = Imported::read_with(&args.file, &options)?;
-    let key = KeyBits::from(args.key_bits);
+    let key = args.key_bits;
     warn_of_short_key(key);
     if let Some(normalization) = &args.normalize {
         normalize(&mut model, normalization)?;

@@ -18,7 +18,7 @@ use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
 use gelu_models::plan::{Deployment, Preference};
 use gelu_net::{InferenceReport, LocalInference};
-use gelu_tensor::paillier::{KeyParameters, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, ArrayView1};
 
@@ -33,7 +33,7 @@ use crate::given::Given;
 use crate::hide::HideArgs;
 use crate::images::Invert;
 use crate::model::{Loaded, ModelArgs};
-use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer, key_for};
+use crate::model_args::{Numbers, Prefer, key_bits, key_for, key_type};
 use crate::output::{check_files, check_folders, note, out, outln};
 use crate::report::confusion_svg;
 use crate::weights::warn_of_chance;
@@ -96,11 +96,11 @@ pub(crate) struct Asked {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
     /// Bits of the client's key, which is made anew.
-    #[arg(long, value_enum, default_value = "2048", help_heading = "Key")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "2048", help_heading = "Key")]
+    key_bits: KeyBits,
     /// How that key is made.
-    #[arg(long, value_enum, default_value = "djn", help_heading = "Key")]
-    key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "djn", help_heading = "Key")]
+    key_type: KeyType,
     /// A secret key file of `gelu keygen` instead of a new key.
     #[arg(long, value_name = "FILE.key", conflicts_with_all = ["key_bits", "key_type"], help_heading = "Key")]
     key: Option<PathBuf>,
@@ -214,7 +214,7 @@ impl Asked {
 
     /// The client's key: that of a file, or a new one.
     pub(crate) fn key(&self) -> anyhow::Result<SecretKey> {
-        let parameters = KeyParameters { size: self.key_bits.into(), key_type: self.key_type.into() };
+        let parameters = KeyParameters { size: self.key_bits, key_type: self.key_type };
         key_for(self.key.as_ref().map(|path| (path, self.exposed_key)), parameters)
     }
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Args;
 use gelu_io::files::{write_atomic, write_secret};
-use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use gelu_wire::{encode_public_key, encode_secret_key};
 use serde_json::json;
 
-use crate::model_args::{KeySize, KeyTypeName, new_key, warn_of_short_key};
+use crate::model_args::{key_bits, key_type, new_key, warn_of_short_key};
 use crate::output::{check_files, outln};
 
 /// Make a key pair: NAME.key, which only its owner can read, and NAME.pub.
@@ -24,11 +24,11 @@ pub(crate) struct KeygenArgs {
     #[arg(long, value_name = "NAME")]
     out: PathBuf,
     /// Bits of n.
-    #[arg(long, value_enum, default_value = "3072")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "3072")]
+    key_bits: KeyBits,
     /// How the key is made.
-    #[arg(long, value_enum, default_value = "djn")]
-    key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "djn")]
+    key_type: KeyType,
     /// Overwrite files that are there: data encrypted under their key is lost then.
     #[arg(long)]
     force: bool,
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
         );
     }
     check_files([secret.as_path(), &public])?;
-    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let parameters = KeyParameters { size: args.key_bits, key_type: args.key_type };
     let KeyParameters { size, key_type } = parameters;
     warn_of_short_key(size);
     let key = new_key(parameters)?;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use gelu_io::files::{check_owner_only, read_limited};
 use gelu_models::Model;
 use gelu_models::plan::{LostResolution, Preference, Quantization};
@@ -86,74 +87,55 @@ pub(crate) fn parse_layer_bits(text: &str) -> Result<(String, u32), String> {
 pub(crate) struct Prefer {
     /// What to save where there is a choice: how many values share a ciphertext trades bytes for products. It changes no
     /// result.
-    #[arg(long, value_enum, default_value = "balance", value_name = "WHAT")]
-    prefer: PreferenceName,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PreferenceName {
-    /// Time over a link of some 60 Mbit/s.
-    Balance,
-    /// Bytes, up and down together.
-    Bytes,
-    /// Time alone, as on one machine.
-    Time,
+    #[arg(long, value_parser = preference(), default_value = "balance", value_name = "WHAT")]
+    prefer: Preference,
 }
 
 impl From<Prefer> for Preference {
     fn from(Prefer { prefer }: Prefer) -> Self {
-        match prefer {
-            PreferenceName::Balance => Self::Balance,
-            PreferenceName::Bytes => Self::Bytes,
-            PreferenceName::Time => Self::Time,
-        }
+        prefer
     }
+}
+
+/// Reads one of these values by its name; `--help` lists them with what is said of each.
+pub(crate) fn named<T: Copy + Send + Sync + 'static, const N: usize>(
+    values: [(&'static str, T, &'static str); N],
+) -> impl TypedValueParser<Value = T> {
+    let names = values.map(|(name, _, help)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(names).try_map(move |given| {
+        let value = values.iter().find(|(name, ..)| *name == given);
+        value.map(|(_, value, _)| *value).ok_or("it has no value of this name")
+    })
+}
+
+fn preference() -> impl TypedValueParser<Value = Preference> {
+    named([
+        ("balance", Preference::Balance, "Time over a link of some 60 Mbit/s"),
+        ("bytes", Preference::Bytes, "Bytes, up and down together"),
+        ("time", Preference::Time, "Time alone, as on one machine"),
+    ])
 }
 
 /// Sizes of keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeySize {
-    /// 80-bit security: for tests and comparison with the paper only.
-    #[value(name = "1024")]
-    Bits1024,
-    /// 112-bit security.
-    #[value(name = "2048")]
-    Bits2048,
-    /// 128-bit security.
-    #[value(name = "3072")]
-    Bits3072,
-    /// More than 128-bit security.
-    #[value(name = "4096")]
-    Bits4096,
-}
-
-impl From<KeySize> for KeyBits {
-    fn from(size: KeySize) -> Self {
-        match size {
-            KeySize::Bits1024 => Self::Bits1024,
-            KeySize::Bits2048 => Self::Bits2048,
-            KeySize::Bits3072 => Self::Bits3072,
-            KeySize::Bits4096 => Self::Bits4096,
-        }
-    }
+pub(crate) fn key_bits() -> impl TypedValueParser<Value = KeyBits> {
+    named([
+        ("1024", KeyBits::Bits1024, "80-bit security: for tests and comparison with the paper only"),
+        ("2048", KeyBits::Bits2048, "112-bit security"),
+        ("3072", KeyBits::Bits3072, "128-bit security"),
+        ("4096", KeyBits::Bits4096, "More than 128-bit security"),
+    ])
 }
 
 /// Ways to make keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeyTypeName {
-    /// Damgård, Jurik and Nielsen's: on the hardness of composite residuosity alone.
-    Djn,
-    /// Ma, Han and Lei's subgroup keys: several times faster for the client, on a further assumption (SECURITY.md).
-    Subgroup,
-}
-
-impl From<KeyTypeName> for KeyType {
-    fn from(name: KeyTypeName) -> Self {
-        match name {
-            KeyTypeName::Djn => Self::Djn,
-            KeyTypeName::Subgroup => Self::Subgroup,
-        }
-    }
+pub(crate) fn key_type() -> impl TypedValueParser<Value = KeyType> {
+    named([
+        ("djn", KeyType::Djn, "Damgård, Jurik and Nielsen's: on the hardness of composite residuosity alone"),
+        (
+            "subgroup",
+            KeyType::Subgroup,
+            "Ma, Han and Lei's subgroup keys: several times faster for the client, on a further assumption (SECURITY.md)",
+        ),
+    ])
 }
 
 /// Says on standard error when a key is for tests only.

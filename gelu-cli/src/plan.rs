@@ -8,13 +8,13 @@ use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::Model;
 use gelu_models::infer::hidden::FLOOD_BITS;
 use gelu_models::plan::{Deployment, HiddenPlan, Plan, Program, Segment};
-use gelu_tensor::paillier::{KeyBits, KeyParameters};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use serde_json::{Value, json};
 
 use crate::given::Given;
 use crate::hide::HideArgs;
 use crate::model::{Loaded, ModelArgs, made_up_inputs};
-use crate::model_args::{KeySize, KeyTypeName, LayerBits, Numbers, Prefer, backend, warn_of_short_key};
+use crate::model_args::{LayerBits, Numbers, Prefer, backend, key_bits, key_type, warn_of_short_key};
 use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
@@ -33,11 +33,11 @@ their scales, and to state how far the logits can be from the real network's; a 
 gets random (seeded) ones.")]
 pub(crate) struct PlanArgs {
     /// Bits of the client's key.
-    #[arg(long, value_enum, default_value = "3072")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "3072")]
+    key_bits: KeyBits,
     /// How it is made.
-    #[arg(long, value_enum, default_value = "djn")]
-    key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "djn")]
+    key_type: KeyType,
     /// Images that go through together.
     #[arg(long, default_value_t = 1)]
     batch: usize,
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
         given.refuse(&["batch"], "with --hide-model, --prepare says how many queries share ciphertexts")?;
     }
     check_files(args.tune.save.as_deref())?;
-    let key = KeyBits::from(args.key_bits);
+    let key = args.key_bits;
     warn_of_short_key(key);
     let Loaded { mut model, name, is_trained } = args.model.load_or_initialize()?;
     if args.tune.tune {
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
             "--tune: expected trained weights beside --model {name}: --weights FILE.safetensors"
         );
     }
-    let parameters = KeyParameters { size: key, key_type: args.key_type.into() };
+    let parameters = KeyParameters { size: key, key_type: args.key_type };
     let prefer = args.prefer.into();
     let batch = if args.hide.is_asked() { args.hide.prepare().unwrap_or(1) } else { args.batch };
     let deployment = Deployment { key: parameters, batch, lanes: backend()?.lanes(), prefer };

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::TypedValueParser;
+use clap::{Args, Subcommand};
 use gelu_io::weights::{Dtype, Listing, WeightsFile, list_safetensors};
 use gelu_models::train::evaluate;
 use gelu_models::{Model, Ranges, Weights};
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::datasets::{DataOptions, DatasetArg, describe};
 use crate::model::{Loaded, NetworkArgs, ensure_ranges};
+use crate::model_args::named;
 use crate::output::{check_files, note, out, outln};
 use crate::report::TextTable;
 
@@ -78,34 +80,20 @@ pub(crate) struct Export {
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
     /// The numbers to write.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: DtypeName,
+    #[arg(long, value_parser = dtype(), default_value = "f32")]
+    dtype: Dtype,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DtypeName {
-    /// Half precision.
-    F16,
-    /// Brain float: the upper half of an F32.
-    Bf16,
-    /// Single precision, exact.
-    F32,
-    /// Double precision, exact.
-    F64,
-}
-
-impl From<DtypeName> for Dtype {
-    fn from(name: DtypeName) -> Self {
-        match name {
-            DtypeName::F16 => Self::F16,
-            DtypeName::Bf16 => Self::BF16,
-            DtypeName::F32 => Self::F32,
-            DtypeName::F64 => Self::F64,
-        }
-    }
+fn dtype() -> impl TypedValueParser<Value = Dtype> {
+    named([
+        ("f16", Dtype::F16, "Half precision"),
+        ("bf16", Dtype::BF16, "Brain float: the upper half of an F32"),
+        ("f32", Dtype::F32, "Single precision, exact"),
+        ("f64", Dtype::F64, "Double precision, exact"),
+    ])
 }
 
 /// What `import --json` prints.
@@ -225,7 +213,7 @@ pub(crate) fn warn_of_chance(accuracy: f64, counts: &[usize]) {
 fn export(args: &Export) -> anyhow::Result<()> {
     check_files([args.out.as_path()])?;
     let weights = Weights::read(&args.file)?;
-    weights.write(&args.out, args.dtype.into())?;
+    weights.write(&args.out, args.dtype)?;
     if args.json {
         outln!(
             "{}",

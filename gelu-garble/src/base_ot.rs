@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use curve25519_dalek::constants::RISTRETTO_BASEPOINT_TABLE;
 use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoPoint};
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::IsIdentity;
@@ -32,7 +31,7 @@ pub(crate) struct BaseSender {
 impl BaseSender {
     pub(crate) fn new(rng: &mut dyn CryptoRng) -> Self {
         let secret = random_scalar(rng);
-        let point = (&*secret * RISTRETTO_BASEPOINT_TABLE).compress();
+        let point = RistrettoPoint::mul_base(&secret).compress();
         Self { secret: *secret, point }
     }
 
@@ -51,7 +50,7 @@ impl BaseSender {
             return Err(Error::Length { what: "bytes of base transfers", expected, found: points.len() });
         }
         // a A, which the shared points of both choices differ by.
-        let own = Zeroizing::new(self.secret * *Zeroizing::new(&self.secret * RISTRETTO_BASEPOINT_TABLE));
+        let own = Zeroizing::new(self.secret * *Zeroizing::new(RistrettoPoint::mul_base(&self.secret)));
         let mut keys = Zeroizing::new(Vec::with_capacity(BASE_TRANSFERS));
         let (points, _) = points.as_chunks::<POINT_BYTES>();
         for (index, bytes) in points.iter().enumerate() {
@@ -95,7 +94,7 @@ pub(crate) fn receive(
         let secret = random_scalar(rng);
         let choice = Choice::from((choices >> index & 1) as u8);
         let offset = RistrettoPoint::conditional_select(&identity, &point, choice);
-        let own = (&*secret * RISTRETTO_BASEPOINT_TABLE + offset).compress().to_bytes();
+        let own = (RistrettoPoint::mul_base(&secret) + offset).compress().to_bytes();
         let shared = Zeroizing::new(*secret * point);
         keys.push(derive(index, [sender, &own], &shared));
         points.extend(own);
@@ -145,7 +144,7 @@ mod tests {
             "94741f5d5d52755ece4f23f044ee27d5d1ea1e2bd196b462166b16152a9d0259",
         ];
         for (factor, expected) in multiples.iter().enumerate() {
-            let point = &Scalar::from(factor as u64) * RISTRETTO_BASEPOINT_TABLE;
+            let point = RistrettoPoint::mul_base(&Scalar::from(factor as u64));
             let bytes = point.compress().to_bytes();
             assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), *expected);
             assert_eq!(decode(3, &bytes).is_ok(), factor > 0);

@@ -24,14 +24,14 @@ fn steps(c: &mut Criterion) {
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(VALUES as u64));
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
-    let format = Format::new((1 << 22) - 1, 15).unwrap();
+    let format = Format::integers((1 << 22) - 1).unwrap().with_scale_bits(15).unwrap();
     let sums = (0..VALUES).map(|_| rng.random_range(-400_000..400_000)).collect();
     let sums = FixedTensor::new(Shape::from([VALUES]), format, sums).unwrap();
     for (activation, values) in [
-        (Activation::Relu, Format::new(751, 6).unwrap()),
-        (Activation::LeakyRelu { slope: 0.125 }, Format::new(751, 6).unwrap()),
-        (Activation::Sigmoid, Format::new(1024, 10).unwrap()),
-        (Activation::Tanh, Format::new(1024, 10).unwrap()),
+        (Activation::Relu, Format::integers(751).unwrap().with_scale_bits(6).unwrap()),
+        (Activation::LeakyRelu { slope: 0.125 }, Format::integers(751).unwrap().with_scale_bits(6).unwrap()),
+        (Activation::Sigmoid, Format::integers(1024).unwrap().with_scale_bits(10).unwrap()),
+        (Activation::Tanh, Format::integers(1024).unwrap().with_scale_bits(10).unwrap()),
     ] {
         let step = IntegerStep::new(Some(activation), format, values).unwrap();
         group.bench_function(BenchmarkId::new("on integers", activation), |b| {

@@ -18,8 +18,8 @@ use crate::Activation;
 /// use gelu_layers::{Activation, IntegerStep};
 /// use gelu_tensor::Format;
 ///
-/// let sums = Format::new(100_000, 12)?; // multiples of 1 / 4,096
-/// let values = Format::new(1000, 8)?; // multiples of 1 / 256
+/// let sums = Format::integers(100_000)?.with_scale_bits(12)?; // multiples of 1 / 4,096
+/// let values = Format::integers(1000)?.with_scale_bits(8)?; // multiples of 1 / 256
 /// let step = IntegerStep::new(Some(Activation::Relu), sums, values).expect("a ReLU has one");
 /// assert_eq!([-50, 7, 8, 50, 99_999].map(|sum| step.apply(sum)), [0, 0, 1, 3, 1000]);
 ///

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gelu_models::train::private::PrivateError;
+use gelu_wire::SequenceError;
 use tonic::{Code, Status};
 
 use crate::Fingerprint;
@@ -156,6 +157,12 @@ pub enum ServiceError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl From<SequenceError> for ServiceError {
+    fn from(SequenceError { expected, found }: SequenceError) -> Self {
+        Self::Stream { expected, found }
+    }
 }
 
 impl ServiceError {

@@ -10,7 +10,7 @@ use prost::Message;
 use rustls::pki_types::CertificateDer;
 
 use crate::client::Remote;
-use crate::link::{Link, LinkPatience, Outgoing};
+use crate::link::{Link, LinkPatience};
 #[cfg(test)]
 use crate::proto;
 use crate::proto::{ClientFrame, ListModelsRequest, ListModelsResponse, ServerFrame, client_frame};
@@ -62,9 +62,7 @@ fn frames(mut bytes: Bytes) {
         }
         said = said.wrapping_add(1);
         let _ = link.send(vec![said; usize::from(said)]);
-        while let Some(Ok(Outgoing::Message { .. } | Outgoing::Received(_))) = at_once(link.next(connection))
-        {
-        }
+        while let Some(Ok(Some(_))) = at_once(link.next(connection)) {}
     }
 }
 

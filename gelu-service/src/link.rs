@@ -1,5 +1,5 @@
-//! One side of a conversation that outlives its connections: messages are numbered, kept until the other side has them, and
-//! sent again over the next connection. The state machines above see one stream that neither loses nor repeats anything.
+//! One side of a conversation that outlives its connections: its numbered messages, and who waits for them. The state machines
+//! above see one stream that neither loses nor repeats anything.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gelu_io::transport::{Disconnected, Transport};
+use gelu_wire::{Outgoing, Sequence};
 use tokio::sync::Notify;
 
 use crate::ServiceError;
 
 /// Bytes of messages that have arrived and wait for being read: then the sender has to wait, too.
 const INBOX_BYTES: usize = 4 << 20;
-
-/// After so many messages the other side is told that they have arrived, so that it need not keep them.
-const TOLD_EVERY: u64 = 8;
 
 /// One side of a conversation.
 #[derive(Debug)]
@@ -43,16 +41,7 @@ pub(crate) struct LinkPatience {
 struct State {
     inbox: VecDeque<Bytes>,
     inbox_bytes: usize,
-    /// Messages that have arrived.
-    received: u64,
-    /// How many of them the other side knows of.
-    told: u64,
-    /// Messages that the other side may not have yet.
-    outbox: VecDeque<Bytes>,
-    /// The number of the first of them.
-    kept_from: u64,
-    /// The number of the next to be sent over this connection.
-    next: u64,
+    sequence: Sequence<Bytes>,
     /// Which connection this is, from 1.
     connection: u64,
     is_connected: bool,
@@ -68,19 +57,6 @@ struct State {
     end: Option<ServiceError>,
 }
 
-/// What is to be sent next.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Outgoing {
-    Message {
-        number: u64,
-        message: Bytes,
-        received: u64,
-    },
-    Received(u64),
-    /// Everything has been sent, and there will be no more.
-    End,
-}
-
 impl Link {
     pub(crate) fn new(patience: LinkPatience) -> Self {
         let now = Instant::now();
@@ -88,11 +64,7 @@ impl Link {
             state: Mutex::new(State {
                 inbox: VecDeque::new(),
                 inbox_bytes: 0,
-                received: 0,
-                told: 0,
-                outbox: VecDeque::new(),
-                kept_from: 0,
-                next: 0,
+                sequence: Sequence::default(),
                 connection: 0,
                 is_connected: false,
                 since: now,
@@ -116,7 +88,7 @@ impl Link {
 
     /// Messages that have arrived so far.
     pub(crate) fn received(&self) -> u64 {
-        self.state().received
+        self.state().sequence.received()
     }
 
     /// Takes a new connection in the place of the one before, over which the other side says how many messages it has.
@@ -128,16 +100,7 @@ impl Link {
         if let Some(end) = &state.end {
             return Err(end.clone());
         }
-        let made = state.kept_from + state.outbox.len() as u64;
-        if !(state.kept_from..=made).contains(&has) {
-            return Err(ServiceError::Stream {
-                expected: "as many messages as were sent and not confirmed",
-                found: format!("{has}, where {} to {made} are possible", state.kept_from),
-            });
-        }
-        state.forget(has);
-        state.next = has;
-        state.told = state.received;
+        state.sequence.resume(has)?;
         state.connection += 1;
         state.is_connected = true;
         state.since = Instant::now();
@@ -150,7 +113,7 @@ impl Link {
 
     /// Takes a new connection of a client that has all that was sent over the one before.
     pub(crate) fn connect_again(&self) -> Result<u64, ServiceError> {
-        let has = self.state().next;
+        let has = self.state().sequence.sent();
         self.connect(has)
     }
 
@@ -179,24 +142,15 @@ impl Link {
                 let mut state = self.state();
                 state.check(connection)?;
                 if state.inbox_bytes < INBOX_BYTES {
-                    state.confirm(has)?;
-                    if number != state.received {
-                        return Err(ServiceError::Stream {
-                            expected: "messages one after the other",
-                            found: format!("message {number} after {}", state.received),
-                        });
-                    }
-                    state.received += 1;
+                    state.sequence.arrived(number, has)?;
                     state.heard = Instant::now();
                     state.inbox_bytes += message.len();
                     state.is_waiting = false;
                     state.inbox.push_back(message);
-                    let is_time = state.received - state.told >= TOLD_EVERY;
                     drop(state);
                     self.arrived.notify_all();
-                    if is_time {
-                        self.to_send.notify_waiters();
-                    }
+                    // It may be time for a receipt.
+                    self.to_send.notify_waiters();
                     return Ok(());
                 }
             }
@@ -209,11 +163,11 @@ impl Link {
         let mut state = self.state();
         state.check(connection)?;
         state.heard = Instant::now();
-        state.confirm(has)
+        Ok(state.sequence.confirmed(has)?)
     }
 
-    /// Waits for something to send over a connection.
-    pub(crate) async fn next(&self, connection: u64) -> Result<Outgoing, ServiceError> {
+    /// Waits for something to send over a connection; `None` once everything has been sent, and there will be no more.
+    pub(crate) async fn next(&self, connection: u64) -> Result<Option<Outgoing<Bytes>>, ServiceError> {
         loop {
             let to_send = self.to_send.notified();
             {
@@ -221,19 +175,17 @@ impl Link {
                 if state.connection != connection || !state.is_connected {
                     return Err(ServiceError::Ended);
                 }
-                if let Some((number, message)) = state.send() {
-                    state.told = state.received;
-                    return Ok(Outgoing::Message { number, message, received: state.received });
+                if let Some(outgoing) = state.sequence.next_message() {
+                    return Ok(Some(outgoing));
                 }
                 if let Some(end) = &state.end {
                     return Err(end.clone());
                 }
                 if state.is_finished {
-                    return Ok(Outgoing::End);
+                    return Ok(None);
                 }
-                if state.received - state.told >= TOLD_EVERY {
-                    state.told = state.received;
-                    return Ok(Outgoing::Received(state.received));
+                if let Some(receipt) = state.sequence.next_receipt() {
+                    return Ok(Some(receipt));
                 }
             }
             to_send.await;
@@ -250,7 +202,7 @@ impl Link {
                 if state.connection != connection || !state.is_connected {
                     return Err(ServiceError::Ended);
                 }
-                if let Some((_, message)) = state.send() {
+                if let Some(Outgoing::Message { message, .. }) = state.sequence.next_message() {
                     return Ok(Some(message));
                 }
                 if let Some(end) = &state.end {
@@ -309,7 +261,7 @@ impl Link {
     /// Whether everything that was said has been sent over the connection that there is.
     pub(crate) fn is_flushed(&self) -> bool {
         let state = self.state();
-        state.end.is_some() || state.next == state.kept_from + state.outbox.len() as u64
+        state.end.is_some() || state.sequence.is_flushed()
     }
 
     fn wake(&self) {
@@ -335,30 +287,6 @@ impl State {
         }
     }
 
-    fn confirm(&mut self, has: u64) -> Result<(), ServiceError> {
-        // One that was overtaken says less than is known.
-        if has > self.next {
-            let found = format!("{has} of {}", self.next);
-            return Err(ServiceError::Stream { expected: "no more messages than were sent", found });
-        }
-        self.forget(has);
-        Ok(())
-    }
-
-    /// The next message to be sent over the connection, if there is one.
-    fn send(&mut self) -> Option<(u64, Bytes)> {
-        let number = self.next;
-        let message = self.outbox.get((number - self.kept_from) as usize).cloned()?;
-        self.next += 1;
-        Some((number, message))
-    }
-
-    fn forget(&mut self, has: u64) {
-        while self.kept_from < has && self.outbox.pop_front().is_some() {
-            self.kept_from += 1;
-        }
-    }
-
     /// What the wait for a message ends with now, if it ends, or how long it may go on.
     fn wait(&self, patience: LinkPatience) -> Result<Duration, ServiceError> {
         if let Some(end) = &self.end {
@@ -379,7 +307,7 @@ impl Transport for Link {
         if state.end.is_some() || state.is_finished {
             return Err(Disconnected);
         }
-        state.outbox.push_back(message.into());
+        state.sequence.push(message.into());
         drop(state);
         self.to_send.notify_waiters();
         Ok(())

@@ -23,7 +23,7 @@ use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, 
 ///
 /// let rng = &mut rand::rng();
 /// let key = SecretKey::generate(KeyBits::Bits1024, rng)?; // 1,024 bits: for tests only
-/// let format = Format::new(100, 0)?;
+/// let format = Format::integers(100)?;
 /// let plain = FixedTensor::new(Shape::from([2]), format, vec![100, -3])?;
 /// let packing = Packing { batch: 1, slot_bits: format.sum(format)?.slot_bits(), key: KeyBits::Bits1024 };
 /// let layout = SlotLayout::images(packing, Contents::Integers(format))?;

@@ -17,7 +17,7 @@ use crate::{EncTensor, EncTensorHeader, Error, Format, IntWeights, LinearMap, Sh
 /// ```
 /// use gelu_tensor::{FixedTensor, Format, Shape};
 ///
-/// let format = Format::new(1 << 10, 8)?; // up to 4 in absolute value, in steps of 1/256
+/// let format = Format::integers(1 << 10)?.with_scale_bits(8)?; // up to 4 in absolute value, in steps of 1/256
 /// let x = FixedTensor::new(Shape::from([2]), format, vec![256, -512])?;
 /// assert_eq!(x.reals(), [1.0, -2.0]);
 /// assert_eq!(x.add(&x)?.values(), [512, -1024]);

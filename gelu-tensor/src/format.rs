@@ -15,8 +15,8 @@ pub(crate) const MAX_BOUND: u64 = 1 << 61;
 /// ```
 /// use gelu_tensor::{Format, WeightRange};
 ///
-/// let pixels = Format::new(255, 8)?; // round(256 x), for x from 0 to 1
-/// let weights = WeightRange::signed(8, 7)?; // round(128 w), for w from -1 to below 1
+/// let pixels = Format::integers(255)?.with_scale_bits(8)?; // round(256 x), for x from 0 to 1
+/// let weights = WeightRange::signed(8)?.with_scale_bits(7); // round(128 w), for w from -1 to below 1
 /// let sums = pixels.weighted_sum(weights, 25)?; // of a 5x5 kernel
 /// assert_eq!((sums.scale_bits(), sums.bound()), (15, 255 * 128 * 25));
 /// assert_eq!(sums.slot_bits(), 21);
@@ -40,7 +40,7 @@ impl TryFrom<RawFormat> for Format {
     type Error = Error;
 
     fn try_from(raw: RawFormat) -> Result<Self, Error> {
-        Self::new(raw.bound, raw.scale_bits)
+        Self::integers(raw.bound)?.with_scale_bits(raw.scale_bits)
     }
 }
 
@@ -54,18 +54,26 @@ impl Format {
     /// Scales beyond this are no use: the reals would leave the range of an `f64`.
     const MAX_SCALE_BITS: i32 = 256;
 
-    /// Returns the format of integers of at most `bound` in absolute value that stand for multiples of `2^-scale_bits`.
+    /// Returns the format of integers of at most `bound` in absolute value that stand for themselves.
     ///
     /// # Errors
-    /// [`Error::Overflow`] when the bound is above 2^61; [`Error::ScaleRange`] when the scale is beyond 256 bits.
-    pub fn new(bound: u64, scale_bits: i32) -> Result<Self, Error> {
-        if scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
-            return Err(Error::ScaleRange { limit: Self::MAX_SCALE_BITS, found: scale_bits });
-        }
+    /// [`Error::Overflow`] when the bound is above 2^61.
+    pub fn integers(bound: u64) -> Result<Self, Error> {
         if bound > MAX_BOUND {
             return Err(Error::Overflow { needed_bits: bit_length(bound) + 1, available_bits: 62 });
         }
-        Ok(Self { scale_bits, bound })
+        Ok(Self { scale_bits: 0, bound })
+    }
+
+    /// Returns the format of the same integers as multiples of `2^-scale_bits`.
+    ///
+    /// # Errors
+    /// [`Error::ScaleRange`] when the scale is beyond 256 bits.
+    pub fn with_scale_bits(self, scale_bits: i32) -> Result<Self, Error> {
+        if scale_bits.unsigned_abs() > Self::MAX_SCALE_BITS.unsigned_abs() {
+            return Err(Error::ScaleRange { limit: Self::MAX_SCALE_BITS, found: scale_bits });
+        }
+        Ok(Self { scale_bits, ..self })
     }
 
     /// Returns the number of fractional bits.
@@ -98,7 +106,9 @@ impl Format {
         let row = weights.row_sum.map_or(row, |sum| row.min(u128::from(sum)));
         let bound = u128::from(self.bound).saturating_mul(row);
         match u64::try_from(bound) {
-            Ok(bound) => Self::new(bound, self.scale_bits.saturating_add(weights.scale_bits)),
+            Ok(bound) => {
+                Self::integers(bound)?.with_scale_bits(self.scale_bits.saturating_add(weights.scale_bits))
+            }
             Err(_) => {
                 Err(Error::Overflow { needed_bits: 129 - bound.leading_zeros() as usize, available_bits: 62 })
             }
@@ -113,7 +123,7 @@ impl Format {
         if self.scale_bits != other.scale_bits {
             return Err(Error::Scale { expected: self.scale_bits, found: other.scale_bits });
         }
-        Self::new(self.bound + other.bound, self.scale_bits)
+        Self::integers(self.bound + other.bound)?.with_scale_bits(self.scale_bits)
     }
 }
 
@@ -160,22 +170,27 @@ impl WeightRange {
     /// The most bits a weight may have.
     pub(crate) const MAX_BITS: u32 = 24;
 
-    /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights with so many fractional bits.
+    /// Returns the range `[-2^(bits-1), 2^(bits-1))` of signed weights that stand for themselves.
     ///
     /// # Errors
     /// [`Error::Range`] when the bits are not 2 to 24.
-    pub fn signed(bits: u32, scale_bits: i32) -> Result<Self, Error> {
-        Self { bits, signed: true, scale_bits, row_sum: None }.check()
+    pub fn signed(bits: u32) -> Result<Self, Error> {
+        Self { bits, signed: true, scale_bits: 0, row_sum: None }.check()
     }
 
-    /// Returns the range `[0, 2^bits)` of weights without a sign, with so many fractional bits.
+    /// Returns the range `[0, 2^bits)` of weights without a sign.
     ///
     /// # Errors
     /// [`Error::Range`] when the bits are not 1 to 24.
     #[cfg(test)]
     #[cfg(not(target_family = "wasm"))]
-    pub(crate) fn unsigned(bits: u32, scale_bits: i32) -> Result<Self, Error> {
-        Self { bits, signed: false, scale_bits, row_sum: None }.check()
+    pub(crate) fn unsigned(bits: u32) -> Result<Self, Error> {
+        Self { bits, signed: false, scale_bits: 0, row_sum: None }.check()
+    }
+
+    /// Returns the range of the same weights as multiples of `2^-scale_bits`.
+    pub fn with_scale_bits(self, scale_bits: i32) -> Self {
+        Self { scale_bits, ..self }
     }
 
     /// Numbers below 2^bits of a ring: as digits, weights like any other.

@@ -66,7 +66,7 @@ impl Contents {
 /// use gelu_tensor::paillier::KeyBits;
 /// use gelu_tensor::{Contents, Format, Packing, Shape, SlotLayout};
 ///
-/// let format = Format::new(100, 0)?;
+/// let format = Format::integers(100)?;
 /// let packing = Packing { batch: 60, slot_bits: format.slot_bits(), key: KeyBits::Bits2048 };
 /// let layout = SlotLayout::images(packing, Contents::Integers(format))?;
 /// // All sixty images share a ciphertext for each of three elements.

@@ -33,7 +33,8 @@ fn random_tensor(rng: &mut ChaCha20Rng, shape: &Shape, batch: usize, bound: u64)
             _ => rng.random_range(-bound_..=bound_),
         })
         .collect();
-    FixedTensor::new(shape.clone(), Format::new(bound, 4).unwrap(), values).unwrap()
+    FixedTensor::new(shape.clone(), Format::integers(bound).unwrap().with_scale_bits(4).unwrap(), values)
+        .unwrap()
 }
 
 /// Weights for a map: the extremes of their range as often as others.
@@ -57,7 +58,7 @@ fn packing(batch: usize, slot_bits: usize) -> Packing {
 
 /// Contents for layouts that tensors of any format are encrypted in.
 fn anything() -> Contents {
-    Contents::Integers(Format::new(0, 0).unwrap())
+    Contents::Integers(Format::integers(0).unwrap())
 }
 
 /// Slots that are images.
@@ -143,8 +144,8 @@ prop_compose! {
         slot_bits in prop::sample::select(vec![1, 40, 64, 65, 100, 128]),
         batch in 0usize..4, lanes in prop::sample::select(vec![1, 8]),
     ) -> Trial {
-        let range = if signed { WeightRange::signed(bits, 3) } else { WeightRange::unsigned(bits, 3) };
-        Trial { range: range.unwrap(), bound, slot_bits, batch, lanes }
+        let range = if signed { WeightRange::signed(bits) } else { WeightRange::unsigned(bits) };
+        Trial { range: range.unwrap().with_scale_bits(3), bound, slot_bits, batch, lanes }
     }
 }
 
@@ -167,7 +168,7 @@ impl Trial {
         if rng.random_bool(0.5) {
             weights = weights.summed(&map).unwrap();
         }
-        let format = Format::new(self.bound, 4).unwrap();
+        let format = Format::integers(self.bound).unwrap().with_scale_bits(4).unwrap();
         let sums = format.weighted_sum(weights.range(), map.most_terms()).unwrap();
         // Sums of nothing take fewer bits than the inputs.
         let slot_bits = self.slot_bits(sums).max(format.slot_bits());
@@ -361,11 +362,8 @@ proptest! {
 #[test]
 fn products_name_their_strategies() {
     let shape = Shape::from([2, 3, 3]);
-    let how = Workload {
-        weights: ProductWeights::Integers(WeightRange::signed(8, 0).unwrap()),
-        groups: 1,
-        lanes: 1,
-    };
+    let how =
+        Workload { weights: ProductWeights::Integers(WeightRange::signed(8).unwrap()), groups: 1, lanes: 1 };
     let layout = images(1, 40);
     let dense = LinearMap::dense(&shape, 40).unwrap();
     let product = Product::cheapest(&dense, &layout, how).unwrap();
@@ -406,7 +404,7 @@ fn dense(inputs: usize, outputs: usize) -> Arc<LinearMap> {
 fn overflow_is_refused_before_any_work() {
     let (input, mut rng) = small();
     let map = dense(32, 1);
-    let weights = random_weights(&mut rng, &map, WeightRange::signed(12, 3).unwrap());
+    let weights = random_weights(&mut rng, &map, WeightRange::signed(12).unwrap().with_scale_bits(3));
     let key = crate::testing::secret_key(KeyBits::Bits1024, &mut rng).unwrap();
     let encrypted = input.encrypt(&images(1, 16), &key, &mut rng).unwrap();
     let before = key.public_key().ring().operations();
@@ -420,15 +418,16 @@ fn overflow_is_refused_before_any_work() {
     let wide = SlotLayout::images(Packing { key: KeyBits::Bits2048, ..packing(64, 16) }, anything()).unwrap();
     assert!(matches!(input.encrypt(&wide, &*KEY, &mut rng), Err(Error::Overflow { .. })));
     assert!(matches!(Encryption::new(input.clone(), &wide, public()), Err(Error::Overflow { .. })));
-    let huge = FixedTensor::new(Shape::from([1]), Format::new(crate::format::MAX_BOUND, 0).unwrap(), vec![1])
-        .unwrap();
-    let doubling = IntWeights::new(WeightRange::signed(3, 0).unwrap(), vec![2]).unwrap();
+    let huge =
+        FixedTensor::new(Shape::from([1]), Format::integers(crate::format::MAX_BOUND).unwrap(), vec![1])
+            .unwrap();
+    let doubling = IntWeights::new(WeightRange::signed(3).unwrap(), vec![2]).unwrap();
     assert!(matches!(huge.apply(&dense(1, 1), &doubling), Err(Error::Overflow { .. })));
     let narrow = huge.encrypt(&images(1, 63), &*KEY, &mut rng).unwrap();
     assert!(matches!(narrow.add(&narrow), Err(Error::Overflow { .. })));
     assert!(matches!(narrow.add_plain(&huge), Err(Error::Overflow { .. })));
     let halves =
-        FixedTensor::new(Shape::from([1]), Format::new(crate::format::MAX_BOUND / 2, 0).unwrap(), vec![1])
+        FixedTensor::new(Shape::from([1]), Format::integers(crate::format::MAX_BOUND / 2).unwrap(), vec![1])
             .unwrap();
     let narrow = halves.encrypt(&images(1, 62), &*KEY, &mut rng).unwrap();
     let full = Error::Overflow { needed_bits: 63, available_bits: 62 };
@@ -438,7 +437,7 @@ fn overflow_is_refused_before_any_work() {
 
 #[test]
 fn slots_that_cannot_be_are_refused() {
-    let format = Contents::Integers(Format::new(100, 0).unwrap());
+    let format = Contents::Integers(Format::integers(100).unwrap());
     let refused = |packing: Packing| SlotLayout::images(packing, format).unwrap_err();
     assert_eq!(refused(packing(1, 7)), Error::Overflow { needed_bits: 8, available_bits: 7 });
     assert!(matches!(refused(packing(1, 0)), Error::Overflow { .. }));
@@ -477,7 +476,7 @@ fn maps_that_im2col_cannot_hold_are_refused() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let (input, mut rng) = small();
-    let range = WeightRange::signed(4, 3).unwrap();
+    let range = WeightRange::signed(4).unwrap().with_scale_bits(3);
     let encrypted = input.encrypt(&images(1, 30), &*KEY, &mut rng).unwrap();
     let weights_of = |map: &LinearMap| random_weights(&mut ChaCha20Rng::seed_from_u64(1), map, range);
     let apply = |tensor: &EncTensor, map: &Arc<LinearMap>| apply(tensor, map, &weights_of(map), 1);
@@ -548,7 +547,7 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
     };
     let whole = convolution([3, 3], Filters { count: 2, groups: 1 });
     let of_patches = input.encrypt(&patches(&whole, 1, 30), &*KEY, &mut rng).unwrap();
-    let range = WeightRange::signed(4, 0).unwrap();
+    let range = WeightRange::signed(4).unwrap();
     let weights = |map: &LinearMap| random_weights(&mut ChaCha20Rng::seed_from_u64(1), map, range);
     let apply = |tensor: &EncTensor, map: &Arc<LinearMap>| apply(tensor, map, &weights(map), 1);
     let grouped = convolution([3, 3], Filters { count: 2, groups: 2 });
@@ -584,7 +583,7 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
 fn factors_for_rerandomisation_are_checked() {
     let rng = &mut ChaCha20Rng::seed_from_u64(11);
     let other = crate::testing::secret_key(KeyBits::Bits1024, rng).unwrap();
-    let plain = FixedTensor::new(Shape::from([3]), Format::new(9, 0).unwrap(), vec![-9, 0, 7]).unwrap();
+    let plain = FixedTensor::new(Shape::from([3]), Format::integers(9).unwrap(), vec![-9, 0, 7]).unwrap();
     let tensor = plain.encrypt(&images(1, 8), &*KEY, rng).unwrap();
     let public = KEY.public_key();
     let known = public.parameters().encryption_exponent();
@@ -610,7 +609,7 @@ fn factors_for_rerandomisation_are_checked() {
 #[test]
 fn factors_that_are_too_short_are_not_used() {
     let (_, mut rng) = small();
-    let format = Format::new(1000, 0).unwrap();
+    let format = Format::integers(1000).unwrap();
     let input = FixedTensor::new(Shape::from([120]), format, (0..120).collect()).unwrap();
     let fresh = |rng: &mut ChaCha20Rng| input.encrypt(&images(1, 90), &*KEY, rng).unwrap();
     let map = Arc::new(LinearMap::identity(input.shape()).unwrap());
@@ -656,7 +655,7 @@ fn exponents_grow_by_all_taps_of_patches() {
     let windows = Window::new([3, 3]).with_stride([3, 3]).with_padding([1, 1]).over([4, 2, 2]).unwrap();
     let map = Arc::new(LinearMap::convolution(&windows, Filters { count: 70, groups: 1 }).unwrap());
     assert_eq!((map.blocks()[0].taps(), map.most_terms(), map.columns()), (36, 16, Some(1)));
-    let weights = random_weights(rng, &map, WeightRange::signed(4, 0).unwrap());
+    let weights = random_weights(rng, &map, WeightRange::signed(4).unwrap());
     let input = random_tensor(rng, map.input(), 1, 100);
     // Weights add 4 bits, 36 taps 6 and stacking 55, together one more than short factors hide; 16 taps would add 5.
     let encrypted = input.encrypt(&patches(&map, 1, 54), &*KEY, rng).unwrap();
@@ -709,8 +708,8 @@ fn tensors_from_outside_are_checked() {
 #[test]
 fn plaintexts_out_of_bounds_are_refused() {
     let (_, mut rng) = small();
-    let contents = |bound: u64| Contents::Integers(Format::new(bound, 0).unwrap());
-    let format = Format::new(1000, 0).unwrap();
+    let contents = |bound: u64| Contents::Integers(Format::integers(bound).unwrap());
+    let format = Format::integers(1000).unwrap();
     let input = FixedTensor::new(Shape::from([3]), format, vec![999, -1000, 7]).unwrap();
     let encrypted = input.encrypt(&images(1, 20), &*KEY, &mut rng).unwrap();
     let (honest, bytes) = (encrypted.header().clone(), encrypted.encode_ciphertexts());
@@ -746,7 +745,8 @@ fn plaintexts_out_of_bounds_are_refused() {
 #[test]
 fn values_beyond_64_bits_are_refused() {
     let (_, mut rng) = small();
-    let input = FixedTensor::new(Shape::from([3]), Format::new(1000, 0).unwrap(), vec![0, 3, -1000]).unwrap();
+    let input =
+        FixedTensor::new(Shape::from([3]), Format::integers(1000).unwrap(), vec![0, 3, -1000]).unwrap();
     for slot_bits in [90, 128] {
         let encrypted = input.encrypt(&images(1, slot_bits), &*KEY, &mut rng).unwrap();
         let mut ciphertexts = public().decode(&encrypted.encode_ciphertexts()).unwrap();
@@ -760,17 +760,20 @@ fn values_beyond_64_bits_are_refused() {
 
 #[test]
 fn formats_are_checked() {
-    assert!(Format::new(crate::format::MAX_BOUND + 1, 0).is_err());
-    assert!(Format::new(1, 1000).is_err());
+    assert!(Format::integers(crate::format::MAX_BOUND + 1).is_err());
+    assert!(Format::integers(1).unwrap().with_scale_bits(1000).is_err());
     // Numbers of a peer's plan: neither the scale nor the bound may overflow on the way to being refused.
-    let largest = Format::new(crate::format::MAX_BOUND, 256).unwrap();
+    let largest = Format::integers(crate::format::MAX_BOUND).unwrap().with_scale_bits(256).unwrap();
     for (scale_bits, terms) in [(i32::MAX, 1), (i32::MIN, 1), (0, usize::MAX)] {
-        let weights = WeightRange::signed(24, scale_bits).unwrap();
+        let weights = WeightRange::signed(24).unwrap().with_scale_bits(scale_bits);
         assert!(matches!(largest.weighted_sum(weights, terms), Err(Error::Overflow { .. })));
     }
-    let format = Format::new(255, 8).unwrap();
+    let format = Format::integers(255).unwrap().with_scale_bits(8).unwrap();
     assert_eq!((format.slot_bits(), format.real(128)), (9, 0.5));
-    assert!(matches!(format.sum(Format::new(1, 7).unwrap()), Err(Error::Scale { expected: 8, found: 7 })));
+    assert!(matches!(
+        format.sum(Format::integers(1).unwrap().with_scale_bits(7).unwrap()),
+        Err(Error::Scale { expected: 8, found: 7 })
+    ));
     assert!(FixedTensor::new(Shape::from([2]), format, vec![1, 2, 3]).is_err());
     assert!(FixedTensor::new(Shape::from([2]), format, vec![]).is_err());
     assert!(FixedTensor::new(Shape::from([0]), format, vec![1]).is_err());
@@ -779,17 +782,17 @@ fn formats_are_checked() {
         Err(Error::Value { index: 1, .. })
     ));
     assert!(matches!(
-        IntWeights::new(WeightRange::signed(4, 0).unwrap(), vec![7, 8]),
+        IntWeights::new(WeightRange::signed(4).unwrap(), vec![7, 8]),
         Err(Error::Weight { index: 1, found: 8, .. })
     ));
-    assert!(WeightRange::signed(25, 0).is_err() && WeightRange::signed(1, 0).is_err());
-    assert!(WeightRange::unsigned(25, 0).is_err() && WeightRange::unsigned(0, 0).is_err());
+    assert!(WeightRange::signed(25).is_err() && WeightRange::signed(1).is_err());
+    assert!(WeightRange::unsigned(25).is_err() && WeightRange::unsigned(0).is_err());
 }
 
 /// What is stated of the sums of rows bounds the sums, is rounded up, and must be true of the weights.
 #[test]
 fn a_statement_about_rows_holds_or_is_refused() {
-    let range = WeightRange::signed(8, 0).unwrap();
+    let range = WeightRange::signed(8).unwrap();
     for (sum, stated) in [(0, 1), (15, 15), (16, 16), (17, 18), (255, 256), (257, 288), (u64::MAX, u64::MAX)]
     {
         let rounded = range.with_row_sum(sum).row_sum().unwrap();
@@ -801,7 +804,7 @@ fn a_statement_about_rows_holds_or_is_refused() {
     assert!(map.largest_row_sum(&values[1..]).is_err());
     let honest = IntWeights::new(range, values.clone()).unwrap().summed(&map).unwrap();
     assert_eq!(honest.range().row_sum(), Some(240));
-    let format = Format::new(10, 4).unwrap();
+    let format = Format::integers(10).unwrap().with_scale_bits(4).unwrap();
     let input = FixedTensor::new(Shape::from([3]), format, vec![-10, 10, 10]).unwrap();
     let sums = input.apply(&map, &honest).unwrap();
     assert_eq!((sums.values(), sums.format().bound()), (&[2290, 70][..], 2400));

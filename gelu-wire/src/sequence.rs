@@ -75,6 +75,16 @@ impl<M: Clone> Sequence<M> {
         self.received
     }
 
+    /// Returns how many messages have been sent, over this connection or those before.
+    pub fn sent(&self) -> u64 {
+        self.next
+    }
+
+    /// Returns how many messages are kept since the other side may not have them yet.
+    pub fn kept(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// Returns whether everything that was said has been sent over the connection that there is.
     pub fn is_flushed(&self) -> bool {
         self.next == self.made()
@@ -149,7 +159,7 @@ impl<M: Clone> Sequence<M> {
     }
 
     fn made(&self) -> u64 {
-        self.kept_from + self.outbox.len() as u64
+        self.kept_from + self.kept() as u64
     }
 
     fn forget(&mut self, has: u64) {

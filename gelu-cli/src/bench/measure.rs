@@ -340,7 +340,7 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
     let squarings = pools.seconds(runs, || chains(&|x| hazmat::square(public, x, 8)))?;
     add("squaring mod n^2", 8 * TOGETHER, on_each_thread(squarings));
 
-    let format = Format::new(1 << 15, 0)?;
+    let format = Format::integers(1 << 15)?;
     let values: Vec<i64> = (0..TOGETHER as i64).map(|i| i * 97 % 60_000 - 30_000).collect();
     let plain = FixedTensor::new(Shape::from([1, 16, 16]), format, values)?;
     let layout = one_value(public, 48, format)?;
@@ -358,7 +358,7 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         Ok(())
     })?;
     add("re-randomization", TOGETHER, rerandomize);
-    let range = WeightRange::signed(16, 0)?;
+    let range = WeightRange::signed(16)?;
     let mut multiply = |name: &str, count: usize, map: LinearMap, weights: Vec<i32>| -> anyhow::Result<()> {
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
@@ -390,7 +390,7 @@ fn one_value(key: &PublicKey, slot_bits: usize, format: Format) -> anyhow::Resul
 
 /// Ciphertexts of zeros, as residues.
 fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues> {
-    let format = Format::new(1, 0)?;
+    let format = Format::integers(1)?;
     let zeros = FixedTensor::new(Shape::from([count]), format, vec![0; count])?;
     let encrypted = zeros.encrypt(&one_value(public, 8, format)?, public, &mut rand::rng())?;
     Ok(hazmat::decode(public, &encrypted.encode_ciphertexts())?)

@@ -13,14 +13,14 @@ use clap::{Args, Subcommand};
 use gelu_io::files::write_atomic;
 use gelu_io::session::Role;
 use gelu_models::plan::Preference;
-use gelu_tensor::paillier::{KeyParameters, KeyType};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use serde::{Deserialize, Serialize};
 
 use self::measure::{LayerFigures, Operation, SessionFigures};
 use crate::given::Given;
 use crate::hide::HideArgs;
 use crate::model::ModelArgs;
-use crate::model_args::{KeySize, KeyTypeName, Numbers, Prefer};
+use crate::model_args::{Numbers, Prefer, key_bits, key_type};
 use crate::output::{check_files, out, outln};
 use crate::report::{Bar, TextTable, bar_chart_svg};
 
@@ -57,11 +57,11 @@ pub(crate) struct BenchArgs {
     #[command(subcommand)]
     other: Option<Other>,
     /// Bits of the client's key, which is made anew.
-    #[arg(long, value_enum, default_value = "2048")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "2048")]
+    key_bits: KeyBits,
     /// How the key is made.
-    #[arg(long, value_enum, default_value = "djn")]
-    key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "djn")]
+    key_type: KeyType,
     /// Images that go through together.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &BenchArgs, given: &Given) -> anyhow::Result<()> {
         None => {}
     }
     args.hide.check(given)?;
-    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let parameters = KeyParameters { size: args.key_bits, key_type: args.key_type };
     if args.hide.is_asked() {
         given.refuse(&["batch"], "with --hide-model, --prepare says how many queries share ciphertexts")?;
         given.refuse(&["compare", "svg", "threads"], "--hide-model times whole sessions")?;

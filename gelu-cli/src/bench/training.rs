@@ -12,13 +12,13 @@ use gelu_models::train::private::{
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::zoo::Setting;
-use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::model::{Choices, untrained};
-use crate::model_args::{KeySize, KeyTypeName, new_key};
+use crate::model_args::{key_bits, key_type, new_key};
 use crate::output::{out, outln};
 use crate::train::private::shares;
 use gelu_io::machine::Limit;
@@ -38,11 +38,11 @@ pub(crate) struct TrainingArgs {
     #[command(flatten)]
     choices: Choices,
     /// Bits of both sides' keys, which are made anew.
-    #[arg(long, value_enum, default_value = "2048")]
-    key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "2048")]
+    key_bits: KeyBits,
     /// How the keys are made.
-    #[arg(long, value_enum, default_value = "subgroup")]
-    key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "subgroup")]
+    key_type: KeyType,
     /// Images of an iteration.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
@@ -58,7 +58,7 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut model = untrained(&args.model, &args.choices, Setting::default())?;
     model.initialize(Initializer::KaimingUniform, &mut rng);
-    let parameters = KeyParameters { size: args.key_bits.into(), key_type: args.key_type.into() };
+    let parameters = KeyParameters { size: args.key_bits, key_type: args.key_type };
     let (batch, size) = (args.batch as usize, parameters.size);
     let description = Description::new(&model, batch, FixedPoint::default(), parameters, parameters.size);
     let plan = Arc::new(TrainPlan::new(description)?);

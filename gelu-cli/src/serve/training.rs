@@ -64,7 +64,7 @@ impl TrainArgs {
         if self.train {
             let inference = ["weight-bits", "layer-bits", "activation-bits", "input-bits", "budget", "rate"];
             given.refuse(&inference, "models that are trained (--train) are not offered for inference")?;
-            warn_of_short_key(self.turns.key_bits.into());
+            warn_of_short_key(self.turns.key_bits);
             return Ok(());
         }
         let own =

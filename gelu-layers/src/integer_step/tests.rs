@@ -63,7 +63,7 @@ const FUNCTIONS: [Option<Activation>; 9] = [
 ];
 
 fn format(bound: u64, scale_bits: i32) -> Format {
-    Format::new(bound, scale_bits).unwrap()
+    Format::integers(bound).unwrap().with_scale_bits(scale_bits).unwrap()
 }
 
 /// All that a ring of 25 bits holds, at the scales of a layer of LeNet-5.

@@ -240,10 +240,10 @@ proptest! {
         // Half as fine where that loses less, which needs a weight that is just not held.
         let least = if units <= half / 2.0 && units > (half - 1.0) / 2.0 { half / 4.0 } else { half / 2.0 };
         prop_assert!(largest == 0.0 || (units <= half && units > least), "{units} of {half}");
-        let integers = affine.quantize(WeightRange::signed(bits, scale).unwrap()).unwrap();
+        let integers = affine.quantize(WeightRange::signed(bits).unwrap().with_scale_bits(scale)).unwrap();
         prop_assert!(integers.values().iter().all(|&weight| integers.range().contains(weight)));
         // Multiples of 2^-8, so that inputs have no rounding of their own.
-        let x = values(rng, &input, 2, Format::new(255, 8).unwrap());
+        let x = values(rng, &input, 2, Format::integers(255).unwrap().with_scale_bits(8).unwrap());
         let found = reals(&x.apply(affine.map(), &integers).unwrap());
         let expected = apply(&affine, &reals(&x));
         let rounding = affine.rounding(&integers, &vec![1.0; input.elements()]).unwrap();
@@ -295,14 +295,14 @@ proptest! {
     ) {
         let rng = &mut seeded(seed);
         let affine = layer(config, input.clone(), rng).affine();
-        let integers = affine.quantize(WeightRange::signed(bits, affine.finest_scale(bits)).unwrap()).unwrap();
-        let x = values(rng, &input, batch, Format::new(255, 8).unwrap());
+        let integers = affine.quantize(WeightRange::signed(bits).unwrap().with_scale_bits(affine.finest_scale(bits))).unwrap();
+        let x = values(rng, &input, batch, Format::integers(255).unwrap().with_scale_bits(8).unwrap());
         let fixed = x.apply(affine.map(), &integers).unwrap();
         let biased = (!affine.bias().is_empty()).then(|| {
             let scale = f64::from(fixed.format().scale_bits()).exp2();
             let bias: Vec<i64> = affine.bias().iter().map(|bias| (bias * scale).round() as i64).collect();
             let bound = bias.iter().map(|bias| bias.unsigned_abs()).max().unwrap();
-            let format = Format::new(bound, fixed.format().scale_bits()).unwrap();
+            let format = Format::integers(bound).unwrap().with_scale_bits(fixed.format().scale_bits()).unwrap();
             FixedTensor::new(affine.map().output().clone(), format, bias).unwrap()
         });
         let clear = biased.as_ref().map_or_else(|| fixed.clone(), |bias| fixed.add(bias).unwrap());
@@ -394,16 +394,18 @@ fn extreme_weights_are_rounded_into_range() {
     assert_eq!(affine.finest_scale(8), 6);
     let fine = [1.0, -1.0, 5.0 / 128.0, 7.0 / 128.0, 9.0 / 128.0, 11.0 / 128.0, 13.0 / 128.0];
     assert_eq!(dense(&fine, &[0.0]).affine().finest_scale(8), 7);
-    let integers = affine.quantize(WeightRange::signed(8, 7).unwrap()).unwrap();
+    let integers = affine.quantize(WeightRange::signed(8).unwrap().with_scale_bits(7)).unwrap();
     // 1.0 is 128 units of 2^-7, one more than 8 bits hold.
     assert_eq!(integers.values(), [127, -128, 0]);
     let rounding = affine.rounding(&integers, &[1.0; 3]).unwrap();
     assert!((rounding[0] - 1.0 / 128.0).abs() < 1e-12);
-    let one = FixedTensor::new(Shape::from([3]), Format::new(1, 0).unwrap(), vec![1, 0, 0, 0, 1, 0]).unwrap();
+    let one =
+        FixedTensor::new(Shape::from([3]), Format::integers(1).unwrap(), vec![1, 0, 0, 0, 1, 0]).unwrap();
     assert_eq!(one.apply(affine.map(), &integers).unwrap().values(), [127, -128]);
 
     let zeros = dense(&[0.0; 3], &[0.0]).affine();
-    let integers = zeros.quantize(WeightRange::signed(8, zeros.finest_scale(8)).unwrap()).unwrap();
+    let integers =
+        zeros.quantize(WeightRange::signed(8).unwrap().with_scale_bits(zeros.finest_scale(8))).unwrap();
     assert_eq!(one.apply(zeros.map(), &integers).unwrap().values(), [0, 0]);
     assert_eq!(zeros.rounding(&integers, &[1.0; 3]).unwrap(), [0.0]);
 
@@ -412,12 +414,15 @@ fn extreme_weights_are_rounded_into_range() {
         let affine = dense(&[weight, 0.0], &[0.0]).affine();
         let scale = affine.finest_scale(8);
         assert!(scale.abs() <= 110, "a format holds the scale {scale}");
-        let integers = affine.quantize(WeightRange::signed(8, scale).unwrap()).unwrap();
+        let integers = affine.quantize(WeightRange::signed(8).unwrap().with_scale_bits(scale)).unwrap();
         assert_eq!(integers.values(), [units, 0], "{weight}");
     }
     // A scale of the caller's own clamps what it does not hold.
     let affine = dense(&[100.0, -100.0, 0.3], &[0.0]).affine();
-    assert_eq!(affine.quantize(WeightRange::signed(4, 3).unwrap()).unwrap().values(), [7, -8, 2]);
+    assert_eq!(
+        affine.quantize(WeightRange::signed(4).unwrap().with_scale_bits(3)).unwrap().values(),
+        [7, -8, 2]
+    );
 }
 
 #[test]
@@ -447,21 +452,18 @@ fn chains_and_bits_that_do_not_fit_are_refused() {
         matches!(error, Error::Shape { expected, found, .. } if (&expected, &found) == (&[2].into(), &[3].into()))
     );
     for bits in [0, 1, 25, u32::MAX] {
-        assert!(
-            matches!(WeightRange::signed(bits, 0), Err(Error::Range { least: 2, most: 24, .. })),
-            "{bits}"
-        );
+        assert!(matches!(WeightRange::signed(bits), Err(Error::Range { least: 2, most: 24, .. })), "{bits}");
     }
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let refused = dense(&[0.0, bad], &[1.0, bad])
             .affine()
-            .quantize(WeightRange::signed(8, 7).unwrap())
+            .quantize(WeightRange::signed(8).unwrap().with_scale_bits(7))
             .unwrap_err();
         assert_eq!(refused, Error::NotFinite { what: "weights", found: 2, of: 4 });
     }
     let mut norm = LinearLayer::new(norm(), &Shape::from([2, 1, 1])).unwrap();
     norm.statistics_mut().unwrap().variance[1] = -1.0;
-    let refused = norm.affine().quantize(WeightRange::signed(8, 7).unwrap()).unwrap_err();
+    let refused = norm.affine().quantize(WeightRange::signed(8).unwrap().with_scale_bits(7)).unwrap_err();
     assert!(matches!(refused, Error::NotFinite { .. }), "{refused}");
     // Of 9801 inputs, where the dense layer alone weighs 1089.
     let strided = Conv2dConfig::new(1, [3, 3]).with_stride([3, 3]);
@@ -471,7 +473,8 @@ fn chains_and_bits_that_do_not_fit_are_refused() {
     assert!(matches!(refused, Error::Limit { .. }), "{refused}");
     for wrong in [vec![], vec![1.0; 3], vec![1.0; 5]] {
         assert!(zeros(4, 2).spread(&wrong).is_err() || wrong.is_empty());
-        let integers = IntWeights::new(WeightRange::signed(8, 7).unwrap(), vec![0; 8]).unwrap();
+        let integers =
+            IntWeights::new(WeightRange::signed(8).unwrap().with_scale_bits(7), vec![0; 8]).unwrap();
         assert!(zeros(4, 2).rounding(&integers, &wrong).is_err() || wrong.is_empty());
     }
 }

@@ -415,12 +415,14 @@ fn plans_for_another_batch_or_that_do_not_hold_together_are_refused() {
     assert_eq!(refused(2, &|of| of.prefer = found), PlanError::Preference { expected, found });
     let error = refused(2, &|of| drop(of.numbers.segments.pop()));
     assert!(matches!(error, PlanError::Description { expected: 2, found: 1, .. }), "{error}");
-    let range = WeightRange::signed(8, i32::MAX).unwrap();
+    let range = WeightRange::signed(8).unwrap().with_scale_bits(i32::MAX);
     let error = refused(2, &|of| of.numbers.segments[0].weights[0] = range);
     assert!(matches!(&error, PlanError::Numbers { name, .. } if name == "fc1"), "{error}");
     assert!(matches!(refused(2, &|of| of.lanes = 0), PlanError::Option { what: "lanes", .. }));
     // Slots that the client's key has no room for.
-    let error = refused(2, &|of| _ = of.numbers.formats.insert(0, Format::new(1 << 61, 8).unwrap()));
+    let error = refused(2, &|of| {
+        _ = of.numbers.formats.insert(0, Format::integers(1 << 61).unwrap().with_scale_bits(8).unwrap())
+    });
     assert!(matches!(error, PlanError::Numbers { .. }), "{error}");
 }
 
@@ -896,7 +898,7 @@ fn a_client_refuses_ciphertexts_that_no_honest_server_sends() {
     // A number that no sum of this plan can be.
     let (_, mut client, sums) = awaiting(small(), &KEY);
     let count = client.plan().unwrap().segments()[0].ciphertexts_down();
-    let (shape, format) = (Shape::from([count]), Format::new(1 << 60, 0).unwrap());
+    let (shape, format) = (Shape::from([count]), Format::integers(1 << 60).unwrap());
     let large = FixedTensor::new(shape, format, vec![1 << 60; count]).unwrap();
     let packing = Packing { batch: 1, slot_bits: 62, key: KeyBits::Bits1024 };
     let layout = SlotLayout::images(packing, gelu_tensor::Contents::Integers(format)).unwrap();

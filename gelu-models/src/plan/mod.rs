@@ -279,7 +279,7 @@ impl Segment {
             });
         }
         let sums = terms.iter().map(|term| term.format.weighted_sum(term.weights, term.map.most_terms()));
-        let mut format = sums.clone().next().unwrap_or_else(|| Format::new(0, 0)).map_err(in_segment)?;
+        let mut format = sums.clone().next().unwrap_or_else(|| Format::integers(0)).map_err(in_segment)?;
         for sum in sums.skip(1) {
             format = sum.and_then(|sum| format.sum(sum)).map_err(in_segment)?;
         }
@@ -365,21 +365,22 @@ impl Segment {
 
 /// Integer weights that follow from the graph.
 fn multiples(affine: &Affine, weights: WeightRange) -> Result<Arc<[u64]>, Error> {
-    let rounded = affine.quantize(WeightRange::signed(weights.bits(), weights.scale_bits())?)?;
+    let rounded =
+        affine.quantize(WeightRange::signed(weights.bits())?.with_scale_bits(weights.scale_bits()))?;
     Ok(rounded.values().iter().map(|&weight| i64::from(weight) as u64).collect())
 }
 
 /// The format of sums of a value's elements.
 fn encrypted_format(values: Format, sums: Option<&LinearMap>) -> Result<Format, Error> {
     let times = sums.map_or(1, LinearMap::most_terms) as u64;
-    Format::new(values.bound().saturating_mul(times), values.scale_bits())
+    Format::integers(values.bound().saturating_mul(times))?.with_scale_bits(values.scale_bits())
 }
 
 /// The format of biases of up to 2^exponent at a scale.
 fn bias_format(exponent: i32, scale_bits: i32) -> Result<Format, Error> {
     let bits = exponent.saturating_add(scale_bits);
     match u32::try_from(bits.max(0)) {
-        Ok(bits) if bits < 62 => Format::new(1 << bits, scale_bits),
+        Ok(bits) if bits < 62 => Format::integers(1 << bits)?.with_scale_bits(scale_bits),
         _ => Err(Error::Overflow { needed_bits: bits.unsigned_abs() as usize + 2, available_bits: 62 }),
     }
 }

@@ -127,7 +127,7 @@ fn format(largest: f64, bits: u32) -> Result<Format, Error> {
     let largest = if largest == 0.0 { 1.0 } else { largest.max(LEAST_RANGE) };
     let scale_bits = bits as i32 - largest.log2().ceil().min(200.0) as i32;
     let bound = (largest * f64::from(scale_bits).exp2()).ceil().max(1.0) as u64;
-    Format::new(bound, scale_bits)
+    Format::integers(bound)?.with_scale_bits(scale_bits)
 }
 
 /// The exponent of the weights of a term that only moves and averages elements, if they are one power of two.
@@ -159,7 +159,8 @@ fn round(
             (Some(exact), _) => common - exact + 2,
             (None, rounded) => bits(&term.nodes) as i32 + common - rounded.unwrap_or(common),
         };
-        let range = WeightRange::signed(bits.unsigned_abs(), common - input_scale(term.source))?;
+        let range =
+            WeightRange::signed(bits.unsigned_abs())?.with_scale_bits(common - input_scale(term.source));
         let rounded = term.affine.quantize(range)?;
         ranges.push(rounded.range());
         weights.push(rounded);

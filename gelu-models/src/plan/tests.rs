@@ -542,8 +542,11 @@ fn chains_that_are_too_large_are_refused_by_name() {
     let nodes =
         vec![node("conv", conv, &[0]), node("flatten", flatten, &[1]), node("wide", dense(10_000), &[2])];
     let graph = graph([1, 100, 100], nodes, ValueId::of_node(2)).unwrap();
-    let format = Format::new(255, 8).unwrap();
-    let segment = SegmentNumbers { weights: vec![WeightRange::signed(8, 7).unwrap()], bias_exponent: None };
+    let format = Format::integers(255).unwrap().with_scale_bits(8).unwrap();
+    let segment = SegmentNumbers {
+        weights: vec![WeightRange::signed(8).unwrap().with_scale_bits(7)],
+        bias_exponent: None,
+    };
     let numbers = Numbers { formats: BTreeMap::from([(0, format)]), segments: vec![segment] };
     let prefer = Preference::default();
     let description = Description { graph, numbers, batch: 1, lanes: 1, prefer, hidden: false };
@@ -901,7 +904,7 @@ fn a_run_takes_what_it_asked_for() {
         need = run.take(zeros(2)).unwrap();
     }
     assert_eq!(asked, [(0, 1), (1, 1), (2, 2), (3, 1)]);
-    let sums = FixedTensor::new([3].into(), Format::new(1, 0).unwrap(), vec![0; 6]).unwrap();
+    let sums = FixedTensor::new([3].into(), Format::integers(1).unwrap(), vec![0; 6]).unwrap();
     assert!(matches!(run.take(sums), Err(Error::Count { .. })), "nothing is needed any more");
     assert!(!format!("{run:?}").contains("values"));
     assert_eq!(run.finish().unwrap().logits, Array2::<f64>::zeros((2, 3)));
@@ -935,7 +938,10 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     counts(&|of| of.numbers.segments.clear(), [5, 0]);
     counts(&|of| of.numbers.segments.push(of.numbers.segments[0].clone()), [5, 6]);
     counts(&|of| _ = of.numbers.segments[2].weights.pop(), [2, 1]);
-    counts(&|of| of.numbers.segments[0].weights.push(WeightRange::signed(8, 8).unwrap()), [1, 2]);
+    counts(
+        &|of| of.numbers.segments[0].weights.push(WeightRange::signed(8).unwrap().with_scale_bits(8)),
+        [1, 2],
+    );
     // The stem reads the input, and nothing says what it is.
     counts(&|of| _ = of.numbers.formats.remove(&0), [0, 4]);
     let numbers = |edit: &dyn Fn(&mut SegmentNumbers), segment: usize, wanted: &str| {
@@ -945,7 +951,7 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
         assert_eq!(found, name);
         assert!(source.to_string().contains(wanted), "{wanted}: {source}");
     };
-    let scaled = |scale: i32| WeightRange::signed(8, scale).unwrap();
+    let scaled = |scale: i32| WeightRange::signed(8).unwrap().with_scale_bits(scale);
     for scale in [i32::MIN, -300, 300, i32::MAX] {
         numbers(&|of| of.weights[0] = scaled(scale), 1, "scale: expected at most 256");
         numbers(&|of| of.weights[1] = scaled(scale), 2, "");
@@ -964,7 +970,11 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     for exponent in [100, i32::MAX] {
         numbers(&|of| of.bias_exponent = Some(exponent), 0, "overflow");
     }
-    let format = |bound: u64| refused(&|of| _ = of.numbers.formats.insert(0, Format::new(bound, 8).unwrap()));
+    let format = |bound: u64| {
+        refused(&|of| {
+            _ = of.numbers.formats.insert(0, Format::integers(bound).unwrap().with_scale_bits(8).unwrap())
+        })
+    };
     assert!(matches!(format(1 << 61), PlanError::Numbers { source: Error::Overflow { .. }, .. }));
     for (batch, lanes, wanted) in
         [(0, 1, "batch"), ((1 << 20) + 1, 1, "batch"), (2, 0, "lanes"), (2, 65, "lanes")]
@@ -974,7 +984,7 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
     }
     // Numbers of values that nobody encrypts are of no use, and do no harm.
     let mut more = described();
-    more.numbers.formats.insert(u32::MAX, Format::new(1, 0).unwrap());
+    more.numbers.formats.insert(u32::MAX, Format::integers(1).unwrap());
     assert!(Plan::new(more, KeyBits::Bits1024.into()).is_ok());
 }
 

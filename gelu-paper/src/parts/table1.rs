@@ -219,7 +219,7 @@ struct Ours {
 }
 
 fn ours(key: &SecretKey, one_thread: &ThreadPool, runs: usize) -> anyhow::Result<Ours> {
-    let format = Format::new(1 << SUM_BITS, FRACTION_BITS as i32)?;
+    let format = Format::integers(1 << SUM_BITS)?.with_scale_bits(FRACTION_BITS as i32)?;
     let slots = key.public_key().size().bits() / SLOT_BITS;
     let values =
         |count: usize| (0..count as i64).map(|i| i * 97 % (2 << SUM_BITS) - (1 << SUM_BITS)).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gelu_io::transport::{Disconnected, Transport};
+use gelu_wire::Outgoing;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -14,7 +15,7 @@ use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::{Dialer, Patience};
-use crate::link::{Link, LinkPatience, Outgoing};
+use crate::link::{Link, LinkPatience};
 use crate::proto::{client_frame, server_frame};
 use crate::{Refusal, SERVICE_VERSION, ServiceError, proto};
 
@@ -260,12 +261,12 @@ async fn carry(link: &Link, dialer: &Dialer, streams: Streams) -> Broken {
     let sending = async {
         loop {
             let next = match link.next(connection).await {
-                Ok(Outgoing::Message { number, message, received }) => {
+                Ok(Some(Outgoing::Message { number, message, received })) => {
                     client_frame::Frame::Data(proto::Data { number, message, received })
                 }
-                Ok(Outgoing::Received(received)) => client_frame::Frame::Received(received),
+                Ok(Some(Outgoing::Received(received))) => client_frame::Frame::Received(received),
                 // What is left is to hear how the server ends.
-                Ok(Outgoing::End) => std::future::pending().await,
+                Ok(None) => std::future::pending().await,
                 Err(error) => return Broken::Conversation(error),
             };
             if outgoing.send(frame(next)).await.is_err() {

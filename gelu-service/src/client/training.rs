@@ -245,7 +245,7 @@ impl RemoteTraining {
             inputs: self.membership.inputs,
             place: self.membership.place.or(self.wanted),
         };
-        let answer = runtime.block_on(async {
+        let answer: Result<_, ServiceError> = runtime.block_on(async {
             let mut client = dialer.dial().await?;
             let answer = dialer.within(LONGEST_POLL, client.await_turn(request)).await?;
             Ok(answer.map_err(|status| dialer.failure(&status))?.into_inner())

@@ -1,10 +1,11 @@
 //! Carries messages between a stream and the link of its conversation.
 
+use gelu_wire::Outgoing;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
 
-use crate::link::{Link, Outgoing};
+use crate::link::Link;
 use crate::proto::{client_frame, server_frame};
 use crate::{Refusal, ServiceError, proto};
 
@@ -49,11 +50,11 @@ pub(super) async fn carry(
     let outgoing = async {
         loop {
             let next = match link.next(connection).await {
-                Ok(Outgoing::Message { number, message, received }) => {
+                Ok(Some(Outgoing::Message { number, message, received })) => {
                     server_frame::Frame::Data(proto::Data { number, message, received })
                 }
-                Ok(Outgoing::Received(received)) => server_frame::Frame::Received(received),
-                Ok(Outgoing::End) => return None,
+                Ok(Some(Outgoing::Received(received))) => server_frame::Frame::Received(received),
+                Ok(None) => return None,
                 Err(error) => return Some(error),
             };
             if sender.send(Ok(frame(next))).await.is_err() {

@@ -122,6 +122,25 @@ pub(crate) fn set_bits(limbs: &mut [u64], start: usize, value: u128) {
     limbs.iter_mut().skip(limb).zip(parts).for_each(|(limb, part)| *limb |= part);
 }
 
+/// Limbs of `width` bits to 64-bit limbs, returning the bits above them.
+#[inline]
+pub(crate) fn widen(wide: &mut [u64], limbs: impl Iterator<Item = u64>, width: usize) -> u64 {
+    wide.fill(0);
+    let mut top = 0;
+    for (i, limb) in limbs.enumerate() {
+        let (index, shift) = (width * i / 64, width * i % 64);
+        let spread = u128::from(limb) << shift;
+        for (offset, part) in [spread as u64, (spread >> 64) as u64].into_iter().enumerate() {
+            match wide.get_mut(index + offset) {
+                Some(wide) => *wide |= part,
+                // The value is below 2^(64 limbs + 1): only its top bit can land here.
+                None => top |= part,
+            }
+        }
+    }
+    top
+}
+
 /// `x y -> out`, where `out` has the limbs of both.
 pub(crate) fn mul_into(out: &mut [u64], x: &[u64], y: &[u64]) {
     out.fill(0);

@@ -44,8 +44,7 @@ fn every_strategy_is_exact_and_costs_what_the_model_says() {
         (5, false, 9, 5, 2),
         (6, true, 1, 11, 66),
     ] {
-        let range =
-            if signed { WeightRange::signed(bits, 0) } else { WeightRange::unsigned(bits, 0) }.unwrap();
+        let range = if signed { WeightRange::signed(bits) } else { WeightRange::unsigned(bits) }.unwrap();
         let half = if signed { 1i32 << (bits - 1) } else { 0 };
         let mut weights: Vec<i32> =
             (0..rows * taps).map(|_| rng.random_range(0..1i32 << bits) - half).collect();
@@ -57,7 +56,7 @@ fn every_strategy_is_exact_and_costs_what_the_model_says() {
         assert_eq!((matrix.columns, matrix.rows(), matrix.values[0]), (taps, rows, 0));
         assert_eq!(matrix.values[1], (1 << bits) - 1, "the offset makes the largest weight 2^bits - 1");
 
-        let format = Format::new(1000, 0).unwrap();
+        let format = Format::integers(1000).unwrap();
         let values: Vec<i64> = (0..taps * images).map(|_| rng.random_range(-1000..=1000)).collect();
         let inputs = FixedTensor::new(Shape::from([taps]), format, values).unwrap();
         let expected = inputs.apply(&map, &weights).unwrap();
@@ -99,7 +98,7 @@ fn every_strategy_is_exact_for_weights_of_rings() {
         let flood = Flood { ring, quotient: 1000 * taps as u64, bits: 0 };
         let matrix = MapWeights::Residues { values: &weights, flood }.matrix(&map.blocks()[0]);
         assert_eq!((&matrix.values, matrix.range.signed), (&weights, false));
-        let format = Format::new(1000, 0).unwrap();
+        let format = Format::integers(1000).unwrap();
         // None is negative, so that the sums are residues without being flooded.
         let values: Vec<i64> = (0..taps * images).map(|_| rng.random_range(0..=1000)).collect();
         let inputs = FixedTensor::new(Shape::from([taps]), format, values).unwrap();
@@ -136,14 +135,14 @@ fn every_strategy_is_exact_for_weights_of_rings() {
 fn columns_share_ciphertexts_and_one_zero() {
     let mut rng = ChaCha20Rng::seed_from_u64(7);
     let key = key(&mut rng);
-    let format = Format::new(50, 0).unwrap();
+    let format = Format::integers(50).unwrap();
     let inputs = FixedTensor::new(Shape::from([4]), format, vec![50, -50, 7, -1]).unwrap();
     let encrypted = inputs.encrypt(&layout(32, Contents::Integers(format)), &key, &mut rng).unwrap();
     let public = key.public_key();
     let indices =
         [Some(0), None, Some(1), Some(1), Some(2), None, None, None, None, Some(3), Some(0), Some(0)];
     let weights = [-4i64, 3, 2, 1, 0, -1];
-    let range = WeightRange::signed(3, 0).unwrap();
+    let range = WeightRange::signed(3).unwrap();
     let values = weights.iter().map(|weight| (weight + 4) as u64).collect();
     let matrix = Matrix { columns: 3, range, values };
     let x = inputs.values();
@@ -161,7 +160,7 @@ fn columns_share_ciphertexts_and_one_zero() {
     let columns = Columns::new(public.ring(), pool, 3, indices);
     let header = EncTensorHeader {
         shape: Shape::from([8]),
-        layout: layout(32, Contents::Integers(Format::new(1000, 0).unwrap())),
+        layout: layout(32, Contents::Integers(Format::integers(1000).unwrap())),
         ..encrypted.header().clone()
     };
     for strategy in strategies() {
@@ -180,7 +179,7 @@ fn columns_share_ciphertexts_and_one_zero() {
 
 #[test]
 fn many_outputs_share_subsets_and_many_columns_share_windows() {
-    let weights = WeightRange::signed(12, 0).unwrap();
+    let weights = WeightRange::signed(12).unwrap();
     let dense = MatmulShape { outputs: 120, taps: 256, columns: 1, ciphertexts: 256, weights };
     assert!(matches!(dense.cheapest(1), Strategy::Subset { inputs: 6.. }));
     assert!(dense.operations(dense.cheapest(1)).total() < 60_000);

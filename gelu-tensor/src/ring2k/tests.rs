@@ -42,13 +42,13 @@ fn random_tensor(rng: &mut ChaCha20Rng, shape: &Shape, batch: usize, bound: i64)
             _ => rng.random_range(-bound..=bound),
         })
         .collect();
-    FixedTensor::new(shape.clone(), Format::new(bound.unsigned_abs(), 0).unwrap(), values).unwrap()
+    FixedTensor::new(shape.clone(), Format::integers(bound.unsigned_abs()).unwrap(), values).unwrap()
 }
 
 /// By images, and by columns where blocks have equally many.
 fn layouts(map: &Arc<LinearMap>, batch: usize, slot_bits: usize) -> Vec<SlotLayout> {
     let packing = Packing { batch, slot_bits, key: KeyBits::Bits1024 };
-    let contents = Contents::Integers(Format::new(0, 0).unwrap());
+    let contents = Contents::Integers(Format::integers(0).unwrap());
     let mut layouts = vec![SlotLayout::images(packing, contents).unwrap()];
     if map.columns().is_some() {
         layouts.push(SlotLayout::patches(map, packing, contents).unwrap());
@@ -164,7 +164,7 @@ proptest! {
         let (map, ring) = (Arc::new(random_map(&mut rng)), RingBits::holding((1 << (bits - 1)) - 1).unwrap());
         prop_assert_eq!(ring.bits(), bits);
         let largest = 1i64 << (bits - 1);
-        let range = WeightRange::signed(weight_bits, 0).unwrap();
+        let range = WeightRange::signed(weight_bits).unwrap();
         let half = 1i32 << (weight_bits - 1);
         let weights = (0..map.weights()).map(|_| rng.random_range(-half..half)).collect();
         let weights = IntWeights::new(range, weights).unwrap().summed(&map).unwrap();
@@ -302,12 +302,12 @@ fn residues_are_no_integers() {
     };
     let next = Arc::new(LinearMap::identity(map.output()).unwrap());
     layout(apply(&sums, &next, (&[1], flood)));
-    let one = IntWeights::new(WeightRange::signed(2, 0).unwrap(), vec![1]).unwrap();
+    let one = IntWeights::new(WeightRange::signed(2).unwrap(), vec![1]).unwrap();
     let how =
         Workload { weights: ProductWeights::Integers(one.range()), groups: sums.header().groups(), lanes: 1 };
     let product = Product::cheapest(&next, sums.layout(), how).unwrap();
     layout(sums.apply(&next, &MapWeights::Integers(&one), &product));
-    let plain = FixedTensor::new(Shape::from([2]), Format::new(1, 0).unwrap(), vec![1, 1]).unwrap();
+    let plain = FixedTensor::new(Shape::from([2]), Format::integers(1).unwrap(), vec![1, 1]).unwrap();
     layout(sums.add_plain(&plain));
     // Integers or sums of another flood are no addends.
     let two = random_tensor(rng, map.output(), 2, 1000);
@@ -338,7 +338,7 @@ fn plaintexts_that_are_no_residues_are_refused() {
     let (rng, ring, key) = (&mut ChaCha20Rng::seed_from_u64(3), RingBits::default(), &KEYS[0]);
     let map = Arc::new(LinearMap::identity(&Shape::from([2])).unwrap());
     let flood = Flood { ring, quotient: 10, bits: 20 };
-    let values = FixedTensor::new(Shape::from([2]), Format::new(10, 0).unwrap(), vec![10, -10]).unwrap();
+    let values = FixedTensor::new(Shape::from([2]), Format::integers(10).unwrap(), vec![10, -10]).unwrap();
     let up = values.encrypt(&layouts(&map, 1, flood.slot_bits())[0], key, rng).unwrap();
     let sums = apply(&up, &map, (&[1], flood)).unwrap();
     assert_eq!(sums.decrypt_residues(key).unwrap_err(), Error::Plaintext { index: 1 });

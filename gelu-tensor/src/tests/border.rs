@@ -63,7 +63,7 @@ fn residues_of_other_keys_and_lengths_are_refused() {
 fn tensors_of_other_keys_are_refused() {
     let rng = &mut ChaCha20Rng::seed_from_u64(2);
     let other = secret_key(KeyBits::Bits1024, rng).unwrap();
-    let format = Format::new(9, 0).unwrap();
+    let format = Format::integers(9).unwrap();
     let plain = FixedTensor::new(Shape::from([2]), format, vec![-9, 9]).unwrap();
     let packing = Packing { batch: 1, slot_bits: 8, key: KeyBits::Bits1024 };
     let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
@@ -77,7 +77,7 @@ fn tensors_of_other_keys_are_refused() {
 
 #[test]
 fn sizes_beyond_all_bounds_are_refused() {
-    let format = Format::new(9, 0).unwrap();
+    let format = Format::integers(9).unwrap();
     let integers = Contents::Integers(format);
     let key = KeyBits::Bits1024;
     for (batch, slot_bits) in

@@ -26,7 +26,7 @@ pub(super) fn add(found: &mut [i64], part: EncTensor) {
 #[test]
 fn tensors_in_chunks_are_the_same() {
     let rng = &mut ChaCha20Rng::seed_from_u64(21);
-    let (batch, format) = (90, Format::new(100, 0).unwrap());
+    let (batch, format) = (90, Format::integers(100).unwrap());
     let integers = (0..batch as i64 * 6).map(|i| i * 37 % 201 - 100).collect();
     let values = FixedTensor::new(Shape::from([6]), format, integers).unwrap();
     let layout = images(batch, 48);
@@ -104,9 +104,9 @@ fn long_tensors_are_cut_into_chunks() {
 fn broken_plaintexts_are_found_in_later_chunks() {
     let rng = &mut ChaCha20Rng::seed_from_u64(23);
     let values =
-        FixedTensor::new(Shape::from([9]), Format::new(7, 0).unwrap(), vec![0, 1, 2, 3, 4, 5, 6, 7, 0]);
+        FixedTensor::new(Shape::from([9]), Format::integers(7).unwrap(), vec![0, 1, 2, 3, 4, 5, 6, 7, 0]);
     let encrypted = values.unwrap().encrypt(&images(1, 9), &*KEY, rng).unwrap();
-    let layout = encrypted.layout().holding(Contents::Integers(Format::new(6, 0).unwrap())).unwrap();
+    let layout = encrypted.layout().holding(Contents::Integers(Format::integers(6).unwrap())).unwrap();
     let header = EncTensorHeader { layout, ..encrypted.header().clone() };
     let mut decryption = Decryption::new(public(), header).unwrap();
     let chunks = small_chunks(rng, &encrypted);

@@ -173,9 +173,9 @@ impl Full {
     /// With slots wider than need be.
     fn with_spare(sign: i32, rows: usize, bits: usize) -> Self {
         let map = Arc::new(LinearMap::dense(&Shape::from([Self::TAPS]), Self::ROWS).unwrap());
-        let range = WeightRange::signed(4, 0).unwrap();
+        let range = WeightRange::signed(4).unwrap();
         let weights = IntWeights::new(range, vec![sign * 7; map.weights()]).unwrap().summed(&map).unwrap();
-        let sums = Format::new(BOUND as u64, 0).unwrap().weighted_sum(weights.range(), Self::TAPS).unwrap();
+        let sums = Format::integers(BOUND as u64).unwrap().weighted_sum(weights.range(), Self::TAPS).unwrap();
         let layout = patches(&map, 1, sums.slot_bits() + bits);
         let fields = (2..).map_while(|count| layout.with_fields(count, rows, public().size()).ok());
         let layout = fields.last().unwrap();
@@ -183,7 +183,7 @@ impl Full {
     }
 
     fn pieces(&self, value: i64, rng: &mut ChaCha20Rng) -> EncTensor {
-        let format = Format::new(BOUND as u64, 0).unwrap();
+        let format = Format::integers(BOUND as u64).unwrap();
         let input = FixedTensor::new(Shape::from([Self::TAPS]), format, vec![value; Self::TAPS]).unwrap();
         let encrypted = input.encrypt(&self.layout, &*KEY, rng).unwrap();
         apply(&encrypted, &self.map, &self.weights, 1).unwrap()
@@ -367,8 +367,8 @@ fn fields_that_do_not_fit_are_refused() {
         assert!(matches!(refused, Err(Error::Layout { .. } | Error::Overflow { .. })), "{refused:?}");
     }
     // Slots that sums do not fit are refused before anything is multiplied.
-    let weights = IntWeights::new(WeightRange::signed(8, 0).unwrap(), vec![-128; 120]).unwrap();
-    let input = FixedTensor::new(map.input().clone(), Format::new(1000, 0).unwrap(), vec![1; 24]).unwrap();
+    let weights = IntWeights::new(WeightRange::signed(8).unwrap(), vec![-128; 120]).unwrap();
+    let input = FixedTensor::new(map.input().clone(), Format::integers(1000).unwrap(), vec![1; 24]).unwrap();
     let encrypted = input.encrypt(&packed, &*KEY, &mut ChaCha20Rng::seed_from_u64(34)).unwrap();
     let error = apply(&encrypted, &map, &weights, 1).unwrap_err();
     assert_eq!(error, Error::Overflow { needed_bits: 23, available_bits: 20 });
@@ -381,7 +381,7 @@ fn pieces_are_good_for_one_thing() {
     let full = Full::with_spare(1, 2, 1);
     let pieces = full.pieces(-7, rng);
     let header = pieces.header().clone();
-    let bias = FixedTensor::new(header.shape.clone(), Format::new(1, 0).unwrap(), vec![1; 5]).unwrap();
+    let bias = FixedTensor::new(header.shape.clone(), Format::integers(1).unwrap(), vec![1; 5]).unwrap();
     let sums = pieces.clone().combine(masks(&pieces, rng)).unwrap();
     let others = Full::with_spare(1, 1, 1).pieces(1, rng);
     for refused in [
@@ -410,7 +410,7 @@ fn pieces_are_good_for_one_thing() {
 fn products_with_packed_inputs_add_up() {
     let rng = &mut ChaCha20Rng::seed_from_u64(36);
     let maps = [7, 10].map(|taps| Arc::new(LinearMap::dense(&Shape::from([taps]), 4).unwrap()));
-    let range = WeightRange::signed(6, 0).unwrap();
+    let range = WeightRange::signed(6).unwrap();
     let (mut pieces, mut clear) = (vec![], vec![]);
     for map in &maps {
         let weights = random_weights(rng, map, range);

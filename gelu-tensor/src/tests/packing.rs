@@ -65,7 +65,7 @@ proptest! {
         batch in 1usize..40, stacked in 1usize..9, large: bool, width in 1usize..40,
     ) {
         let rng = &mut ChaCha20Rng::seed_from_u64(seed);
-        let format = Format::new(bound, 0).unwrap();
+        let format = Format::integers(bound).unwrap();
         let slot_bits = [format.slot_bits(), format.slot_bits() + 1, 64, 128][spare].max(format.slot_bits());
         let layout = SlotLayout::images(packing(width, slot_bits), Contents::Integers(format)).unwrap();
         let stacked = stacked.min(layout.most_stacked(public().size()));
@@ -107,7 +107,7 @@ proptest! {
     fn random_plaintexts_are_refused(seed: u64, slot_bits in 1usize..129, large: bool) {
         let rng = &mut ChaCha20Rng::seed_from_u64(seed);
         let bound = if slot_bits == 1 { 0 } else { (1u64 << (slot_bits - 1).min(61)) - 1 };
-        let contents = Contents::Integers(Format::new(bound, 0).unwrap());
+        let contents = Contents::Integers(Format::integers(bound).unwrap());
         let layout = SlotLayout::images(packing(1, slot_bits), contents).unwrap();
         let modulus = modulus(large);
         // Below n.
@@ -125,7 +125,7 @@ fn the_largest_and_the_smallest_sums_of_slots_are_read() {
         let modulus = modulus(large);
         let n = to_biguint(&modulus);
         // 73 slots of 14 bits fill the 1,022 bits that there are.
-        let format = Format::new(8191, 0).unwrap();
+        let format = Format::integers(8191).unwrap();
         let layout = SlotLayout::images(packing(73, 14), Contents::Integers(format)).unwrap();
         let extent = Extent::new(73, &Shape::from([1]));
         let mut back = vec![0; 73];

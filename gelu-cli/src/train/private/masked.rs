@@ -15,7 +15,7 @@ use crate::train::Args;
 use crate::train::checkpoint::Store;
 
 pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) -> anyhow::Result<Done> {
-    warn_of_short_key(args.private.turns.key_bits.into());
+    warn_of_short_key(args.private.turns.key_bits);
     let rng = &mut rand::rng();
     let (mut points, mut seconds_before) = (vec![], 0.0);
     let mut training = match store.as_ref().filter(|store| store.resumes) {

@@ -7,7 +7,6 @@ use gelu_io::session::TrainingAccount;
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::peer::Part;
 use gelu_models::train::evaluate;
-use gelu_tensor::paillier::{KeyBits, KeyType};
 use serde_json::json;
 
 use super::progress::Point;
@@ -28,7 +27,7 @@ pub(super) fn finish(
     let test = evaluate(&setting.model, &setting.data.test)?;
     let train = evaluate(&setting.model, &setting.train)?;
     let account = done.account.clone().unwrap_or_default();
-    let key_bits = done.account.is_some().then(|| usize::from(KeyBits::from(args.private.turns.key_bits)));
+    let key_bits = done.account.is_some().then(|| args.private.turns.key_bits.bits());
     let mut object = json!({
         "model": args.name(),
         "dataset": args.dataset.name(),
@@ -49,7 +48,7 @@ pub(super) fn finish(
         "bytes_down": account.bytes_down(),
         "clamped": done.statistics.clamped,
         "key_bits": key_bits,
-        "key_type": key_bits.map(|_| KeyType::from(args.private.turns.key_type).name()),
+        "key_type": key_bits.map(|_| args.private.turns.key_type.name()),
         "ring_bits": args.private.turns.ring_bits.bits(),
         "batch": args.descent.batch_size,
         "turns": done.coordinator.turns,
@@ -144,8 +143,8 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
         args.name(),
         args.dataset.name(),
         if done.account.is_some() {
-            let size = KeyBits::from(args.private.turns.key_bits).bits();
-            format!("privately, keys of {size} bits ({})", KeyType::from(args.private.turns.key_type).name())
+            let size = args.private.turns.key_bits.bits();
+            format!("privately, keys of {size} bits ({})", args.private.turns.key_type.name())
         } else {
             "in the clear, on the same integers".to_owned()
         },

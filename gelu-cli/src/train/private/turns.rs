@@ -4,9 +4,9 @@ use gelu_models::train::TrainConfig;
 use gelu_models::train::private::{DMax, FixedPoint, Leakage, TrainingOptions};
 use gelu_models::{ColumnValues, Preprocessing};
 use gelu_tensor::RingBits;
-use gelu_tensor::paillier::KeyParameters;
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 
-use crate::model_args::{KeySize, KeyTypeName, backend};
+use crate::model_args::{backend, key_bits, key_type};
 
 /// Clients, keys, and what a turn is.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,12 +16,12 @@ pub(crate) struct TurnArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) clients: u32,
     /// Bits of the clients' keys and the server's, which are made anew.
-    #[arg(long, value_enum, default_value = "2048")]
-    pub(crate) key_bits: KeySize,
+    #[arg(long, value_parser = key_bits(), default_value = "2048")]
+    pub(crate) key_bits: KeyBits,
     /// How those keys are made. Subgroup keys take a third of the clients' time, under one assumption more (see
     /// SECURITY.md).
-    #[arg(long, value_enum, default_value = "djn")]
-    pub(crate) key_type: KeyTypeName,
+    #[arg(long, value_parser = key_type(), default_value = "djn")]
+    pub(crate) key_type: KeyType,
     /// Iterations that a client may run in one go: a number, or `auto` to draw one for every turn, as the paper does.
     #[arg(long, default_value = "auto", value_name = "N", value_parser = parse_d_max)]
     d_max: DMax,
@@ -80,7 +80,7 @@ impl TurnArgs {
     }
 
     pub(crate) fn options(&self, train: TrainConfig, numbers: FixedPoint) -> anyhow::Result<TrainingOptions> {
-        let key = KeyParameters { size: self.key_bits.into(), key_type: self.key_type.into() };
+        let key = KeyParameters { size: self.key_bits, key_type: self.key_type };
         let (d_max, leakage) = (self.d_max, self.leakage);
         Ok(TrainingOptions { key, backend: backend()?, numbers, train, d_max, leakage })
     }

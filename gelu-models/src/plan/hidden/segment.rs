@@ -101,7 +101,7 @@ impl HiddenSegment {
         let mut bound = 0u64;
         for (term, own) in terms.iter().zip(&masks) {
             let sums = own.weighted_sum(term.weights, term.map.most_terms())?;
-            bound = Format::new(bound.saturating_add(sums.bound()), 0)?.bound();
+            bound = Format::integers(bound.saturating_add(sums.bound()))?.bound();
         }
         let quotient = (bound >> ring.bits()) + 1;
         let flood = Flood { ring, quotient, bits: flood_bits }.check()?;
@@ -274,7 +274,7 @@ fn readers(plan: &Plan, index: usize, rings: &[RingBits]) -> Result<Vec<Reader>,
 
 /// Masks of a term's inputs: uniform among the ring's signed numbers. The scale says that terms can be added.
 pub(crate) fn masks_of(ring: RingBits, term: &Term) -> Result<Format, Error> {
-    Format::new(1 << (ring.bits() - 1), term.format.scale_bits())
+    Format::integers(1 << (ring.bits() - 1))?.with_scale_bits(term.format.scale_bits())
 }
 
 fn shares_of(ring: RingBits) -> Result<Ring, Error> {

@@ -1,37 +1,16 @@
-//! Limbs of 52 bits from limbs of 64 bits and back.
+//! Limbs of 52 bits from limbs of 64 bits.
 
 use num_bigint::BigUint;
 use num_integer::Integer;
 
-use super::{LIMB_BITS, LIMB_MASK};
-use crate::arith::limbs::to_biguint;
+use super::LIMB_BITS;
+use crate::arith::limbs::{BitRange, bits, to_biguint};
 
 /// 64-bit limbs to limbs of 52 bits; what does not fit `narrow` must be zero.
 pub(super) fn narrow_limbs(narrow: &mut [u64], wide: &[u64]) {
     for (i, limb) in narrow.iter_mut().enumerate() {
-        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
-        let low = wide.get(index).copied().unwrap_or(0) >> shift;
-        let high = if shift > 12 { wide.get(index + 1).copied().unwrap_or(0) << (64 - shift) } else { 0 };
-        *limb = (low | high) & LIMB_MASK;
+        *limb = bits(wide, BitRange { start: LIMB_BITS * i, width: LIMB_BITS });
     }
-}
-
-/// Limbs of 52 bits to 64-bit limbs, returning the bits above them.
-pub(super) fn widen_limbs(wide: &mut [u64], narrow: &[u64]) -> u64 {
-    wide.fill(0);
-    let mut top = 0;
-    for (i, &limb) in narrow.iter().enumerate() {
-        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
-        let spread = u128::from(limb) << shift;
-        for (offset, part) in [spread as u64, (spread >> 64) as u64].into_iter().enumerate() {
-            match wide.get_mut(index + offset) {
-                Some(wide) => *wide |= part,
-                // The value is below 2^(64 limbs + 1): only its top bit can land here.
-                None => top |= part,
-            }
-        }
-    }
-    top
 }
 
 /// A multiple of n from `2 R` up, below `2 R + n`, in `limbs` limbs that are each at least 2^52 - 1.

@@ -39,7 +39,9 @@ use zeroize::{Zeroize, Zeroizing};
 use self::crt::Others;
 use self::kernels::CHAINS;
 use self::lanes::GROUPS;
-use self::limbs::{narrow_limbs, redundant_multiple, widen_limbs};
+use self::limbs::{narrow_limbs, redundant_multiple};
+#[cfg(test)]
+use self::narrow::LikeVex;
 use self::narrow::{Avx512Vl, AvxIfma, Evex, Vex};
 use self::reduction::{TILE, Tables};
 use self::rows::Rows;
@@ -48,12 +50,15 @@ pub(super) use self::wide::Ifma;
 use self::wide::Wide;
 use super::digits::Digits;
 use super::kernel::{Instructions, Kernel};
+use super::limbs::widen;
 use super::operands::{Factors, Selection};
 use super::power::Exponent;
 
 impl Instructions for Ifma {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::<Wide>::new(*self, n))
+        let mut context = Context::<Wide>::new(*self, n);
+        context.half = Avx512Vl::detect();
+        Box::new(context)
     }
 
     fn multiply_chains(&self) -> usize {
@@ -77,7 +82,11 @@ impl Instructions for FourLanes {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
         match *self {
             Self::Vex(token) => Box::new(Context::<Vex>::new(token, n)),
+            #[cfg(not(test))]
             Self::Evex(token) => Box::new(Context::<Evex>::new(token, n)),
+            // Hardly any processor that tests run on has VEX. Evex itself is tested as half of a wide vector.
+            #[cfg(test)]
+            Self::Evex(token) => Box::new(Context::<LikeVex>::new(token, n)),
         }
     }
 
@@ -119,6 +128,8 @@ macro_rules! for_tiles {
 struct Context<V: Vector> {
     /// Stands for every vector that is made below.
     token: V::Token,
+    /// For vectors of half as many lanes, which take what fills no more than those: two thirds of the time.
+    half: Option<Avx512Vl>,
     digits: Digits,
     tiles: usize,
     n: Vec<u64>,
@@ -145,7 +156,7 @@ impl<V: Vector> Context<V> {
         let inverse = (0..5).fold(n[0], |x, _| x.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(x))));
         let lift = redundant_multiple(n, limbs);
         let negative_inverse = inverse.wrapping_neg() & LIMB_MASK;
-        Self { token, digits: Digits::new(n), tiles, n: narrow, lift, negative_inverse }
+        Self { token, half: None, digits: Digits::new(n), tiles, n: narrow, lift, negative_inverse }
     }
 
     /// Limbs of one half.
@@ -153,17 +164,35 @@ impl<V: Vector> Context<V> {
         self.tiles * TILE
     }
 
-    fn tables<const N: usize>(&self) -> Tables<'_, V, N> {
-        Tables {
-            token: self.token,
+    fn rows<'a, const N: usize>(&'a self, limbs: &'a mut [u64]) -> Rows<'a, V, N> {
+        self.rows_of(self.token, limbs)
+    }
+
+    /// Rows for vectors of any kind.
+    fn rows_of<'a, W: Vector, const N: usize>(
+        &'a self,
+        token: W::Token,
+        limbs: &'a mut [u64],
+    ) -> Rows<'a, W, N> {
+        let tables = Tables {
+            token,
             n: &self.n.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
             lift: &self.lift.as_chunks::<TILE>().0.as_chunks::<N>().0[0],
             negative_inverse: self.negative_inverse,
-        }
+        };
+        Rows { tables, limbs, width: self.width() }
     }
 
-    fn rows<'a, const N: usize>(&'a self, limbs: &'a mut [u64]) -> Rows<'a, V, N> {
-        Rows { tables: self.tables(), limbs, width: self.width() }
+    /// Residues for whole vectors, and those at the end that half a vector holds, where there are such.
+    fn split<'a>(&self, x: &'a mut [u64]) -> (&'a mut [u64], Option<(Avx512Vl, &'a mut [u64])>) {
+        let rest = x.len() / self.width() % V::LANES;
+        match self.half {
+            Some(half) if (1..=Evex::LANES).contains(&rest) => {
+                let (whole, rest) = x.split_at_mut(x.len() - rest * self.width());
+                (whole, Some((half, rest)))
+            }
+            _ => (x, None),
+        }
     }
 }
 
@@ -198,8 +227,8 @@ impl<V: Vector> Kernel for Context<V> {
         let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
         let (a, b) = digits.split_at_mut(limbs);
         let tops = [
-            widen_limbs(a, &residue[..self.limbs()]),
-            widen_limbs(b, &residue[self.limbs()..2 * self.limbs()]),
+            widen(a, residue[..self.limbs()].iter().copied(), LIMB_BITS),
+            widen(b, residue[self.limbs()..2 * self.limbs()].iter().copied(), LIMB_BITS),
         ];
         self.digits.canonical(&mut digits, tops);
         digits
@@ -301,11 +330,25 @@ fn mul<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], factors: 
         }
         Factors::One(y) => &y[..width],
     };
-    V::run(context.token, rows::Mul { rows: context.rows::<N>(x), steps, factor });
+    let (whole, rest) = context.split(x);
+    let first = whole.len() / width;
+    if !whole.is_empty() {
+        V::run(context.token, rows::Mul { rows: context.rows::<N>(whole), steps, factor });
+    }
+    if let Some((half, rest)) = rest {
+        let factor = |step: usize, residue: usize| factor(step, first + residue);
+        Evex::run(half, rows::Mul { rows: context.rows_of::<Evex, N>(half, rest), steps, factor });
+    }
 }
 
 fn square<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], times: usize) {
-    V::run(context.token, rows::Square { rows: context.rows::<N>(x), times });
+    let (whole, rest) = context.split(x);
+    if !whole.is_empty() {
+        V::run(context.token, rows::Square { rows: context.rows::<N>(whole), times });
+    }
+    if let Some((half, rest)) = rest {
+        Evex::run(half, rows::Square { rows: context.rows_of::<Evex, N>(half, rest), times });
+    }
 }
 
 fn add<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], y: &[u64]) {
@@ -322,16 +365,29 @@ fn mul_one_plus<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], 
 
 fn power<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
     let digits: Zeroizing<Vec<u64>> = Zeroizing::new(exponent.digits_from_top(POWER_WINDOW).collect());
-    V::run(context.token, rows::Power { rows: context.rows::<N>(x), digits: &digits, one });
+    let (whole, rest) = context.split(x);
+    if !whole.is_empty() {
+        V::run(context.token, rows::Power { rows: context.rows::<N>(whole), digits: &digits, one });
+    }
+    if let Some((half, rest)) = rest {
+        Evex::run(half, rows::Power { rows: context.rows_of::<Evex, N>(half, rest), digits: &digits, one });
+    }
 }
 
 fn mul_selected<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], selection: Selection<'_>) {
     let together = GROUPS * V::LANES;
-    for (part, x) in x.chunks_mut(together * context.width()).enumerate() {
+    let one = selection.factored.map(|one| halves(one)[0]);
+    let (whole, rest) = context.split(x);
+    let first = whole.len() / context.width();
+    for (part, x) in whole.chunks_mut(together * context.width()).enumerate() {
         let digit = |row: usize, residue: usize| (selection.digit)(row, part * together + residue);
         let selection = Selection { digit: &digit, ..selection };
-        let one = selection.factored.map(|one| halves(one)[0]);
         V::run(context.token, rows::MulSelected { rows: context.rows::<N>(x), selection, one });
+    }
+    if let Some((half, rest)) = rest {
+        let digit = |row: usize, residue: usize| (selection.digit)(row, first + residue);
+        let selection = Selection { digit: &digit, ..selection };
+        Evex::run(half, rows::MulSelected { rows: context.rows_of::<Evex, N>(half, rest), selection, one });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Vectors of 256 bits: four residues each.
 //!
 //! The multiply-adds have two encodings, which are different features of a processor: VEX (AVX-IFMA) and EVEX (AVX-512 IFMA with
-//! VL). All else is AVX2. Each type is compiled for its own features, so that no instruction of the one is in the other.
+//! VL), which has twice as many registers. All else is AVX2. Each type is compiled for its own features, so that no instruction of the one is in the other.
 
 use core::arch::x86_64::*;
 
@@ -14,13 +14,10 @@ use crate::arith::kernel::Work;
 
 const LANES: usize = 4;
 
-/// A token and a vector type for one encoding.
-macro_rules! four_lanes {
-    (
-        $(#[$token_docs:meta])* $token:ident, $(#[$docs:meta])* $vector:ident,
-        $features:literal, [$($feature:tt),*], $low:ident, $high:ident
-    ) => {
-        $(#[$token_docs])*
+/// Proof that this processor has some features.
+macro_rules! token {
+    ($(#[$docs:meta])* $token:ident, [$($feature:tt),*]) => {
+        $(#[$docs])*
         #[derive(Clone, Copy, Debug)]
         pub(in crate::arith) struct $token(());
 
@@ -30,7 +27,14 @@ macro_rules! four_lanes {
                 found.then_some(Self(()))
             }
         }
+    };
+}
 
+/// A vector type for one encoding.
+macro_rules! four_lanes {
+    (
+        $(#[$docs:meta])* $vector:ident, $token:ident, $registers:literal, $features:literal, $low:ident, $high:ident
+    ) => {
         $(#[$docs])*
         #[derive(Clone, Copy)]
         #[repr(transparent)]
@@ -49,8 +53,7 @@ macro_rules! four_lanes {
             type Choice = Choice;
 
             const LANES: usize = LANES;
-            // VEX has 16 registers.
-            const ALL_SUMS_FIT: bool = false;
+            const ALL_SUMS_FIT: bool = $registers >= 32;
 
             #[inline(always)]
             fn run(_: $token, work: impl Work) {
@@ -179,17 +182,28 @@ macro_rules! four_lanes {
     };
 }
 
-four_lanes! {
+token! {
     /// Proof that this processor has AVX2 and AVX-IFMA, made only by detection: its field is private.
-    AvxIfma,
-    /// With multiply-adds of AVX-IFMA.
-    Vex, "avx2,avxifma", ["avx2", "avxifma"], _mm256_madd52lo_avx_epu64, _mm256_madd52hi_avx_epu64
+    AvxIfma, ["avx2", "avxifma"]
+}
+
+token! {
+    /// Proof that this processor has AVX2 and AVX-512 F, IFMA and VL, made only by detection: its field is private.
+    Avx512Vl, ["avx2", "avx512f", "avx512ifma", "avx512vl"]
 }
 
 four_lanes! {
-    /// Proof that this processor has AVX2 and AVX-512 F, IFMA and VL, made only by detection: its field is private.
-    Avx512Vl,
+    /// With multiply-adds of AVX-IFMA.
+    Vex, AvxIfma, 16, "avx2,avxifma", _mm256_madd52lo_avx_epu64, _mm256_madd52hi_avx_epu64
+}
+
+four_lanes! {
     /// With multiply-adds of AVX-512 IFMA and VL.
-    Evex, "avx2,avx512f,avx512ifma,avx512vl", ["avx2", "avx512f", "avx512ifma", "avx512vl"],
-    _mm256_madd52lo_epu64, _mm256_madd52hi_epu64
+    Evex, Avx512Vl, 32, "avx2,avx512f,avx512ifma,avx512vl", _mm256_madd52lo_epu64, _mm256_madd52hi_epu64
+}
+
+#[cfg(test)]
+four_lanes! {
+    /// The same in the way of [`Vex`], for processors that do not have it.
+    LikeVex, Avx512Vl, 16, "avx2,avx512f,avx512ifma,avx512vl", _mm256_madd52lo_epu64, _mm256_madd52hi_epu64
 }

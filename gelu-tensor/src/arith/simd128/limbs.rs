@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::arith::limbs::{BitRange, bits, widen};
+
 pub(super) const LIMB_BITS: usize = 28;
 pub(super) const MASK: u32 = (1 << LIMB_BITS) - 1;
 
@@ -15,37 +17,15 @@ fn limbs_of(pair: u64) -> [u64; 2] {
 
 /// 64-bit limbs to pairs of limbs; what does not fit must be zero.
 pub(super) fn narrow(pairs: &mut [u64], wide: &[u64]) {
-    let limb = |i: usize| {
-        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
-        let low = wide.get(index).copied().unwrap_or(0) >> shift;
-        let high = if shift > 64 - LIMB_BITS {
-            wide.get(index + 1).copied().unwrap_or(0) << (64 - shift)
-        } else {
-            0
-        };
-        (low | high) & u64::from(MASK)
-    };
+    let limb = |i: usize| bits(wide, BitRange { start: LIMB_BITS * i, width: LIMB_BITS });
     for (at, pair) in pairs.iter_mut().enumerate() {
         *pair = limb(2 * at) | limb(2 * at + 1) << 32;
     }
 }
 
 /// Pairs of limbs to 64-bit limbs, returning the bits above them.
-pub(super) fn widen(wide: &mut [u64], pairs: &[u64]) -> u64 {
-    wide.fill(0);
-    let mut top = 0;
-    for (i, limb) in pairs.iter().flat_map(|&pair| limbs_of(pair)).enumerate() {
-        let (index, shift) = (LIMB_BITS * i / 64, LIMB_BITS * i % 64);
-        let spread = u128::from(limb) << shift;
-        for (offset, part) in [spread as u64, (spread >> 64) as u64].into_iter().enumerate() {
-            match wide.get_mut(index + offset) {
-                Some(wide) => *wide |= part,
-                // The value is below 2^(64 limbs + 1): only its top bit can land here.
-                None => top |= part,
-            }
-        }
-    }
-    top
+pub(super) fn widen_pairs(wide: &mut [u64], pairs: &[u64]) -> u64 {
+    widen(wide, pairs.iter().flat_map(|&pair| limbs_of(pair)), LIMB_BITS)
 }
 
 /// `x + y -> x`, less a number if that does not make it negative, and whether it was taken off (0 or 1): below that number, if

@@ -14,7 +14,7 @@ use core::hint::black_box;
 use zeroize::{Zeroize, Zeroizing};
 
 use self::kernels::{Half, Tables};
-use self::limbs::{LIMB_BITS, MASK, add_below, narrow, redundant, widen};
+use self::limbs::{LIMB_BITS, MASK, add_below, narrow, redundant, widen_pairs};
 use super::digits::Digits;
 use super::kernel::{Instructions, Kernel};
 use super::operands::Factors;
@@ -124,7 +124,7 @@ impl Kernel for Context {
         let mut digits = Zeroizing::new(vec![0; 2 * limbs]);
         let (a, b) = residue.split_at(self.pairs());
         let (low, high) = digits.split_at_mut(limbs);
-        let tops = [widen(low, a), widen(high, b)];
+        let tops = [widen_pairs(low, a), widen_pairs(high, b)];
         self.digits.canonical(&mut digits, tops);
         digits
     }

@@ -54,7 +54,7 @@ impl Compiler<'_> {
             let factor = 1u64.checked_shl(shift).and_then(|factor| factor.checked_mul(divisor / own_divisor));
             let times = term.sums.as_ref().map_or(1, |sums| sums.most_terms()) as u64;
             let largest = factor.and_then(|factor| bound.checked_mul(factor)?.checked_mul(times));
-            let format = Format::new(largest.unwrap_or(u64::MAX), own)?;
+            let format = Format::integers(largest.unwrap_or(u64::MAX))?.with_scale_bits(own)?;
             let map = term.affine.map().clone();
             let found = map.input().elements().max(map.output().elements()).saturating_mul(*batch);
             if found > MOST_VALUES {
@@ -117,7 +117,8 @@ impl Compiler<'_> {
         let map = Arc::new(map.transposed()?);
         let quotient = (map.most_terms() as u64).saturating_mul(bound).saturating_add(1);
         let flood = Flood { ring: numbers.ring, quotient, bits: numbers.flood_bits }.check()?;
-        let contents = Contents::Integers(Format::new(bound, numbers.error_bits as i32)?);
+        let contents =
+            Contents::Integers(Format::integers(bound)?.with_scale_bits(numbers.error_bits as i32)?);
         let maps = [MapOf { map: &map, contents, weights: ProductWeights::Residues(flood) }];
         let layout = Layout::cheapest(&maps, (map.output(), Contents::Residues(flood)), self.deployment)?;
         let sums = sums.map(LinearMap::transposed).transpose()?;

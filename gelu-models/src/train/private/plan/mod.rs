@@ -226,7 +226,7 @@ impl TrainPlan {
 
     /// The format of a sum of steps; no sum of a turn may reach its bound.
     pub(super) fn total_format() -> Result<Format, Error> {
-        Format::new((1 << (Self::TOTAL_BITS - 1)) - 1, 0)
+        Format::integers((1 << (Self::TOTAL_BITS - 1)) - 1)
     }
 
     /// Returns the parameters as integers mod 2^l.
