@@ -59,8 +59,6 @@ export interface KeyOptions {
   /** A key that was sealed, and its passphrase, in place of a new one. */
   key?: Uint8Array | null;
   passphrase?: string | null;
-  /** Reserved: one thread computes. */
-  threads?: number;
 }
 
 export interface ConnectOptions {
@@ -82,6 +80,8 @@ export class Client {
   readonly backend: string;
   /** The key file under a passphrase. */
   seal(passphrase: string): Promise<Uint8Array>;
+  /** Makes random factors for so many ciphertexts, for all sessions to come: nothing is sent, and an input is encrypted sooner. */
+  prepare(ciphertexts: number): Promise<{ seconds: number }>;
   connect(server: string, model: string, options?: ConnectOptions): Promise<Session>;
   /** Wipes the key and ends the worker. */
   destroy(): Promise<void>;

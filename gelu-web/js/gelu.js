@@ -102,10 +102,10 @@ export class Client {
   /**
    * Makes a key (`keyBits`, `keyType`), or opens a sealed one (`key`, `passphrase`).
    */
-  static async create({ keyBits = 2048, keyType = "subgroup", key = null, passphrase = null, threads = undefined } = {}) {
+  static async create({ keyBits = 2048, keyType = "subgroup", key = null, passphrase = null } = {}) {
     const remote = await Remote.start();
     try {
-      const made = await remote.call("create", { keyBits, keyType, key, passphrase, threads });
+      const made = await remote.call("create", { keyBits, keyType, key, passphrase });
       return new Client(remote, made);
     } catch (error) {
       remote.stop(error);
@@ -124,6 +124,11 @@ export class Client {
   /** The key file under a passphrase: to be kept in IndexedDB, for `Client.create`. */
   seal(passphrase) {
     return this.#remote.call("seal", { passphrase });
+  }
+
+  /** Makes random factors for so many ciphertexts, for all sessions to come: nothing is sent, and an input is encrypted sooner. */
+  prepare(ciphertexts) {
+    return this.#remote.call("ahead", { ciphertexts });
   }
 
   /** Begins a session with a server about a model; it is there once the server's plan has been checked. */

@@ -214,6 +214,16 @@ const calls = {
     return client.seal(passphrase ?? "");
   },
 
+  async ahead({ ciphertexts }) {
+    const start = performance.now();
+    for (let ready = -1; client && client.factors > ready && client.factors < ciphertexts;) {
+      ready = client.factors;
+      client.makeFactors();
+      await turn();
+    }
+    return { seconds: (performance.now() - start) / 1000 };
+  },
+
   async open({ session: id, ...options }) {
     const conversation = new Conversation(id, options);
     sessions.set(id, conversation);

@@ -27,6 +27,7 @@ const drawing = new Drawing(byId("drawing"), byId("pen"), byId("pen-said"), () =
   const digit = normalizeDigit(...drawing.ink());
   setInput(digit);
 });
+for (const begins of ["pointerdown", "keydown"]) byId("drawing").addEventListener(begins, makeAhead);
 
 function say(text) {
   byId("status").textContent = text;
@@ -70,11 +71,15 @@ function setInput(bytes) {
   if (input) makeAhead();
 }
 
-/** Makes the key while the person draws, unless one is kept here that the passphrase may open. */
+/** Makes the key, and what encrypts a picture, while the person draws, unless a key is kept here that the passphrase may open. */
 async function makeAhead() {
-  if (client || making || (await keptKey().catch(() => undefined))) return;
-  // What goes wrong is said when it is asked for.
-  keyed().catch(() => {});
+  try {
+    if (!client && !making && (await keptKey().catch(() => undefined))) return;
+    const own = await keyed();
+    if (!isBusy) await own.prepare(model()?.cost?.ciphertexts_up ?? 0);
+  } catch {
+    // What goes wrong is said when it is asked for.
+  }
 }
 
 function show() {

@@ -5,19 +5,21 @@
 use std::sync::Arc;
 
 use gelu_models::plan::Reveal;
-use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
+use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, RandomnessPool, SecretKey};
 use gelu_wire::{Seal, decode_secret_key, encode_secret_key};
 use js_sys::{Error as JsError, Reflect};
 use rand::SeedableRng;
 use rand::rngs::{ChaCha20Rng, SysRng};
 use wasm_bindgen::prelude::*;
 
+use crate::drive::{FACTORS_AT_A_TIME, MOST_FACTORS};
 use crate::{Direction, Error, Output, Session, Side, Step, Topic};
 
-/// A client: a key, which is wiped when it is freed.
+/// A client: a key and random factors for encryptions, which are wiped when it is freed.
 #[wasm_bindgen(js_name = Client)]
 pub struct JsClient {
     key: Arc<SecretKey>,
+    pool: Arc<RandomnessPool>,
     rng: ChaCha20Rng,
 }
 
@@ -61,14 +63,14 @@ impl JsClient {
         let key_type: KeyType = key_type.parse().map_err(key_error)?;
         let mut rng = system_rng()?;
         let key = SecretKey::generate(KeyParameters { size, key_type }, &mut rng).map_err(key_error)?;
-        Ok(Self { key: Arc::new(key), rng })
+        Ok(Self::of(key, rng))
     }
 
     /// Reads a key that was sealed.
     pub fn unseal(sealed: &[u8], passphrase: &str) -> Result<JsClient, JsValue> {
         let seal = Seal::of(passphrase.as_bytes(), sealed).map_err(key_error)?;
         let key = decode_secret_key(&seal.open(sealed).map_err(key_error)?).map_err(key_error)?;
-        Ok(Self { key: Arc::new(key), rng: system_rng()? })
+        Ok(Self::of(key, system_rng()?))
     }
 
     /// The key under a passphrase.
@@ -79,6 +81,18 @@ impl JsClient {
         let bytes = encode_secret_key(&self.key).map_err(key_error)?;
         let seal = Seal::new(passphrase.as_bytes(), &mut self.rng).map_err(key_error)?;
         seal.seal(&bytes, &mut self.rng).map_err(key_error)
+    }
+
+    /// Random factors for encryptions that are ready.
+    #[wasm_bindgen(getter)]
+    pub fn factors(&self) -> usize {
+        self.pool.ready()
+    }
+
+    /// Makes a few more, as far as there is room for them.
+    #[wasm_bindgen(js_name = makeFactors)]
+    pub fn make_factors(&mut self) {
+        self.pool.make(&mut self.rng, FACTORS_AT_A_TIME);
     }
 
     #[wasm_bindgen(getter)]
@@ -111,8 +125,16 @@ impl JsClient {
                 return Err(thrown(Error::Input(format!("expected logits or class, found {other}"))));
             }
         };
-        let session = Session::new(Arc::clone(&self.key), Topic { model, hidden }, reveal).map_err(thrown)?;
+        let (key, pool) = (Arc::clone(&self.key), Arc::clone(&self.pool));
+        let session = Session::new(key, pool, Topic { model, hidden }, reveal).map_err(thrown)?;
         Ok(JsSession { session, rng: system_rng()? })
+    }
+}
+
+impl JsClient {
+    fn of(key: SecretKey, rng: ChaCha20Rng) -> Self {
+        let key = Arc::new(key);
+        Self { pool: Arc::new(RandomnessPool::new(key.clone(), MOST_FACTORS)), key, rng }
     }
 }
 

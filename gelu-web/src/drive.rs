@@ -14,10 +14,10 @@ use crate::step::segment;
 use crate::{Error, Output, StepKind};
 
 /// The most random factors that are made ahead.
-const MOST_FACTORS: usize = 1 << 16;
+pub(crate) const MOST_FACTORS: usize = 1 << 16;
 
 /// Factors that are made at a time, between which messages can be taken: as many as are made together.
-const FACTORS_AT_A_TIME: usize = 8;
+pub(crate) const FACTORS_AT_A_TIME: usize = 8;
 
 /// Bytes of memory for prepared queries of a hidden model: a page has 4 GB at most, and a telephone less.
 const QUERY_BYTES: usize = 256 << 20;
@@ -63,8 +63,7 @@ pub(crate) struct Moved {
 }
 
 impl Mode {
-    pub(crate) fn revealed(key: Arc<SecretKey>) -> Result<Self, Error> {
-        let pool = Arc::new(RandomnessPool::new(key.clone(), MOST_FACTORS));
+    pub(crate) fn revealed(key: Arc<SecretKey>, pool: Arc<RandomnessPool>) -> Result<Self, Error> {
         let mut client = Client::new(key, 1);
         client.draw_from(pool.clone()).map_err(|error| Error::Key(error.to_string()))?;
         Ok(Self::Revealed(Revealed { client, pool, wanted: 0, left: 0, taken: 0 }))

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gelu_models::plan::{Plan, Reveal};
-use gelu_tensor::paillier::SecretKey;
+use gelu_tensor::paillier::{RandomnessPool, SecretKey};
 use ndarray::ArrayView2;
 use rand::CryptoRng;
 
@@ -28,12 +28,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Returns a session that has said nothing yet. `reveal` says what is learned where the model is hidden.
+    /// Returns a session that has said nothing yet, and takes random factors from the key's pool. `reveal` says what is learned
+    /// where the model is hidden.
     ///
     /// # Errors
-    /// [`Error::Key`]; never in practice.
-    pub fn new(key: Arc<SecretKey>, topic: Topic, reveal: Reveal) -> Result<Self, Error> {
-        let mode = if topic.hidden { Mode::hidden(key, reveal) } else { Mode::revealed(key)? };
+    /// [`Error::Key`] when the pool is of another key.
+    pub fn new(
+        key: Arc<SecretKey>,
+        pool: Arc<RandomnessPool>,
+        topic: Topic,
+        reveal: Reveal,
+    ) -> Result<Self, Error> {
+        let mode = if topic.hidden { Mode::hidden(key, reveal) } else { Mode::revealed(key, pool)? };
         let conversation = Conversation::new(topic);
         let inbox = VecDeque::new();
         Ok(Self { conversation, inbox, mode, is_ready: false, is_running: false, output: None })

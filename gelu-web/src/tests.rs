@@ -6,7 +6,7 @@ use gelu_layers::{Conv2dConfig, Initializer};
 use gelu_models::infer::{Server, ServerModel, SessionError, hidden};
 use gelu_models::plan::{Deployment, Outcome, Quantization, Reveal};
 use gelu_models::{Model, ModelBuilder};
-use gelu_tensor::paillier::{KeyBits, SecretKey};
+use gelu_tensor::paillier::{KeyBits, RandomnessPool, SecretKey};
 use gelu_wire::{Outgoing, Sequence, WirePeer};
 use ndarray::Array2;
 use prost::Message;
@@ -148,7 +148,8 @@ fn run<P: WirePeer<Error = SessionError>>(
 }
 
 fn session(hidden: bool, reveal: Reveal) -> Session {
-    Session::new(Arc::clone(&KEY), Topic { model: "digits".to_owned(), hidden }, reveal).unwrap()
+    let pool = Arc::new(RandomnessPool::new(KEY.clone(), 4096));
+    Session::new(Arc::clone(&KEY), pool, Topic { model: "digits".to_owned(), hidden }, reveal).unwrap()
 }
 
 fn server_model() -> Arc<ServerModel> {
