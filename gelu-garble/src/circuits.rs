@@ -9,4 +9,4 @@ mod order;
 mod tests;
 
 pub use arithmetic::{Shifts, add, clamp, rounded_shift, shift};
-pub use order::{argmax, greater, max, offset_binary, select, thresholds};
+pub use order::{argmax, max, offset_binary, select, thresholds};

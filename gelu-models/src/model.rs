@@ -247,7 +247,7 @@ impl Model {
     }
 
     /// Returns whether the network has a function that only a client has.
-    pub fn has_client_functions(&self) -> bool {
+    pub(crate) fn has_client_functions(&self) -> bool {
         let own = |node: &Node| matches!(node.op, Op::Client(ClientOp::Function { .. }));
         self.graph.nodes().iter().any(own)
     }

@@ -12,8 +12,11 @@ use rand::SeedableRng;
 use rand::rngs::{ChaCha20Rng, SysRng};
 use wasm_bindgen::prelude::*;
 
-use crate::drive::{FACTORS_AT_A_TIME, MOST_FACTORS};
+use crate::drive::FACTORS_AT_A_TIME;
 use crate::{Direction, Error, Output, Session, Side, Step, Topic};
+
+/// The most random factors that are made ahead.
+const MOST_FACTORS: usize = 1 << 16;
 
 /// A client: a key and random factors for encryptions, which are wiped when it is freed.
 #[wasm_bindgen(js_name = Client)]

@@ -13,9 +13,6 @@ use rand::CryptoRng;
 use crate::step::segment;
 use crate::{Error, Output, StepKind};
 
-/// The most random factors that are made ahead.
-pub(crate) const MOST_FACTORS: usize = 1 << 16;
-
 /// Factors that are made at a time, between which messages can be taken: as many as are made together.
 pub(crate) const FACTORS_AT_A_TIME: usize = 8;
 

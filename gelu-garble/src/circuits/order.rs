@@ -13,7 +13,7 @@ pub fn offset_binary<B: Bits>(bits: &mut B, x: &[B::Wire]) -> Vec<B::Wire> {
 }
 
 /// Returns whether `x > y`, for two numbers without a sign of l bits: l ANDs. `None`, for no, where they have no bits.
-pub fn greater<B: Bits>(bits: &mut B, x: &[B::Wire], y: &[B::Wire]) -> Option<B::Wire> {
+pub(crate) fn greater<B: Bits>(bits: &mut B, x: &[B::Wire], y: &[B::Wire]) -> Option<B::Wire> {
     let mut greater: Option<B::Wire> = None;
     for (x, y) in x.iter().zip(y) {
         // The highest bit that differs decides.

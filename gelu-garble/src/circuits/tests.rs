@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::order::greater;
 use super::*;
 use crate::{Bits, Clear, Ring};
 

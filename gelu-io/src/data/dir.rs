@@ -25,7 +25,7 @@ pub enum Split {
 
 impl Split {
     /// Returns the names of its files, without `.gz`: images, labels.
-    pub fn file_names(self) -> [&'static str; 2] {
+    pub(crate) fn file_names(self) -> [&'static str; 2] {
         match self {
             Self::Train => ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"],
             Self::Test => ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"],
@@ -82,7 +82,7 @@ impl DataDir {
     /// Reads one half of MNIST: images of 28x28, labels from 0 to 9.
     ///
     /// # Errors
-    /// [`Error::DataNotFound`]; [`Error::LabelCount`]; whatever [`read_images`] and [`read_labels`] find.
+    /// [`Error::DataNotFound`]; [`Error::LabelCount`]; whatever [`parse_images`](super::parse_images) and [`parse_labels`](super::parse_labels) find.
     pub fn mnist(&self, split: Split) -> Result<LabelledImages, Error> {
         let role = match split {
             Split::Train => Role::Train,

@@ -22,7 +22,7 @@ const LABELS: [u8; 4] = [0, 0, 8, 1];
 ///
 /// # Errors
 /// [`Error::Io`]; whatever [`parse_images`] finds.
-pub fn read_images(path: &Path) -> Result<Images, Error> {
+pub(crate) fn read_images(path: &Path) -> Result<Images, Error> {
     parse_images(&files::read_limited(path, MAX_FILE_BYTES)?, path)
 }
 
@@ -30,7 +30,7 @@ pub fn read_images(path: &Path) -> Result<Images, Error> {
 ///
 /// # Errors
 /// [`Error::Io`]; whatever [`parse_labels`] finds.
-pub fn read_labels(path: &Path, classes: usize) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_labels(path: &Path, classes: usize) -> Result<Vec<u8>, Error> {
     parse_labels(&files::read_limited(path, MAX_FILE_BYTES)?, path, classes)
 }
 

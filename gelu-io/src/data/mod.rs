@@ -20,7 +20,8 @@ mod training;
 use ndarray::Array4;
 
 pub use dir::{DataDir, Place, Split};
-pub use idx::{parse_images, parse_labels, read_images, read_labels};
+pub use idx::{parse_images, parse_labels};
+pub(crate) use idx::{read_images, read_labels};
 pub use known::KnownSet;
 pub use model_inputs::ModelInputs;
 pub use rows::Missing;

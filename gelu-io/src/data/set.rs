@@ -289,9 +289,4 @@ impl DataSet {
             Contents::Parts { parts, .. } => parts.iter().any(|part| part.role == Role::Test),
         }
     }
-
-    /// Returns whether this is a table.
-    pub fn is_table(&self) -> bool {
-        matches!(self.contents, Contents::Tables { .. })
-    }
 }

@@ -115,7 +115,7 @@ impl Table {
 
     /// Gives the columns of a table without a header other names; without effect when they are not as many.
     #[must_use]
-    pub fn with_names(mut self, names: &[&str]) -> Self {
+    pub(crate) fn with_names(mut self, names: &[&str]) -> Self {
         if !self.format.header && names.len() == self.names.len() {
             self.names = names.iter().map(|&name| name.to_owned()).collect();
         }

@@ -75,7 +75,7 @@ impl fmt::Display for Became {
 
 impl Report {
     /// Returns the nodes that became layers or parts of layers, the others being constants and the like.
-    pub fn in_layers(&self) -> impl Iterator<Item = &Operator> {
+    pub(crate) fn in_layers(&self) -> impl Iterator<Item = &Operator> {
         let in_layer = |one: &&Operator| matches!(one.became, Became::Layer(_) | Became::PartOf(_));
         self.operators.iter().filter(in_layer)
     }

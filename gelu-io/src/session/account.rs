@@ -142,7 +142,7 @@ impl Account {
     }
 
     /// Returns the steps in the order of batches and segments.
-    pub fn into_records(self) -> Vec<StepRecord> {
+    pub(crate) fn into_records(self) -> Vec<StepRecord> {
         self.records.into_values().collect()
     }
 

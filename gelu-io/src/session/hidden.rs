@@ -118,7 +118,7 @@ impl<T: Transport> HiddenSession<T> {
     ///
     /// # Errors
     /// [`RunError`]; the session is over then.
-    pub fn prepare_some(&mut self, rng: &mut dyn CryptoRng) -> Result<bool, RunError> {
+    pub(crate) fn prepare_some(&mut self, rng: &mut dyn CryptoRng) -> Result<bool, RunError> {
         if !self.client().is_preparing() {
             if !self.client().has_room() {
                 return Ok(false);

@@ -129,7 +129,7 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
     }
 
     /// Returns the session with its computing done in turns with others.
-    pub fn in_turns(self, turns: Arc<Turns>) -> Self {
+    pub(crate) fn in_turns(self, turns: Arc<Turns>) -> Self {
         Self { turns: Some(turns), ..self }
     }
 
@@ -138,13 +138,8 @@ impl<T: Transport, P: WirePeer, O: Observer<P>> Session<T, P, O> {
         &self.peer
     }
 
-    /// Returns the peer, for what its caller may want of it.
-    pub fn peer_mut(&mut self) -> &mut P {
-        &mut self.peer
-    }
-
     /// Returns the observer.
-    pub fn observer(&self) -> &O {
+    pub(crate) fn observer(&self) -> &O {
         &self.observer
     }
 

@@ -44,7 +44,7 @@ pub struct Quantization {
 
 impl Quantization {
     /// The key of a weight file's metadata that holds [`layer_bits`](Self::layer_bits) tuned for it, as a JSON object.
-    pub const LAYER_BITS_KEY: &str = "gelu.layer_bits";
+    pub(crate) const LAYER_BITS_KEY: &str = "gelu.layer_bits";
 
     /// Checks that all bits and the margin are in range.
     pub(super) fn check(&self) -> Result<(), PlanError> {

@@ -82,7 +82,7 @@ def _export(torch: Any, model: Any, example_input: Any) -> bytes:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                torch.onnx.export(model, (example_input,), file, **options)
+                torch.onnx.export(model, (example_input,), file, verbose=False, **options)
             return file.getvalue()
         except Exception as error:  # Whatever torch raises: the other exporter may know better.
             problems.append(f"{options}: {type(error).__name__}: {error}")

@@ -37,13 +37,13 @@ pub use server::Server;
 use crate::plan::HiddenPlan;
 
 /// The version of the protocol that this crate speaks.
-pub const HIDDEN_VERSION: u16 = 1;
+pub(crate) const HIDDEN_VERSION: u16 = 1;
 
 /// Queries that may be prepared and not yet used: what a server keeps for a client.
 pub const MOST_PREPARED: usize = 256;
 
 /// Bytes of memory that a server keeps such queries of a client in: with more to a query they are fewer, but one at least.
-pub const SERVER_BYTES: usize = 250_000_000;
+pub(crate) const SERVER_BYTES: usize = 250_000_000;
 
 /// Bytes of memory that a client keeps them in, if nothing else is [said](Client::keeping).
 pub const CLIENT_BYTES: usize = 1_000_000_000;
