@@ -6,7 +6,8 @@ use std::sync::Arc;
 use gelu_net::io::onnx::Report;
 use gelu_net::io::weights::{Dtype, encode_safetensors, parse_safetensors};
 use gelu_net::models::ModelInfo;
-use gelu_net::models::plan::{Deployment, LostResolution, Program};
+use gelu_net::models::infer::hidden::FLOOD_BITS;
+use gelu_net::models::plan::{Deployment, HiddenPlan, LostResolution, Program, Reveal};
 use gelu_net::models::train::{Dataset, Progress, TrainConfig, Trainer};
 use gelu_net::models::zoo;
 use gelu_net::ndarray::Axis;
@@ -23,7 +24,7 @@ use crate::arrays::{inputs, labels, output};
 use crate::error::Result;
 use crate::key::parameters;
 use crate::outcome::Outcome;
-use crate::plan::plan;
+use crate::plan::{hidden_plan, plan};
 use crate::run::{Stop, detached, interruptible};
 use crate::spec::ClientSpec;
 
@@ -197,10 +198,11 @@ impl Network {
     /// Returns how the network is run on ciphertexts: a table when it is printed, and in notebooks.
     ///
     /// `batch` inputs go through together under a key of `key_bits` bits of `key_type` ("djn" or "subgroup"); `prefer` is what
-    /// plans save where there is a choice ("balance", "bytes" or "time").
+    /// plans save where there is a choice ("balance", "bytes" or "time"). With `hidden=True` it is the plan of a run that hides
+    /// the network from the client, as servers run it where nothing else is said; `batch` queries are prepared together then.
     ///
     /// Raises PlanError when the network was not calibrated, or its numbers do not fit the key.
-    #[pyo3(signature = (*, batch=1, key_bits=3072, key_type="djn", prefer="balance"))]
+    #[pyo3(signature = (*, batch=1, key_bits=3072, key_type="djn", prefer="balance", hidden=false))]
     fn plan<'py>(
         &self,
         py: Python<'py>,
@@ -208,11 +210,16 @@ impl Network {
         key_bits: usize,
         key_type: &str,
         prefer: &str,
+        hidden: bool,
     ) -> Result<Bound<'py, PyAny>> {
         let (key, prefer) = (parameters(key_bits, key_type)?, preference(prefer)?);
         let deployment = Deployment { key, batch, prefer, ..Deployment::default() };
-        let program = detached(py, || self.program(&deployment, false))??;
-        Ok(plan(py, &self.name, program.plan())?)
+        let program = detached(py, || self.program(&deployment, hidden))??;
+        if !hidden {
+            return Ok(plan(py, &self.name, program.plan())?);
+        }
+        let own = HiddenPlan::new(program.plan(), Reveal::Logits, FLOOD_BITS)?;
+        Ok(hidden_plan(py, &self.name, (program.plan(), &own))?)
     }
 
     /// Returns what an encrypted run gives, bit for bit, computed in the clear on the same integers: float64 of shape

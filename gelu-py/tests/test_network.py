@@ -31,6 +31,20 @@ def test_a_plan_is_a_table_in_a_terminal_and_in_notebooks(lenet5):
     assert "-&gt;" in html
 
 
+def test_a_plan_of_a_hidden_network(lenet5):
+    plan = lenet5.plan(batch=4, key_bits=2048, hidden=True)
+    assert isinstance(plan, gelu.HiddenPlan)
+    assert (plan.batch, plan.round_trips, len(plan.segments)) == (4, 5, 5)
+    lines = str(plan).splitlines()
+    assert lines[0].endswith("hidden from the client")
+    assert lines[-1].split()[:3] == ["all", *map(str, plan.ciphertexts)]
+    assert plan._repr_html_().count("<tr>") == 7
+    assert plan.ands == sum(segment["ands"] for segment in plan.segments) > 10_000
+    # As `gelu plan --hide-model` says it.
+    assert plan.online_bytes[1] > 50 * plan.online_bytes[0] > 0
+    assert plan.client_bytes > plan.online_bytes[1]
+
+
 def test_a_plan_follows_its_options(lenet5):
     assert lenet5.plan(prefer="bytes", key_bits=2048).bytes < lenet5.plan(prefer="time", key_bits=2048).bytes
     for options in ({"prefer": "speed"}, {"key_bits": 2000}, {"key_type": "rsa"}):

@@ -50,7 +50,7 @@ from ._native import (
     load,
     set_num_threads,
 )
-from ._plan import Plan
+from ._plan import HiddenPlan, Plan
 from ._torch import compile
 
 if hasattr(_os, "register_at_fork"):
@@ -65,6 +65,7 @@ __all__ = [
     "FileError",
     "ForkError",
     "GeluError",
+    "HiddenPlan",
     "InferenceError",
     "ModelError",
     "Network",

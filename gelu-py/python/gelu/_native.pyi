@@ -1,12 +1,12 @@
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeAlias, final
+from typing import Any, Literal, NoReturn, TypeAlias, final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._plan import Plan
+from ._plan import HiddenPlan, Plan
 
 __all__ = [
     "Client",
@@ -89,6 +89,7 @@ class Network:
     def is_calibrated(self) -> bool: ...
     @property
     def report(self) -> str: ...
+    @overload
     def plan(
         self,
         *,
@@ -96,7 +97,18 @@ class Network:
         key_bits: int = 3072,
         key_type: _KeyType = "djn",
         prefer: _Prefer = "balance",
+        hidden: Literal[False] = False,
     ) -> Plan: ...
+    @overload
+    def plan(
+        self,
+        *,
+        batch: int = 1,
+        key_bits: int = 3072,
+        key_type: _KeyType = "djn",
+        prefer: _Prefer = "balance",
+        hidden: Literal[True],
+    ) -> HiddenPlan: ...
     def simulate(self, x: ArrayLike, *, hidden: bool = False) -> NDArray[np.float64]: ...
     def run_clear(self, x: ArrayLike, *, hidden: bool = False) -> Outcome: ...
     def forward(self, x: ArrayLike) -> NDArray[np.float32]: ...

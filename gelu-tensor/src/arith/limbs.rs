@@ -123,6 +123,7 @@ pub(crate) fn set_bits(limbs: &mut [u64], start: usize, value: u128) {
 }
 
 /// Limbs of `width` bits to 64-bit limbs, returning the bits above them.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128")))]
 #[inline]
 pub(crate) fn widen(wide: &mut [u64], limbs: impl Iterator<Item = u64>, width: usize) -> u64 {
     wide.fill(0);
