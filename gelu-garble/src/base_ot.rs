@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::Error;
 
 /// How many base transfers a session takes: one for each bit of a label.
-pub(crate) const BASE_TRANSFERS: usize = 128;
+pub const BASE_TRANSFERS: usize = 128;
 
 /// Bytes of a point.
 pub const POINT_BYTES: usize = 32;

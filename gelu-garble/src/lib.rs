@@ -29,7 +29,7 @@ mod transpose;
 mod wire;
 
 #[cfg(feature = "two-party")]
-pub use base_ot::POINT_BYTES;
+pub use base_ot::{BASE_TRANSFERS, POINT_BYTES};
 pub use bits::Bits;
 #[cfg(feature = "two-party")]
 pub use choices::Choices;
@@ -46,6 +46,6 @@ pub use sizes::{
     AND_BYTES, LABEL_BYTES, MAX_WIDTH, START_BYTES, extension_bytes, projection_bytes, reveal_bytes,
 };
 #[cfg(feature = "two-party")]
-pub use transfer::{LabelReceiver, LabelSender, Opening};
+pub use transfer::{LabelReceiver, LabelSender, MAX_TRANSFERS, Opening};
 #[cfg(feature = "two-party")]
 pub use wire::Wire;

@@ -6,11 +6,10 @@ use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha20Rng};
 
 use crate::hash::{block, cipher, encrypt, number, sigma};
-use crate::transfer::MAX_TRANSFERS;
 use crate::{
     AND_BYTES, Bits, Choices, Clear, Delta, Error, Evaluator, Garbler, LabelReceiver, LabelSeed, LabelSender,
-    Labels, MAX_WIDTH, Opening, Ring, START_BYTES, Wire, circuits, extension_bytes, projection_bytes,
-    reveal_bytes,
+    Labels, MAX_TRANSFERS, MAX_WIDTH, Opening, Ring, START_BYTES, Wire, circuits, extension_bytes,
+    projection_bytes, reveal_bytes,
 };
 
 fn rng(seed: u64) -> ChaCha20Rng {

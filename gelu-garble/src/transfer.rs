@@ -13,7 +13,7 @@ use crate::transpose::transpose;
 use crate::{Choices, Delta, Error, Labels, extension_bytes};
 
 /// The most transfers of one message.
-pub(crate) const MAX_TRANSFERS: usize = 1 << 20;
+pub const MAX_TRANSFERS: usize = 1 << 20;
 
 /// Words of 128 transfers that are worked on at a time.
 const WORDS: usize = STRIP;

@@ -62,7 +62,7 @@ pub struct StepWires<W> {
 
 impl IntegerStep {
     /// The most steps of a function that is computed by thresholds, as sigmoid and tanh are.
-    pub(crate) const MAX_THRESHOLDS: usize = 4096;
+    pub const MAX_THRESHOLDS: usize = 4096;
 
     /// Returns the step for sums of one format and results of another, with no activation for mere rounding.
     ///
