@@ -76,7 +76,7 @@ def test_six_lines_lead_from_a_torch_model_to_an_encrypted_prediction(torch):
     assert np.array_equal(y, net.simulate(x, hidden=True))
     assert net.name == "lenet"
     assert torch_model.training
-    assert torch.calls == [{"dynamo": True, "external_data": False}]
+    assert torch.calls == [{"verbose": False, "dynamo": True, "external_data": False}]
 
 
 def test_the_old_exporter_steps_in(torch):
