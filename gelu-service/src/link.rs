@@ -147,10 +147,12 @@ impl Link {
                     state.inbox_bytes += message.len();
                     state.is_waiting = false;
                     state.inbox.push_back(message);
+                    let is_receipt_due = state.sequence.is_receipt_due();
                     drop(state);
                     self.arrived.notify_all();
-                    // It may be time for a receipt.
-                    self.to_send.notify_waiters();
+                    if is_receipt_due {
+                        self.to_send.notify_waiters();
+                    }
                     return Ok(());
                 }
             }

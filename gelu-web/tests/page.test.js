@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import axe from "axe-core";
 import { chromium } from "playwright-core";
-import { CHROMIUM, GELU, missing, relay, serve } from "./server.js";
+import { CHROMIUM, GELU, missing, relay, serve, until } from "./server.js";
 
 const options = { skip: missing, timeout: 120_000 };
 let browser, server;
@@ -23,14 +23,6 @@ after(async () => {
   await browser?.close();
   await server?.stop();
 });
-
-/** Waits until that holds in the page. Its policy allows no evaluation of text, by which playwright's own wait works. */
-async function until(page, holds, timeout = 60_000) {
-  for (const end = Date.now() + timeout; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 20))) {
-    if (await page.evaluate(holds)) return;
-  }
-  assert.fail(`${holds}, found: ${await page.locator("#status").textContent()} ${await page.locator("#problem").textContent()}`);
-}
 
 async function opened(url = server.url, settings = {}) {
   const context = await browser.newContext(settings);

@@ -2,7 +2,7 @@
 //
 //     node gelu-web/tests/pen.mjs [DIGITS]
 import { chromium } from "playwright-core";
-import { CHROMIUM, missing, serve } from "./server.js";
+import { CHROMIUM, missing, serve, until } from "./server.js";
 
 if (missing) {
   console.log(`in Chromium: skipped, ${missing}`);
@@ -11,14 +11,6 @@ if (missing) {
 const digits = Number(process.argv[2] ?? 11);
 const server = await serve();
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
-
-/** Waits until that holds in the page. */
-async function until(page, holds) {
-  for (const end = Date.now() + 60_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 5))) {
-    if (await page.evaluate(holds)) return;
-  }
-  throw new Error(`${holds}: ${await page.locator("#problem").textContent()}`);
-}
 
 const isDone = () => /^Done/.test(document.querySelector("#status").textContent);
 

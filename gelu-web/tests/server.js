@@ -1,5 +1,6 @@
-// `gelu serve` for tests, and a relay in front of it that keeps what the browser sends.
+// `gelu serve` for tests, a relay in front of it that keeps what the browser sends, and a wait for what a page shows.
 
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import net from "node:net";
@@ -27,6 +28,14 @@ export async function serve({ web = "127.0.0.1:0", more = ["--insecure"] } = {})
   });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   return { url: said.web, port: Number(new URL(said.web).port), stop: () => (child.kill("SIGTERM"), ended) };
+}
+
+/** Waits until that holds in the page. Its policy allows no evaluation of text, by which playwright's own wait works. */
+export async function until(page, holds, timeout = 60_000) {
+  for (const end = Date.now() + timeout; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 20))) {
+    if (await page.evaluate(holds)) return;
+  }
+  assert.fail(`${holds}, found: ${await page.locator("#status").textContent()} ${await page.locator("#problem").textContent()}`);
 }
 
 /** Passes connections on to a port, and keeps the bytes of WebSockets' messages that come from the browser. */

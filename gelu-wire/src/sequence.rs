@@ -149,10 +149,14 @@ impl<M: Clone> Sequence<M> {
         Some(Outgoing::Message { number: self.next - 1, message, received: self.received })
     }
 
+    /// Returns whether it is time to say how many messages have arrived, be it without a message.
+    pub fn is_receipt_due(&self) -> bool {
+        self.received - self.told >= TOLD_EVERY
+    }
+
     /// Returns how many messages have arrived, if it is time to say so without a message.
     pub fn next_receipt(&mut self) -> Option<Outgoing<M>> {
-        let is_time = self.received - self.told >= TOLD_EVERY;
-        is_time.then(|| {
+        self.is_receipt_due().then(|| {
             self.told = self.received;
             Outgoing::Received(self.received)
         })

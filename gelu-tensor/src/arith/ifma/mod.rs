@@ -128,7 +128,7 @@ macro_rules! for_tiles {
 struct Context<V: Vector> {
     /// Stands for every vector that is made below.
     token: V::Token,
-    /// For vectors of half as many lanes, which take what fills no more than those: two thirds of the time.
+    /// For vectors of half as many lanes, which take what fills no more than those.
     half: Option<Avx512Vl>,
     digits: Digits,
     tiles: usize,
