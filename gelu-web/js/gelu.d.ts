@@ -59,6 +59,8 @@ export interface KeyOptions {
   /** A key that was sealed, and its passphrase, in place of a new one. */
   key?: Uint8Array | null;
   passphrase?: string | null;
+  /** Threads that compute, in pages that are kept apart from other sites. Default: the processors, 8 at most. */
+  threads?: number | null;
 }
 
 export interface ConnectOptions {
@@ -71,13 +73,15 @@ export interface ConnectOptions {
   patience?: number;
 }
 
-/** A key in a worker of its own, and sessions with it. */
+/** A key in workers of its own, and sessions with it. */
 export class Client {
   private constructor();
   static create(options?: KeyOptions): Promise<Client>;
   readonly key: { bits: number; type: "djn" | "subgroup"; fingerprint: string };
   /** What the arithmetic is computed by. */
   readonly backend: string;
+  /** How many threads compute: one where the page shares no memory with its workers. */
+  readonly threads: number;
   /** The key file under a passphrase. */
   seal(passphrase: string): Promise<Uint8Array>;
   /** Makes random factors for so many ciphertexts, for all sessions to come: nothing is sent, and an input is encrypted sooner. */

@@ -37,31 +37,67 @@ function hasVectors() {
   return typeof WebAssembly === "object" && WebAssembly.validate(new Uint8Array(module));
 }
 
+/** Whether workers can share memory here: pages that no other site can reach into, and Node. */
+const sharesMemory = () => globalThis.crossOriginIsolated ?? typeof Worker !== "function";
+
+/** Starts a worker of this package. */
+async function start(file, onMessage, onError) {
+  const url = new URL(file, import.meta.url);
+  if (typeof Worker === "function") {
+    const worker = new Worker(url, { type: "module", name: "gelu" });
+    worker.onmessage = ({ data }) => onMessage(data);
+    worker.onerror = (event) => onError(event.message ?? "its file could not be loaded");
+    return worker;
+  }
+  const { Worker: Thread } = await import("node:worker_threads");
+  const worker = new Thread(url);
+  worker.on("message", onMessage);
+  worker.on("error", (error) => onError(error.message));
+  return worker;
+}
+
 /** Calls into a worker, and what it tells by itself. */
 class Remote {
   #worker;
+  #threads = [];
   #calls = new Map();
   #next = 0;
   #gone = null;
+  #reject;
+  /** Rejected when a worker fails, whether or not somebody waits for it. */
+  #failed = new Promise((_, reject) => (this.#reject = reject));
   listeners = new Map();
 
-  static async start() {
+  constructor() {
+    this.#failed.catch(() => {});
+  }
+
+  /** Loads the engine, with as many threads, of which the worker itself is one. */
+  static async start(threads) {
     if (!hasVectors()) {
       throw new GeluError("unsupported", "expected WebAssembly with 128-bit vectors; use a browser of 2023 or later");
     }
+    if (!(Number.isInteger(threads) && threads > 0)) throw new GeluError("input", `expected a number of threads, found ${threads}`);
     const remote = new Remote();
-    const file = new URL("./worker.js", import.meta.url);
-    if (typeof Worker === "function") {
-      const worker = new Worker(file, { type: "module", name: "gelu" });
-      worker.onmessage = ({ data }) => remote.#take(data);
-      worker.onerror = (event) => remote.#fail(event.message ?? "its file could not be loaded");
-      remote.#worker = worker;
-    } else {
-      const { Worker: Thread } = await import("node:worker_threads");
-      const worker = new Thread(file);
-      worker.on("message", (data) => remote.#take(data));
-      worker.on("error", (error) => remote.#fail(error.message));
-      remote.#worker = worker;
+    const fail = (message) => remote.#fail(message);
+    remote.#worker = await start("./worker.js", (data) => remote.#take(data), fail);
+    try {
+      remote.threads = sharesMemory() ? threads : 1;
+      const shared = await remote.call("load", { isShared: remote.threads > 1 });
+      const joined = Array.from({ length: remote.threads - 1 }, async () => {
+        let ready;
+        const isReady = new Promise((resolve) => (ready = resolve));
+        const thread = await start("./thread.js", () => ready(), fail);
+        remote.#threads.push(thread);
+        thread.postMessage(shared);
+        await isReady;
+      });
+      // A thread that fails is never ready.
+      await Promise.race([Promise.all(joined), remote.#failed]);
+      if (remote.threads > 1) await remote.call("join", { threads: remote.threads });
+    } catch (error) {
+      remote.stop(error);
+      throw error;
     }
     return remote;
   }
@@ -79,7 +115,8 @@ class Remote {
     this.#gone ??= error;
     for (const { reject } of this.#calls.values()) reject(this.#gone);
     this.#calls.clear();
-    this.#worker.terminate();
+    this.#reject(this.#gone);
+    for (const worker of [this.#worker, ...this.#threads]) worker.terminate();
   }
 
   #take({ id, value, error, session, step }) {
@@ -95,15 +132,21 @@ class Remote {
   }
 }
 
-/** A key in a worker of its own, and sessions with it. */
+/** Threads where it is not said: as many as there are processors, of which telephones have slow ones, too. */
+async function processors() {
+  const count = globalThis.navigator?.hardwareConcurrency ?? (await import("node:os")).availableParallelism();
+  return Math.min(count, 8);
+}
+
+/** A key in workers of its own, and sessions with it. */
 export class Client {
   #remote;
 
   /**
-   * Makes a key (`keyBits`, `keyType`), or opens a sealed one (`key`, `passphrase`).
+   * Makes a key (`keyBits`, `keyType`), or opens a sealed one (`key`, `passphrase`), and computes by `threads`.
    */
-  static async create({ keyBits = 2048, keyType = "subgroup", key = null, passphrase = null } = {}) {
-    const remote = await Remote.start();
+  static async create({ keyBits = 2048, keyType = "subgroup", key = null, passphrase = null, threads = null } = {}) {
+    const remote = await Remote.start(threads ?? (await processors()));
     try {
       const made = await remote.call("create", { keyBits, keyType, key, passphrase });
       return new Client(remote, made);
@@ -119,6 +162,8 @@ export class Client {
     this.key = Object.freeze(key);
     /** What the arithmetic is computed by: simd128 or portable. */
     this.backend = backend;
+    /** How many threads compute: one where workers cannot share memory. */
+    this.threads = remote.threads;
   }
 
   /** The key file under a passphrase: to be kept in IndexedDB, for `Client.create`. */

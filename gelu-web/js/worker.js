@@ -1,6 +1,7 @@
-// The Web Worker of gelu.js: it has the key, the WebSocket and the clock. What is computed is in gelu_bg.wasm.
+// The Web Worker of gelu.js: it has the key, the WebSocket and the clock. What is computed is in gelu_bg.wasm, whose
+// memory it shares with the workers of thread.js where they are there.
 
-import init, { Client, Session } from "./bindings.js";
+import init, { Client, makeThreads, Session, shared } from "./bindings.js";
 
 const node = typeof self === "undefined" ? await import("node:worker_threads") : null;
 const post = node ? (data) => node.parentPort.postMessage(data) : (data) => self.postMessage(data);
@@ -10,12 +11,6 @@ const REFUSED = 4000;
 
 let client = null;
 const sessions = new Map();
-
-async function load() {
-  const url = new URL("./gelu_bg.wasm", import.meta.url);
-  const module = node ? await (await import("node:fs/promises")).readFile(url) : url;
-  await init({ module_or_path: module });
-}
 
 function failure(code, message) {
   return Object.assign(new Error(message), { code });
@@ -201,8 +196,22 @@ const find = (id) => {
 };
 
 const calls = {
-  async create({ keyBits, keyType, key, passphrase }) {
-    await load();
+  /** What other workers need to share the engine: its code and its memory. */
+  async load({ isShared }) {
+    const url = new URL("./gelu_bg.wasm", import.meta.url);
+    const source = node ? await (await import("node:fs/promises")).readFile(url) : url;
+    await init({ module_or_path: source }).catch((error) => {
+      throw failure("unsupported", `the engine cannot be loaded here: ${error.message}`);
+    });
+    return isShared ? shared() : null;
+  },
+
+  /** Once the others have loaded it: a browser starts no worker while this one waits for them. */
+  join({ threads }) {
+    makeThreads(threads);
+  },
+
+  create({ keyBits, keyType, key, passphrase }) {
     client = key ? Client.unseal(key, passphrase ?? "") : Client.generate(keyBits, keyType);
     return {
       key: { bits: client.bits, type: client.keyType, fingerprint: client.fingerprint },

@@ -12,7 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::{ChaCha20Rng, SysRng};
 use wasm_bindgen::prelude::*;
 
-use crate::drive::FACTORS_AT_A_TIME;
+use crate::drive::make_factors;
 use crate::{Direction, Error, Output, Session, Side, Step, Topic};
 
 /// The most random factors that are made ahead.
@@ -95,7 +95,7 @@ impl JsClient {
     /// Makes a few more, as far as there is room for them.
     #[wasm_bindgen(js_name = makeFactors)]
     pub fn make_factors(&mut self) {
-        self.pool.make(&mut self.rng, FACTORS_AT_A_TIME);
+        make_factors(&self.pool, &mut self.rng);
     }
 
     #[wasm_bindgen(getter)]

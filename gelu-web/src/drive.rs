@@ -13,8 +13,8 @@ use rand::CryptoRng;
 use crate::step::segment;
 use crate::{Error, Output, StepKind};
 
-/// Factors that are made at a time, between which messages can be taken: as many as are made together.
-pub(crate) const FACTORS_AT_A_TIME: usize = 8;
+/// Factors that a thread makes at a time, between which messages can be taken: as many as are made together.
+const FACTORS_AT_A_TIME: usize = 8;
 
 /// Bytes of memory for prepared queries of a hidden model: a page has 4 GB at most, and a telephone less.
 const QUERY_BYTES: usize = 256 << 20;
@@ -201,10 +201,7 @@ impl Mode {
         match self {
             Self::Revealed(own) => {
                 let missing = own.wanted.max(own.left).saturating_sub(own.pool.ready());
-                (missing > 0).then(|| {
-                    own.pool.make(rng, FACTORS_AT_A_TIME);
-                    (FACTORS, FACTORS_AT_A_TIME)
-                })
+                (missing > 0).then(|| (FACTORS, make_factors(&own.pool, rng)))
             }
             Self::Hidden(own) => match own.client.idle(rng) {
                 Idle::Nothing => None,
@@ -216,6 +213,13 @@ impl Mode {
             },
         }
     }
+}
+
+/// Makes a few random factors, if a pool has room for them, and returns how many.
+pub(crate) fn make_factors(pool: &RandomnessPool, rng: &mut dyn CryptoRng) -> usize {
+    let count = FACTORS_AT_A_TIME * rayon::current_num_threads();
+    pool.make(rng, count);
+    count
 }
 
 impl Revealed {

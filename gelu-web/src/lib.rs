@@ -1,6 +1,6 @@
 //! The client of private inference for a browser: keys, encryption, decryption and everything between layers, as WebAssembly.
 //!
-//! What is here has no clock, no socket and no thread. A [`Session`] takes frames of the service that have arrived and says which
+//! What is here has no clock and no socket, and threads only of those that the page starts. A [`Session`] takes frames of the service that have arrived and says which
 //! are to be sent, one bounded unit of work at a time; the Web Worker around it (`js/worker.js`) has the WebSocket and the clock.
 //! Pages use the JavaScript package `@gelu-net/client`, which README.md describes.
 
@@ -18,6 +18,8 @@ mod session;
 mod step;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "wasm32")]
+mod threads;
 
 pub use conversation::Topic;
 pub use error::{Code, Error};

@@ -1,12 +1,19 @@
-// A key that is freed is gone from the module's memory: neither of n's factors is left anywhere in it.
+// A key that is freed is gone from the module's memory, which two threads share: neither of n's factors is left anywhere in it.
 //
 //     node gelu-web/tests/memory.mjs
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import init, { Client } from "../pkg/bindings.js";
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import init, { Client, makeThreads, shared } from "../pkg/bindings.js";
 
-const { memory } = await init({ module_or_path: await readFile(new URL("../pkg/gelu_bg.wasm", import.meta.url)) });
+await init({ module_or_path: await readFile(new URL("../pkg/gelu_bg.wasm", import.meta.url)) });
+const [module, memory] = shared();
+const thread = new Worker(new URL("../pkg/thread.js", import.meta.url));
+thread.postMessage([module, memory]);
+await once(thread, "message");
+makeThreads(2);
 const BYTES = 256;
 
 const number = (bytes) => BigInt(`0x${Buffer.from(bytes).reverse().toString("hex")}`);
@@ -47,3 +54,4 @@ for (const type of ["subgroup", "djn"]) {
   assert.deepEqual(left, [], `${type}: ${left.length} of ${before} places still hold a factor`);
   console.log(`${type}: factors of n stood in ${before} places, and in none once the key was freed`);
 }
+await thread.terminate();

@@ -70,8 +70,9 @@ const image = Float32Array.from({ length: 784 }, (_, at) => {
   return row > 3 && row < 24 && column > 11 && column < 15 ? 0.95 : 0;
 });
 
-const client = await Client.create({ keyBits: 1024 });
-assert.deepEqual([client.key.bits, client.key.type, client.backend], [1024, "subgroup", "simd128"]);
+// Three threads, of which two are workers of their own, whatever this machine has.
+const client = await Client.create({ keyBits: 1024, threads: 3 });
+assert.deepEqual([client.key.bits, client.key.type, client.backend, client.threads], [1024, "subgroup", "simd128", 3]);
 const session = await client.connect(url, "lenet5");
 assert.deepEqual(session.input, [1, 28, 28]);
 await session.prepare(1);
@@ -109,13 +110,17 @@ if (model.hidden) {
 await assert.rejects(client.connect(url, "resnet"), refuses("refused", /lenet5/));
 await assert.rejects(client.connect("http://127.0.0.1:17999", "lenet5", { patience: 0.2 }), refuses("disconnected", /./));
 await assert.rejects(Client.create({ keyBits: 1000 }), refuses("key", /1024, 2048/));
+await assert.rejects(Client.create({ threads: 0 }), refuses("input", /threads/));
 
 // The same key, under a passphrase.
 const sealed = await client.seal("correct horse");
 await assert.rejects(Client.create({ key: sealed, passphrase: "correct house" }), refuses("key", /passphrase/));
 await assert.rejects(Client.create({ key: sealed.slice(0, 50), passphrase: "correct horse" }), refuses("key", /sealed/));
-const again = await Client.create({ key: sealed, passphrase: "correct horse" });
+const again = await Client.create({ key: sealed, passphrase: "correct horse", threads: 1 });
 assert.deepEqual(again.key, client.key);
+const alone = await again.connect(url, "lenet5");
+assert.deepEqual((await alone.infer(image)).integers, result.integers);
+await alone.close();
 await again.destroy();
 
 await session.close();

@@ -49,6 +49,15 @@ async function draw(page, points = [[0.3, 0.2], [0.7, 0.2], [0.45, 0.85]]) {
 const done = (page) => until(page, () => /^Done/.test(document.querySelector("#status").textContent));
 const answer = (page) => page.locator("#class").textContent();
 
+/** How many threads compute in a page where three are asked for, and how many factors they make. */
+const threads = (page) => page.evaluate(async () => {
+  const { Client } = await import("/client/gelu.js");
+  const client = await Client.create({ keyBits: 1024, threads: 3 });
+  await client.prepare(100);
+  await client.destroy();
+  return [crossOriginIsolated, client.threads];
+});
+
 test("a drawn digit is read, and what is sent holds nothing of it", options, async () => {
   const between = await relay(server.port);
   const page = await opened(between.url);
@@ -79,6 +88,13 @@ test("a drawn digit is read, and what is sent holds nothing of it", options, asy
   assert.deepEqual(page.problems, []);
   await page.context().close();
   between.close();
+});
+
+test("threads share the page's memory", options, async () => {
+  const page = await opened();
+  assert.deepEqual(await threads(page), [true, 3]);
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
 });
 
 test("with the keyboard alone, with the network hidden", options, async () => {
@@ -202,6 +218,8 @@ test("a page that another server serves is let in by its origin", options, async
   await page.click("#run");
   await done(page);
   assert.equal(await answer(page), "4");
+  // Such a page shares no memory with its workers, and one thread computes.
+  assert.deepEqual(await threads(page), [false, 1]);
   // The other server has not heard of this origin.
   await page.goto(`${origin}/?server=${server.url}`);
   await until(page, () => !document.querySelector("#problem").hidden);
@@ -227,7 +245,7 @@ for (const colorScheme of ["light", "dark"]) {
 }
 
 test("the page is small", options, () => {
-  const names = ["index.html", "style.css", "app.js", "client/gelu.js", "client/worker.js", "client/bindings.js", "client/gelu_bg.wasm", "samples.json"];
+  const names = ["index.html", "style.css", "app.js", "client/gelu.js", "client/worker.js", "client/thread.js", "client/bindings.js", "client/gelu_bg.wasm", "samples.json"];
   const gzip = (bytes) => spawnSync("gzip", ["-9c"], { input: bytes }).stdout.length;
   const bytes = names.reduce((sum, name) => sum + gzip(readFileSync(new URL(`../site/${name}`, import.meta.url))), 0);
   assert.ok(bytes < 600_000, `${bytes} bytes`);

@@ -4,8 +4,7 @@
 //! bits and an odd k without small factors.
 
 use crypto_bigint::BoxedUint;
-use crypto_primes::hazmat::{SetBits, SmallFactorsSieveFactory};
-use crypto_primes::{Flavor, is_prime, sieve_and_find};
+use crypto_primes::{Flavor, is_prime};
 use num_bigint::BigUint;
 use num_integer::Integer;
 use rand::CryptoRng;
@@ -46,24 +45,20 @@ pub(super) struct Prime {
 
 impl Prime {
     /// A new one with its two top bits set, so that n has all its bits.
-    pub(super) fn random(parameters: KeyParameters, rng: &mut dyn CryptoRng) -> Result<Self, Error> {
+    pub(super) fn random(parameters: KeyParameters, rng: &mut dyn CryptoRng) -> Self {
         let limbs = parameters.size.limbs() / 2;
+        let small: Vec<u64> = odd_primes_below(SMALL).into_iter().map(u64::from).collect();
         if parameters.key_type == KeyType::Djn {
-            let value = random_prime(64 * limbs, |low| low % 4 == 3, rng)?;
-            return Ok(Self { value, subgroup: None });
+            return Self { value: random_prime(64 * limbs, 3, &small, rng), subgroup: None };
         }
         let bits = parameters.subgroup_prime();
-        let order = random_prime(bits, |_| true, rng)?;
+        let order = random_prime(bits, 1, &small, rng);
         let cofactor_bits = 64 * limbs - bits;
-        let small: Vec<u64> = odd_primes_below(SMALL).into_iter().map(u64::from).collect();
         let mut cofactor = Zeroizing::new(vec![0; cofactor_bits.div_ceil(64)]);
         let mut prime = Zeroizing::new(vec![0; order.len() + cofactor.len()]);
         loop {
             // 2 k: of all bits but those of p', and 2 mod 4.
-            cofactor.iter_mut().for_each(|limb| *limb = rng.next_u64());
-            let top = cofactor.len() - 1;
-            let excess = 64 * cofactor.len() - cofactor_bits;
-            cofactor[top] = (cofactor[top] | 1 << 63) >> excess;
+            draw(&mut cofactor, cofactor_bits, 1, rng);
             cofactor[0] = cofactor[0] & !3 | 2;
             mul_into(&mut prime, &order, &cofactor);
             prime[0] |= 1;
@@ -73,7 +68,7 @@ impl Prime {
                 && is_prime_number(&prime[..limbs])
             {
                 prime.truncate(limbs);
-                return Ok(Self { value: prime, subgroup: Some(order) });
+                return Self { value: prime, subgroup: Some(order) };
             }
         }
     }
@@ -191,20 +186,21 @@ fn is_prime_number(limbs: &[u64]) -> bool {
     is_prime(Flavor::Any, &*Zeroizing::new(BoxedUint::from_words(limbs.iter().copied())))
 }
 
-/// A prime of so many bits, the two highest set, whose lowest limb is accepted.
-fn random_prime(
-    bits: usize,
-    accept: impl Fn(u64) -> bool + Sync,
-    rng: &mut dyn CryptoRng,
-) -> Result<Limbs, Error> {
-    let failed = || Error::Key { rule: "primes must exist", found: "no prime".into() };
-    let sieve = SmallFactorsSieveFactory::<BoxedUint>::new(Flavor::Any, bits as u32, SetBits::TwoMsb)
-        .map_err(|_| failed())?;
-    let prime = sieve_and_find(rng, sieve, |_, candidate| {
-        accept(candidate.as_words()[0]) && is_prime(Flavor::Any, candidate)
-    });
-    let prime = Zeroizing::new(prime.map_err(|_| failed())?.ok_or_else(failed)?);
-    let mut limbs = Zeroizing::new(prime.as_words().to_vec());
-    limbs.truncate(bits.div_ceil(64));
-    Ok(limbs)
+/// A prime of so many bits, of which the two highest and those of `low` are set: all such are equally likely.
+fn random_prime(bits: usize, low: u64, small: &[u64], rng: &mut dyn CryptoRng) -> Limbs {
+    let mut candidate = Zeroizing::new(vec![0; bits.div_ceil(64)]);
+    loop {
+        draw(&mut candidate, bits, 2, rng);
+        candidate[0] |= low;
+        if small.iter().all(|&r| remainder(&candidate, r) != 0) && is_prime_number(&candidate) {
+            return candidate;
+        }
+    }
+}
+
+/// A random number of so many bits, of which the `ones` highest are set.
+fn draw(number: &mut [u64], bits: usize, ones: usize, rng: &mut dyn CryptoRng) {
+    number.iter_mut().for_each(|limb| *limb = rng.next_u64());
+    let (top, excess) = (number.len() - 1, 64 * number.len() - bits);
+    number[top] = (number[top] | !(u64::MAX >> ones)) >> excess;
 }

@@ -44,11 +44,11 @@ impl SecretKey {
     /// Returns a new key pair, of the default type for a mere size. A 2,048-bit one takes some tenths of a second.
     ///
     /// # Errors
-    /// [`Error::Key`] when no primes were found, which a sound generator makes impossible in practice.
+    /// [`Error::Key`] when what was drawn makes no key, which no sound generator leads to.
     pub fn generate(parameters: impl Into<KeyParameters>, rng: &mut dyn CryptoRng) -> Result<Self, Error> {
         let parameters = parameters.into();
         loop {
-            let [p, q] = [Prime::random(parameters, rng)?, Prime::random(parameters, rng)?];
+            let [p, q] = [Prime::random(parameters, rng), Prime::random(parameters, rng)];
             let primes = PerPrime { p, q };
             match primes.check_pair() {
                 // gcd(p - 1, q - 1) was not 2, or p = q: draw again.
