@@ -268,7 +268,7 @@ fn the_bound_counts_values_that_are_never_encrypted() {
         calibrate(&mut model, &images);
         let coarse = Quantization {
             weight_bits: 5,
-            activation_bits: 6,
+            activation_bits: Some(6),
             input_bits: 5,
             range_margin: 2.0,
             ..quantization()
@@ -289,7 +289,8 @@ fn logits_are_within_the_programs_bound_of_the_real_network() {
         let model = shipped(name);
         let images = digits(4, 100);
         // A wide range, so that nothing is clamped: then the bound holds.
-        let fine = Quantization { range_margin: 4.0, weight_bits: 12, activation_bits: 14, ..quantization() };
+        let fine =
+            Quantization { range_margin: 4.0, weight_bits: 12, activation_bits: Some(14), ..quantization() };
         let program = model.compile(&fine, &Deployment::default()).unwrap();
         let clear = program.run_clear(images.view()).unwrap();
         assert_eq!(clear.saturations.total(), 0, "{name}");
@@ -311,7 +312,12 @@ fn more_bits_come_nearer() {
         let float = model.logits(images.view()).unwrap();
         let errors: Vec<[f64; 2]> = [(8, 8, 8), (12, 12, 10), (16, 16, 14)]
             .map(|(weight_bits, activation_bits, input_bits)| {
-                let bits = Quantization { weight_bits, activation_bits, input_bits, ..quantization() };
+                let bits = Quantization {
+                    weight_bits,
+                    activation_bits: Some(activation_bits),
+                    input_bits,
+                    ..quantization()
+                };
                 let program = model
                     .compile(&Quantization { range_margin: 2.0, ..bits }, &Deployment::default())
                     .unwrap();
@@ -397,7 +403,7 @@ fn a_dead_convolution_is_exact() {
 fn bits() -> impl Strategy<Value = Quantization> {
     (7u32..=12, 9u32..=13, 7u32..=10).prop_map(|(weight_bits, activation_bits, input_bits)| Quantization {
         weight_bits,
-        activation_bits,
+        activation_bits: Some(activation_bits),
         input_bits,
         range_margin: 2.0,
         ..quantization()

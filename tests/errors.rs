@@ -202,6 +202,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(TrainError::Diverged { epoch: 2, batch: 3, loss: f64::INFINITY }),
         Box::new(TrainError::WeightBits { layer: text("fc1"), found: 1 }),
         Box::new(TrainError::UnknownLayer { name: text("fc9") }),
+        Box::new(TrainError::Plan(PlanError::Empty)),
         Box::new(TrainError::State(StateError::NoState { found: text("none") })),
         Box::new(Error::OtherModel),
         Box::new(Error::Thread(none())),

@@ -49,7 +49,7 @@ fn import(file: &str, on_ciphertexts: bool) -> Imported {
     );
 
     model.calibrate(inputs.view()).unwrap();
-    let finer = Quantization { weight_bits: 13, activation_bits: 13, ..quantization() };
+    let finer = Quantization { weight_bits: 13, activation_bits: Some(13), ..quantization() };
     let program = model.compile(&finer, &deployment(&KEY, 1)).unwrap();
     let fixed = program.run_clear(inputs.view()).unwrap().logits;
     let float = model.logits(inputs.view()).unwrap();

@@ -154,6 +154,7 @@ impl NetworkArgs {
             // Measured on the other scale of the input.
             loaded.model.set_ranges(None);
             loaded.model.set_layer_bits([].into());
+            loaded.model.set_formats([].into());
         }
         Ok(loaded)
     }

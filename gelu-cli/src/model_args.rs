@@ -28,9 +28,9 @@ pub(crate) struct Numbers {
     /// Other weight bits for single layers, for instance fc1=8,fc2=10; `gelu plan --tune` finds some.
     #[arg(long, value_delimiter = ',', value_name = "LAYER=BITS", value_parser = parse_layer_bits)]
     layer_bits: Vec<(String, u32)>,
-    /// Bits of an activation (2 to 24).
-    #[arg(long, default_value_t = 10, value_name = "BITS")]
-    activation_bits: u32,
+    /// Bits of an activation (2 to 24) [default: those that the network was trained to, else 10].
+    #[arg(long, value_name = "BITS")]
+    activation_bits: Option<u32>,
     /// Bits of an input pixel (2 to 24).
     #[arg(long, default_value_t = 8, value_name = "BITS")]
     input_bits: u32,
@@ -56,7 +56,9 @@ impl Numbers {
     /// The options of three more bits for every kind of number that can have them.
     pub(crate) fn finer(&self) -> String {
         let weights = self.weight_bits.unwrap_or(Quantization::default().weight_bits);
-        let options = [("weight", weights), ("activation", self.activation_bits), ("input", self.input_bits)];
+        // What plans take where nothing is said.
+        let activations = self.activation_bits.unwrap_or(10);
+        let options = [("weight", weights), ("activation", activations), ("input", self.input_bits)];
         let more = options.map(|(kind, bits)| format!("--{kind}-bits {}", (bits + 3).min(24)));
         more.join(" ")
     }

@@ -7,7 +7,7 @@ mod common;
 use common::{data, gelu};
 
 /// Options with a value that they take.
-const OPTIONS: [(&str, &[&str]); 21] = [
+const OPTIONS: [(&str, &[&str]); 22] = [
     ("invert", &["yes"]),
     ("count", &["3"]),
     ("split-seed", &["1"]),
@@ -28,6 +28,7 @@ const OPTIONS: [(&str, &[&str]); 21] = [
     ("report", &["none/report"]),
     ("weight-bits", &["3"]),
     ("layer-bits", &["fc1=3"]),
+    ("activation-bits", &["4"]),
     ("calibrate", &[]),
 ];
 
@@ -56,7 +57,7 @@ const MODES: [(&[&str], &[&str]); 6] = [
             "--checkpoint-dir",
             "none",
         ],
-        &["key-bits", "key-type", "weight-bits", "layer-bits"],
+        &["key-bits", "key-type", "weight-bits", "layer-bits", "activation-bits"],
     ),
 ];
 

@@ -218,6 +218,7 @@ impl Model {
         let mut noted = |problem| problems.push(problem);
         let ranges = metadata(weights, Ranges::METADATA_KEY, NUMBERS).map_err(&mut noted).ok().flatten();
         let layer_bits = metadata(weights, LAYER_BITS, NUMBERS).map_err(&mut noted).ok().flatten();
+        let formats = metadata(weights, FORMATS, A_FORMAT).map_err(&mut noted).ok().flatten();
         if !problems.is_empty() {
             return Err(LoadError { problems });
         }
@@ -234,6 +235,9 @@ impl Model {
         if let Some(layer_bits) = layer_bits {
             self.set_layer_bits(layer_bits);
         }
+        if let Some(formats) = formats {
+            self.set_formats(formats);
+        }
         Ok(report)
     }
 
@@ -246,7 +250,8 @@ impl Model {
         if let Some(classes) = metadata(weights, CLASSES, "names of classes")? {
             info.classes = classes;
         }
-        let structured = [Graph::METADATA_KEY, PREPROCESSING, CLASSES, LAYER_BITS, Ranges::METADATA_KEY];
+        let structured =
+            [Graph::METADATA_KEY, PREPROCESSING, CLASSES, LAYER_BITS, FORMATS, Ranges::METADATA_KEY];
         let text = weights.metadata.iter().filter(|(key, _)| !structured.contains(&key.as_str()));
         info.provenance.extend(text.map(|(key, value)| (key.clone(), value.clone())));
         let outputs = self.graph().shape(self.graph().logits()).elements();
@@ -282,6 +287,9 @@ impl Model {
         if !self.layer_bits().is_empty() {
             keep(LAYER_BITS, serde_json::to_string(self.layer_bits()));
         }
+        if !self.formats().is_empty() {
+            keep(FORMATS, serde_json::to_string(self.formats()));
+        }
         keep(Graph::METADATA_KEY, serde_json::to_string(&**self.graph()));
         if let Some(preprocessing) = &self.info().preprocessing {
             keep(PREPROCESSING, serde_json::to_string(preprocessing));
@@ -315,7 +323,9 @@ const A_GRAPH: &str = "the graph of a network";
 const PREPROCESSING: &str = "gelu.preprocessing";
 const CLASSES: &str = "gelu.classes";
 const LAYER_BITS: &str = crate::plan::Quantization::LAYER_BITS_KEY;
+const FORMATS: &str = crate::plan::Quantization::FORMATS_KEY;
 const NUMBERS: &str = "a JSON object of numbers by the names of nodes";
+const A_FORMAT: &str = "a JSON object of scales and bounds by the names of nodes";
 
 fn metadata<T: DeserializeOwned>(
     weights: &Weights,

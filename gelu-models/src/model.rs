@@ -1,10 +1,11 @@
 //! A network: its graph with weights, and what is known about its numbers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gelu_layers::{ClientOp, Initializer, LinearLayer, Mode, softmax};
-use gelu_tensor::{Error, Shape};
+use gelu_tensor::{Error, Format, Shape};
 use ndarray::{Array2, ArrayView, Dimension};
 use rand::Rng;
 
@@ -44,6 +45,7 @@ pub struct Model {
     layers: Vec<Option<LinearLayer>>,
     ranges: Option<Ranges>,
     layer_bits: BTreeMap<String, u32>,
+    formats: BTreeMap<String, Format>,
     info: ModelInfo,
 }
 
@@ -63,8 +65,8 @@ impl Model {
             })
         };
         let layers = graph.nodes().iter().map(layer).collect::<Result<_, _>>()?;
-        let (layer_bits, info) = (BTreeMap::new(), ModelInfo::default());
-        Ok(Self { layers, graph: Arc::new(graph), ranges: None, layer_bits, info })
+        let (layer_bits, formats, info) = (BTreeMap::new(), BTreeMap::new(), ModelInfo::default());
+        Ok(Self { layers, graph: Arc::new(graph), ranges: None, layer_bits, formats, info })
     }
 
     /// Returns the network without its weights.
@@ -132,6 +134,30 @@ impl Model {
     /// Sets the weight bits of single layers.
     pub fn set_layer_bits(&mut self, layer_bits: BTreeMap<String, u32>) {
         self.layer_bits = layer_bits;
+    }
+
+    /// Returns the formats that values were trained to, by the names of the nodes that make them: layers read them rounded,
+    /// on floats too.
+    pub fn formats(&self) -> &BTreeMap<String, Format> {
+        &self.formats
+    }
+
+    /// Sets the formats of values, by the names of the nodes that make them.
+    pub fn set_formats(&mut self, formats: BTreeMap<String, Format>) {
+        self.formats = formats;
+    }
+
+    /// The format that a value was trained to.
+    pub(crate) fn format(&self, value: ValueId) -> Option<Format> {
+        self.formats.get(self.graph.name(value)).copied()
+    }
+
+    /// A value as layers read it.
+    pub(crate) fn read<'a>(&self, value: ValueId, x: &'a Array2<f32>) -> Cow<'a, Array2<f32>> {
+        match self.format(value) {
+            Some(format) => Cow::Owned(x.mapv(|x| format.nearest(f64::from(x)) as f32)),
+            None => Cow::Borrowed(x),
+        }
     }
 
     /// Returns how inputs are prepared, what the classes are called and where the model comes from.
@@ -218,7 +244,7 @@ impl Model {
     ) -> Result<Array2<f32>, Error> {
         let images = inputs[0].nrows();
         match (&node.op, self.layer(place)) {
-            (Op::Linear(_), Some(layer)) => layer.forward(inputs[0].view(), mode),
+            (Op::Linear(_), Some(layer)) => layer.forward(self.read(node.inputs[0], inputs[0]).view(), mode),
             (Op::Client(op), _) => {
                 let slices: Vec<&[f32]> = inputs.iter().filter_map(|x| x.as_slice()).collect();
                 let values = op.forward(&self.input_shapes(node), &slices)?;

@@ -22,13 +22,13 @@ use crate::run::detached;
 ///
 /// Raises FileError when the file cannot be read, and ModelError when it holds no network.
 #[pyfunction]
-#[pyo3(signature = (path, *, calibration=None, weight_bits=None, activation_bits=10, input_bits=8))]
+#[pyo3(signature = (path, *, calibration=None, weight_bits=None, activation_bits=None, input_bits=8))]
 pub(crate) fn load(
     py: Python<'_>,
     path: PathBuf,
     calibration: Option<&Bound<'_, PyAny>>,
     weight_bits: Option<u32>,
-    activation_bits: u32,
+    activation_bits: Option<u32>,
     input_bits: u32,
 ) -> Result<Network> {
     let mut model = detached(py, || Ok::<_, gelu_net::Error>(Model::from_weights(&Weights::read(&path)?)?))??;
@@ -46,7 +46,7 @@ pub(crate) fn load(
 /// Raises UnsupportedModel, whose `nodes` lists every node that cannot be imported, and FileError.
 #[pyfunction]
 #[pyo3(signature = (
-    model, *, calibration=None, input_shape=None, output=None, normalize=None, name=None, weight_bits=None, activation_bits=10,
+    model, *, calibration=None, input_shape=None, output=None, normalize=None, name=None, weight_bits=None, activation_bits=None,
     input_bits=8
 ))]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
@@ -59,7 +59,7 @@ pub(crate) fn from_onnx(
     normalize: Option<(Vec<f32>, Vec<f32>)>,
     name: Option<String>,
     weight_bits: Option<u32>,
-    activation_bits: u32,
+    activation_bits: Option<u32>,
     input_bits: u32,
 ) -> Result<Network> {
     let options = ImportOptions { input: input_shape.map(|extents| Shape::from(&extents[..])), output };

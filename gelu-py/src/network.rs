@@ -45,7 +45,7 @@ const AT_A_TIME: usize = 64;
 type Pickled<'py> = (Bound<'py, PyAny>, (String, Bound<'py, PyBytes>, Bits));
 
 /// Bits of integers, as Python gives them: of weights, activations and inputs.
-pub(crate) type Bits = (Option<u32>, u32, u32);
+pub(crate) type Bits = (Option<u32>, Option<u32>, u32);
 
 impl Network {
     pub(crate) fn new(py: Python<'_>, name: String, model: Model, bits: Bits) -> PyResult<Self> {
@@ -150,7 +150,7 @@ impl Network {
             built => built.map_err(wrong)?,
         };
         model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
-        Ok(Self::new(py, name.to_owned(), model, (None, 10, 8))?)
+        Ok(Self::new(py, name.to_owned(), model, (None, None, 8))?)
     }
 
     /// The network's name: its file's, unless another was given.
@@ -276,13 +276,13 @@ impl Network {
     }
 
     /// Returns the network after training in the clear on inputs `x` (as in `simulate`) with labels `y`, integers from 0 of shape
-    /// [N]; its ranges are measured on `x`. It must end in a softmax. `weight_bits` trains weights of so few bits in the second
-    /// half. `progress(epoch, epochs, loss)` hears after every epoch. Ctrl-C stops it after the present update.
+    /// [N]; its ranges are measured on `x`. It must end in a softmax. `weight_bits` and `activation_bits`, 2 to 24, train
+    /// weights of so few bits, and what is encrypted between layers, in the second half. `progress(epoch, epochs, loss)` hears after every epoch. Ctrl-C stops it after the present update.
     ///
     /// Raises TrainingError when data and network do not fit, or the loss is no longer finite.
     #[pyo3(signature = (
-        x, y, *, epochs=10, batch_size=64, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, weight_bits=None, seed=0,
-        progress=None
+        x, y, *, epochs=10, batch_size=64, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, weight_bits=None, activation_bits=None,
+        seed=0, progress=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
     fn fit(
@@ -296,6 +296,7 @@ impl Network {
         momentum: f64,
         weight_decay: f64,
         weight_bits: Option<u32>,
+        activation_bits: Option<u32>,
         seed: u64,
         progress: Option<Bound<'_, PyAny>>,
     ) -> Result<Self> {
@@ -313,6 +314,7 @@ impl Network {
             momentum,
             weight_decay,
             weight_bits,
+            activation_bits,
             seed,
             ..TrainConfig::default()
         };

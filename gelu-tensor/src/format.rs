@@ -96,6 +96,12 @@ impl Format {
         integer as f64 * f64::from(-self.scale_bits).exp2()
     }
 
+    /// Returns the real that a real becomes: the nearest one that an integer stands for, or the last one before the bound.
+    pub fn nearest(self, real: f64) -> f64 {
+        let (bound, scale) = (self.bound as f64, f64::from(self.scale_bits).exp2());
+        (real * scale).round().clamp(-bound, bound) / scale
+    }
+
     /// Returns the format of a sum of `terms` products of such integers with the weights of a row.
     ///
     /// # Errors

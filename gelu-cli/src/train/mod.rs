@@ -105,6 +105,10 @@ pub(crate) struct Args {
         requires = "clear"
     )]
     layer_bits: Vec<(String, u32)>,
+    /// With --clear: round what layers read to so many bits (2 to 24), where a client encrypts it, in the second half of the
+    /// epochs, too. Fewer bits take fewer ciphertexts, and less of what hides a network.
+    #[arg(long, value_name = "BITS", requires = "clear")]
+    activation_bits: Option<u32>,
     /// Keep the state in this folder: from the first iteration on, twice a minute, after every epoch, and when Ctrl-C or
     /// SIGTERM stops the run.
     #[arg(long, value_name = "DIR")]
@@ -153,6 +157,7 @@ impl Args {
             augmentation: self.augment.then_some(Augmentation::LIGHT),
             weight_bits: self.weight_bits,
             layer_bits: self.layer_bits.iter().cloned().collect(),
+            activation_bits: self.activation_bits,
             ..self.descent.config()
         }
     }
@@ -174,8 +179,8 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     }
     if args.fixed {
         given.refuse(
-            &["weight-bits", "layer-bits"],
-            "training on integers (--fixed) has weights of one precision, that of private training",
+            &["weight-bits", "layer-bits", "activation-bits"],
+            "training on integers (--fixed) has numbers of one precision, that of private training",
         )?;
     }
     if args.is_on_floats() {

@@ -63,5 +63,6 @@ pub(crate) fn initialize(
     // What was measured and tuned for other weights.
     model.set_ranges(None);
     model.set_layer_bits([].into());
+    model.set_formats([].into());
     Ok(())
 }

@@ -78,6 +78,9 @@ pub(super) fn command(args: &Args) -> String {
     if !config.layer_bits.is_empty() {
         let _ = write!(text, " --layer-bits {}", layer_bits(&config));
     }
+    if let Some(bits) = config.activation_bits {
+        let _ = write!(text, " --activation-bits {bits}");
+    }
     text += &args.options.command();
     if let Some(limit) = args.limit {
         let _ = write!(text, " --limit {limit}");

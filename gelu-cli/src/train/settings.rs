@@ -56,6 +56,7 @@ impl Settings {
             ("--seed", Some(config.seed.to_string())),
             ("--weight-bits", config.weight_bits.map(|bits| bits.to_string())),
             ("--layer-bits", (!config.layer_bits.is_empty()).then(|| layer_bits(&config))),
+            ("--activation-bits", config.activation_bits.map(|bits| bits.to_string())),
             ("--augment", Some(config.augmentation.is_some().to_string())),
         ]);
         if !args.is_on_floats() {

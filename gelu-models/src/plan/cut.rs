@@ -1,5 +1,6 @@
 //! Where a graph is cut: into linear segments for the server and steps for the client between them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gelu_layers::{Activation, Affine, ClientOp, LinearConfig};
@@ -119,6 +120,20 @@ struct Cutter<'a> {
 }
 
 impl Cut {
+    /// Cuts a graph without weights.
+    pub(crate) fn of_graph(graph: &Graph, fusion: Fusion) -> Result<Self, PlanError> {
+        Self::new(graph, fusion, |index, config| {
+            let input = graph.shape(graph.nodes()[index].inputs[0]);
+            let map = Arc::new(config.map(input)?);
+            Ok(if config.has_parameters() { Affine::of_map(map) } else { Affine::of_means(map) })
+        })
+    }
+
+    /// The values that a client encrypts, each once.
+    pub(crate) fn encrypted(&self) -> BTreeSet<ValueId> {
+        self.segments.iter().flat_map(|segment| &segment.terms).map(|term| term.source).collect()
+    }
+
     /// Cuts a graph whose linear nodes are the maps that `affine` gives: with their weights, or
     /// [without](Affine::of_map).
     pub(crate) fn new(

@@ -159,12 +159,7 @@ impl Plan {
     /// [`PlanError`] that says what does not fit. A description from outside cannot overflow anything, however it was
     /// made.
     pub fn new(description: Description, key: KeyParameters) -> Result<Self, PlanError> {
-        let structure = |index: usize, config: &gelu_layers::LinearConfig| {
-            let input = description.graph.shape(description.graph.nodes()[index].inputs[0]);
-            let map = Arc::new(config.map(input)?);
-            Ok(if config.has_parameters() { Affine::of_map(map) } else { Affine::of_means(map) })
-        };
-        let cut = Cut::new(&description.graph, Fusion::of(description.hidden), structure)?;
+        let cut = Cut::of_graph(&description.graph, Fusion::of(description.hidden))?;
         Self::assemble(&cut, description, key)
     }
 

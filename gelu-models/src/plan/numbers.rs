@@ -66,6 +66,11 @@ pub(super) fn choose(
         let (what, expected) = ("weight bits", "2 to 24");
         return Err(PlanError::Option { what, expected, found: bits.to_string() });
     }
+    let named = |name: &str| model.graph().nodes().iter().any(|node| node.name == name);
+    if let Some(name) = model.formats().keys().find(|name| !named(name)) {
+        let (what, expected) = ("value with a format", "a node of the network");
+        return Err(PlanError::Option { what, expected, found: format!("`{name}`") });
+    }
     let ranges = quantization.ranges.as_ref().or(model.ranges());
     if let Some((name, bad)) =
         ranges.and_then(|ranges| ranges.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)))
@@ -77,18 +82,18 @@ pub(super) fn choose(
     let mut formats = BTreeMap::new();
     for source in cut.segments.iter().flat_map(|segment| &segment.terms).map(|term| term.source) {
         let name = model.graph().name(source);
-        let (largest, bits) = match source {
-            ValueId::INPUT => {
+        let format = match (quantization.activation_bits, model.format(source)) {
+            _ if source == ValueId::INPUT => {
                 let range = ranges.and_then(|ranges| ranges.get(Ranges::INPUT));
-                (range.map_or(1.0, f64::from), quantization.input_bits)
+                format(range.map_or(1.0, f64::from), quantization.input_bits)
             }
-            _ => (
-                magnitude(model.graph(), source, ranges, quantization.range_margin)?,
-                quantization.activation_bits,
-            ),
+            (None, Some(trained)) => Ok(trained),
+            (bits, _) => {
+                let largest = magnitude(model.graph(), source, ranges, quantization.range_margin)?;
+                format(largest, bits.unwrap_or(Quantization::ACTIVATION_BITS))
+            }
         };
-        let format =
-            format(largest, bits).map_err(|source| PlanError::Numbers { name: name.to_owned(), source })?;
+        let format = format.map_err(|source| PlanError::Numbers { name: name.to_owned(), source })?;
         formats.insert(source.index() as u32, format);
     }
     let (mut segments, mut integers) = (vec![], vec![]);

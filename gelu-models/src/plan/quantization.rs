@@ -15,7 +15,7 @@ use crate::Ranges;
 ///
 /// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
 /// model.set_ranges(Some([("relu1", 2.0)].into_iter().collect())); // or `Model::calibrate`
-/// let fine = Quantization { weight_bits: 12, activation_bits: 14, ..Quantization::default() };
+/// let fine = Quantization { weight_bits: 12, activation_bits: Some(14), ..Quantization::default() };
 /// let fine = model.compile(&fine, &Deployment::default())?;
 /// let default = model.compile(&Quantization::default(), &Deployment::default())?;
 /// let slot_bits = [&fine, &default].map(|program| program.plan().segments()[1].format.slot_bits());
@@ -29,8 +29,9 @@ pub struct Quantization {
     /// Other bits for some segments, by the name of one of their layers; `None` takes those that the model was tuned to
     /// ([`Model::layer_bits`](crate::Model::layer_bits)). Default: `None`.
     pub layer_bits: Option<BTreeMap<String, u32>>,
-    /// Bits of an activation, 2 to 24. Default: 10.
-    pub activation_bits: u32,
+    /// Bits of an activation, 2 to 24; `None` takes the formats that the model was trained to
+    /// ([`Model::formats`](crate::Model::formats)), and 10 bits for what has none. Default: `None`.
+    pub activation_bits: Option<u32>,
     /// Bits of an input element, 2 to 24. Default: 8; a pixel p / 255 is rounded to the
     /// nearest of 256 steps.
     pub input_bits: u32,
@@ -46,12 +47,18 @@ impl Quantization {
     /// The key of a weight file's metadata that holds [`layer_bits`](Self::layer_bits) tuned for it, as a JSON object.
     pub(crate) const LAYER_BITS_KEY: &str = "gelu.layer_bits";
 
+    /// The key of a weight file's metadata that holds the formats that a model was trained to, as a JSON object.
+    pub(crate) const FORMATS_KEY: &str = "gelu.formats";
+
+    /// Bits of activations where nothing is said.
+    pub(super) const ACTIVATION_BITS: u32 = 10;
+
     /// Checks that all bits and the margin are in range.
     pub(super) fn check(&self) -> Result<(), PlanError> {
         let layers = self.layer_bits.iter().flat_map(BTreeMap::values).copied();
-        let bits = [("activation bits", self.activation_bits), ("input bits", self.input_bits)];
+        let activations = self.activation_bits.map(|bits| ("activation bits", bits));
         let weights = layers.chain([self.weight_bits]).map(|bits| ("weight bits", bits));
-        for (what, bits) in bits.into_iter().chain(weights) {
+        for (what, bits) in activations.into_iter().chain([("input bits", self.input_bits)]).chain(weights) {
             if !(2..=24).contains(&bits) {
                 return Err(PlanError::Option { what, expected: "2 to 24", found: bits.to_string() });
             }
@@ -69,7 +76,7 @@ impl Default for Quantization {
         Self {
             weight_bits: 9,
             layer_bits: None,
-            activation_bits: 10,
+            activation_bits: None,
             input_bits: 8,
             ranges: None,
             range_margin: 1.25,

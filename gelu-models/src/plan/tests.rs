@@ -401,7 +401,7 @@ fn options_out_of_range_are_named() {
         (Quantization { weight_bits: 25, ..Quantization::default() }, "weight bits", "25"),
         (Quantization { layer_bits: bits(0), ..Quantization::default() }, "weight bits", "0"),
         (Quantization { layer_bits: bits(u32::MAX), ..Quantization::default() }, "weight bits", "4294967295"),
-        (Quantization { activation_bits: 25, ..Quantization::default() }, "activation bits", "25"),
+        (Quantization { activation_bits: Some(25), ..Quantization::default() }, "activation bits", "25"),
         (Quantization { input_bits: 1, ..Quantization::default() }, "input bits", "1"),
         (Quantization { range_margin: f64::NAN, ..Quantization::default() }, "range margin", "NaN"),
         (Quantization { range_margin: 0.0, ..Quantization::default() }, "range margin", "0"),
@@ -466,6 +466,13 @@ fn bits_of_a_model_that_are_out_of_range_are_named() {
     let mut model = lenet5();
     model.set_layer_bits(BTreeMap::from([("fc9".to_owned(), 8)]));
     let unknown = PlanError::UnknownLayer { name: "fc9".to_owned() };
+    let mut other = model.clone();
+    other.set_layer_bits(BTreeMap::new());
+    other.set_formats([("relu9".to_owned(), Format::integers(3).unwrap())].into());
+    assert!(matches!(
+        other.compile(&Quantization::default(), &Deployment::default()),
+        Err(PlanError::Option { what: "value with a format", .. })
+    ));
     assert_eq!(error(&model, Quantization::default()), unknown);
 }
 
@@ -512,8 +519,12 @@ fn numbers_that_fit_no_integer_are_refused() {
         "{found}"
     );
     // As many bits as there are, of everything, and sums of many: more than an integer has.
-    let wide =
-        Quantization { weight_bits: 24, activation_bits: 24, input_bits: 24, ..Quantization::default() };
+    let wide = Quantization {
+        weight_bits: 24,
+        activation_bits: Some(24),
+        input_bits: 24,
+        ..Quantization::default()
+    };
     let largest = |inputs: usize| {
         let mut model = initialized(ModelBuilder::new([inputs]).dense("fc1", 2));
         with_tensor(&mut model, "fc1.weight", 0.999);
@@ -664,7 +675,7 @@ proptest! {
     ) {
         let model = random_model(seed);
         let quantization =
-            Quantization { weight_bits, activation_bits, range_margin: margin, ..Quantization::default() };
+            Quantization { weight_bits, activation_bits: Some(activation_bits), range_margin: margin, ..Quantization::default() };
         let program = model.compile(&quantization, &Deployment::default());
         prop_assume!(program.is_ok());
         let program = program.unwrap();
@@ -678,7 +689,7 @@ proptest! {
         seed: u64, weight_bits in 4u32..14, activation_bits in 4u32..14, input_bits in 4u32..12,
     ) {
         let model = random_model(seed);
-        let bits = Quantization { weight_bits, activation_bits, input_bits, ..Quantization::default() };
+        let bits = Quantization { weight_bits, activation_bits: Some(activation_bits), input_bits, ..Quantization::default() };
         // Room enough that no activation leaves its range for having been rounded.
         let program = model.compile(&Quantization { range_margin: 4.0, ..bits }, &Deployment::default()).unwrap();
         let images = images(&model, 5, seed ^ 2);
@@ -719,7 +730,7 @@ fn the_bound_counts_what_multiplies_an_error() {
     with_tensor(&mut model, "fc.bias", 0.0);
     model.calibrate(array![[8.0, 8.0]].view()).unwrap();
     let coarse =
-        Quantization { weight_bits: 3, activation_bits: 16, input_bits: 16, ..Quantization::default() };
+        Quantization { weight_bits: 3, activation_bits: Some(16), input_bits: 16, ..Quantization::default() };
     let program = model.compile(&coarse, &Deployment::default()).unwrap();
     let images = array![[8.0, 8.0], [0.9, -0.3], [7.0, 1.0], [1.0, 1.0]];
     let outcome = program.run_clear(images.view()).unwrap();
@@ -842,7 +853,10 @@ fn functions_of_the_clients_own_run_image_by_image() {
     let builder = ModelBuilder::new([3]).dense("a", 4).client_function("fold", [2]).dense("b", 2);
     let model = ranged(builder.build().unwrap(), 4.0);
     let program = model
-        .compile(&Quantization { activation_bits: 16, ..Quantization::default() }, &Deployment::default())
+        .compile(
+            &Quantization { activation_bits: Some(16), ..Quantization::default() },
+            &Deployment::default(),
+        )
         .unwrap();
     assert_eq!(program.plan().client_steps(Some(0)), ["fold"]);
     let images = array![[0.5, -0.25, 1.0], [0.0, 0.75, -1.0]];

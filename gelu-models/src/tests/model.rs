@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gelu_tensor::Error;
+use gelu_tensor::{Error, Format};
 use ndarray::Axis;
 use proptest::prelude::*;
 
@@ -130,6 +130,8 @@ fn norms() -> ModelBuilder {
 fn batch_norms_ranges_and_bits_travel_with_the_weights() {
     let mut from = calibrated(norms());
     from.set_layer_bits(BTreeMap::from([("conv".to_owned(), 7), ("fc".to_owned(), 5)]));
+    let format = Format::integers(15).unwrap().with_scale_bits(3).unwrap();
+    from.set_formats(BTreeMap::from([("relu1".to_owned(), format)]));
     let weights = from.weights();
     let names: Vec<String> =
         weights.tensors.iter().map(|(name, tensor)| format!("{name} {}", tensor.shape())).collect();
@@ -145,12 +147,15 @@ fn batch_norms_ranges_and_bits_travel_with_the_weights() {
             "fc.weight 2x16",
         ]
     );
-    assert_eq!(weights.metadata.keys().collect::<Vec<_>>(), ["gelu.graph", "gelu.layer_bits", "gelu.ranges"]);
+    let keys = ["gelu.formats", "gelu.graph", "gelu.layer_bits", "gelu.ranges"];
+    assert_eq!(weights.metadata.keys().collect::<Vec<_>>(), keys);
+    assert_eq!(weights.metadata["gelu.formats"], r#"{"relu1":{"scale_bits":3,"bound":15}}"#);
     assert_eq!(weights.metadata["gelu.layer_bits"], r#"{"conv":7,"fc":5}"#);
     let mut to = norms().build().unwrap();
     let report = to.load(&weights).unwrap();
     assert_eq!((report.applied.len(), report.missing.len(), report.unused.len()), (7, 0, 0));
     assert_eq!((to.ranges(), to.layer_bits()), (from.ranges(), from.layer_bits()));
+    assert_eq!(to.formats(), from.formats());
     assert_eq!(to.weights(), weights);
     let statistics =
         |model: &Model| model.layers().find_map(|(_, layer)| layer.statistics().cloned()).unwrap();
@@ -175,6 +180,10 @@ fn metadata_that_say_nothing_are_refused_and_change_nothing() {
         (crate::plan::Quantization::LAYER_BITS_KEY, r#"{"fc":8.5}"#),
         (crate::plan::Quantization::LAYER_BITS_KEY, r#"["fc"]"#),
         (crate::plan::Quantization::LAYER_BITS_KEY, ""),
+        (crate::plan::Quantization::FORMATS_KEY, r#"{"relu1":{"scale_bits":3}}"#),
+        (crate::plan::Quantization::FORMATS_KEY, r#"{"relu1":{"scale_bits":300,"bound":15}}"#),
+        (crate::plan::Quantization::FORMATS_KEY, r#"{"relu1":{"scale_bits":3,"bound":-1}}"#),
+        (crate::plan::Quantization::FORMATS_KEY, r#"{"relu1":{"scale_bits":3,"bound":9223372036854775808}}"#),
     ] {
         let mut to = norms().build().unwrap();
         let before = to.weights();

@@ -64,11 +64,22 @@ pub(super) fn gradients(
                     true => InputGradient::Wanted,
                     false => InputGradient::Skipped,
                 };
-                let gradients = layer.backward(inputs[0].view(), error.view(), wanted)?;
+                let source = node.inputs[0];
+                let read = model.read(source, inputs[0]);
+                let mut gradients = layer.backward(read.view(), error.view(), wanted)?;
                 if layer.has_parameters() {
                     parameters.push(gradients.parameters);
                 }
-                statistics.extend(layer.batch_statistics(inputs[0].view()));
+                statistics.extend(layer.batch_statistics(read.view()));
+                // Rounding passes errors on, but for what it cuts off.
+                if let (Some(format), Some(back)) = (model.format(source), &mut gradients.input) {
+                    let limit = (format.real(format.bound() as i64)) as f32;
+                    ndarray::Zip::from(back).and(inputs[0]).for_each(|back, x| {
+                        if x.abs() > limit {
+                            *back = 0.0;
+                        }
+                    });
+                }
                 vec![gradients.input]
             }
             (Op::Client(op), _) => {

@@ -92,6 +92,10 @@ pub struct TrainConfig {
     /// Other bits for some layers, by name.
     #[serde(default)]
     pub layer_bits: BTreeMap<String, u32>,
+    /// Bits of the values that layers read, 2 to 24, where a client encrypts them: in the second half of the epochs they are
+    /// rounded, too. `None` leaves them as they are.
+    #[serde(default)]
+    pub activation_bits: Option<u32>,
 }
 
 impl Default for TrainConfig {
@@ -108,6 +112,7 @@ impl Default for TrainConfig {
             augmentation: None,
             weight_bits: None,
             layer_bits: BTreeMap::new(),
+            activation_bits: None,
         }
     }
 }
@@ -130,6 +135,7 @@ impl TrainConfig {
     pub(super) fn fault(&self) -> Option<(&'static str, &'static str, f64)> {
         let between = |from: f64, below: f64| move |value: f64| value >= from && value < below;
         let positive = |value: f64| value > 0.0 && value.is_finite();
+        let activation_bits = self.activation_bits.unwrap_or(2);
         let step = match self.schedule {
             Schedule::Step { epochs, .. } => f64::from(epochs),
             Schedule::Constant | Schedule::Cosine => 1.0,
@@ -141,6 +147,7 @@ impl TrainConfig {
             ("batch size", "at least 1", self.batch_size as f64, self.batch_size > 0),
             ("epochs", "at least 1", f64::from(self.epochs), self.epochs > 0),
             ("epochs of a step", "at least 1", step, step > 0.0),
+            ("activation bits", "2 to 24", activation_bits.into(), (2..=24).contains(&activation_bits)),
             ("warm-up", "0 or more", self.warm_up, between(0.0, f64::INFINITY)(self.warm_up)),
         ]
         .into_iter()

@@ -3,6 +3,7 @@
 use gelu_tensor::Shape;
 
 use super::StateError;
+use crate::plan::PlanError;
 
 /// Why training cannot start or go on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -49,6 +50,9 @@ pub enum TrainError {
         /// Its bits.
         found: u32,
     },
+    /// The network cannot be cut into what a client and a server compute, so that no value is known to be encrypted.
+    #[error("the values that are encrypted")]
+    Plan(#[from] PlanError),
     /// Bits for a layer that the model does not have.
     #[error("weight bits of `{name}`: the model has no layer of that name with weights to be rounded")]
     UnknownLayer {

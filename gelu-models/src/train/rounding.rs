@@ -1,18 +1,31 @@
-//! Training with weights of few bits: in the second half of a run, every update is computed with rounded weights, and applied
-//! to those behind them.
+//! Training with few bits: in the second half of a run, every update is computed with rounded weights and rounded activations,
+//! and applied to the weights behind the rounded ones.
 
 use std::collections::BTreeMap;
 
-use gelu_layers::{LinearConfig, exponent, rounded};
+use gelu_layers::{LinearConfig, Mode, exponent, rounded};
+use gelu_tensor::{Error, Format};
+use ndarray::ArrayView2;
 
 use super::{TrainConfig, TrainError};
+use crate::plan::{Cut, Fusion};
 use crate::{Model, Op, ValueId};
 
-/// Which layers' weights are rounded, to how many bits (straight-through estimation: Bengio, Léonard and Courville, 2013;
+/// Which layers' weights are rounded and which values, to how many bits (straight-through estimation: Bengio, Léonard and Courville, 2013;
 /// with a batch norm's factors as plans have them: Jacob et al., 2018, section 3.2).
 #[derive(Clone, Debug)]
 pub(super) struct Rounding {
     layers: Vec<RoundedLayer>,
+    values: Vec<RoundedValue>,
+}
+
+/// A value that a client encrypts.
+#[derive(Clone, Debug)]
+struct RoundedValue {
+    value: ValueId,
+    name: String,
+    bits: u32,
+    scale: i32,
 }
 
 #[derive(Clone, Debug)]
@@ -59,11 +72,30 @@ impl Rounding {
         {
             return Err(TrainError::UnknownLayer { name: name.clone() });
         }
-        Ok((!layers.is_empty()).then_some(Self { layers }))
+        let mut values = vec![];
+        if let Some(bits) = config.activation_bits {
+            let mut encrypted = Cut::of_graph(graph, Fusion::Chains)?.encrypted();
+            encrypted.remove(&ValueId::INPUT);
+            let name = |value| graph.name(value).to_owned();
+            values.extend(encrypted.into_iter().map(|value| RoundedValue {
+                value,
+                name: name(value),
+                bits,
+                scale: 0,
+            }));
+        }
+        let is_empty = layers.is_empty() && values.is_empty();
+        Ok((!is_empty).then_some(Self { layers, values }))
     }
 
-    /// Fixes the scales: those that were kept, and where none was, those that lose the least of the model's weights.
-    pub(super) fn fix_scales(&mut self, model: &Model, kept: &BTreeMap<String, i32>) {
+    /// Fixes the scales: those that were kept, and where none was, those that lose the least of the model's weights, and the
+    /// finest ones that hold nearly all values of some inputs.
+    pub(super) fn fix_scales(
+        &mut self,
+        model: &Model,
+        kept: &BTreeMap<String, i32>,
+        inputs: ArrayView2<'_, f32>,
+    ) -> Result<(), Error> {
         for layer in &mut self.layers {
             layer.scale = match kept.get(&layer.name) {
                 // As far as formats go.
@@ -71,14 +103,31 @@ impl Rounding {
                 None => best_scale(&layer.reals(model), layer.bits),
             };
         }
+        let mut sizes = vec![Sizes::default(); self.values.len()];
+        if self.values.iter().any(|value| !kept.contains_key(&value.name)) {
+            let layers = Self { layers: self.layers.clone(), values: vec![] };
+            layers.of(model).run(inputs, Mode::Inference, |value, x| {
+                if let Some(at) = self.values.iter().position(|rounded| rounded.value == value) {
+                    x.iter().for_each(|&x| sizes[at].note(x));
+                }
+            })?;
+        }
+        for (value, sizes) in self.values.iter_mut().zip(sizes) {
+            value.scale = match kept.get(&value.name) {
+                Some(scale) => *scale.clamp(&-120, &120),
+                None => value.bits as i32 - sizes.exponent(),
+            };
+        }
+        Ok(())
     }
 
     /// Returns the scales, by the layers' names.
     pub(super) fn scales(&self) -> BTreeMap<String, i32> {
-        self.layers.iter().map(|layer| (layer.name.clone(), layer.scale)).collect()
+        let layers = self.layers.iter().map(|layer| (layer.name.clone(), layer.scale));
+        layers.chain(self.values.iter().map(|value| (value.name.clone(), value.scale))).collect()
     }
 
-    /// Returns the model with rounded weights, and with the bits to which they are.
+    /// Returns the model with rounded weights and values, and with the bits to which they are.
     pub(super) fn of(&self, model: &Model) -> Model {
         let mut rounded_model = model.clone();
         for layer in &self.layers {
@@ -89,6 +138,9 @@ impl Rounding {
         }
         rounded_model
             .set_layer_bits(self.layers.iter().map(|layer| (layer.name.clone(), layer.bits)).collect());
+        if !self.values.is_empty() {
+            rounded_model.set_formats(self.values.iter().filter_map(RoundedValue::format).collect());
+        }
         rounded_model
     }
 
@@ -101,6 +153,46 @@ impl Rounding {
             let limit = f64::from(layer.bits - 1).exp2();
             layer.map(&before, model, |real| real.clamp((-limit - 0.5) * unit, (limit - 0.5) * unit));
         }
+    }
+}
+
+impl RoundedValue {
+    /// Integers of all its bits.
+    fn format(&self) -> Option<(String, Format)> {
+        let format = Format::integers((1 << self.bits) - 1).and_then(|all| all.with_scale_bits(self.scale));
+        Some((self.name.clone(), format.ok()?))
+    }
+}
+
+/// How large the elements of a value are: how many have which exponent.
+#[derive(Clone, Debug, Default)]
+struct Sizes {
+    by_exponent: BTreeMap<i32, u64>,
+    all: u64,
+}
+
+/// One element of so many may be cut off: a tenth of those at which users are warned.
+const CUT_OFF: u64 = 10_000;
+
+impl Sizes {
+    fn note(&mut self, x: f32) {
+        self.all += 1;
+        // One of zero would be no number, and one below that of f32's least says nothing.
+        if x != 0.0 {
+            *self.by_exponent.entry(x.abs().log2().ceil().max(-126.0) as i32).or_default() += 1;
+        }
+    }
+
+    /// The power of two that bounds nearly all elements; 0 without any.
+    fn exponent(&self) -> i32 {
+        let mut above = 0;
+        for (&exponent, count) in self.by_exponent.iter().rev() {
+            above += count;
+            if above * CUT_OFF > self.all {
+                return exponent;
+            }
+        }
+        0
     }
 }
 
@@ -166,7 +258,7 @@ fn best_scale(weights: &[f64], bits: u32) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use gelu_layers::{Conv2dConfig, Initializer};
+    use gelu_layers::{Activation, Conv2dConfig, Initializer};
     use rand::{SeedableRng, rngs::ChaCha8Rng};
 
     use super::*;
@@ -232,6 +324,76 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A plan takes the formats that were trained with, and computes what floats do.
+    #[test]
+    fn plans_take_the_formats_of_rounded_values() {
+        let conv = ModelBuilder::new([1, 8, 8]).conv2d("conv1", Conv2dConfig::new(4, [3, 3])).relu();
+        let dense = conv.max_pool2d([2, 2]).flatten().dense("fc1", 8).activation(Activation::Tanh);
+        let mut model = dense.dense("fc2", 4).softmax().build().unwrap();
+        model.initialize(Initializer::HeUniform, &mut ChaCha8Rng::seed_from_u64(3));
+        let data = corners(200);
+        for bits in [2, 3, 6] {
+            let config = TrainConfig {
+                batch_size: 10,
+                epochs: 6,
+                activation_bits: Some(bits),
+                ..TrainConfig::default()
+            };
+            let mut trainer = Trainer::new(model.clone(), config).unwrap();
+            for epoch in 0..6 {
+                trainer.train_epoch(&data, |_| ()).unwrap();
+                assert_eq!(trainer.model().formats().is_empty(), epoch < 3);
+            }
+            let mut trained = trainer.into_model();
+            assert!(evaluate(&trained, &data).unwrap().accuracy > 0.9, "{bits}");
+            let formats = trained.formats().clone();
+            assert_eq!(formats.keys().collect::<Vec<_>>(), ["max_pool1", "tanh1"]);
+            assert!(formats.values().all(|format| format.bound() == (1 << bits) - 1), "{formats:?}");
+            // Nearly all of tanh's values are between -1 and 1.
+            assert_eq!(formats["tanh1"].scale_bits(), bits as i32);
+
+            trained.calibrate(data.inputs()).unwrap();
+            let fine = Quantization { weight_bits: 16, input_bits: 16, ..Quantization::default() };
+            let program = trained.compile(&fine, &Deployment::default()).unwrap();
+            let [first, second] = [1, 2].map(|at| program.plan().segments()[at].terms[0].values);
+            assert_eq!([first, second], [formats["max_pool1"], formats["tanh1"]]);
+            let integers = program.run_clear(data.inputs()).unwrap().logits;
+            let floats = trained.logits(data.inputs()).unwrap();
+            let largest = floats.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
+            // Where a value is nearly between two integers, the two can round it to another.
+            let near = |(a, b): (&f64, &f32)| (a - f64::from(*b)).abs() < 1e-3 * f64::from(largest);
+            let same = integers.iter().zip(&floats).filter(|pair| near(*pair)).count();
+            assert!(same * 20 > integers.len() * 19, "{bits}: {same} of {}", integers.len());
+            // Other bits are taken where they are asked for.
+            let coarse = Quantization { activation_bits: Some(10), ..fine };
+            let program = trained.compile(&coarse, &Deployment::default()).unwrap();
+            assert!(program.plan().segments()[2].terms[0].values.bound() > 500);
+        }
+        for bits in [0, 1, 25] {
+            let config = TrainConfig { activation_bits: Some(bits), ..TrainConfig::default() };
+            let error = Trainer::new(model.clone(), config).unwrap_err();
+            assert!(matches!(error, TrainError::Config { what: "activation bits", .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn scales_hold_nearly_all_values() {
+        let exponent = |values: &[(f32, usize)]| {
+            let mut sizes = Sizes::default();
+            for &(value, count) in values {
+                (0..count).for_each(|_| sizes.note(value));
+            }
+            sizes.exponent()
+        };
+        assert_eq!(exponent(&[]), 0);
+        assert_eq!(exponent(&[(0.0, 9)]), 0);
+        assert_eq!(exponent(&[(0.0, 9), (-3.0, 1), (0.5, 3)]), 2);
+        assert_eq!(exponent(&[(4.0, 1)]), 2);
+        // One in more than ten thousand is cut off.
+        assert_eq!(exponent(&[(0.3, 10_000), (100.0, 1)]), -1);
+        assert_eq!(exponent(&[(0.3, 9_000), (100.0, 1)]), 7);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct TrainState {
     pub epochs_done: u32,
     /// What of the next epoch is done.
     pub part: PartOfEpoch,
-    /// The scales of weights that are rounded, by their layers' names.
+    /// The scales of weights and values that are rounded, by their nodes' names.
     pub scales: BTreeMap<String, i32>,
     /// The model's weights, not rounded.
     pub weights: Weights,

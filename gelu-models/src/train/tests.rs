@@ -1,5 +1,5 @@
 use gelu_layers::{Activation, BatchNorm2dConfig, Conv2dConfig, DenseConfig, Initializer, LinearConfig};
-use gelu_tensor::{Error, Shape, Window};
+use gelu_tensor::{Error, Format, Shape, Window};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -214,9 +214,10 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         let resumed = train(Trainer::resume(model(), &state).unwrap(), 2);
         assert_eq!(whole.state(), resumed.state());
     }
-    // Stopped within an epoch, after every update; with weights that are rounded from the third epoch on, too.
-    for weight_bits in [None, Some(3)] {
-        let config = TrainConfig { weight_bits, epochs: 4, ..config() };
+    // Stopped within an epoch, after every update; with weights and values that are rounded from the third epoch on, too.
+    for (weight_bits, activation_bits) in [(None, None), (Some(3), None), (None, Some(4)), (Some(3), Some(3))]
+    {
+        let config = TrainConfig { weight_bits, activation_bits, epochs: 4, ..config() };
         let whole = train(Trainer::new(model(), config.clone()).unwrap(), 4);
         let mut trainer = Trainer::new(model(), config).unwrap();
         let (data, mut stops) = (corners(150), 0);
@@ -234,6 +235,32 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     let running = state.weights.tensors.get("stem_norm.running_mean").unwrap();
     assert!(running.data().iter().any(|&mean| mean != 0.0));
     assert!(state.velocity.tensors.keys().all(|name| !name.contains("running")));
+}
+
+/// Errors pass the rounding of a value, but not where it is cut off.
+#[test]
+fn rounding_passes_errors_on_within_its_range() {
+    let mut model = ModelBuilder::new([1]).dense("fc1", 1).relu().dense("fc2", 2).softmax().build().unwrap();
+    model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(1));
+    for (layer, weights) in model.layers_mut().map(|(_, layer)| layer).zip([vec![1.0], vec![0.5, -0.5]]) {
+        layer.parameters_mut().weight.copy_from_slice(&weights);
+        layer.parameters_mut().bias.fill(0.0);
+    }
+    let of = |model: &Model, x: f32| {
+        gradients(model, Array2::from_elem((1, 1), x).view(), &[0]).unwrap().parameters
+    };
+    let exact = of(&model, 2.0);
+    model.set_formats([("relu1".to_owned(), Format::integers(3).unwrap())].into());
+    assert_eq!(of(&model, 2.0)[1].weight, exact[1].weight);
+    // 2.4 is read as 2, and so is its error.
+    let rounded = of(&model, 2.4);
+    assert_eq!(rounded[1].weight, exact[1].weight);
+    assert_eq!(rounded[0].bias, exact[0].bias);
+    assert!(rounded[0].bias[0] != 0.0);
+    // 10 is read as 3, whatever the layer before it does.
+    let cut = of(&model, 10.0);
+    assert_eq!(cut[1].weight, of(&model, 3.0)[1].weight);
+    assert_eq!(cut[0].bias, [0.0]);
 }
 
 #[test]

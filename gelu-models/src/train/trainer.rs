@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gelu_layers::Parameters;
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ pub struct EpochStats {
 pub struct Trainer {
     /// With the weights that updates are applied to.
     model: Model,
-    /// How weights are rounded, where that is asked for.
+    /// How weights and activations are rounded, where that is asked for.
     rounding: Option<Rounding>,
     /// The model with rounded weights, in the second half of such a run.
     rounded: Option<Model>,
@@ -80,18 +80,15 @@ pub struct Trainer {
 /// number of threads.
 const CHUNK: usize = 16;
 
+/// Inputs on which the sizes of activations are measured.
+const SAMPLE: usize = 512;
+
 impl Trainer {
     /// Returns a run from the model's present weights.
     ///
     /// # Errors
     /// [`TrainError::Config`] and [`TrainError::NoSoftmax`].
     pub fn new(model: Model, config: TrainConfig) -> Result<Self, TrainError> {
-        let mut trainer = Self::at_beginning(model, config)?;
-        trainer.begin_rounding(&BTreeMap::new());
-        Ok(trainer)
-    }
-
-    fn at_beginning(model: Model, config: TrainConfig) -> Result<Self, TrainError> {
         if let Some((what, expected, found)) = config.fault() {
             return Err(TrainError::Config { what, expected, found });
         }
@@ -135,9 +132,12 @@ impl Trainer {
             let (expected, found) = (format!("at most {}", part.done), part.correct as u64);
             return Err(StateError::Progress { what: "right answers of an epoch", expected, found }.into());
         }
-        let trainer = Self::at_beginning(model, config.clone())?;
+        let trainer = Self::new(model, config.clone())?;
         let mut trainer = Self { velocity, epochs_done: *epochs_done, part: *part, ..trainer };
-        trainer.begin_rounding(scales);
+        if !scales.is_empty() {
+            trainer
+                .begin_rounding(scales, Array2::zeros((0, trainer.model.input_shape().elements())).view())?;
+        }
         Ok(trainer)
     }
 
@@ -157,7 +157,7 @@ impl Trainer {
     }
 
     /// Returns the model as it is now: in the second half of a run with [few bits](TrainConfig::weight_bits), with rounded
-    /// weights.
+    /// weights and the formats of rounded activations.
     pub fn model(&self) -> &Model {
         self.rounded.as_ref().unwrap_or(&self.model)
     }
@@ -217,6 +217,8 @@ impl Trainer {
         mut go_on: impl FnMut(Progress) -> bool,
     ) -> Result<Option<EpochStats>, TrainError> {
         self.check(dataset)?;
+        let sample = dataset.len().min(SAMPLE);
+        self.begin_rounding(&BTreeMap::new(), dataset.inputs().split_at(Axis(0), sample).0)?;
         let mut order: Vec<usize> = (0..dataset.len()).collect();
         order.shuffle(&mut self.rng(0));
 
@@ -241,19 +243,24 @@ impl Trainer {
         }
         let PartOfEpoch { loss, correct, .. } = std::mem::take(&mut self.part);
         self.epochs_done = epoch;
-        self.begin_rounding(&BTreeMap::new());
         let (loss, accuracy) = (loss / of as f64, correct as f64 / of as f64);
         Ok(Some(EpochStats { epoch, learning_rate, loss, accuracy }))
     }
 
-    /// Rounds weights from the second half of the run on, at scales that were kept or that suit them as they are.
-    fn begin_rounding(&mut self, kept: &BTreeMap<String, i32>) {
-        let Some(rounding) = &mut self.rounding else { return };
+    /// Rounds weights and activations from the second half of the run on, at scales that were kept or that suit them as they
+    /// are on some inputs.
+    fn begin_rounding(
+        &mut self,
+        kept: &BTreeMap<String, i32>,
+        inputs: ArrayView2<'_, f32>,
+    ) -> Result<(), TrainError> {
+        let Some(rounding) = &mut self.rounding else { return Ok(()) };
         if self.rounded.is_none() && self.epochs_done >= self.config.epochs / 2 {
-            rounding.fix_scales(&self.model, kept);
+            rounding.fix_scales(&self.model, kept, inputs)?;
             rounding.clip(&mut self.model);
             self.rounded = Some(rounding.of(&self.model));
         }
+        Ok(())
     }
 
     fn check(&self, dataset: &Dataset) -> Result<(), TrainError> {

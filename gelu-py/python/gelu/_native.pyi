@@ -33,7 +33,7 @@ __version__: str
 _Path: TypeAlias = str | os.PathLike[str]
 _Mode: TypeAlias = Literal["hidden", "class", "revealed"]
 _KeyType: TypeAlias = Literal["djn", "subgroup"]
-_Bits: TypeAlias = tuple[int | None, int, int]
+_Bits: TypeAlias = tuple[int | None, int | None, int]
 _Prefer: TypeAlias = Literal["balance", "bytes", "time"]
 
 @final
@@ -124,6 +124,7 @@ class Network:
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         weight_bits: int | None = None,
+        activation_bits: int | None = None,
         seed: int = 0,
         progress: Callable[[int, int, float], object] | None = None,
     ) -> Network: ...
@@ -297,7 +298,7 @@ def load(
     *,
     calibration: ArrayLike | None = None,
     weight_bits: int | None = None,
-    activation_bits: int = 10,
+    activation_bits: int | None = None,
     input_bits: int = 8,
 ) -> Network: ...
 def from_onnx(
@@ -309,7 +310,7 @@ def from_onnx(
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     name: str | None = None,
     weight_bits: int | None = None,
-    activation_bits: int = 10,
+    activation_bits: int | None = None,
     input_bits: int = 8,
 ) -> Network: ...
 def set_num_threads(threads: int) -> None: ...

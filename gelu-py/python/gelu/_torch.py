@@ -20,7 +20,7 @@ def compile(
     calibration: Any = None,
     name: str | None = None,
     weight_bits: int | None = None,
-    activation_bits: int = 10,
+    activation_bits: int | None = None,
     input_bits: int = 8,
 ) -> _native.Network:
     """Turn a torch module into a network that runs on ciphertexts.

@@ -311,7 +311,7 @@ proptest! {
         fill(&mut model, seed);
         model.calibrate(images(&model, 4, seed ^ 1).view()).unwrap();
         let quantization =
-            Quantization { weight_bits, activation_bits, range_margin: margin, ..Quantization::default() };
+            Quantization { weight_bits, activation_bits: Some(activation_bits), range_margin: margin, ..Quantization::default() };
         // Sigmoid and tanh of too many steps are refused, and nothing else.
         let hidden = HiddenPlan::new(program_with(&model, 1, &quantization).plan(), Reveal::Logits, FLOOD_BITS);
         prop_assert!(hidden.is_ok() || matches!(activation, Activation::Sigmoid | Activation::Tanh));

@@ -16,7 +16,7 @@ fn program(model: &Model, quantization: &Quantization, batch: usize) -> Program 
 }
 
 fn program_with_bits(model: &Model, activation_bits: u32) -> Program {
-    program(model, &Quantization { activation_bits, ..Quantization::default() }, 1)
+    program(model, &Quantization { activation_bits: Some(activation_bits), ..Quantization::default() }, 1)
 }
 
 fn lenet5() -> Model {

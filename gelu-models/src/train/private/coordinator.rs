@@ -115,6 +115,10 @@ impl Coordinator {
             let (what, expected) = ("weight bits", "none: those of the plan's numbers hold".to_owned());
             return Err(PrivateError::Setting { what, expected, found: "some".to_owned() });
         }
+        if let Some(bits) = config.train.activation_bits {
+            let (what, expected) = ("activation bits", "none: those of the plan's numbers hold".to_owned());
+            return Err(PrivateError::Setting { what, expected, found: bits.to_string() });
+        }
         if config.images == 0 {
             let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
             return Err(PrivateError::Setting { what: "images of a run", expected, found });
