@@ -5,7 +5,8 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -24,7 +25,7 @@ use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, ModelBuilder, Weights};
 use gelu_service::{
     ClientSecurity, Ledger, Limits, Membership, Moment, Patience, Refusal, Remote, RemoteTraining, Running,
-    ServerSecurity, Service, ServiceError, Training, TrialCertificate,
+    ServerSecurity, Service, ServiceError, Training, TrialCertificate, Web,
 };
 use gelu_tensor::paillier::KeyBits;
 use gelu_tensor::{Backend, Shape};
@@ -86,10 +87,8 @@ fn limits() -> Limits {
     }
 }
 
-/// A server that keeps its run in a folder.
-fn start(folder: &Path, limits: Limits, address: SocketAddr) -> Result<Running, ServiceError> {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let credentials = AUTHORITY.server(&names).unwrap().credentials().unwrap();
+/// A service that keeps its run in a folder.
+fn service(folder: &Path, limits: Limits) -> Result<Service, ServiceError> {
     let training = Training {
         model: model(),
         options: options(),
@@ -99,9 +98,26 @@ fn start(folder: &Path, limits: Limits, address: SocketAddr) -> Result<Running, 
         weights: Some(folder.join("small.safetensors")),
     };
     let ledger = Arc::new(Ledger::open(folder).unwrap());
-    let service = Service::new(limits).with_ledger(ledger, None).with_metrics(ANY);
-    let service = service.with_training("small", training)?;
-    service.start(address, &ServerSecurity::Tls(credentials))
+    Service::new(limits).with_ledger(ledger, None).with_metrics(ANY).with_training("small", training)
+}
+
+/// A server of it.
+fn start(folder: &Path, limits: Limits, address: SocketAddr) -> Result<Running, ServiceError> {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let credentials = AUTHORITY.server(&names).unwrap().credentials().unwrap();
+    service(folder, limits)?.start(address, &ServerSecurity::Tls(credentials))
+}
+
+/// What browsers are told of runs.
+fn told(server: &Running) -> serde_json::Value {
+    let address = server.web_address().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /v1/training HTTP/1.0\r\nhost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 "), "{head}");
+    serde_json::from_str(body).unwrap()
 }
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -223,6 +239,20 @@ fn clients_that_take_turns_over_tls_come_to_the_weights_of_the_clear_run() {
     assert_eq!((offer.done, offer.iterations, offer.enrolled), (24, 24, 4));
     let runs = Ledger::open(folder.path()).unwrap().runs().unwrap();
     assert_eq!((runs[0].iterations, runs[0].members.len(), runs[0].members[3].turns), (24, 4, 2));
+
+    // Browsers are told how the run came there, and nothing of who took part.
+    drop(server);
+    let web = service(folder.path(), limits()).unwrap().with_web(Web::new(ANY));
+    let run = &told(&web.start(ANY, &ServerSecurity::Loopback).unwrap())[0];
+    assert_eq!(
+        (&run["model"], &run["is_complete"], &run["is_held"]),
+        (&"small".into(), &true.into(), &false.into())
+    );
+    assert_eq!((&run["run"]["done"], &run["run"]["iterations"]), (&24.into(), &24.into()));
+    let members = (0..4).map(|place| serde_json::json!({ "place": place, "turns": 2 })).collect();
+    assert_eq!(run["members"], serde_json::Value::Array(members));
+    assert!(!run["changes"].as_array().unwrap().is_empty(), "{run}");
+    assert!(!run.to_string().contains("hospital"), "{run}");
 }
 
 #[test]

@@ -45,8 +45,13 @@ async function poll() {
   setTimeout(poll, POLL);
 }
 
+/** Draws the curves as wide as there is room, so that text has its size on telephones, too. */
 function draw({ points }) {
-  const [left, right, top, bottom] = [44, 630, 12, 264];
+  const chart = byId("curve");
+  const width = Math.max(240, Math.min(640, chart.clientWidth));
+  chart.setAttribute("viewBox", `0 0 ${width} 300`);
+  chart.replaceChildren();
+  const [left, right, top, bottom] = [44, width - 10, 12, 264];
   const most = Math.ceil(Math.max(...points.flatMap(({ train, test }) => [train, test])));
   const last = points.at(-1).epoch;
   const x = (epoch) => left + ((right - left) * epoch) / last;
@@ -55,7 +60,7 @@ function draw({ points }) {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     if (text !== undefined) made.textContent = text;
-    byId("curve").append(made);
+    chart.append(made);
   };
   for (let loss = 0; loss <= most; loss++) {
     svg("line", { class: "axis", x1: left, x2: right, y1: y(loss), y2: y(loss) });
@@ -70,6 +75,7 @@ function draw({ points }) {
 
 const recorded = await (await fetch("recorded.json")).json();
 draw(recorded);
+addEventListener("resize", () => draw(recorded));
 const end = recorded.points.at(-1);
 byId("curve-about").textContent = recorded.about;
 byId("curve-text").textContent = `Loss on the clients’ inputs (line) and on test inputs (dashed), from ${recorded.points[0].train.toFixed(2)} to ${end.train.toFixed(2)} and ${end.test.toFixed(2)}; test accuracy ${(100 * recorded.accuracy).toFixed(2)} % at the end.`;
