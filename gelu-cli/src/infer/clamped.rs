@@ -4,7 +4,8 @@ use gelu_net::InferenceReport;
 
 use crate::output::note;
 
-/// Says on standard error of which layers' values more than one in a thousand did not fit its range.
+/// Says on standard error of which layers' values more than one in a thousand did not fit its range, though the network was not
+/// trained to have them cut off.
 pub(super) fn warn_of_clamped(report: &InferenceReport) {
     let plan = &report.plan;
     let graph = plan.graph();
@@ -12,6 +13,7 @@ pub(super) fn warn_of_clamped(report: &InferenceReport) {
     let worst: Vec<String> = report
         .saturations
         .by_value()
+        .filter(|(value, _)| !plan.description().numbers.clamps(*value))
         .filter_map(|(value, clamped)| {
             // A value that several terms read is counted for each.
             let read = terms().filter(|term| term.source == value).count();

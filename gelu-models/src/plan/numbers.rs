@@ -1,6 +1,6 @@
 //! The fixed-point numbers of a plan: scales and bounds, from public facts about a model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gelu_layers::exponent;
 use gelu_tensor::{Error, Format, IntWeights, WeightRange};
@@ -18,6 +18,9 @@ pub struct Numbers {
     pub formats: BTreeMap<u32, Format>,
     /// Of each segment.
     pub segments: Vec<SegmentNumbers>,
+    /// Values that the network was trained to have clamped to their bounds, by their numbers.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub clamped: BTreeSet<u32>,
 }
 
 /// What is public of a segment's numbers.
@@ -31,6 +34,11 @@ pub struct SegmentNumbers {
 }
 
 impl Numbers {
+    /// Returns whether the network was trained to have a value clamped to its bound, so that this says nothing of the inputs.
+    pub fn clamps(&self, value: ValueId) -> bool {
+        self.clamped.contains(&(value.index() as u32))
+    }
+
     /// The format of a value that is encrypted.
     pub(super) fn format(&self, value: ValueId) -> Result<Format, PlanError> {
         let format = self.formats.get(&(value.index() as u32)).copied();
@@ -79,7 +87,7 @@ pub(super) fn choose(
         let (what, expected) = ("calibrated range", "a finite number that is not negative");
         return Err(PlanError::Option { what, expected, found });
     }
-    let mut formats = BTreeMap::new();
+    let (mut formats, mut clamped) = (BTreeMap::new(), BTreeSet::new());
     for source in cut.segments.iter().flat_map(|segment| &segment.terms).map(|term| term.source) {
         let name = model.graph().name(source);
         let format = match (quantization.activation_bits, model.format(source)) {
@@ -87,7 +95,10 @@ pub(super) fn choose(
                 let range = ranges.and_then(|ranges| ranges.get(Ranges::INPUT));
                 format(range.map_or(1.0, f64::from), quantization.input_bits)
             }
-            (None, Some(trained)) => Ok(trained),
+            (None, Some(trained)) => {
+                clamped.insert(source.index() as u32);
+                Ok(trained)
+            }
             (bits, _) => {
                 let largest = magnitude(model.graph(), source, ranges, quantization.range_margin)?;
                 format(largest, bits.unwrap_or(Quantization::ACTIVATION_BITS))
@@ -107,7 +118,7 @@ pub(super) fn choose(
         segments.push(numbers);
         integers.push(weights);
     }
-    Ok((Numbers { formats, segments }, integers))
+    Ok((Numbers { formats, segments, clamped }, integers))
 }
 
 /// The largest value that a format is made for.

@@ -482,7 +482,7 @@ fn a_model_without_anything_for_the_server_has_no_plan() {
     assert_eq!(error(&nothing, Quantization::default()), PlanError::Empty);
     let description = Description {
         graph: nothing.graph().clone(),
-        numbers: Numbers { formats: BTreeMap::new(), segments: vec![] },
+        numbers: Numbers { formats: BTreeMap::new(), segments: vec![], clamped: [].into() },
         batch: 1,
         lanes: 1,
         prefer: Preference::default(),
@@ -558,7 +558,8 @@ fn chains_that_are_too_large_are_refused_by_name() {
         weights: vec![WeightRange::signed(8).unwrap().with_scale_bits(7)],
         bias_exponent: None,
     };
-    let numbers = Numbers { formats: BTreeMap::from([(0, format)]), segments: vec![segment] };
+    let formats = BTreeMap::from([(0, format)]);
+    let numbers = Numbers { formats, segments: vec![segment], clamped: [].into() };
     let prefer = Preference::default();
     let description = Description { graph, numbers, batch: 1, lanes: 1, prefer, hidden: false };
     let found = Plan::new(description, KeyBits::Bits1024.into()).unwrap_err();

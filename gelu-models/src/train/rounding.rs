@@ -359,6 +359,11 @@ mod tests {
             let program = trained.compile(&fine, &Deployment::default()).unwrap();
             let [first, second] = [1, 2].map(|at| program.plan().segments()[at].terms[0].values);
             assert_eq!([first, second], [formats["max_pool1"], formats["tanh1"]]);
+            let clamps = |at: usize| {
+                let plan = program.plan();
+                plan.description().numbers.clamps(plan.segments()[at].terms[0].source)
+            };
+            assert_eq!([0, 1, 2].map(clamps), [false, true, true]);
             let integers = program.run_clear(data.inputs()).unwrap().logits;
             let floats = trained.logits(data.inputs()).unwrap();
             let largest = floats.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
@@ -370,6 +375,7 @@ mod tests {
             let coarse = Quantization { activation_bits: Some(10), ..fine };
             let program = trained.compile(&coarse, &Deployment::default()).unwrap();
             assert!(program.plan().segments()[2].terms[0].values.bound() > 500);
+            assert!(program.plan().description().numbers.clamped.is_empty());
         }
         for bits in [0, 1, 25] {
             let config = TrainConfig { activation_bits: Some(bits), ..TrainConfig::default() };
