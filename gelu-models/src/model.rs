@@ -12,6 +12,15 @@ use rand::Rng;
 use crate::inputs::flat;
 use crate::{Graph, GraphError, Interface, ModelInfo, Node, Op, Ranges, ValueId};
 
+/// How layers read values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// As they are.
+    Exact,
+    /// Rounded to the [formats](Model::formats) that they were trained to.
+    Rounded,
+}
+
 /// A network with its weights, made by a [`ModelBuilder`](crate::ModelBuilder) or of a [`Graph`].
 ///
 /// ```
@@ -136,8 +145,8 @@ impl Model {
         self.layer_bits = layer_bits;
     }
 
-    /// Returns the formats that values were trained to, by the names of the nodes that make them: layers read them rounded,
-    /// on floats too.
+    /// Returns the formats that values were trained to, by the names of the nodes that make them: those to which plans round
+    /// them, where layers read them.
     pub fn formats(&self) -> &BTreeMap<String, Format> {
         &self.formats
     }
@@ -152,8 +161,8 @@ impl Model {
         self.formats.get(self.graph.name(value)).copied()
     }
 
-    /// A value as layers read it.
-    pub(crate) fn read<'a>(&self, value: ValueId, x: &'a Array2<f32>) -> Cow<'a, Array2<f32>> {
+    /// A value as layers read it that round it.
+    pub(crate) fn rounded<'a>(&self, value: ValueId, x: &'a Array2<f32>) -> Cow<'a, Array2<f32>> {
         match self.format(value) {
             Some(format) => Cow::Owned(x.mapv(|x| format.nearest(f64::from(x)) as f32)),
             None => Cow::Borrowed(x),
@@ -187,7 +196,7 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] when `x` is neither; [`Error::Count`] when the graph has a function of the client's own.
     pub fn logits<D: Dimension>(&self, x: ArrayView<'_, f32, D>) -> Result<Array2<f32>, Error> {
-        self.run(x, Mode::Inference, |_, _| ())
+        self.run(x, Mode::Inference, Reading::Exact, |_, _| ())
     }
 
     /// Returns the outputs, `[inputs, classes]`, for a batch `x` in either form that [`logits`](Self::logits) takes.
@@ -209,6 +218,7 @@ impl Model {
         &self,
         x: ArrayView<'_, f32, D>,
         mode: Mode,
+        reading: Reading,
         mut see: impl FnMut(ValueId, &Array2<f32>),
     ) -> Result<Array2<f32>, Error> {
         let x = flat(x, self.input_shape())?;
@@ -223,7 +233,7 @@ impl Model {
             }
             let inputs: Vec<&Array2<f32>> =
                 node.inputs.iter().filter_map(|input| values[input.index()].as_ref()).collect();
-            let value = self.node(place, node, &inputs, mode)?;
+            let value = self.node(place, node, &inputs, (mode, reading))?;
             see(output, &value);
             values[output.index()] = Some(value);
             for input in &node.inputs {
@@ -240,11 +250,17 @@ impl Model {
         place: usize,
         node: &Node,
         inputs: &[&Array2<f32>],
-        mode: Mode,
+        (mode, reading): (Mode, Reading),
     ) -> Result<Array2<f32>, Error> {
         let images = inputs[0].nrows();
         match (&node.op, self.layer(place)) {
-            (Op::Linear(_), Some(layer)) => layer.forward(self.read(node.inputs[0], inputs[0]).view(), mode),
+            (Op::Linear(_), Some(layer)) => {
+                let x = match reading {
+                    Reading::Exact => Cow::Borrowed(inputs[0]),
+                    Reading::Rounded => self.rounded(node.inputs[0], inputs[0]),
+                };
+                layer.forward(x.view(), mode)
+            }
             (Op::Client(op), _) => {
                 let slices: Vec<&[f32]> = inputs.iter().filter_map(|x| x.as_slice()).collect();
                 let values = op.forward(&self.input_shapes(node), &slices)?;

@@ -4,7 +4,7 @@ use gelu_layers::{BatchStatistics, InputGradient, Mode, Parameters, cross_entrop
 use gelu_tensor::Error;
 use ndarray::{Array2, ArrayView2, Axis};
 
-use crate::model::matrix;
+use crate::model::{Reading, matrix};
 use crate::{Model, Op, ValueId};
 
 /// Loss and gradients, summed over a batch.
@@ -37,7 +37,7 @@ pub(super) fn gradients(
 ) -> Result<BatchGradients, Error> {
     let graph = model.graph();
     let mut values: Vec<Array2<f32>> = Vec::with_capacity(graph.nodes().len() + 1);
-    let logits = model.run(x, Mode::Training, |_, value| values.push(value.clone()))?;
+    let logits = model.run(x, Mode::Training, Reading::Rounded, |_, value| values.push(value.clone()))?;
     let loss = cross_entropy(logits.view(), labels)?;
 
     // What depends on a parameter, so that errors have to go back to it.
@@ -65,7 +65,7 @@ pub(super) fn gradients(
                     false => InputGradient::Skipped,
                 };
                 let source = node.inputs[0];
-                let read = model.read(source, inputs[0]);
+                let read = model.rounded(source, inputs[0]);
                 let mut gradients = layer.backward(read.view(), error.view(), wanted)?;
                 if layer.has_parameters() {
                     parameters.push(gradients.parameters);

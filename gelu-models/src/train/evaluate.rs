@@ -1,4 +1,4 @@
-use gelu_layers::cross_entropy;
+use gelu_layers::{Mode, cross_entropy};
 use gelu_tensor::Error;
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Dataset;
 use crate::Model;
+use crate::model::Reading;
 
 /// How well a model does on a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,14 +17,15 @@ pub struct Evaluation {
     pub accuracy: f64,
 }
 
-/// Runs `model` on all of `dataset`. A model that does not end in a softmax is taken to give logits.
+/// Runs `model` on all of `dataset`, on floats, with values rounded to the formats that they were trained to. A model that does not end in a softmax is taken to give logits.
 ///
 /// # Errors
 /// [`Error::Count`] when the inputs have not the model's number of elements, or there are more classes than outputs.
 pub fn evaluate(model: &Model, dataset: &Dataset) -> Result<Evaluation, Error> {
     const CHUNK: usize = 64;
     let chunk = |(x, labels): (ArrayView2<'_, f32>, &[usize])| {
-        let result = cross_entropy(model.logits(x)?.view(), labels)?;
+        let result =
+            cross_entropy(model.run(x, Mode::Inference, Reading::Rounded, |_, _| ())?.view(), labels)?;
         Ok((result.loss, result.correct))
     };
     let inputs = dataset.inputs();

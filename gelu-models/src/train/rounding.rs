@@ -8,6 +8,7 @@ use gelu_tensor::{Error, Format};
 use ndarray::ArrayView2;
 
 use super::{TrainConfig, TrainError};
+use crate::model::Reading;
 use crate::plan::{Cut, Fusion};
 use crate::{Model, Op, ValueId};
 
@@ -106,7 +107,7 @@ impl Rounding {
         let mut sizes = vec![Sizes::default(); self.values.len()];
         if self.values.iter().any(|value| !kept.contains_key(&value.name)) {
             let layers = Self { layers: self.layers.clone(), values: vec![] };
-            layers.of(model).run(inputs, Mode::Inference, |value, x| {
+            layers.of(model).run(inputs, Mode::Inference, Reading::Exact, |value, x| {
                 if let Some(at) = self.values.iter().position(|rounded| rounded.value == value) {
                     x.iter().for_each(|&x| sizes[at].note(x));
                 }
@@ -365,7 +366,7 @@ mod tests {
             };
             assert_eq!([0, 1, 2].map(clamps), [false, true, true]);
             let integers = program.run_clear(data.inputs()).unwrap().logits;
-            let floats = trained.logits(data.inputs()).unwrap();
+            let floats = trained.run(data.inputs(), Mode::Inference, Reading::Rounded, |_, _| ()).unwrap();
             let largest = floats.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
             // Where a value is nearly between two integers, the two can round it to another.
             let near = |(a, b): (&f64, &f32)| (a - f64::from(*b)).abs() < 1e-3 * f64::from(largest);
