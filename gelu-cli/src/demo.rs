@@ -1,5 +1,6 @@
 //! `gelu demo`
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -159,14 +160,21 @@ pub(crate) fn run(args: &DemoArgs, given: &Given) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Steps of the same kind of all batches as one.
+/// The same step of all batches as one. Steps of one name within a batch are of several layers, and stay apart.
 pub(crate) fn summed(steps: &[StepRecord]) -> Vec<StepRecord> {
-    let mut sums: Vec<StepRecord> = vec![];
+    let mut sums: Vec<(StepRecord, usize)> = vec![];
+    let mut so_far: BTreeMap<_, usize> = BTreeMap::new();
     for step in steps {
-        let is_same = |sum: &&mut StepRecord| (&sum.step, sum.party) == (&step.step, step.party);
+        let is_server = step.party == Role::Server;
+        let before = so_far.entry((step.batch, step.phase, is_server, &step.step)).or_default();
+        let place = *before;
+        *before += 1;
+        let is_same = |(sum, of): &&mut (StepRecord, usize)| {
+            (&sum.step, sum.party, *of) == (&step.step, step.party, place)
+        };
         match sums.iter_mut().find(is_same) {
-            None => sums.push(step.clone()),
-            Some(sum) => {
+            None => sums.push((step.clone(), place)),
+            Some((sum, _)) => {
                 sum.ciphertexts_in += step.ciphertexts_in;
                 sum.ciphertexts_out += step.ciphertexts_out;
                 sum.bytes_in += step.bytes_in;
@@ -177,7 +185,7 @@ pub(crate) fn summed(steps: &[StepRecord]) -> Vec<StepRecord> {
             }
         }
     }
-    sums
+    sums.into_iter().map(|(sum, _)| sum).collect()
 }
 
 fn table_of(steps: &[StepRecord]) -> TextTable {

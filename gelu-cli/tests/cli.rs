@@ -140,6 +140,8 @@ fn the_demo_shows_digits_and_table_in_the_terminal() {
         &shown,
         &["conv1+pool1", "fc3", "ciphertext", "plaintext", "products", "of 10 correct", "digits.png"],
     );
+    // A row for each of four layers between two segments.
+    assert_eq!(shown.matches("decrypt, relu, encrypt").count(), 4, "{shown}");
     expect(&String::from_utf8(output.stderr).unwrap(), &["keys of 1024 bits are for tests"]);
 }
 

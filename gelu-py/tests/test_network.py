@@ -52,13 +52,16 @@ def test_a_plan_follows_its_options(lenet5):
             lenet5.plan(**options)
 
 
-def test_fixed_point_is_near_the_network_itself(lenet5, images):
+def test_fixed_point_is_near_the_network_itself(lenet5, images, repository):
     simulated, real = lenet5.simulate(images), lenet5.forward(images)
     assert simulated.dtype == np.float64
     assert real.dtype == np.float32
     assert simulated.shape == real.shape == (5, 10)
     assert np.allclose(simulated.sum(axis=1), 1)
-    assert np.abs(simulated - real).max() < 0.1
+    # On noise, the four bits of activations to which it was trained are coarse; ten are not.
+    assert np.abs(simulated - real).max() < 0.3
+    fine = gelu.load(repository / "models" / "lenet5.safetensors", activation_bits=10)
+    assert np.abs(fine.simulate(images) - real).max() < 0.02
     outcome = lenet5.run_clear(images)
     assert np.array_equal(outcome.outputs, simulated)
     assert outcome.integers.dtype == np.int64

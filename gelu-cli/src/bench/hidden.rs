@@ -71,9 +71,12 @@ pub(super) fn run(args: &BenchArgs, parameters: KeyParameters) -> anyhow::Result
     let Some(hidden) = &first.hidden else { return Ok(()) };
     let together = first.plan.description().batch;
     let sums: Vec<Vec<StepRecord>> = reports.iter().map(|report| summed(&report.steps)).collect();
-    let steps = sums[0].iter().filter(|step| step.batch.is_some()).map(|of| {
+    let steps = sums[0].iter().enumerate().filter(|(_, step)| step.batch.is_some()).map(|(place, of)| {
+        // Of the same layer, where several have steps of one name.
+        let is_same = |step: &&StepRecord| (&step.step, step.party) == (&of.step, of.party);
+        let before = sums[0][..place].iter().filter(is_same).count();
         let same = |sums: &Vec<StepRecord>| {
-            let found = sums.iter().find(|step| (&step.step, step.party) == (&of.step, of.party));
+            let found = sums.iter().filter(is_same).nth(before);
             found.map_or(0.0, |step| step.seconds) / each(first, of.phase)
         };
         (&of.step, of.party, of.phase, median(sums.iter().map(same).collect()))
