@@ -180,7 +180,7 @@ impl Sizes {
         self.all += 1;
         // One of zero would be no number, and one below that of f32's least says nothing.
         if x != 0.0 {
-            *self.by_exponent.entry(x.abs().log2().ceil().max(-126.0) as i32).or_default() += 1;
+            *self.by_exponent.entry(x.abs().log2().ceil().clamp(-126.0, 128.0) as i32).or_default() += 1;
         }
     }
 
