@@ -56,8 +56,7 @@ impl Numbers {
     /// The options of three more bits for every kind of number that can have them.
     pub(crate) fn finer(&self) -> String {
         let weights = self.weight_bits.unwrap_or(Quantization::default().weight_bits);
-        // What plans take where nothing is said.
-        let activations = self.activation_bits.unwrap_or(10);
+        let activations = self.activation_bits.unwrap_or(Quantization::ACTIVATION_BITS);
         let options = [("weight", weights), ("activation", activations), ("input", self.input_bits)];
         let more = options.map(|(kind, bits)| format!("--{kind}-bits {}", (bits + 3).min(24)));
         more.join(" ")

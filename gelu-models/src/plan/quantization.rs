@@ -50,8 +50,8 @@ impl Quantization {
     /// The key of a weight file's metadata that holds the formats that a model was trained to, as a JSON object.
     pub(crate) const FORMATS_KEY: &str = "gelu.formats";
 
-    /// Bits of activations where nothing is said.
-    pub(super) const ACTIVATION_BITS: u32 = 10;
+    /// Bits of an activation where nothing else is said, by a caller or by a model.
+    pub const ACTIVATION_BITS: u32 = 10;
 
     /// Checks that all bits and the margin are in range.
     pub(super) fn check(&self) -> Result<(), PlanError> {

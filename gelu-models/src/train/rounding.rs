@@ -97,15 +97,13 @@ impl Rounding {
         kept: &BTreeMap<String, i32>,
         inputs: ArrayView2<'_, f32>,
     ) -> Result<(), Error> {
+        // As far as formats go.
+        let kept = |name: &str| kept.get(name).map(|&scale| scale.clamp(-120, 120));
         for layer in &mut self.layers {
-            layer.scale = match kept.get(&layer.name) {
-                // As far as formats go.
-                Some(scale) => *scale.clamp(&-120, &120),
-                None => best_scale(&layer.reals(model), layer.bits),
-            };
+            layer.scale = kept(&layer.name).unwrap_or_else(|| best_scale(&layer.reals(model), layer.bits));
         }
         let mut sizes = vec![Sizes::default(); self.values.len()];
-        if self.values.iter().any(|value| !kept.contains_key(&value.name)) {
+        if self.values.iter().any(|value| kept(&value.name).is_none()) {
             let layers = Self { layers: self.layers.clone(), values: vec![] };
             layers.of(model).run(inputs, Mode::Inference, Reading::Exact, |value, x| {
                 if let Some(at) = self.values.iter().position(|rounded| rounded.value == value) {
@@ -114,15 +112,12 @@ impl Rounding {
             })?;
         }
         for (value, sizes) in self.values.iter_mut().zip(sizes) {
-            value.scale = match kept.get(&value.name) {
-                Some(scale) => *scale.clamp(&-120, &120),
-                None => value.bits as i32 - sizes.exponent(),
-            };
+            value.scale = kept(&value.name).unwrap_or_else(|| value.bits as i32 - sizes.exponent());
         }
         Ok(())
     }
 
-    /// Returns the scales, by the layers' names.
+    /// Returns the scales, by the nodes' names.
     pub(super) fn scales(&self) -> BTreeMap<String, i32> {
         let layers = self.layers.iter().map(|layer| (layer.name.clone(), layer.scale));
         layers.chain(self.values.iter().map(|value| (value.name.clone(), value.scale))).collect()
