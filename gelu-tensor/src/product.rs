@@ -142,8 +142,8 @@ impl Product {
         self.operations
     }
 
-    /// Returns the time in hundredths of a product on vectors of the lanes it was chosen for: lanes that stay empty take
-    /// as much as full ones.
+    /// Returns the time in hundredths of a product on vectors of the lanes it was chosen for, which are
+    /// [filled](Workload::filled).
     pub fn weight(&self) -> u64 {
         self.weight
     }
@@ -175,6 +175,18 @@ pub struct Workload {
     pub groups: usize,
     /// Residues that the machine works on at a time: [`Backend::lanes`](crate::Backend::lanes).
     pub lanes: usize,
+}
+
+impl Workload {
+    /// Returns how many residues in whole vectors take the time that `count` residues take: lanes that stay empty take as
+    /// much as full ones, but where vectors have eight, a rest of up to four is left to vectors of four, which takes five
+    /// eighths.
+    pub fn filled(count: usize, lanes: usize) -> usize {
+        match (lanes, count % 8) {
+            (8, rest @ 1..=4) => count - rest + 5,
+            _ => count.next_multiple_of(lanes),
+        }
+    }
 }
 
 /// What is public of a map's weights, as far as a product's cost depends on it.

@@ -13,8 +13,8 @@ pub struct Deployment {
     pub key: KeyParameters,
     /// Images that go through together. Default: 1.
     pub batch: usize,
-    /// Residues that the server works on at a time, 1 to 64: empty lanes of a vector cost as much as full ones. Default:
-    /// those of the machine's [fastest backend](Backend::detect).
+    /// Residues that the server works on at a time, 1 to 64: what vectors that are not
+    /// [full](gelu_tensor::Workload::filled) cost. Default: those of the machine's [fastest backend](Backend::detect).
     pub lanes: usize,
     /// What is saved where there is a choice. Default: [`Preference::Balance`].
     pub prefer: Preference,

@@ -191,8 +191,7 @@ impl Search<'_> {
         let count = down.ciphertexts(batch, self.output);
         let exponent_bits = exponent_bits(self.terms, &down, key);
         let reply = reply(&down, key.hiding_exponent(Hiding::of(count, exponent_bits)));
-        // Lanes that stay empty take as much time as full ones.
-        let filled = |count: usize| count.next_multiple_of(lanes) as u64;
+        let filled = |count: usize| Workload::filled(count, lanes) as u64;
         let time = filled(count)
             .saturating_mul(reply.cost() + decryption(key))
             .saturating_add(filled(encryptions).saturating_mul(encryption(key)))

@@ -38,7 +38,7 @@ impl Ring {
     fn invert_one_vartime(&self, x: &Residues) -> Option<Residues> {
         let n = BoxedUint::from_words(self.modulus().iter().copied()).to_odd().into_option()?;
         let low = BoxedUint::from_words(self.digits(x)[..self.limbs()].iter().copied());
-        let inverse = low.invert_odd_mod(&n).into_option()?;
+        let inverse = low.invert_odd_mod_vartime(&n).into_option()?;
         Some(self.refine_inverse(x, &self.lift(inverse.as_words(), 1)))
     }
 

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use super::backend::Backend;
+use super::backend::{Backend, MAX_LANES};
 use super::kernel::Kernel;
 use super::limbs::{add_shorter, mul_into};
 use super::montgomery_power_of_two;
@@ -168,14 +169,17 @@ impl Ring {
     ///
     /// This is how tables of powers and of subset products grow, as many side by side as there are factors.
     pub(crate) fn push_multiples(&self, x: &mut Residues, range: Range<usize>, factors: &Residues) {
+        /// Products of one task, where a table is so large that other threads may help.
+        const TOGETHER: usize = 8 * MAX_LANES;
         let entry = |index| Entry { table: 0, index: (index % factors.len()) as u32 };
         let entries: Vec<Entry> = range.clone().map(entry).collect();
         self.count_products(range.len());
         let start = x.copy_to_end(range);
-        let limbs = &mut x.limbs_mut()[start * self.width()..];
-        self.0
-            .kernel
-            .mul(limbs, Factors::Gather { tables: std::slice::from_ref(factors), entries: &entries });
+        let limbs = x.limbs_mut()[start * self.width()..].par_chunks_mut(TOGETHER * self.width());
+        let tables = std::slice::from_ref(factors);
+        limbs.zip(entries.par_chunks(TOGETHER)).for_each(|(limbs, entries)| {
+            self.0.kernel.mul(limbs, Factors::Gather { tables, entries });
+        });
     }
 
     /// For each i below `runs` the product of `x[i]`, `x[i + runs]`, `x[i + 2 runs]` and so on, whose count is a

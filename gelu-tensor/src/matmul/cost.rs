@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::WeightRange;
 use crate::arith::Operations;
+use crate::{WeightRange, Workload};
 
 /// How the powers that a product needs are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,18 +67,17 @@ impl MatmulShape {
         self.count(strategy, 1)
     }
 
-    /// The time that a strategy takes on vectors of so many lanes, in hundredths of a product: lanes that stay empty
-    /// take as much as full ones.
+    /// The time that a strategy takes on vectors of so many lanes, in hundredths of a product.
     pub(crate) fn weight(&self, strategy: Strategy, lanes: usize) -> u64 {
-        self.count(strategy, lanes.max(1) as u64).cost()
+        self.count(strategy, lanes.max(1)).cost()
     }
 
-    /// The operations, where what is done side by side fills whole vectors.
-    fn count(&self, strategy: Strategy, lanes: u64) -> Operations {
+    /// The operations, where what is done side by side [fills](Workload::filled) vectors.
+    fn count(&self, strategy: Strategy, lanes: usize) -> Operations {
         let [outputs, taps, columns, ciphertexts] =
             [self.outputs, self.taps, self.columns, self.ciphertexts].map(|count| count as u64);
         let bits = u64::from(self.weights.bits);
-        let filled = |count: u64| count.next_multiple_of(lanes);
+        let filled = |count: u64| Workload::filled(count as usize, lanes) as u64;
         let (table_products, tables, digits, digit_bits) = match strategy {
             Strategy::Subset { inputs } => {
                 let inputs = inputs as u64;

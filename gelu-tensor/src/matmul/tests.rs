@@ -187,6 +187,15 @@ fn many_outputs_share_subsets_and_many_columns_share_windows() {
     assert!(matches!(batch_conv.cheapest(1), Strategy::Window { .. }));
 }
 
+/// A vector of eight leaves what four lanes hold to half of it; smaller ones have no half.
+#[test]
+fn half_a_vector_takes_less_than_a_whole_one() {
+    let filled = |lanes, counts: [usize; 5]| counts.map(|count| Workload::filled(count, lanes));
+    assert_eq!(filled(8, [0, 1, 4, 5, 12]), [0, 5, 5, 8, 13]);
+    assert_eq!(filled(4, [0, 1, 4, 5, 12]), [0, 4, 4, 8, 12]);
+    assert_eq!(filled(1, [0, 1, 4, 5, 12]), [0, 1, 4, 5, 12]);
+}
+
 /// The cheapest way is one that no other undercuts, for vectors of any size.
 #[test]
 fn the_cheapest_strategy_is_the_cheapest() {

@@ -198,13 +198,19 @@ impl PublicKey {
             }
         }
         let count = bytes.len() / width;
-        let residues = self.in_parallel(count, |range| {
-            let limbs = &limbs[range.start * square.len()..range.end * square.len()];
-            self.0.checking.lift(limbs, range.len())
-        });
-        // Products of a few each, so that one gcd tells of all.
+        // With products of a few each, so that one gcd tells of all.
         let checking = &self.0.checking;
-        let products = self.in_parallel(count, |range| checking.fold_products(residues.gather(range), 1));
+        let parts = in_runs(count, |range| {
+            let part =
+                checking.lift(&limbs[range.start * square.len()..range.end * square.len()], range.len());
+            let product = checking.fold_products(part.clone(), 1);
+            (part, product)
+        });
+        let [mut residues, mut products] = [count, parts.len()].map(|capacity| checking.empty(capacity));
+        for (part, product) in &parts {
+            residues.append(part);
+            products.append(product);
+        }
         let found =
             checking.find_non_unit_vartime(&products).and_then(|_| checking.find_non_unit_vartime(&residues));
         match found {
