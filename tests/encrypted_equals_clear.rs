@@ -269,7 +269,7 @@ fn the_bound_counts_values_that_are_never_encrypted() {
         let coarse = Quantization {
             weight_bits: 5,
             activation_bits: Some(6),
-            input_bits: 5,
+            input_bits: Some(5),
             range_margin: 2.0,
             ..quantization()
         };
@@ -315,7 +315,7 @@ fn more_bits_come_nearer() {
                 let bits = Quantization {
                     weight_bits,
                     activation_bits: Some(activation_bits),
-                    input_bits,
+                    input_bits: Some(input_bits),
                     ..quantization()
                 };
                 let program = model
@@ -404,7 +404,7 @@ fn bits() -> impl Strategy<Value = Quantization> {
     (7u32..=12, 9u32..=13, 7u32..=10).prop_map(|(weight_bits, activation_bits, input_bits)| Quantization {
         weight_bits,
         activation_bits: Some(activation_bits),
-        input_bits,
+        input_bits: Some(input_bits),
         range_margin: 2.0,
         ..quantization()
     })
@@ -571,7 +571,7 @@ fn numbers_that_fit_no_integer_are_refused() {
     let mut model = ModelBuilder::new([1 << 15]).dense("fc1", 2).build().unwrap();
     // As large as weights can be: what is stated of a row's sum says so, or it would make the sums narrower.
     model.layers_mut().for_each(|(_, layer)| layer.parameters_mut().weight.fill(0.999));
-    let wide = Quantization { weight_bits: 24, input_bits: 24, ..quantization() };
+    let wide = Quantization { weight_bits: 24, input_bits: Some(24), ..quantization() };
     let error = model.compile(&wide, &Deployment::default()).unwrap_err();
     let PlanError::Numbers { name, source } = &error else { panic!("{error}") };
     assert!(name == "fc1" && matches!(source, TensorError::Overflow { needed_bits: 64, .. }), "{error}");

@@ -31,9 +31,9 @@ pub(crate) struct Numbers {
     /// Bits of an activation (2 to 24) [default: those that the network was trained to, else 10].
     #[arg(long, value_name = "BITS")]
     activation_bits: Option<u32>,
-    /// Bits of an input pixel (2 to 24).
-    #[arg(long, default_value_t = 8, value_name = "BITS")]
-    input_bits: u32,
+    /// Bits of an input pixel (2 to 24) [default: those that the network was trained to, else 8].
+    #[arg(long, value_name = "BITS")]
+    input_bits: Option<u32>,
 }
 
 impl Numbers {
@@ -57,7 +57,8 @@ impl Numbers {
     pub(crate) fn finer(&self) -> String {
         let weights = self.weight_bits.unwrap_or(Quantization::default().weight_bits);
         let activations = self.activation_bits.unwrap_or(Quantization::ACTIVATION_BITS);
-        let options = [("weight", weights), ("activation", activations), ("input", self.input_bits)];
+        let inputs = self.input_bits.unwrap_or(Quantization::INPUT_BITS);
+        let options = [("weight", weights), ("activation", activations), ("input", inputs)];
         let more = options.map(|(kind, bits)| format!("--{kind}-bits {}", (bits + 3).min(24)));
         more.join(" ")
     }

@@ -57,7 +57,7 @@ const MODES: [(&[&str], &[&str]); 6] = [
             "--checkpoint-dir",
             "none",
         ],
-        &["key-bits", "key-type", "weight-bits", "layer-bits", "activation-bits"],
+        &["key-bits", "key-type", "weight-bits", "layer-bits", "activation-bits", "input-bits"],
     ),
 ];
 

@@ -85,15 +85,16 @@ fn weights_of_few_bits_are_trained_and_run_with_those_bits() {
     let data = data();
     let out = data.path().join("few.safetensors");
     let out_file = out.to_str().unwrap();
-    let bits = ["--weight-bits", "3", "--layer-bits", "fc2=2", "--activation-bits", "4", "--out", out_file];
-    let report: serde_json::Value =
-        serde_json::from_str(&succeed(&[&TRAIN[..], &bits].concat(), data.path())).unwrap();
+    let bits = ["--weight-bits", "3", "--layer-bits", "fc2=2", "--activation-bits", "4", "--input-bits", "6"];
+    let train = [&TRAIN[..], &bits, &["--out", out_file]].concat();
+    let report: serde_json::Value = serde_json::from_str(&succeed(&train, data.path())).unwrap();
     assert!(report["test"]["accuracy"].as_f64().unwrap() > 0.8, "{report}");
     let few = Weights::read(&out).unwrap();
     assert_eq!(few.metadata["gelu.layer_bits"], r#"{"fc1":3,"fc2":2,"fc3":3}"#);
-    assert!(few.metadata["gelu.command"].contains("--weight-bits 3 --layer-bits fc2=2 --activation-bits 4"));
+    assert!(few.metadata["gelu.command"].contains(&bits.join(" ")));
     let formats: serde_json::Value = serde_json::from_str(&few.metadata["gelu.formats"]).unwrap();
-    assert_eq!(["relu1", "relu2"].map(|name| &formats[name]["bound"]), [15, 15], "{formats}");
+    let bounds = ["input", "relu1", "relu2"].map(|name| &formats[name]["bound"]);
+    assert_eq!(bounds, [64, 15, 15], "{formats}");
     // Integers of two bits times a power of two.
     let mut sizes: Vec<f32> = few.tensors["fc2.weight"].data().to_vec();
     sizes.sort_by(f32::total_cmp);
@@ -105,7 +106,7 @@ fn weights_of_few_bits_are_trained_and_run_with_those_bits() {
 
     let none = [&TRAIN[..], &["--layer-bits", "fc9=3"]].concat();
     assert!(fail(&none, data.path(), 1).contains("no layer of that name"));
-    for option in ["--weight-bits", "--activation-bits"] {
+    for option in ["--weight-bits", "--activation-bits", "--input-bits"] {
         assert!(fail(&[&TRAIN[..], &[option, "1"]].concat(), data.path(), 1).contains("2 to 24"));
     }
 }

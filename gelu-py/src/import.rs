@@ -22,14 +22,14 @@ use crate::run::detached;
 ///
 /// Raises FileError when the file cannot be read, and ModelError when it holds no network.
 #[pyfunction]
-#[pyo3(signature = (path, *, calibration=None, weight_bits=None, activation_bits=None, input_bits=8))]
+#[pyo3(signature = (path, *, calibration=None, weight_bits=None, activation_bits=None, input_bits=None))]
 pub(crate) fn load(
     py: Python<'_>,
     path: PathBuf,
     calibration: Option<&Bound<'_, PyAny>>,
     weight_bits: Option<u32>,
     activation_bits: Option<u32>,
-    input_bits: u32,
+    input_bits: Option<u32>,
 ) -> Result<Network> {
     let mut model = detached(py, || Ok::<_, gelu_net::Error>(Model::from_weights(&Weights::read(&path)?)?))??;
     calibrate(py, &mut model, calibration)?;
@@ -47,7 +47,7 @@ pub(crate) fn load(
 #[pyfunction]
 #[pyo3(signature = (
     model, *, calibration=None, input_shape=None, output=None, normalize=None, name=None, weight_bits=None, activation_bits=None,
-    input_bits=8
+    input_bits=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn from_onnx(
@@ -60,7 +60,7 @@ pub(crate) fn from_onnx(
     name: Option<String>,
     weight_bits: Option<u32>,
     activation_bits: Option<u32>,
-    input_bits: u32,
+    input_bits: Option<u32>,
 ) -> Result<Network> {
     let options = ImportOptions { input: input_shape.map(|extents| Shape::from(&extents[..])), output };
     let (imported, own) = match model.cast::<PyBytes>() {

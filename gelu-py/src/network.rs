@@ -45,7 +45,7 @@ const AT_A_TIME: usize = 64;
 type Pickled<'py> = (Bound<'py, PyAny>, (String, Bound<'py, PyBytes>, Bits));
 
 /// Bits of integers, as Python gives them: of weights, activations and inputs.
-pub(crate) type Bits = (Option<u32>, Option<u32>, u32);
+pub(crate) type Bits = (Option<u32>, Option<u32>, Option<u32>);
 
 impl Network {
     pub(crate) fn new(py: Python<'_>, name: String, model: Model, bits: Bits) -> PyResult<Self> {
@@ -276,13 +276,14 @@ impl Network {
     }
 
     /// Returns the network after training in the clear on inputs `x` (as in `simulate`) with labels `y`, integers from 0 of shape
-    /// [N]; its ranges are measured on `x`. It must end in a softmax. `weight_bits` and `activation_bits`, 2 to 24, train
-    /// weights of so few bits, and what is encrypted between layers, in the second half. `progress(epoch, epochs, loss)` hears after every epoch. Ctrl-C stops it after the present update.
+    /// [N]; its ranges are measured on `x`. It must end in a softmax. `weight_bits`, `activation_bits` and `input_bits`, 2 to 24,
+    /// train weights of so few bits, what is encrypted between layers, and inputs, in the second half.
+    /// `progress(epoch, epochs, loss)` hears after every epoch. Ctrl-C stops it after the present update.
     ///
     /// Raises TrainingError when data and network do not fit, or the loss is no longer finite.
     #[pyo3(signature = (
         x, y, *, epochs=10, batch_size=64, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, weight_bits=None, activation_bits=None,
-        seed=0, progress=None
+        input_bits=None, seed=0, progress=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
     fn fit(
@@ -297,6 +298,7 @@ impl Network {
         weight_decay: f64,
         weight_bits: Option<u32>,
         activation_bits: Option<u32>,
+        input_bits: Option<u32>,
         seed: u64,
         progress: Option<Bound<'_, PyAny>>,
     ) -> Result<Self> {
@@ -315,6 +317,7 @@ impl Network {
             weight_decay,
             weight_bits,
             activation_bits,
+            input_bits,
             seed,
             ..TrainConfig::default()
         };

@@ -47,7 +47,12 @@ pub(crate) fn shipped(name: &str) -> Model {
 
 /// How `gelu infer` rounds, but for tuned bits.
 pub(crate) fn quantization() -> Quantization {
-    Quantization { layer_bits: Some(BTreeMap::new()), activation_bits: Some(10), ..Quantization::default() }
+    Quantization {
+        layer_bits: Some(BTreeMap::new()),
+        activation_bits: Some(10),
+        input_bits: Some(8),
+        ..Quantization::default()
+    }
 }
 
 /// What sessions of a key's owner run on in tests, where both sides have the key's backend.

@@ -109,6 +109,10 @@ pub(crate) struct Args {
     /// epochs, too. Fewer bits take fewer ciphertexts, and less of what hides a network.
     #[arg(long, value_name = "BITS", requires = "clear")]
     activation_bits: Option<u32>,
+    /// With --clear: round the inputs to so many bits (2 to 24) in the second half of the epochs, too. Images need few: of
+    /// handwritten digits 3 bits of a pixel tell as much as 8.
+    #[arg(long, value_name = "BITS", requires = "clear")]
+    input_bits: Option<u32>,
     /// Keep the state in this folder: from the first iteration on, twice a minute, after every epoch, and when Ctrl-C or
     /// SIGTERM stops the run.
     #[arg(long, value_name = "DIR")]
@@ -158,6 +162,7 @@ impl Args {
             weight_bits: self.weight_bits,
             layer_bits: self.layer_bits.iter().cloned().collect(),
             activation_bits: self.activation_bits,
+            input_bits: self.input_bits,
             ..self.descent.config()
         }
     }
@@ -179,7 +184,7 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     }
     if args.fixed {
         given.refuse(
-            &["weight-bits", "layer-bits", "activation-bits"],
+            &["weight-bits", "layer-bits", "activation-bits", "input-bits"],
             "training on integers (--fixed) has numbers of one precision, that of private training",
         )?;
     }

@@ -81,6 +81,9 @@ pub(super) fn command(args: &Args) -> String {
     if let Some(bits) = config.activation_bits {
         let _ = write!(text, " --activation-bits {bits}");
     }
+    if let Some(bits) = config.input_bits {
+        let _ = write!(text, " --input-bits {bits}");
+    }
     text += &args.options.command();
     if let Some(limit) = args.limit {
         let _ = write!(text, " --limit {limit}");

@@ -57,6 +57,7 @@ impl Settings {
             ("--weight-bits", config.weight_bits.map(|bits| bits.to_string())),
             ("--layer-bits", (!config.layer_bits.is_empty()).then(|| layer_bits(&config))),
             ("--activation-bits", config.activation_bits.map(|bits| bits.to_string())),
+            ("--input-bits", config.input_bits.map(|bits| bits.to_string())),
             ("--augment", Some(config.augmentation.is_some().to_string())),
         ]);
         if !args.is_on_floats() {

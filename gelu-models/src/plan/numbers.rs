@@ -74,7 +74,8 @@ pub(super) fn choose(
         let (what, expected) = ("weight bits", "2 to 24");
         return Err(PlanError::Option { what, expected, found: bits.to_string() });
     }
-    let named = |name: &str| model.graph().nodes().iter().any(|node| node.name == name);
+    let named =
+        |name: &str| name == Ranges::INPUT || model.graph().nodes().iter().any(|node| node.name == name);
     if let Some(name) = model.formats().keys().find(|name| !named(name)) {
         let (what, expected) = ("value with a format", "a node of the network");
         return Err(PlanError::Option { what, expected, found: format!("`{name}`") });
@@ -90,10 +91,14 @@ pub(super) fn choose(
     let (mut formats, mut clamped) = (BTreeMap::new(), BTreeSet::new());
     for source in cut.segments.iter().flat_map(|segment| &segment.terms).map(|term| term.source) {
         let name = model.graph().name(source);
-        let format = match (quantization.activation_bits, model.format(source)) {
-            _ if source == ValueId::INPUT => {
+        let is_input = source == ValueId::INPUT;
+        let bits = if is_input { quantization.input_bits } else { quantization.activation_bits };
+        let format = match (bits, model.format(source)) {
+            // Inputs beyond those that it was trained on are worth a warning.
+            (None, Some(trained)) if is_input => Ok(trained),
+            (bits, _) if is_input => {
                 let range = ranges.and_then(|ranges| ranges.get(Ranges::INPUT));
-                format(range.map_or(1.0, f64::from), quantization.input_bits)
+                format(range.map_or(1.0, f64::from), bits.unwrap_or(Quantization::INPUT_BITS))
             }
             (None, Some(trained)) => {
                 clamped.insert(source.index() as u32);

@@ -32,9 +32,9 @@ pub struct Quantization {
     /// Bits of an activation, 2 to 24; `None` takes the formats that the model was trained to
     /// ([`Model::formats`](crate::Model::formats)), and 10 bits for what has none. Default: `None`.
     pub activation_bits: Option<u32>,
-    /// Bits of an input element, 2 to 24. Default: 8; a pixel p / 255 is rounded to the
-    /// nearest of 256 steps.
-    pub input_bits: u32,
+    /// Bits of an input element, 2 to 24; `None` takes the format that the model was trained to, and without one 8 bits: a
+    /// pixel p / 255 is rounded to the nearest of 256 steps. Default: `None`.
+    pub input_bits: Option<u32>,
     /// Magnitudes of inputs and values; `None` takes those that the model was calibrated to
     /// ([`Model::ranges`](crate::Model::ranges)). Inputs without a range are taken to lie between -1 and 1. Default:
     /// `None`.
@@ -53,12 +53,16 @@ impl Quantization {
     /// Bits of an activation where nothing else is said, by a caller or by a model.
     pub const ACTIVATION_BITS: u32 = 10;
 
+    /// Bits of an input element where nothing else is said.
+    pub const INPUT_BITS: u32 = 8;
+
     /// Checks that all bits and the margin are in range.
     pub(super) fn check(&self) -> Result<(), PlanError> {
         let layers = self.layer_bits.iter().flat_map(BTreeMap::values).copied();
-        let activations = self.activation_bits.map(|bits| ("activation bits", bits));
         let weights = layers.chain([self.weight_bits]).map(|bits| ("weight bits", bits));
-        for (what, bits) in activations.into_iter().chain([("input bits", self.input_bits)]).chain(weights) {
+        let values = [("activation bits", self.activation_bits), ("input bits", self.input_bits)];
+        let values = values.into_iter().filter_map(|(what, bits)| Some((what, bits?)));
+        for (what, bits) in values.chain(weights) {
             if !(2..=24).contains(&bits) {
                 return Err(PlanError::Option { what, expected: "2 to 24", found: bits.to_string() });
             }
@@ -77,7 +81,7 @@ impl Default for Quantization {
             weight_bits: 9,
             layer_bits: None,
             activation_bits: None,
-            input_bits: 8,
+            input_bits: None,
             ranges: None,
             range_margin: 1.25,
         }

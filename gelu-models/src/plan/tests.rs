@@ -402,7 +402,7 @@ fn options_out_of_range_are_named() {
         (Quantization { layer_bits: bits(0), ..Quantization::default() }, "weight bits", "0"),
         (Quantization { layer_bits: bits(u32::MAX), ..Quantization::default() }, "weight bits", "4294967295"),
         (Quantization { activation_bits: Some(25), ..Quantization::default() }, "activation bits", "25"),
-        (Quantization { input_bits: 1, ..Quantization::default() }, "input bits", "1"),
+        (Quantization { input_bits: Some(1), ..Quantization::default() }, "input bits", "1"),
         (Quantization { range_margin: f64::NAN, ..Quantization::default() }, "range margin", "NaN"),
         (Quantization { range_margin: 0.0, ..Quantization::default() }, "range margin", "0"),
         (Quantization { range_margin: f64::INFINITY, ..Quantization::default() }, "range margin", "inf"),
@@ -522,7 +522,7 @@ fn numbers_that_fit_no_integer_are_refused() {
     let wide = Quantization {
         weight_bits: 24,
         activation_bits: Some(24),
-        input_bits: 24,
+        input_bits: Some(24),
         ..Quantization::default()
     };
     let largest = |inputs: usize| {
@@ -690,7 +690,7 @@ proptest! {
         seed: u64, weight_bits in 4u32..14, activation_bits in 4u32..14, input_bits in 4u32..12,
     ) {
         let model = random_model(seed);
-        let bits = Quantization { weight_bits, activation_bits: Some(activation_bits), input_bits, ..Quantization::default() };
+        let bits = Quantization { weight_bits, activation_bits: Some(activation_bits), input_bits: Some(input_bits), ..Quantization::default() };
         // Room enough that no activation leaves its range for having been rounded.
         let program = model.compile(&Quantization { range_margin: 4.0, ..bits }, &Deployment::default()).unwrap();
         let images = images(&model, 5, seed ^ 2);
@@ -730,8 +730,12 @@ fn the_bound_counts_what_multiplies_an_error() {
     with_tensor(&mut model, "fc.weight", 0.75);
     with_tensor(&mut model, "fc.bias", 0.0);
     model.calibrate(array![[8.0, 8.0]].view()).unwrap();
-    let coarse =
-        Quantization { weight_bits: 3, activation_bits: Some(16), input_bits: 16, ..Quantization::default() };
+    let coarse = Quantization {
+        weight_bits: 3,
+        activation_bits: Some(16),
+        input_bits: Some(16),
+        ..Quantization::default()
+    };
     let program = model.compile(&coarse, &Deployment::default()).unwrap();
     let images = array![[8.0, 8.0], [0.9, -0.3], [7.0, 1.0], [1.0, 1.0]];
     let outcome = program.run_clear(images.view()).unwrap();

@@ -96,6 +96,10 @@ pub struct TrainConfig {
     /// rounded, too. `None` leaves them as they are.
     #[serde(default)]
     pub activation_bits: Option<u32>,
+    /// Bits of the inputs, 2 to 24, to which they are rounded in the second half of the epochs, too. `None` leaves them as
+    /// they are.
+    #[serde(default)]
+    pub input_bits: Option<u32>,
 }
 
 impl Default for TrainConfig {
@@ -113,6 +117,7 @@ impl Default for TrainConfig {
             weight_bits: None,
             layer_bits: BTreeMap::new(),
             activation_bits: None,
+            input_bits: None,
         }
     }
 }
@@ -135,7 +140,8 @@ impl TrainConfig {
     pub(super) fn fault(&self) -> Option<(&'static str, &'static str, f64)> {
         let between = |from: f64, below: f64| move |value: f64| value >= from && value < below;
         let positive = |value: f64| value > 0.0 && value.is_finite();
-        let activation_bits = self.activation_bits.unwrap_or(2);
+        let [activation_bits, input_bits] =
+            [self.activation_bits, self.input_bits].map(|bits| bits.unwrap_or(2));
         let step = match self.schedule {
             Schedule::Step { epochs, .. } => f64::from(epochs),
             Schedule::Constant | Schedule::Cosine => 1.0,
@@ -148,6 +154,7 @@ impl TrainConfig {
             ("epochs", "at least 1", f64::from(self.epochs), self.epochs > 0),
             ("epochs of a step", "at least 1", step, step > 0.0),
             ("activation bits", "2 to 24", activation_bits.into(), (2..=24).contains(&activation_bits)),
+            ("input bits", "2 to 24", input_bits.into(), (2..=24).contains(&input_bits)),
             ("warm-up", "0 or more", self.warm_up, between(0.0, f64::INFINITY)(self.warm_up)),
         ]
         .into_iter()

@@ -74,23 +74,19 @@ impl Rounding {
             return Err(TrainError::UnknownLayer { name: name.clone() });
         }
         let mut values = vec![];
-        if let Some(bits) = config.activation_bits {
-            let mut encrypted = Cut::of_graph(graph, Fusion::Chains)?.encrypted();
-            encrypted.remove(&ValueId::INPUT);
-            let name = |value| graph.name(value).to_owned();
-            values.extend(encrypted.into_iter().map(|value| RoundedValue {
-                value,
-                name: name(value),
-                bits,
-                scale: 0,
-            }));
+        if config.activation_bits.is_some() || config.input_bits.is_some() {
+            for value in Cut::of_graph(graph, Fusion::Chains)?.encrypted() {
+                let bits = if value == ValueId::INPUT { config.input_bits } else { config.activation_bits };
+                let name = graph.name(value).to_owned();
+                values.extend(bits.map(|bits| RoundedValue { value, name, bits, scale: 0 }));
+            }
         }
         let is_empty = layers.is_empty() && values.is_empty();
         Ok((!is_empty).then_some(Self { layers, values }))
     }
 
     /// Fixes the scales: those that were kept, and where none was, those that lose the least of the model's weights, and the
-    /// finest ones that hold nearly all values of some inputs.
+    /// finest ones that hold some inputs, and nearly all values that they lead to.
     pub(super) fn fix_scales(
         &mut self,
         model: &Model,
@@ -112,7 +108,8 @@ impl Rounding {
             })?;
         }
         for (value, sizes) in self.values.iter_mut().zip(sizes) {
-            value.scale = kept(&value.name).unwrap_or_else(|| value.bits as i32 - sizes.exponent());
+            let exponent = if value.value == ValueId::INPUT { sizes.largest() } else { sizes.exponent() };
+            value.scale = kept(&value.name).unwrap_or(value.bits as i32 - exponent);
         }
         Ok(())
     }
@@ -153,9 +150,10 @@ impl Rounding {
 }
 
 impl RoundedValue {
-    /// Integers of all its bits.
+    /// Integers of all its bits; of inputs also the power of two that bounds them, for none is to be cut off.
     fn format(&self) -> Option<(String, Format)> {
-        let format = Format::integers((1 << self.bits) - 1).and_then(|all| all.with_scale_bits(self.scale));
+        let bound = (1 << self.bits) - u64::from(self.value != ValueId::INPUT);
+        let format = Format::integers(bound).and_then(|all| all.with_scale_bits(self.scale));
         Some((self.name.clone(), format.ok()?))
     }
 }
@@ -179,7 +177,12 @@ impl Sizes {
         }
     }
 
-    /// The power of two that bounds nearly all elements; 0 without any.
+    /// The exponent of the power of two that bounds all elements; 0 without any.
+    fn largest(&self) -> i32 {
+        self.by_exponent.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The exponent of the one that bounds nearly all; 0 without any.
     fn exponent(&self) -> i32 {
         let mut above = 0;
         for (&exponent, count) in self.by_exponent.iter().rev() {
@@ -335,6 +338,7 @@ mod tests {
                 batch_size: 10,
                 epochs: 6,
                 activation_bits: Some(bits),
+                input_bits: Some(bits),
                 ..TrainConfig::default()
             };
             let mut trainer = Trainer::new(model.clone(), config).unwrap();
@@ -345,16 +349,17 @@ mod tests {
             let mut trained = trainer.into_model();
             assert!(evaluate(&trained, &data).unwrap().accuracy > 0.9, "{bits}");
             let formats = trained.formats().clone();
-            assert_eq!(formats.keys().collect::<Vec<_>>(), ["max_pool1", "tanh1"]);
-            assert!(formats.values().all(|format| format.bound() == (1 << bits) - 1), "{formats:?}");
+            assert_eq!(formats.keys().collect::<Vec<_>>(), ["input", "max_pool1", "tanh1"]);
+            let bounds: Vec<u64> = formats.values().map(Format::bound).collect();
+            assert_eq!(bounds, [1 << bits, (1 << bits) - 1, (1 << bits) - 1]);
             // Nearly all of tanh's values are between -1 and 1.
             assert_eq!(formats["tanh1"].scale_bits(), bits as i32);
 
             trained.calibrate(data.inputs()).unwrap();
-            let fine = Quantization { weight_bits: 16, input_bits: 16, ..Quantization::default() };
+            let fine = Quantization { weight_bits: 16, ..Quantization::default() };
             let program = trained.compile(&fine, &Deployment::default()).unwrap();
-            let [first, second] = [1, 2].map(|at| program.plan().segments()[at].terms[0].values);
-            assert_eq!([first, second], [formats["max_pool1"], formats["tanh1"]]);
+            let values = [0, 1, 2].map(|at| program.plan().segments()[at].terms[0].values);
+            assert_eq!(values, ["input", "max_pool1", "tanh1"].map(|name| formats[name]));
             let clamps = |at: usize| {
                 let plan = program.plan();
                 plan.description().numbers.clamps(plan.segments()[at].terms[0].source)
@@ -368,15 +373,19 @@ mod tests {
             let same = integers.iter().zip(&floats).filter(|pair| near(*pair)).count();
             assert!(same * 20 > integers.len() * 19, "{bits}: {same} of {}", integers.len());
             // Other bits are taken where they are asked for.
-            let coarse = Quantization { activation_bits: Some(10), ..fine };
+            let coarse = Quantization { activation_bits: Some(10), input_bits: Some(10), ..fine };
             let program = trained.compile(&coarse, &Deployment::default()).unwrap();
-            assert!(program.plan().segments()[2].terms[0].values.bound() > 500);
+            assert!([0, 2].iter().all(|&at| program.plan().segments()[at].terms[0].values.bound() > 500));
             assert!(program.plan().description().numbers.clamped.is_empty());
         }
         for bits in [0, 1, 25] {
-            let config = TrainConfig { activation_bits: Some(bits), ..TrainConfig::default() };
-            let error = Trainer::new(model.clone(), config).unwrap_err();
-            assert!(matches!(error, TrainError::Config { what: "activation bits", .. }), "{error}");
+            for (what, config) in [
+                ("activation bits", TrainConfig { activation_bits: Some(bits), ..TrainConfig::default() }),
+                ("input bits", TrainConfig { input_bits: Some(bits), ..TrainConfig::default() }),
+            ] {
+                let error = Trainer::new(model.clone(), config).unwrap_err();
+                assert!(matches!(error, TrainError::Config { what: found, .. } if found == what), "{error}");
+            }
         }
     }
 

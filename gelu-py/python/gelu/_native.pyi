@@ -33,7 +33,7 @@ __version__: str
 _Path: TypeAlias = str | os.PathLike[str]
 _Mode: TypeAlias = Literal["hidden", "class", "revealed"]
 _KeyType: TypeAlias = Literal["djn", "subgroup"]
-_Bits: TypeAlias = tuple[int | None, int | None, int]
+_Bits: TypeAlias = tuple[int | None, int | None, int | None]
 _Prefer: TypeAlias = Literal["balance", "bytes", "time"]
 
 @final
@@ -125,6 +125,7 @@ class Network:
         weight_decay: float = 1e-4,
         weight_bits: int | None = None,
         activation_bits: int | None = None,
+        input_bits: int | None = None,
         seed: int = 0,
         progress: Callable[[int, int, float], object] | None = None,
     ) -> Network: ...
@@ -299,7 +300,7 @@ def load(
     calibration: ArrayLike | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
-    input_bits: int = 8,
+    input_bits: int | None = None,
 ) -> Network: ...
 def from_onnx(
     model: bytes | _Path,
@@ -311,7 +312,7 @@ def from_onnx(
     name: str | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
-    input_bits: int = 8,
+    input_bits: int | None = None,
 ) -> Network: ...
 def set_num_threads(threads: int) -> None: ...
 def get_num_threads() -> int: ...

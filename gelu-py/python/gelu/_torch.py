@@ -21,7 +21,7 @@ def compile(
     name: str | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
-    input_bits: int = 8,
+    input_bits: int | None = None,
 ) -> _native.Network:
     """Turn a torch module into a network that runs on ciphertexts.
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::paillier::{KeyBits, SecretKey};
 use crate::{
     Contents, EncTensor, EncTensorHeader, FixedTensor, Flood, Format, IntWeights, LinearMap, MapWeights,
-    Packing, RingBits, Shape, SlotLayout, WeightRange,
+    Packing, RingBits, Shape, SlotLayout, WeightRange, Workload,
 };
 
 /// A key of one test, so that its ring counts no operations of others.

@@ -115,9 +115,12 @@ impl Coordinator {
             let (what, expected) = ("weight bits", "none: those of the plan's numbers hold".to_owned());
             return Err(PrivateError::Setting { what, expected, found: "some".to_owned() });
         }
-        if let Some(bits) = config.train.activation_bits {
-            let (what, expected) = ("activation bits", "none: those of the plan's numbers hold".to_owned());
-            return Err(PrivateError::Setting { what, expected, found: bits.to_string() });
+        let train = &config.train;
+        for (what, bits) in [("activation bits", train.activation_bits), ("input bits", train.input_bits)] {
+            if let Some(bits) = bits {
+                let expected = "none: those of the plan's numbers hold".to_owned();
+                return Err(PrivateError::Setting { what, expected, found: bits.to_string() });
+            }
         }
         if config.images == 0 {
             let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
