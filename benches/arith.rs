@@ -14,7 +14,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gelu_net::prelude::*;
 use gelu_net::tensor::Backend;
-use gelu_net::tensor::hazmat::{self, Residues};
+use gelu_net::tensor::hazmat::Residues;
 use gelu_net::tensor::paillier::Randomizer;
 use num_bigint::BigUint;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -22,11 +22,7 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 const BATCH: usize = 64;
 
 fn numbers(key: &PublicKey, residues: &Residues) -> Vec<BigUint> {
-    hazmat::encode(key, residues)
-        .unwrap()
-        .chunks(key.ciphertext_bytes())
-        .map(BigUint::from_bytes_le)
-        .collect()
+    residues.encode(key).unwrap().chunks(key.ciphertext_bytes()).map(BigUint::from_bytes_le).collect()
 }
 
 fn arithmetic(c: &mut Criterion) {
@@ -42,10 +38,10 @@ fn arithmetic(c: &mut Criterion) {
             let public = key.public_key();
             let [mut x, y] = [(); 2].map(|()| key.randomizers(&mut rng, BATCH));
             group.bench_function(BenchmarkId::new(format!("product/{backend}"), bits), |b| {
-                b.iter(|| hazmat::multiply(public, black_box(&mut x), &y));
+                b.iter(|| black_box(&mut x).multiply(public, &y));
             });
             group.bench_function(BenchmarkId::new(format!("square/{backend}"), bits), |b| {
-                b.iter(|| hazmat::square(public, black_box(&mut x), 1));
+                b.iter(|| black_box(&mut x).square(public, 1));
             });
         }
         let public = key.public_key();

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use gelu_garble::{Choices, Delta, Evaluator, Garbler, LabelSender, Labels, Opening, Ring, circuits};
 use gelu_net::prelude::*;
-use gelu_net::tensor::hazmat::{self, Exponent, FixedBase};
+use gelu_net::tensor::hazmat::{Exponent, FixedBase, Residues};
 use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::tensor::{Backend, Contents, EncTensor, FixedTensor, Format, Packing, Shape, SlotLayout};
 use num_bigint::BigUint;
@@ -203,7 +203,7 @@ fn main() -> ExitCode {
         }
 
         if key_type == KeyType::Djn {
-            let base = hazmat::decode(public, &zeros[0].encode_ciphertexts()).unwrap();
+            let base = Residues::decode(public, &zeros[0].encode_ciphertexts()).unwrap();
             // Both have all bits of their length: the highest is set.
             let exponent = |class: bool, rng: &mut ChaCha20Rng| {
                 // By the same work for both classes.
@@ -217,7 +217,7 @@ fn main() -> ExitCode {
                 rng,
                 |class, rng| Exponent::new(exponent(class, rng)),
                 |exponent| {
-                    black_box(hazmat::power(public, &base, exponent).unwrap());
+                    black_box(base.power(public, exponent).unwrap());
                 },
             );
             report("a power mod n^2, a sparse exponent or random ones", &powers, false);

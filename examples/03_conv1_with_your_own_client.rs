@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::models::infer::{Client, Event, Server};
 use gelu_net::models::peer::Peer;
 use gelu_net::prelude::*;
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The client: a key, one drawn digit, pixels from 0 to 1, and its function, which sees the decrypted weighted sums of
     // an image and gives what goes on.
     let key = Arc::new(SecretKey::generate(KeyBits::Bits2048, rng)?);
-    let digits = sample_digits(SampleOptions { seed: 1, per_digit: 1 });
+    let digits = SampleDigits { seed: 1, per_digit: 1 }.draw();
     let (images, label) = (digits.images().to_inputs(), digits.labels()[7]);
     let image = images.slice(s![7..8, .., .., ..]);
     let my_relu = |sums: &[f64]| {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = zoo::lenet5()?;
     println!("{}\n", model.load(&Weights::read(path)?)?);
 
-    let digits = sample_digits(SampleOptions { seed: 4, per_digit: 1 });
+    let digits = SampleDigits { seed: 4, per_digit: 1 }.draw();
     let images = digits.images().to_inputs();
 
     // How large activations get decides where their binary point goes. `gelu train` and `gelu weights import` write

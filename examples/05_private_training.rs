@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::models::train::private::{FixedTrainer, Samples, Shard};
-use gelu_net::models::train::{Dataset, TrainConfig, evaluate};
+use gelu_net::models::train::{Dataset, TrainConfig};
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
 use gelu_net::{TrainingOptions, TrainingSetup};
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 fn dataset(seed: u64, per_digit: usize) -> Result<Dataset, Box<dyn std::error::Error>> {
-    let digits = sample_digits(SampleOptions { seed, per_digit });
+    let digits = SampleDigits { seed, per_digit }.draw();
     let labels = digits.labels().iter().map(|&label| label.into()).collect();
     let inputs = digits.images().to_inputs().into_shape_with_order((digits.len(), 784))?;
     Ok(Dataset::new([1, 28, 28].into(), inputs, labels, 10)?)
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..TrainingOptions::default()
     };
     let setup = TrainingSetup::new(&model, clients, &options)?;
-    println!("before: {:.0} % of the test digits", 100.0 * evaluate(&model, &test)?.accuracy);
+    println!("before: {:.0} % of the test digits", 100.0 * model.evaluate(&test)?.accuracy);
 
     let mut training = LocalTraining::new(setup.clone(), &mut rand::rng())?;
     training.run(&mut rand::rng(), |done, all| {
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     })?;
     training.load_into(&mut model)?;
-    println!("after:  {:.0} % of the test digits", 100.0 * evaluate(&model, &test)?.accuracy);
+    println!("after:  {:.0} % of the test digits", 100.0 * model.evaluate(&test)?.accuracy);
 
     let moment = training.moment();
     let megabytes = [moment.account.bytes_up(), moment.account.bytes_down()].map(|bytes| bytes as f64 / 1e6);

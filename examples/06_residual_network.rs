@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::io::session::Role;
 use gelu_net::prelude::*;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Untrained here: `gelu train --clear` and `model.load` fill in weights and the running statistics of batch norm.
     model.initialize(Initializer::KaimingUniform, rng);
-    let digits = sample_digits(SampleOptions { seed: 5, per_digit: 1 });
+    let digits = SampleDigits { seed: 5, per_digit: 1 }.draw();
     let images = digits.images().to_inputs();
     model.calibrate(images.view())?;
 

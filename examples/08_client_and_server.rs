@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use gelu_net::InferenceClient;
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::models::plan::Reveal;
 use gelu_net::prelude::*;
 use gelu_service::{
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
         (cost.ahead.0 + cost.ahead.1) / 1000,
     );
 
-    let digits = sample_digits(SampleOptions { seed: 8, per_digit: 2 });
+    let digits = SampleDigits { seed: 8, per_digit: 2 }.draw();
     let images = digits.images().to_inputs();
     let images = images.to_shape((digits.len(), offer.interface.input.elements()))?;
     let key = SecretKey::generate(KeyBits::Bits2048, &mut rand::rng())?;

@@ -12,13 +12,13 @@ use gelu_net::Error;
 use gelu_net::io::onnx::{ImportError, Unsupported};
 use gelu_net::io::session::RunError;
 use gelu_net::io::transport::Disconnected;
-use gelu_net::layers::UnknownInitializer;
+use gelu_net::layers::UnknownName;
 use gelu_net::models::infer::{Denied, SessionError};
 use gelu_net::models::peer::{AbortReason, Expected, Misuse, Part};
 use gelu_net::models::plan::{PlanError, Preference};
 use gelu_net::models::train::private::{PrivateError, ResumeFault};
 use gelu_net::models::train::{DatasetError, StateError, TrainError};
-use gelu_net::models::zoo::{Network, UnknownPooling, ZooError};
+use gelu_net::models::zoo::{Network, ZooError};
 use gelu_net::models::{AdaptError, FoldError, GraphError, LoadError, LoadProblem, Normalization};
 use gelu_net::tensor::paillier::KeyBits;
 use gelu_net::tensor::{Error as TensorError, Shape};
@@ -235,8 +235,7 @@ fn others() -> Vec<Box<dyn std::error::Error>> {
         Box::new(ZooError::Unknown { found: text("lenet6") }),
         Box::new(ZooError::NoChoice { network: Network::Mlp(vec![12]), what: "pooling", found: text("max") }),
         Box::new(ZooError::Graph(GraphError::Empty)),
-        Box::new(UnknownPooling { found: text("sum") }),
-        Box::new(UnknownInitializer { found: text("kaiming") }),
+        Box::new(UnknownName { what: "pooling", expected: "`mean` or `max`", found: text("sum") }),
         Box::new(AdaptError::NoSuchName { from: text("features.0") }),
         Box::new(AdaptError::Taken { from: text("features.0"), to: text("conv1.bias") }),
         Box::new(Io::Dtype { path: path(), tensor: text("fc1.bias"), expected: "F32", found: text("I64") }),

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use decoders::{DECODERS, KEY, hidden_client, hidden_server, model, rng, trainers, training_setup};
-use gelu_net::io::session::{Checkpoint, TrainingAccount, write_checkpoint};
-use gelu_net::io::weights::Dtype;
+use gelu_net::io::session::{Checkpoint, TrainingAccount};
+use gelu_net::io::weights::{Dtype, WeightsFile};
 use gelu_net::models::infer::{self, Client, Event, Message, Server};
 use gelu_net::models::peer::{AbortReason, Conversation, Part, Peer};
 use gelu_net::models::train::private;
@@ -78,7 +78,7 @@ fn seeds_are_valid_where_they_are_meant_to_be() {
     }
     assert!(matches!(server.decode(&read("training/join")), Ok(private::Message::Join { .. })));
     assert!(gelu_net::wire::decode_secret_key(&read("keys/secret")).is_ok());
-    let weights = gelu_net::io::weights::parse_safetensors(&read("safetensors/model"), Path::new("model"));
+    let weights = Weights::parse(&read("safetensors/model"), Path::new("model"));
     assert!(Model::from_weights(&weights.unwrap()).is_ok());
 }
 
@@ -209,7 +209,7 @@ fn training(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
         let path = folder.path().join("checkpoint");
         let (run, account) = (serde_json::json!({ "epochs": 1 }), TrainingAccount::default());
         let checkpoint = Checkpoint { run, server: server.state(), clients: vec![client.state()], account };
-        write_checkpoint(&path, &checkpoint).unwrap();
+        checkpoint.write(&path).unwrap();
         add("checkpoint", name, fs::read(path).unwrap());
     };
     checkpoint("beginning", &client, &server);

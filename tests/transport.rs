@@ -19,8 +19,9 @@ use gelu_net::models::peer::Peer;
 use gelu_net::models::plan::Plan;
 use gelu_net::prelude::*;
 use gelu_net::tensor::EncTensor;
+use gelu_net::tensor::hazmat::Residues;
 use gelu_net::tensor::paillier::SecretKeyBytes;
-use gelu_net::tensor::{Decryption, EncTensorBuilder, EncTensorHeader, hazmat};
+use gelu_net::tensor::{Decryption, EncTensorBuilder, EncTensorHeader};
 use gelu_net::wire::decode_message;
 use ndarray::{Array2, ArrayView2};
 use num_bigint::BigUint;
@@ -309,8 +310,8 @@ fn replies_to_packed_inputs_show_sums_and_random_numbers() {
     let runs: Vec<Vec<BigUint>> = (0..RUNS)
         .map(|_| {
             let [_, sums] = exchange(&server, &image, Some(&activations));
-            let residues = hazmat::decode(KEY.public_key(), &sums.encode_ciphertexts()).unwrap();
-            hazmat::decrypt_numbers(&KEY, &residues).unwrap()
+            let residues = Residues::decode(KEY.public_key(), &sums.encode_ciphertexts()).unwrap();
+            residues.decrypt(&KEY).unwrap()
         })
         .collect();
     let bits =

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use gelu_net::io::data::{self, DataSet, ReadOptions, Table};
+use gelu_net::io::data::{DataSet, Images, Missing, ReadOptions, Table};
 use gelu_net::io::onnx::{ImportOptions, Imported};
-use gelu_net::io::session::read_checkpoint;
-use gelu_net::io::weights::{list_safetensors, parse_safetensors};
+use gelu_net::io::session::Checkpoint;
+use gelu_net::io::weights::{Listing, WeightsFile};
 use gelu_net::models::infer::hidden as hidden_model;
 use gelu_net::models::infer::{Message, SessionId};
 use gelu_net::models::peer::Peer;
@@ -157,7 +157,7 @@ pub fn hidden(bytes: &[u8]) {
         if let hidden_model::Message::Accept { description, .. } = &message
             && let Ok(plan) = Plan::new((**description).clone(), KEY.public_key().parameters())
         {
-            let _ = HiddenPlan::new(&plan, Reveal::Class, hidden_model::FLOOD_BITS);
+            let _ = HiddenPlan::new(&plan, Reveal::Class);
         }
         client.next_message(&mut rng()).expect("a hello");
         let _ = client.handle(message.clone(), &mut rng());
@@ -229,7 +229,7 @@ pub fn plan(bytes: &[u8]) {
 /// Reads a file of weights, and the model in it.
 pub fn safetensors(bytes: &[u8]) {
     let name = Path::new("weights.safetensors");
-    if let Ok(weights) = parse_safetensors(bytes, name)
+    if let Ok(weights) = Weights::parse(bytes, name)
         && let Ok(model) = Model::from_weights(&weights)
     {
         let interface = model.interface();
@@ -237,7 +237,7 @@ pub fn safetensors(bytes: &[u8]) {
         // Whatever a file brings with it, it brings again.
         assert!(Model::from_weights(&model.weights()).is_ok());
     }
-    in_file("weights.safetensors", bytes, |path| drop(list_safetensors(path)));
+    in_file("weights.safetensors", bytes, |path| drop(Listing::read(path)));
 }
 
 /// Imports an ONNX model.
@@ -254,29 +254,29 @@ pub fn onnx(bytes: &[u8]) {
 /// Reads images and labels in IDX.
 pub fn idx(bytes: &[u8]) {
     let name = Path::new("images-idx3-ubyte");
-    if let Ok(images) = data::parse_images(bytes, name) {
+    if let Ok(images) = Images::parse(bytes, name) {
         assert_eq!(images.iter().len(), images.count());
     }
-    let _ = data::parse_labels(bytes, name, 10);
-    in_file("images-idx3-ubyte", bytes, |path| learn(data::read(path, &ReadOptions::default())));
+    let _ = Images::parse_labels(bytes, name, 10);
+    in_file("images-idx3-ubyte", bytes, |path| learn(DataSet::read(path, &ReadOptions::default())));
 }
 
 /// Reads a table.
 pub fn csv(bytes: &[u8]) {
     if let Ok(table) = Table::parse(bytes, Path::new("table.csv")) {
-        learn(Ok::<_, gelu_net::io::Error>(DataSet::from_table(table, None, data::Missing::default())));
+        learn(Ok::<_, gelu_net::io::Error>(DataSet::from_table(table, None, Missing::default())));
     }
 }
 
 /// Reads an array, or an archive of them.
 pub fn npz(bytes: &[u8]) {
-    in_file("arrays.npz", bytes, |path| learn(data::read(path, &ReadOptions::default())));
+    in_file("arrays.npz", bytes, |path| learn(DataSet::read(path, &ReadOptions::default())));
 }
 
 /// Reads a checkpoint, and goes on from there with both sides.
 pub fn checkpoint(bytes: &[u8]) {
     in_file("checkpoint", bytes, |path| {
-        let Ok(checkpoint) = read_checkpoint::<serde_json::Value>(path) else { return };
+        let Ok(checkpoint) = Checkpoint::<serde_json::Value>::read(path) else { return };
         let TrainingSetup { plan, config, clients, .. } = SETUP.clone();
         let description = plan.description().clone();
         let _ = private::Server::resume(plan, KEY.clone(), config, checkpoint.server);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use clap::Subcommand;
 use gelu_io::data::{DataDir, LabelledImages, Split};
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_io::files::make_folder;
 use gelu_layers::{Activation, Initializer};
 use gelu_models::train::private::{
@@ -214,7 +214,7 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
     );
     let images: LabelledImages = match &args.dataset {
         Some(_) => DataDir::locate(args.data.clone()).mnist(Split::Train)?,
-        None => sample_digits(SampleOptions { per_digit: 1 + usize::from(args.count) / 10, seed: args.seed }),
+        None => SampleDigits { per_digit: 1 + usize::from(args.count) / 10, seed: args.seed }.draw(),
     };
     let data = datasets::from_images(&images.first(usize::from(args.count)))?;
     let hidden = usize::from(args.hidden);

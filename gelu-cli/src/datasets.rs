@@ -8,8 +8,7 @@ use std::str::FromStr;
 use anyhow::{bail, ensure};
 use clap::Args;
 use gelu_io::data::{
-    self, DataDir, DataSet, Kind, KnownSet, LabelledImages, Missing, ModelInputs, ReadOptions, TrainingData,
-    kind_of,
+    DataDir, DataSet, Kind, KnownSet, LabelledImages, Missing, ModelInputs, ReadOptions, TrainingData,
 };
 use gelu_models::train::Dataset;
 use gelu_models::{Interface, Model, Preprocessing};
@@ -194,12 +193,12 @@ impl DataOptions {
     }
 
     fn read_path(&self, path: &Path, options: &ReadOptions, form: Option<&Form>) -> anyhow::Result<DataSet> {
-        if kind_of(path)? == Kind::Folders {
+        if Kind::of(path)? == Kind::Folders {
             let asked = self.size.map(|size| Form { size: Some(size), ..Form::default() });
             return pictures::read(path, form.or(asked.as_ref()).unwrap_or(&Form::default()));
         }
         ensure!(self.size.is_none(), "--size: {} is no folder of pictures", path.display());
-        Ok(data::read(path, options)?)
+        Ok(DataSet::read(path, options)?)
     }
 
     /// Reads a data set and prepares it for training; says on standard error what was found out about it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_io::files::{make_folder, write_atomic};
 use gelu_io::session::{Role, Seen, StepRecord};
 use gelu_models::infer::ServerModel;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &DemoArgs, given: &Given) -> anyhow::Result<()> {
     let (size, key_type) = (args.key_bits, args.key_type);
     warn_of_short_key(size);
     let model = built_in_lenet5()?;
-    let samples = sample_digits(SampleOptions { seed: args.seed, per_digit: args.per_digit as usize });
+    let samples = SampleDigits { seed: args.seed, per_digit: args.per_digit as usize }.draw();
     let count = samples.len();
 
     let start = Instant::now();

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::TypedValueParser;
 use gelu_io::session::Phase;
-use gelu_models::infer::hidden::CLIENT_BYTES;
+use gelu_models::infer::hidden::Client;
 use gelu_models::plan::{HiddenPlan, Reveal};
 use gelu_net::{InferenceClient, InferenceReport, LocalInference, PhaseTotals};
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ impl HideArgs {
 
     /// How many queries may be prepared, by a plan.
     pub(crate) fn most_prepared(&self, hidden: &HiddenPlan) -> usize {
-        hidden.most_prepared(self.memory().unwrap_or(CLIENT_BYTES))
+        hidden.most_prepared(self.memory().unwrap_or(Client::MEMORY))
     }
 
     /// A client from which the model is hidden.

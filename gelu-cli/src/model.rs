@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use gelu_io::digits::{SIDE, SampleOptions, sample_digits};
-use gelu_io::weights::{WeightsFile, parse_safetensors};
+use gelu_io::digits::{SIDE, SampleDigits};
+use gelu_io::weights::WeightsFile;
 use gelu_layers::{Activation, Initializer};
 use gelu_models::zoo::{Network, Pooling, Setting};
 use gelu_models::{FoldError, Graph, Model, Normalization, PixelFormat, Preprocessing, Ranges, Weights};
@@ -181,7 +181,7 @@ impl NetworkArgs {
             None if setting == Setting::default() => {
                 let built_in = BUILT_IN.iter().find(|(known, _)| *known == network);
                 let source = PathBuf::from("the built-in weights");
-                let weights = built_in.map(|(_, bytes)| parse_safetensors(bytes, &source)).transpose()?;
+                let weights = built_in.map(|(_, bytes)| Weights::parse(bytes, &source)).transpose()?;
                 (weights, source)
             }
             None => (None, PathBuf::new()),
@@ -343,7 +343,7 @@ pub(crate) fn ensure_ranges(model: &mut Model) -> anyhow::Result<()> {
 pub(crate) fn made_up_inputs(model: &Model) -> anyhow::Result<Array2<f32>> {
     let elements = model.input_shape().elements();
     let mut inputs = if elements == SIDE * SIDE {
-        pixels(sample_digits(SampleOptions { seed: 0, per_digit: 30 }).images())?
+        pixels(SampleDigits { seed: 0, per_digit: 30 }.draw().images())?
     } else {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         Array2::from_shape_fn((16, elements), |_| rng.random_range(0.0..1.0f32))
@@ -388,6 +388,6 @@ fn estimate_ranges(model: &mut Model) -> anyhow::Result<()> {
 pub(crate) fn built_in_lenet5() -> anyhow::Result<Model> {
     let (network, bytes) = &BUILT_IN[0];
     let source = Path::new("the built-in weights");
-    let mut weights = parse_safetensors(bytes, source)?;
+    let mut weights = Weights::parse(bytes, source)?;
     named_model(network, &mut Setting::default(), &mut weights, &[], source)
 }

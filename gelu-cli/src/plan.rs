@@ -6,7 +6,6 @@ use anyhow::ensure;
 use clap::Args;
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::Model;
-use gelu_models::infer::hidden::FLOOD_BITS;
 use gelu_models::plan::{Deployment, HiddenPlan, Plan, Program, Segment};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use serde_json::{Value, json};
@@ -90,10 +89,8 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
         false => model.compile(&quantization, &deployment)?,
     };
     let error = is_trained.then(|| LogitError::measure(&model, &program)).transpose()?;
-    let hidden = args
-        .hide
-        .is_asked()
-        .then(|| HiddenPlan::new(program.plan(), args.hide.reveal().unwrap_or_default(), FLOOD_BITS));
+    let hidden =
+        args.hide.is_asked().then(|| HiddenPlan::new(program.plan(), args.hide.reveal().unwrap_or_default()));
     let hidden = hidden.transpose()?;
     let most_prepared = |hidden: &HiddenPlan| args.hide.most_prepared(hidden);
     if args.json {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, Subcommand};
-use gelu_io::weights::{Dtype, Listing, WeightsFile, list_safetensors};
-use gelu_models::train::evaluate;
+use gelu_io::weights::{Dtype, Listing, WeightsFile};
 use gelu_models::{Model, Ranges, Weights};
 use serde::Serialize;
 
@@ -115,7 +114,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn inspect(args: &Inspect) -> anyhow::Result<()> {
-    let listing = list_safetensors(&args.file)?;
+    let listing = Listing::read(&args.file)?;
     if args.json {
         outln!("{}", serde_json::to_string(&listing)?)?;
     } else {
@@ -187,7 +186,7 @@ fn measure(model: &mut Model, dataset: &DatasetArg, options: &DataOptions) -> an
     let data = options.training(dataset, 0)?;
     model.calibrate(data.train.inputs())?;
     describe(model, &data);
-    let accuracy = evaluate(model, &data.test)?.accuracy;
+    let accuracy = model.evaluate(&data.test)?.accuracy;
     let mut counts = vec![0; data.test.classes()];
     data.test.labels().iter().for_each(|&label| counts[label] += 1);
     warn_of_chance(accuracy, &counts);

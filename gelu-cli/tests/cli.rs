@@ -9,7 +9,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use common::{Folder, weights_file};
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::io::weights::{Dtype, WeightsFile};
 use gelu_net::models::{WeightTensor, Weights};
 use gelu_net::tensor::Shape;
@@ -58,7 +58,7 @@ impl Folder {
 
     /// Digits 0 to 9 in files of their own: large, in color, dark ink on light paper.
     fn draw_digits(&self) -> Vec<String> {
-        let samples = sample_digits(SampleOptions { seed: 21, per_digit: 1 });
+        let samples = SampleDigits { seed: 21, per_digit: 1 }.draw();
         let draw = |(i, (pixels, _)): (usize, (&[u8], u8))| {
             let small = GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap();
             let large = imageops::resize(&small, 140, 140, imageops::FilterType::Triangle);

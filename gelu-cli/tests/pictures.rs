@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use common::{gelu, weights_file};
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use image::{GrayImage, Luma, imageops};
 use serde_json::Value;
 
 /// A drawn digit, dark on light in a dark frame, of 160 pixels a side.
 fn draw(digit: u8) -> GrayImage {
-    let samples = sample_digits(SampleOptions { seed: 21, per_digit: 1 });
+    let samples = SampleDigits { seed: 21, per_digit: 1 }.draw();
     let (pixels, _) = samples.iter().find(|(_, label)| *label == digit).unwrap();
     let small = GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap();
     let mut large = imageops::resize(&small, 160, 160, imageops::FilterType::Triangle);

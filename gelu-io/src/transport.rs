@@ -47,7 +47,7 @@ pub struct Disconnected;
 /// One end of a pipe between two threads.
 ///
 /// Sending never waits, so that two ends that both have much to send cannot block each other. What may lie in the pipe
-/// is bounded by the protocol: the tensors of [`MAX_IN_FLIGHT`](gelu_models::infer::MAX_IN_FLIGHT) batches.
+/// is bounded by the protocol: the tensors of the batches that may be in flight.
 #[derive(Debug)]
 pub struct InProcess {
     outgoing: Sender<Vec<u8>>,

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 use num_traits::Float;
 use serde::{Deserialize, Serialize};
 
+use crate::UnknownName;
+
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +16,7 @@ mod tests;
 ///
 /// let relu: Activation = "relu".parse()?;
 /// assert_eq!((relu.apply(-1.5), relu.derivative(2.0)), (0.0, 1.0));
-/// # Ok::<(), gelu_layers::UnknownActivation>(())
+/// # Ok::<(), gelu_layers::UnknownName>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -269,19 +271,12 @@ impl fmt::Display for Activation {
     }
 }
 
-/// A name that is no [`Activation`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown activation `{found}`: expected relu, relu6, clip:MIN:MAX, leaky-relu:SLOPE, sigmoid, tanh, gelu, silu, hard-sigmoid, hard-swish, square, sigmoid-taylor3 or sigmoid-taylor5"
-)]
-pub struct UnknownActivation {
-    /// The name that was given.
-    pub found: String,
-}
+const NAMES: &str = "relu, relu6, clip:MIN:MAX, leaky-relu:SLOPE, sigmoid, tanh, gelu, silu, hard-sigmoid, hard-swish, square, \
+                     sigmoid-taylor3 or sigmoid-taylor5";
 
 /// Reads what [`Display`](fmt::Display) prints.
 impl FromStr for Activation {
-    type Err = UnknownActivation;
+    type Err = UnknownName;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let number = |text: &str| text.parse::<f64>().ok();
@@ -293,8 +288,10 @@ impl FromStr for Activation {
             Some(("leaky-relu", slope)) => number(slope).map(|slope| Self::LeakyRelu { slope }),
             Some(_) => None,
         };
-        known
-            .filter(|activation| activation.is_valid())
-            .ok_or_else(|| UnknownActivation { found: name.to_owned() })
+        known.filter(|activation| activation.is_valid()).ok_or_else(|| UnknownName {
+            what: "activation",
+            expected: NAMES,
+            found: name.to_owned(),
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rand::{Rng, RngExt};
 
-use crate::{LinearConfig, LinearLayer};
+use crate::{LinearConfig, LinearLayer, UnknownName};
 
 /// How weights start. A batch norm always starts as one that changes nothing. Read from and printed as `kaiming-uniform`,
 /// `he-uniform`, `xavier-uniform` and `zeros`.
@@ -80,21 +80,17 @@ impl fmt::Display for Initializer {
     }
 }
 
-/// A text that is no [`Initializer`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("initializer: expected kaiming-uniform, he-uniform, xavier-uniform or zeros, found `{found}`")]
-pub struct UnknownInitializer {
-    /// The text that was given.
-    pub found: String,
-}
-
 impl FromStr for Initializer {
-    type Err = UnknownInitializer;
+    type Err = UnknownName;
 
-    fn from_str(text: &str) -> Result<Self, UnknownInitializer> {
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
         [Self::KaimingUniform, Self::HeUniform, Self::XavierUniform, Self::Zeros]
             .into_iter()
             .find(|initializer| initializer.to_string() == text)
-            .ok_or_else(|| UnknownInitializer { found: text.to_owned() })
+            .ok_or_else(|| UnknownName {
+                what: "initializer",
+                expected: "kaiming-uniform, he-uniform, xavier-uniform or zeros",
+                found: text.to_owned(),
+            })
     }
 }

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gelu_net::io::onnx::Report;
-use gelu_net::io::weights::{Dtype, encode_safetensors, parse_safetensors};
+use gelu_net::io::weights::{Dtype, WeightsFile};
 use gelu_net::models::ModelInfo;
-use gelu_net::models::infer::hidden::FLOOD_BITS;
 use gelu_net::models::plan::{Deployment, HiddenPlan, LostResolution, Program, Reveal};
 use gelu_net::models::train::{Dataset, Progress, TrainConfig, Trainer};
 use gelu_net::models::zoo;
@@ -218,7 +217,7 @@ impl Network {
         if !hidden {
             return Ok(plan(py, &self.name, program.plan())?);
         }
-        let own = HiddenPlan::new(program.plan(), Reveal::Logits, FLOOD_BITS)?;
+        let own = HiddenPlan::new(program.plan(), Reveal::Logits)?;
         Ok(hidden_plan(py, &self.name, (program.plan(), &own))?)
     }
 
@@ -371,7 +370,7 @@ impl Network {
 
     /// The weights, for pickle: the model owner's secret.
     fn __reduce__<'py>(&self, py: Python<'py>) -> Result<Pickled<'py>> {
-        let bytes = encode_safetensors(&self.model().weights(), Dtype::F32, Path::new(&self.name))?;
+        let bytes = self.model().weights().encode(Dtype::F32, Path::new(&self.name))?;
         let restore = py.get_type::<Self>().getattr("_restore")?;
         Ok((restore, (self.name.clone(), PyBytes::new(py, &bytes), self.bits())))
     }
@@ -379,7 +378,7 @@ impl Network {
     /// Returns the network of what `__reduce__` gives.
     #[staticmethod]
     fn _restore(py: Python<'_>, name: String, weights: &[u8], bits: Bits) -> Result<Self> {
-        let model = Model::from_weights(&parse_safetensors(weights, Path::new(&name))?)?;
+        let model = Model::from_weights(&Weights::parse(weights, Path::new(&name))?)?;
         Ok(Self::new(py, name, model, bits)?)
     }
 

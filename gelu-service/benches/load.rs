@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_io::session::{ClientSession, serve};
 use gelu_io::transport::{InProcess, Transport};
 use gelu_io::weights::WeightsFile;
@@ -40,7 +40,7 @@ fn main() {
     let mut rng = ChaCha20Rng::from_rng(&mut rand::rng());
     let parameters = KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Subgroup };
     let key = Arc::new(SecretKey::generate(parameters, &mut rng).unwrap());
-    let digits = sample_digits(SampleOptions { seed: 3, per_digit: FULL.div_ceil(10) });
+    let digits = SampleDigits { seed: 3, per_digit: FULL.div_ceil(10) }.draw();
     let images = digits.images().to_inputs().into_shape_with_order((digits.len(), 28 * 28)).unwrap();
 
     let authority = TrialAuthority::new(1).unwrap();

@@ -7,9 +7,6 @@ use crate::arith::{Backend, MAX_LANES, Residues};
 use crate::paillier::{PublicKey, Randomizer, SecretKey};
 use crate::{Arrangement, Contents, EncTensor, EncTensorHeader, Error, FixedTensor, SlotLayout};
 
-/// The most bytes of ciphertexts that travel together.
-pub const CHUNK_BYTES: usize = 1 << 16;
-
 /// Checked ciphertexts of one key: a run of those of an [`EncTensor`].
 #[derive(Clone, Debug)]
 pub struct EncChunk {
@@ -18,13 +15,16 @@ pub struct EncChunk {
 }
 
 impl EncChunk {
+    /// The most bytes of ciphertexts that travel together.
+    pub const BYTES: usize = 1 << 16;
+
     pub(crate) fn new(key: PublicKey, ciphertexts: Residues) -> Self {
         Self { key, ciphertexts }
     }
 
-    /// Returns the most ciphertexts of `key` that a chunk has: whole vectors of them, as far as [`CHUNK_BYTES`] go.
+    /// Returns the most ciphertexts of `key` that a chunk has: whole vectors of them, as far as [`BYTES`](Self::BYTES) go.
     pub fn most(key: &PublicKey) -> usize {
-        CHUNK_BYTES / key.ciphertext_bytes() / MAX_LANES * MAX_LANES
+        Self::BYTES / key.ciphertext_bytes() / MAX_LANES * MAX_LANES
     }
 
     /// Returns the chunk of ciphertexts from outside, each of [`PublicKey::ciphertext_bytes`] bytes.

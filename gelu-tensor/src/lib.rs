@@ -24,8 +24,8 @@ mod tests;
 mod update;
 mod window;
 
-pub use arith::{Backend, MAX_LANES, Operations};
-pub use chunk::{CHUNK_BYTES, Decryption, EncChunk, EncTensorBuilder, Encryption};
+pub use arith::{Backend, Operations};
+pub use chunk::{Decryption, EncChunk, EncTensorBuilder, Encryption};
 pub use enc_tensor::{EncTensor, EncTensorHeader};
 pub use error::Error;
 pub use fixed_tensor::FixedTensor;

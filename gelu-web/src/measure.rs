@@ -9,8 +9,8 @@ use gelu_models::infer::{Client, Event, Server, ServerModel};
 use gelu_models::peer::Peer;
 use gelu_models::plan::{Deployment, Quantization};
 use gelu_models::zoo;
+use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, Randomizer, RandomnessPool, SecretKey};
-use gelu_tensor::{Backend, hazmat};
 use gelu_wire::WirePeer;
 use ndarray::Array2;
 use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
@@ -50,7 +50,7 @@ pub fn measure(backend: &str, bits: usize) -> Result<Vec<f64>, JsValue> {
     let factor = time(5, || drop(key.randomizers(&mut rng, 8))) / 8.0;
     let public = key.public_key();
     let mut x = factors.clone();
-    let product = time(100, || hazmat::multiply(public, &mut x, &factors).unwrap_or_default()) / 8.0;
+    let product = time(100, || x.multiply(public, &factors).unwrap_or_default()) / 8.0;
     let mut times = vec![key_time, product, factor];
     for ahead in [false, true] {
         times.push(lenet(&key, ahead, &mut rng).map_err(failed)?);

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use gelu_tensor::CHUNK_BYTES;
+use gelu_tensor::EncChunk;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,7 +15,7 @@ const PREFIX: usize = 18;
 pub(crate) struct Limits {
     /// Bytes of a header. Default: 1 MiB.
     pub(crate) header: usize,
-    /// Bytes of a payload. Default: those of a chunk of ciphertexts, [`CHUNK_BYTES`].
+    /// Bytes of a payload. Default: those of a chunk of ciphertexts, [`EncChunk::BYTES`].
     pub(crate) payload: usize,
 }
 
@@ -25,13 +25,13 @@ pub(crate) const CIRCUIT_BYTES: usize = 1 << 23;
 /// The most bytes of a message that this crate decodes: the header and the payload of a frame at their limits. What carries
 /// messages can refuse more before it is there.
 pub const MESSAGE_BYTES: usize =
-    PREFIX + HEADER_BYTES + if cfg!(feature = "hidden") { CIRCUIT_BYTES } else { CHUNK_BYTES };
+    PREFIX + HEADER_BYTES + if cfg!(feature = "hidden") { CIRCUIT_BYTES } else { EncChunk::BYTES };
 
 const HEADER_BYTES: usize = 1 << 20;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header: HEADER_BYTES, payload: CHUNK_BYTES }
+        Self { header: HEADER_BYTES, payload: EncChunk::BYTES }
     }
 }
 

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The lengths must be those of the bytes exactly, and within limits: 1 MiB for a header, a chunk
-//! of ciphertexts ([`CHUNK_BYTES`](gelu_tensor::CHUNK_BYTES)) for a payload, or 8 MiB where circuits are meant. A ciphertext is one number below n^2 in
+//! of ciphertexts ([`EncChunk::BYTES`](gelu_tensor::EncChunk::BYTES)) for a payload, or 8 MiB where circuits are meant. A ciphertext is one number below n^2 in
 //! as many bytes as n^2 has, so that there is one encoding of it. Ciphertexts are decoded only with the key at hand
 //! under which they must be, and checked against it.
 

@@ -6,7 +6,7 @@ use gelu_models::infer::{Client, Event, Message, Server, ServerModel, SessionErr
 use gelu_models::peer::{AbortReason, Conversation};
 use gelu_models::plan::{Preference, Quantization};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey, SecretKey};
-use gelu_tensor::{CHUNK_BYTES, EncChunk, Error};
+use gelu_tensor::{EncChunk, Error};
 use ndarray::Array2;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -355,7 +355,7 @@ fn chunks_have_a_bounded_number_of_ciphertexts() {
         |found| WireError::Content(Error::Range { what: "ciphertexts of a chunk", least: 1, most, found });
     assert_eq!(error(&of(0)), wrong(0));
     let found = error(&of(most + 1));
-    assert!(matches!(found, WireError::TooLarge { what: "payload", limit: CHUNK_BYTES, .. }), "{found}");
+    assert!(matches!(found, WireError::TooLarge { what: "payload", limit: EncChunk::BYTES, .. }), "{found}");
     let larger = Limits { payload: 1 << 20, ..Limits::default() };
     let found = decode_within(&of(most + 1), Some(public()), larger).unwrap_err();
     assert_eq!(found, wrong(most + 1));

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gelu_io::session::{BackgroundSession, HiddenSession, RunError};
 use gelu_io::transport::{Disconnected, Transport};
-use gelu_models::infer::hidden::{Answer, CLIENT_BYTES, Client, MOST_PREPARED};
+use gelu_models::infer::hidden::{Answer, Client};
 use gelu_models::plan::Reveal;
 use ndarray::{ArrayView2, Axis};
 use rand::CryptoRng;
@@ -27,7 +27,7 @@ pub(super) struct Hiding {
 
 impl Default for Hiding {
     fn default() -> Self {
-        Self { reveal: Reveal::default(), together: None, memory: CLIENT_BYTES }
+        Self { reveal: Reveal::default(), together: None, memory: Client::MEMORY }
     }
 }
 
@@ -46,7 +46,7 @@ impl InferenceClient {
     /// no room for so many.
     pub fn preparing(self, queries: usize) -> Self {
         let hiding = self.hiding().unwrap_or_default();
-        self.hide(Hiding { together: Some(queries.clamp(1, MOST_PREPARED)), ..hiding })
+        self.hide(Hiding { together: Some(queries.clamp(1, Client::MOST_PREPARED)), ..hiding })
     }
 
     /// Returns the client with so many bytes of memory for queries that are prepared and not yet used, where the model is

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 pub(crate) use backend::backend;
 use gelu_net::InferenceReport;
 use gelu_net::io::data::Images;
-use gelu_net::io::digits::{SampleOptions, sample_digits};
+use gelu_net::io::digits::SampleDigits;
 use gelu_net::prelude::*;
 use gelu_net::tensor::paillier::KeyParameters;
 use ndarray::{Array2, ArrayView2};
@@ -63,7 +63,7 @@ pub(crate) fn deployment(key: &SecretKey, batch: usize) -> Deployment {
 
 /// Drawn digits, `[count, 784]` of 0 to 1.
 pub(crate) fn digits(seed: u64, count: usize) -> Array2<f32> {
-    let all = sample_digits(SampleOptions { seed, per_digit: count.div_ceil(10) });
+    let all = SampleDigits { seed, per_digit: count.div_ceil(10) }.draw();
     pixels(all.first(count).images())
 }
 

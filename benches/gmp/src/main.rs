@@ -9,7 +9,8 @@
 
 use std::time::Instant;
 
-use gelu_tensor::{Backend, hazmat};
+use gelu_tensor::Backend;
+use gelu_tensor::hazmat::{Exponent, Residues};
 use gelu_tensor::paillier::{KeyBits, SecretKey};
 use rand::{Rng, SeedableRng, rngs::ChaCha20Rng};
 use rug::Integer;
@@ -36,17 +37,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rng.fill_bytes(&mut bytes);
         let base = Integer::from_digits(&bytes, Order::Lsf) % &square;
         base.write_digits(&mut bytes, Order::Lsf);
-        let residue = hazmat::decode(public, &bytes)?;
+        let residue = Residues::decode(public, &bytes)?;
         let mut limbs: Vec<u64> = (0..size.bits() / 64).map(|_| rng.next_u64()).collect();
         if let Some(top) = limbs.last_mut() {
             *top |= 1 << 63;
         }
-        let (e, exponent) = (Integer::from_digits(&limbs, Order::Lsf), hazmat::Exponent::new(limbs));
+        let (e, exponent) = (Integer::from_digits(&limbs, Order::Lsf), Exponent::new(limbs));
 
         let mut times = [vec![], vec![], vec![]];
         for _ in 0..RUNS {
             let start = Instant::now();
-            let ours = hazmat::power(public, &residue, &exponent)?;
+            let ours = residue.power(public, &exponent)?;
             times[0].push(start.elapsed().as_secs_f64());
             let start = Instant::now();
             let theirs = Integer::from(base.pow_mod_ref(&e, &square).ok_or("no power")?);
@@ -54,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let start = Instant::now();
             let secure = Integer::from(base.secure_pow_mod_ref(&e, &square));
             times[2].push(start.elapsed().as_secs_f64());
-            let ours = Integer::from_digits(&hazmat::encode(public, &ours)?, Order::Lsf);
+            let ours = Integer::from_digits(&ours.encode(public)?, Order::Lsf);
             if ours != theirs || ours != secure {
                 return Err("the powers differ".into());
             }

@@ -7,7 +7,7 @@ use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Deployment, Description, Plan};
 use gelu_net::LocalInference;
-use gelu_tensor::hazmat::{self, Residues};
+use gelu_tensor::hazmat::Residues;
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
     Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
@@ -334,10 +334,10 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let threads = (0..rayon::current_num_threads()).into_par_iter();
         Ok(threads.try_for_each(|_| work(&mut residues.clone()))?)
     };
-    let multiply = |x: &mut Residues| (0..8).try_for_each(|_| hazmat::multiply(public, x, &residues));
+    let multiply = |x: &mut Residues| (0..8).try_for_each(|_| x.multiply(public, &residues));
     let products = pools.seconds(runs, || chains(&multiply))?;
     add("product mod n^2", 8 * TOGETHER, on_each_thread(products));
-    let squarings = pools.seconds(runs, || chains(&|x| hazmat::square(public, x, 8)))?;
+    let squarings = pools.seconds(runs, || chains(&|x| x.square(public, 8)))?;
     add("squaring mod n^2", 8 * TOGETHER, on_each_thread(squarings));
 
     let format = Format::integers(1 << 15)?;
@@ -393,7 +393,7 @@ fn public_residues(public: &PublicKey, count: usize) -> anyhow::Result<Residues>
     let format = Format::integers(1)?;
     let zeros = FixedTensor::new(Shape::from([count]), format, vec![0; count])?;
     let encrypted = zeros.encrypt(&one_value(public, 8, format)?, public, &mut rand::rng())?;
-    Ok(hazmat::decode(public, &encrypted.encode_ciphertexts())?)
+    Ok(Residues::decode(public, &encrypted.encode_ciphertexts())?)
 }
 
 /// Whole sessions: the time of one with a single batch, and the mean of the later batches of one with several.

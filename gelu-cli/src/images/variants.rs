@@ -3,7 +3,7 @@
 use std::f32::consts::PI;
 use std::io::Cursor;
 
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_models::Model;
 use image::{
     DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage, imageops,
@@ -431,7 +431,7 @@ fn mnists_own_images_are_left_as_they_are_and_read_as_well_when_they_are_photogr
 #[test]
 fn digits_are_read_however_they_were_photographed_scanned_or_drawn() {
     let model = lenet5();
-    let samples = sample_digits(SampleOptions { seed: 5, per_digit: 1 });
+    let samples = SampleDigits { seed: 5, per_digit: 1 }.draw();
     let mut failures = vec![];
     for (name, draw) in variants() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);

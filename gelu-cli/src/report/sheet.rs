@@ -92,7 +92,7 @@ fn fill(sheet: &mut RgbImage, [left, top]: [u32; 2], [width, height]: [u32; 2], 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gelu_io::digits::{SampleOptions, sample_digits};
+    use gelu_io::digits::SampleDigits;
 
     fn verdict(label: Option<u8>, predicted: u8) -> Verdict {
         Verdict { label, predicted, confidence: Some(0.9876) }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn only_wrong_ones_are_red() {
-        let digits = sample_digits(SampleOptions { seed: 0, per_digit: 2 });
+        let digits = SampleDigits { seed: 0, per_digit: 2 }.draw();
         let verdicts = |wrong: bool| -> Vec<Verdict> {
             digits.labels().iter().map(|&label| verdict(Some(label), label ^ u8::from(wrong))).collect()
         };
@@ -120,7 +120,7 @@ mod tests {
     fn a_sheet_is_a_png_of_the_right_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sheet.png");
-        let digits = sample_digits(SampleOptions { seed: 0, per_digit: 2 });
+        let digits = SampleDigits { seed: 0, per_digit: 2 }.draw();
         write_contact_sheet(&path, digits.images(), &[verdict(None, 4); 12]).unwrap();
         assert_eq!(image::image_dimensions(&path).unwrap(), (1240, 296));
         write_contact_sheet(&path, digits.images(), &[]).unwrap();

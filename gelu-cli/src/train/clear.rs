@@ -8,7 +8,7 @@ use gelu_io::data::TrainingData;
 use gelu_io::files::write_atomic;
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::Weights;
-use gelu_models::train::{EpochStats, Evaluation, TrainConfig, TrainState, Trainer, evaluate};
+use gelu_models::train::{EpochStats, Evaluation, TrainConfig, TrainState, Trainer};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let Run { trainer, history, .. } = run;
     let (train, test) = (&data.train, &data.test);
-    let test_result = evaluate(trainer.model(), test)?;
+    let test_result = trainer.model().evaluate(test)?;
     if let Some(path) = &args.out {
         let weights = with_metadata(args, trainer.model(), &data, test_result)?;
         weights.write(path, Dtype::F32)?;
@@ -160,7 +160,7 @@ impl Run {
             }
         };
         bar.finish_and_clear();
-        let test = evaluate(self.trainer.model(), &data.test)?;
+        let test = self.trainer.model().evaluate(&data.test)?;
         note!(
             "epoch {number}/{of}: loss {:.4}, accuracy {:.2} %; test loss {:.4}, accuracy {:.2} %; {:.1} s",
             stats.loss,

@@ -82,8 +82,8 @@ impl DataDir {
     /// Reads one half of MNIST: images of 28x28, labels from 0 to 9.
     ///
     /// # Errors
-    /// [`Error::DataNotFound`]; [`Error::LabelCount`]; whatever [`parse_images`](super::parse_images) and
-    /// [`parse_labels`](super::parse_labels) find.
+    /// [`Error::DataNotFound`]; [`Error::LabelCount`]; whatever [`Images::parse`](super::Images::parse) and
+    /// [`Images::parse_labels`](super::Images::parse_labels) find.
     pub fn mnist(&self, split: Split) -> Result<LabelledImages, Error> {
         let role = match split {
             Split::Train => Role::Train,

@@ -21,41 +21,43 @@ const LABELS: [u8; 4] = [0, 0, 8, 1];
 /// Reads the IDX file of images `path`, plain or gzip (told apart by their first bytes).
 ///
 /// # Errors
-/// [`Error::Io`]; whatever [`parse_images`] finds.
+/// [`Error::Io`]; whatever [`Images::parse`] finds.
 pub(crate) fn read_images(path: &Path) -> Result<Images, Error> {
-    parse_images(&files::read_limited(path, MAX_FILE_BYTES)?, path)
+    Images::parse(&files::read_limited(path, MAX_FILE_BYTES)?, path)
 }
 
 /// Reads the IDX file of labels `path`, plain or gzip, each below `classes`.
 ///
 /// # Errors
-/// [`Error::Io`]; whatever [`parse_labels`] finds.
+/// [`Error::Io`]; whatever [`Images::parse_labels`] finds.
 pub(crate) fn read_labels(path: &Path, classes: usize) -> Result<Vec<u8>, Error> {
-    parse_labels(&files::read_limited(path, MAX_FILE_BYTES)?, path, classes)
+    Images::parse_labels(&files::read_limited(path, MAX_FILE_BYTES)?, path, classes)
 }
 
-/// Returns the images in `bytes`, the contents of an IDX file, plain or gzip; `name` names it in errors.
-///
-/// # Errors
-/// [`Error::Format`] for other files (labels, say) and broken gzip; [`Error::Truncated`], [`Error::Trailing`] and
-/// [`Error::TooLarge`] when header and length disagree or go too far.
-pub fn parse_images(bytes: &[u8], name: &Path) -> Result<Images, Error> {
-    let (dims, pixels) = parse::<3>(bytes, name, IMAGES)?;
-    let [_, height, width] = dims;
-    Images::new([height, width], pixels)
-        .ok_or_else(|| Error::format(name, "images with pixels", format!("images of {height}x{width}")))
-}
+impl Images {
+    /// Returns the images in `bytes`, the contents of an IDX file, plain or gzip; `name` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for other files (labels, say) and broken gzip; [`Error::Truncated`], [`Error::Trailing`] and
+    /// [`Error::TooLarge`] when header and length disagree or go too far.
+    pub fn parse(bytes: &[u8], name: &Path) -> Result<Self, Error> {
+        let (dims, pixels) = parse::<3>(bytes, name, IMAGES)?;
+        let [_, height, width] = dims;
+        Self::new([height, width], pixels)
+            .ok_or_else(|| Error::format(name, "images with pixels", format!("images of {height}x{width}")))
+    }
 
-/// Returns the labels in `bytes`, the contents of an IDX file, plain or gzip, each below `classes`; `name` names it in
-/// errors.
-///
-/// # Errors
-/// As [`parse_images`], and [`Error::Label`].
-pub fn parse_labels(bytes: &[u8], name: &Path, classes: usize) -> Result<Vec<u8>, Error> {
-    let (_, labels) = parse::<1>(bytes, name, LABELS)?;
-    match labels.iter().position(|&label| usize::from(label) >= classes) {
-        None => Ok(labels),
-        Some(index) => Err(Error::Label { path: name.to_owned(), index, classes, found: labels[index] }),
+    /// Returns the labels in `bytes`, the contents of an IDX file, plain or gzip, each below `classes`; `name` names it in
+    /// errors.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and [`Error::Label`].
+    pub fn parse_labels(bytes: &[u8], name: &Path, classes: usize) -> Result<Vec<u8>, Error> {
+        let (_, labels) = parse::<1>(bytes, name, LABELS)?;
+        match labels.iter().position(|&label| usize::from(label) >= classes) {
+            None => Ok(labels),
+            Some(index) => Err(Error::Label { path: name.to_owned(), index, classes, found: labels[index] }),
+        }
     }
 }
 

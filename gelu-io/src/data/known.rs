@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::source::{Kind, kind_of};
+use super::source::Kind;
 use super::{DataSet, ReadOptions, Table, idx_folder, npz};
 use crate::Error;
 
@@ -197,7 +197,7 @@ impl KnownSet {
     /// # Errors
     /// Those of [`read`](super::read); [`Error::Label`] for a label that is none of its classes.
     pub fn read(&self, path: &Path, options: &ReadOptions) -> Result<DataSet, Error> {
-        let set = match kind_of(path)? {
+        let set = match Kind::of(path)? {
             Kind::Table => {
                 let table = Table::read(path)?.with_names(self.columns);
                 let label = options.label.clone();

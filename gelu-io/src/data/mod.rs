@@ -20,13 +20,12 @@ mod training;
 use ndarray::Array4;
 
 pub use dir::{DataDir, Place, Split};
-pub use idx::{parse_images, parse_labels};
 pub(crate) use idx::{read_images, read_labels};
 pub use known::KnownSet;
 pub use model_inputs::ModelInputs;
 pub use rows::Missing;
 pub use set::{DataSet, Inputs, Part, Role};
-pub use source::{Kind, ReadOptions, kind_of, read};
+pub use source::{Kind, ReadOptions};
 pub use summary::{ColumnSummary, PartSummary, Summary};
 pub use table::{Table, TableFormat};
 pub use text::TextEncoding;

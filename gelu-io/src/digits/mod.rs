@@ -14,25 +14,27 @@ use strokes::{Point, STYLES, Style};
 
 /// Which sample digits to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SampleOptions {
+pub struct SampleDigits {
     /// Start of the random numbers: the same seed gives the same pictures.
     pub seed: u64,
     /// How many of each digit.
     pub per_digit: usize,
 }
 
-/// Draws sample digits of 28x28, labelled, in turn from 0 to 9 and again from 0.
-pub fn sample_digits(options: SampleOptions) -> LabelledImages {
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    let count = options.per_digit.saturating_mul(STYLES.len());
-    let mut images = LabelledImages::empty([SIDE, SIDE]);
-    for i in 0..count {
-        let digit = i % STYLES.len();
-        let styles = STYLES[digit];
-        let style = styles[(i / STYLES.len()) % styles.len()];
-        images.push(&draw(style, &Hand::random(&mut rng)), digit as u8);
+impl SampleDigits {
+    /// Draws sample digits of 28x28, labelled, in turn from 0 to 9 and again from 0.
+    pub fn draw(self) -> LabelledImages {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let count = self.per_digit.saturating_mul(STYLES.len());
+        let mut images = LabelledImages::empty([SIDE, SIDE]);
+        for i in 0..count {
+            let digit = i % STYLES.len();
+            let styles = STYLES[digit];
+            let style = styles[(i / STYLES.len()) % styles.len()];
+            images.push(&draw(style, &Hand::random(&mut rng)), digit as u8);
+        }
+        images
     }
-    images
 }
 
 /// Side of the canvas on which a digit is drawn before it is scaled down.

@@ -2,14 +2,14 @@ use super::*;
 
 #[test]
 fn the_same_seed_draws_the_same_digits() {
-    let draw = |seed| sample_digits(SampleOptions { seed, per_digit: 3 });
+    let draw = |seed| SampleDigits { seed, per_digit: 3 }.draw();
     assert_eq!(draw(1), draw(1));
     assert_ne!(draw(1), draw(2));
 }
 
 #[test]
 fn every_digit_is_there_and_looks_like_mnist() {
-    let digits = sample_digits(SampleOptions { seed: 3, per_digit: 6 });
+    let digits = SampleDigits { seed: 3, per_digit: 6 }.draw();
     assert_eq!(digits.len(), 60);
     assert_eq!(digits.labels()[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
     for (i, (image, label)) in digits.iter().enumerate() {
@@ -22,7 +22,7 @@ fn every_digit_is_there_and_looks_like_mnist() {
 
 #[test]
 fn none_is_none() {
-    assert!(sample_digits(SampleOptions { seed: 0, per_digit: 0 }).is_empty());
+    assert!(SampleDigits { seed: 0, per_digit: 0 }.draw().is_empty());
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn is_kept(path: &str, made: &serde_json::Value) {
 
 #[test]
 fn the_page_has_samples_of_this_projects_own() {
-    let samples = sample_digits(SampleOptions { seed: 7, per_digit: 1 });
+    let samples = SampleDigits { seed: 7, per_digit: 1 }.draw();
     let samples: Vec<_> = samples
         .iter()
         .map(|(image, label)| serde_json::json!({ "label": label, "pixels": hex(image) }))

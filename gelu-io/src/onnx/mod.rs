@@ -51,7 +51,7 @@ pub use self::report::{Became, Operator, Port, Report};
 use crate::files;
 
 /// The longest file that is read, and the most bytes of weights beside it: 512 MiB, far above what can run encrypted.
-pub const MAX_BYTES: u64 = 1 << 29;
+pub(crate) const MAX_BYTES: u64 = 1 << 29;
 /// The operator sets that are read.
 const OPSETS: std::ops::RangeInclusive<i64> = 9..=24;
 /// Elements of an input.

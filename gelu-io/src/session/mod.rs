@@ -23,10 +23,7 @@ pub use background::BackgroundSession;
 #[cfg(feature = "hidden")]
 pub use hidden::HiddenSession;
 pub use inference::{ClientSession, serve, serve_in_turns};
-pub use training::{
-    Checkpoint, Go, PartTotals, TrainingAccount, read_checkpoint, run_turn, serve_turn, take_turn,
-    write_checkpoint,
-};
+pub use training::{Checkpoint, Go, PartTotals, TrainingAccount, run_turn, serve_turn, take_turn};
 pub use turns::Turns;
 
 use crate::transport::{Disconnected, Transport};

@@ -334,22 +334,30 @@ pub struct Checkpoint<S> {
 /// The longest checkpoint that is read.
 const MAX_CHECKPOINT: u64 = 1 << 31;
 
-/// Writes a checkpoint, whole or not at all, for its owner's eyes only.
-///
-/// # Errors
-/// [`Error::Io`]; the one before is then as it was.
-pub fn write_checkpoint<S: Serialize>(path: &Path, checkpoint: &Checkpoint<S>) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(checkpoint)
-        .map_err(|error| Error::format(path, "a checkpoint that can be written", error.to_string()))?;
-    files::write_secret(path, &bytes)
-}
+impl<S> Checkpoint<S> {
+    /// Writes the checkpoint, whole or not at all, for its owner's eyes only.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the one before is then as it was.
+    pub fn write(&self, path: &Path) -> Result<(), Error>
+    where
+        S: Serialize,
+    {
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::format(path, "a checkpoint that can be written", error.to_string()))?;
+        files::write_secret(path, &bytes)
+    }
 
-/// Reads a checkpoint.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::TooLarge`]; [`Error::Format`] when it is none.
-pub fn read_checkpoint<S: DeserializeOwned>(path: &Path) -> Result<Checkpoint<S>, Error> {
-    let bytes = files::read_limited(path, MAX_CHECKPOINT)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::format(path, "a checkpoint of private training", error.to_string()))
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::TooLarge`]; [`Error::Format`] when it is none.
+    pub fn read(path: &Path) -> Result<Self, Error>
+    where
+        S: DeserializeOwned,
+    {
+        let bytes = files::read_limited(path, MAX_CHECKPOINT)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::format(path, "a checkpoint of private training", error.to_string()))
+    }
 }

@@ -16,14 +16,8 @@ const MAX_HEADER_BYTES: u64 = 1 << 24;
 /// The element types that are read, for messages.
 const READABLE: &str = "F16, BF16, F32 or F64";
 
-/// Returns the weights in `bytes`, the contents of a safetensors file; `name` names it in errors.
-///
-/// # Errors
-/// [`Error::Kind`] for a file of another kind; [`Error::Truncated`], [`Error::Trailing`] and [`Error::TooLarge`] when the
-/// header does not fit the file; [`Error::Format`] when it is malformed; [`Error::Dtype`] for elements other than F16,
-/// BF16, F32 and F64, unless they are integers without dimensions, as counters are; [`Error::Value`] for NaN, infinities, and F64
-/// elements beyond the range of `f32`.
-pub fn parse_safetensors(bytes: &[u8], name: &Path) -> Result<Weights, Error> {
+/// The weights in the contents of a safetensors file.
+pub(super) fn weights(bytes: &[u8], name: &Path) -> Result<Weights, Error> {
     let (file, metadata) = open(bytes, name)?;
     let mut tensors = BTreeMap::new();
     for (tensor, view) in file.iter() {

@@ -10,11 +10,8 @@ use super::Dtype;
 use super::decode::{Header, check};
 use crate::Error;
 
-/// Returns weights as the bytes of a safetensors file; `name` names it in errors. The same weights give the same bytes.
-///
-/// # Errors
-/// [`Error::Value`], [`Error::Underflow`] and [`Error::Format`] as [`WeightsFile::write`](super::WeightsFile::write).
-pub fn encode_safetensors(weights: &Weights, dtype: Dtype, name: &Path) -> Result<Vec<u8>, Error> {
+/// The bytes of a safetensors file.
+pub(super) fn weights(weights: &Weights, dtype: Dtype, name: &Path) -> Result<Vec<u8>, Error> {
     let metadata = Some(weights.metadata.clone()).filter(|metadata| !metadata.is_empty());
     let mut header = Header { metadata, tensors: BTreeMap::new() };
     let mut data = Vec::new();

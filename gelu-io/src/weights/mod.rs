@@ -14,13 +14,11 @@ use gelu_tensor::Shape;
 use safetensors::tensor::TensorView;
 use serde::Serialize;
 
-pub use self::decode::parse_safetensors;
-pub use self::encode::encode_safetensors;
 pub use self::kind::FileKind;
 use crate::{Error, files};
 
 /// The longest weight file that is read: 1 GiB, far above what can run encrypted.
-pub const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The element type in which weights are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -62,13 +60,14 @@ pub struct Listing {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Weights in files: with it in scope there are `Weights::read(path)` and `weights.write(path, Dtype::F32)`.
+/// Weights in files, or in what files hold: with it in scope there are `Weights::read(path)` and
+/// `weights.write(path, Dtype::F32)`, and `parse` and `encode` for bytes.
 pub trait WeightsFile: Sized {
     /// Reads the weights of a safetensors file, converted to `f32`, with all its metadata. The index of a model in several
     /// files (`model.safetensors.index.json`) stands for all of them.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Kind`] for a file of another kind; whatever [`parse_safetensors`] finds.
+    /// [`Error::Io`]; [`Error::Kind`] for a file of another kind; whatever [`parse`](Self::parse) finds.
     fn read(path: impl AsRef<Path>) -> Result<Self, Error>;
 
     /// Writes the weights as a safetensors file, whole or not at all. The same weights give the same bytes.
@@ -78,6 +77,22 @@ pub trait WeightsFile: Sized {
     /// [`Error::Underflow`] when a tensor's numbers are too small for `dtype`; [`Error::Format`] for a tensor with the
     /// reserved name `__metadata__`.
     fn write(&self, path: impl AsRef<Path>, dtype: Dtype) -> Result<(), Error>;
+
+    /// Returns the weights in `bytes`, the contents of a safetensors file; `name` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Kind`] for a file of another kind; [`Error::Truncated`], [`Error::Trailing`] and [`Error::TooLarge`] when the
+    /// header does not fit the file; [`Error::Format`] when it is malformed; [`Error::Dtype`] for elements other than F16,
+    /// BF16, F32 and F64, unless they are integers without dimensions, as counters are; [`Error::Value`] for NaN, infinities,
+    /// and F64 elements beyond the range of `f32`.
+    fn parse(bytes: &[u8], name: &Path) -> Result<Self, Error>;
+
+    /// Returns the weights as the bytes of a safetensors file; `name` names it in errors. The same weights give the same
+    /// bytes.
+    ///
+    /// # Errors
+    /// [`Error::Value`], [`Error::Underflow`] and [`Error::Format`] as [`write`](Self::write).
+    fn encode(&self, dtype: Dtype, name: &Path) -> Result<Vec<u8>, Error>;
 }
 
 impl WeightsFile for Weights {
@@ -86,28 +101,38 @@ impl WeightsFile for Weights {
         if shards::is_index(path) {
             return shards::read(path);
         }
-        parse_safetensors(&files::read_limited(path, MAX_BYTES)?, path)
+        Self::parse(&files::read_limited(path, MAX_BYTES)?, path)
     }
 
     fn write(&self, path: impl AsRef<Path>, dtype: Dtype) -> Result<(), Error> {
         let path = path.as_ref();
-        files::write_atomic(path, &encode_safetensors(self, dtype, path)?)
+        files::write_atomic(path, &self.encode(dtype, path)?)
+    }
+
+    fn parse(bytes: &[u8], name: &Path) -> Result<Self, Error> {
+        decode::weights(bytes, name)
+    }
+
+    fn encode(&self, dtype: Dtype, name: &Path) -> Result<Vec<u8>, Error> {
+        encode::weights(self, dtype, name)
     }
 }
 
-/// Lists what the safetensors file `path` holds, tensor by tensor.
-///
-/// # Errors
-/// As [`WeightsFile::read`].
-pub fn list_safetensors(path: &Path) -> Result<Listing, Error> {
-    let bytes = files::read_limited(path, MAX_BYTES)?;
-    let (file, metadata) = decode::open(&bytes, path)?;
-    let mut tensors = file
-        .iter()
-        .map(|(name, view)| Ok(summary(name, &view, &decode::any_elements(&view, name, path)?)))
-        .collect::<Result<Vec<_>, Error>>()?;
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Listing { tensors, metadata })
+impl Listing {
+    /// Returns what the safetensors file `path` holds, tensor by tensor.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::read`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = files::read_limited(path, MAX_BYTES)?;
+        let (file, metadata) = decode::open(&bytes, path)?;
+        let mut tensors = file
+            .iter()
+            .map(|(name, view)| Ok(summary(name, &view, &decode::any_elements(&view, name, path)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { tensors, metadata })
+    }
 }
 
 fn summary(name: &str, view: &TensorView<'_>, elements: &[f32]) -> TensorSummary {

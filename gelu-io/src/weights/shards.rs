@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use gelu_models::Weights;
 use serde::Deserialize;
 
-use super::{MAX_BYTES, parse_safetensors};
+use super::{MAX_BYTES, WeightsFile};
 use crate::{Error, files};
 
 /// The longest index that is read.
@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Weights, Error> {
         let shard = path.with_file_name(name);
         let bytes = files::read_limited(&shard, left)?;
         left -= bytes.len() as u64;
-        let part = parse_safetensors(&bytes, &shard)?;
+        let part = Weights::parse(&bytes, &shard)?;
         for (tensor, data) in part.tensors {
             if index.weight_map.get(&tensor).map(String::as_str) != Some(name) {
                 let found = format!("tensor `{tensor}`, which the index does not place there");

@@ -4,7 +4,6 @@ use gelu_models::WeightTensor;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-use super::encode::encode_safetensors;
 use super::*;
 
 fn name() -> &'static Path {
@@ -60,7 +59,7 @@ fn bytes_of_other_programs_are_understood() {
         ("F64", &[0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0xc0]),
     ];
     for (dtype, data) in cases {
-        let weights = parse_safetensors(&file(dtype, "[2]", data), name()).unwrap();
+        let weights = Weights::parse(&file(dtype, "[2]", data), name()).unwrap();
         assert_eq!(weights.tensors["fc1.weight"].data(), [1.5, -2.0], "{dtype}");
     }
 }
@@ -70,7 +69,7 @@ fn a_listing_tells_range_and_mean() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     sample().write(&path, Dtype::BF16).unwrap();
-    let listing = list_safetensors(&path).unwrap();
+    let listing = Listing::read(&path).unwrap();
     assert_eq!(listing.metadata, sample().metadata);
     assert_eq!(listing.tensors.len(), 3);
     assert_eq!(
@@ -89,7 +88,7 @@ fn a_listing_tells_range_and_mean() {
 
 #[test]
 fn other_types_are_named() {
-    let error = parse_safetensors(&file("I64", "[1]", &[0; 8]), name()).unwrap_err();
+    let error = Weights::parse(&file("I64", "[1]", &[0; 8]), name()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "test.safetensors: tensor `fc1.weight`: expected elements of type F16, BF16, F32 or F64, found I64"
@@ -100,26 +99,26 @@ fn other_types_are_named() {
 fn what_is_not_finite_is_refused() {
     let with = |value: f32| file("F32", "[2]", &[0f32.to_le_bytes(), value.to_le_bytes()].concat());
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = parse_safetensors(&with(value), name()).unwrap_err();
+        let error = Weights::parse(&with(value), name()).unwrap_err();
         assert!(matches!(&error, Error::Value { tensor, index: 1, .. } if tensor == "fc1.weight"), "{error}");
     }
-    let wide = parse_safetensors(&file("F64", "[1]", &1e39f64.to_le_bytes()), name()).unwrap_err();
+    let wide = Weights::parse(&file("F64", "[1]", &1e39f64.to_le_bytes()), name()).unwrap_err();
     assert!(wide.to_string().contains("in the range of f32"), "{wide}");
     let mut large = sample();
     let tensor = WeightTensor::new(Shape::from([1]), vec![1e6]).unwrap();
     large.tensors.insert("large".into(), tensor);
-    assert!(matches!(encode_safetensors(&large, Dtype::F16, name()), Err(Error::Value { .. })));
-    assert!(encode_safetensors(&large, Dtype::BF16, name()).is_ok());
+    assert!(matches!(large.encode(Dtype::F16, name()), Err(Error::Value { .. })));
+    assert!(large.encode(Dtype::BF16, name()).is_ok());
 }
 
 #[test]
 fn headers_are_checked_before_anything_is_believed() {
     let good = file("F32", "[2]", &[0; 8]);
     let longer = [&good[..], &[0]].concat();
-    assert!(matches!(parse_safetensors(&longer, name()), Err(Error::Trailing { .. })));
+    assert!(matches!(Weights::parse(&longer, name()), Err(Error::Trailing { .. })));
     let mut huge_header = good.clone();
     huge_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    assert!(matches!(parse_safetensors(&huge_header, name()), Err(Error::TooLarge { .. })));
+    assert!(matches!(Weights::parse(&huge_header, name()), Err(Error::TooLarge { .. })));
     // Nine tensors whose lengths add up to nearly 2^64: the sum of header and data would overflow.
     let step = 1u64 << 60;
     let tensors: Vec<String> = (0..16)
@@ -131,22 +130,19 @@ fn headers_are_checked_before_anything_is_believed() {
         })
         .collect();
     let overflow = raw(&format!("{{{}}}", tensors.join(",")), &[]);
-    assert!(matches!(parse_safetensors(&overflow, name()), Err(Error::Truncated { .. })));
+    assert!(matches!(Weights::parse(&overflow, name()), Err(Error::Truncated { .. })));
     for header in ["", "{", "[]", "null", r#"{"a":3}"#, r#"{"__metadata__":{"a":1}}"#] {
-        assert!(
-            matches!(parse_safetensors(&raw(header, &[]), name()), Err(Error::Format { .. })),
-            "{header}"
-        );
+        assert!(matches!(Weights::parse(&raw(header, &[]), name()), Err(Error::Format { .. })), "{header}");
     }
     let wrong_shape = file("F32", "[3]", &[0; 8]);
-    assert!(matches!(parse_safetensors(&wrong_shape, name()), Err(Error::Format { .. })));
+    assert!(matches!(Weights::parse(&wrong_shape, name()), Err(Error::Format { .. })));
 }
 
 #[test]
 fn truncation_anywhere_is_an_error() {
-    let bytes = encode_safetensors(&sample(), Dtype::F32, name()).unwrap();
+    let bytes = sample().encode(Dtype::F32, name()).unwrap();
     for length in 1..bytes.len() {
-        let error = parse_safetensors(&bytes[..length], name()).unwrap_err();
+        let error = Weights::parse(&bytes[..length], name()).unwrap_err();
         assert!(matches!(error, Error::Truncated { .. }), "{length}: {error}");
     }
 }
@@ -154,12 +150,12 @@ fn truncation_anywhere_is_an_error() {
 proptest! {
     #[test]
     fn corruption_never_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
-        let mut bytes = encode_safetensors(&sample(), Dtype::F32, name()).unwrap();
+        let mut bytes = sample().encode(Dtype::F32, name()).unwrap();
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        if let Ok(weights) = parse_safetensors(&bytes, name()) {
+        if let Ok(weights) = Weights::parse(&bytes, name()) {
             prop_assert!(weights.tensors.values().all(|tensor| tensor.data().iter().all(|x| x.is_finite())));
         }
     }
@@ -191,7 +187,7 @@ fn files_of_other_kinds_are_named_for_what_they_are() {
         ("index.json", br#"{"weight_map": {"a": "b"}}"#.to_vec(), FileKind::Index),
     ];
     for (name, bytes, kind) in cases {
-        let error = parse_safetensors(&bytes, Path::new(name)).unwrap_err();
+        let error = Weights::parse(&bytes, Path::new(name)).unwrap_err();
         assert!(matches!(error, Error::Kind { found, .. } if found == kind), "{name}: {error}");
         assert!(error.to_string().contains(kind.advice()), "{error}");
     }
@@ -204,7 +200,7 @@ fn lengths_that_look_like_other_files_are_lengths() {
         let data = [1.5f32.to_le_bytes(), (-2.0f32).to_le_bytes()].concat();
         let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         let bytes = raw(&format!("{header:length$}"), &data);
-        assert_eq!(parse_safetensors(&bytes, name()).unwrap().tensors["a"].data(), [1.5, -2.0]);
+        assert_eq!(Weights::parse(&bytes, name()).unwrap().tensors["a"].data(), [1.5, -2.0]);
     }
 }
 
@@ -212,13 +208,13 @@ fn lengths_that_look_like_other_files_are_lengths() {
 fn metadata_may_be_null() {
     let data = 1.5f32.to_le_bytes();
     let header = r#"{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
-    let weights = parse_safetensors(&raw(header, &data), name()).unwrap();
+    let weights = Weights::parse(&raw(header, &data), name()).unwrap();
     assert_eq!((weights.tensors["a"].data(), weights.metadata.len()), (&[1.5][..], 0));
 }
 
 #[test]
 fn counters_are_read_and_all_integers_are_listed() {
-    let weights = parse_safetensors(&file("I64", "[]", &938i64.to_le_bytes()), name()).unwrap();
+    let weights = Weights::parse(&file("I64", "[]", &938i64.to_le_bytes()), name()).unwrap();
     assert_eq!(weights.tensors["fc1.weight"].data(), [938.0]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
@@ -229,7 +225,7 @@ fn counters_are_read_and_all_integers_are_listed() {
         ("I8", [7i8.to_le_bytes(), (-3i8).to_le_bytes()].concat()),
     ] {
         std::fs::write(&path, file(dtype, "[2]", &data)).unwrap();
-        let tensor = &list_safetensors(&path).unwrap().tensors[0];
+        let tensor = &Listing::read(&path).unwrap().tensors[0];
         assert_eq!((tensor.dtype.as_str(), tensor.min, tensor.max, tensor.mean), (dtype, -3.0, 7.0, 2.0));
         // They are no weights, though.
         assert!(matches!(Weights::read(&path), Err(Error::Dtype { .. })), "{dtype}");

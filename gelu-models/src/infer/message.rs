@@ -14,7 +14,7 @@ pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The most batches of one session that may be in flight at a time: while the server works on one, the client encrypts
 /// the next.
-pub const MAX_IN_FLIGHT: usize = 2;
+pub(crate) const MAX_IN_FLIGHT: usize = 2;
 
 /// A random name that the server gives a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

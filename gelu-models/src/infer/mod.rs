@@ -12,9 +12,9 @@
 //!
 //! Either side takes what comes (`handle`) and says what it has to say (`next_message`), one message and a bounded unit
 //! of computation at a time, so that one computes what the other has not asked for yet: the client encrypts a chunk
-//! while the server checks the one before, and a batch while the server works on another. At most
-//! [`MAX_IN_FLIGHT`] batches are; the chunks of a tensor follow each other without anything between, and the server
-//! answers in the order in which tensors came.
+//! while the server checks the one before, and a batch while the server works on another. At most two batches are in flight;
+//! the chunks of a tensor follow each other without anything between, and the server answers in the order in which tensors
+//! came.
 //!
 //! Every message consumes the state it starts from, so that one that comes twice, early or late ends the session.
 
@@ -31,7 +31,8 @@ mod workers;
 
 pub use client::{Client, Event};
 pub use gate::{Denied, Gate};
-pub use message::{MAX_IN_FLIGHT, Message, PROTOCOL_VERSION, Position, SessionId};
+pub(crate) use message::MAX_IN_FLIGHT;
+pub use message::{Message, PROTOCOL_VERSION, Position, SessionId};
 pub use server::Server;
 pub use server_model::ServerModel;
 pub use workers::Workers;

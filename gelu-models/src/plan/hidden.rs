@@ -38,7 +38,7 @@ pub enum Reveal {
 /// let mut model = ModelBuilder::new([4]).dense("fc1", 3).relu().dense("fc2", 2).build()?;
 /// model.set_ranges(Some([("relu1", 2.0)].into_iter().collect())); // or `Model::calibrate`
 /// let program = model.compile(&Quantization::default(), &Deployment::default())?;
-/// let hidden = HiddenPlan::new(program.plan(), Reveal::Class, 40)?;
+/// let hidden = HiddenPlan::new(program.plan(), Reveal::Class)?;
 /// let [first, last] = hidden.segments() else { panic!("two segments") };
 /// assert!(first.ring.bits() < 24 && first.flood.slot_bits() > first.ring.bits() as usize + 40);
 /// assert!(first.ands > last.ands);
@@ -52,12 +52,12 @@ pub struct HiddenPlan {
 }
 
 impl HiddenPlan {
-    /// Returns what a plan takes, with sums hidden to a statistical distance of 2^-`flood_bits`.
+    /// Returns what a plan takes, with sums hidden to a statistical distance of 2^-40.
     ///
     /// # Errors
     /// [`PlanError::Hidden`] that names the node which cannot be computed on shares: only activations between two segments can
     /// that have an [`IntegerStep`]. [`PlanError::Numbers`] when numbers are too large for a ring or a key.
-    pub fn new(plan: &Plan, reveal: Reveal, flood_bits: u32) -> Result<Self, PlanError> {
+    pub fn new(plan: &Plan, reveal: Reveal) -> Result<Self, PlanError> {
         let last = plan.segments.len() - 1;
         if reveal == Reveal::Class && plan.logits != plan.segments[last].output {
             return Err(PlanError::Hidden { node: plan.graph().name(plan.logits).to_owned() });
@@ -76,7 +76,7 @@ impl HiddenPlan {
         }
         let mut segments = vec![];
         for (index, segment) in plan.segments.iter().enumerate() {
-            let own = HiddenSegment::new(plan, index, (&rings, reveal, flood_bits));
+            let own = HiddenSegment::new(plan, index, (&rings, reveal));
             segments.push(own.map_err(|source| in_segment(segment, source))?);
         }
         Ok(Self { segments, reveal })

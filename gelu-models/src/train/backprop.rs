@@ -1,6 +1,6 @@
 //! Gradients of a whole network, by going back through its graph.
 
-use gelu_layers::{BatchStatistics, InputGradient, Mode, Parameters, cross_entropy};
+use gelu_layers::{BatchStatistics, CrossEntropy, InputGradient, Mode, Parameters};
 use gelu_tensor::Error;
 use ndarray::{Array2, ArrayView2, Axis};
 
@@ -38,7 +38,7 @@ pub(super) fn gradients(
     let graph = model.graph();
     let mut values: Vec<Array2<f32>> = Vec::with_capacity(graph.nodes().len() + 1);
     let logits = model.run(x, Mode::Training, Reading::Rounded, |_, value| values.push(value.clone()))?;
-    let loss = cross_entropy(logits.view(), labels)?;
+    let loss = CrossEntropy::of(logits.view(), labels)?;
 
     // What depends on a parameter, so that errors have to go back to it.
     let mut trained = vec![false; graph.nodes().len() + 1];

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, f64::consts::PI, fmt, str::FromStr};
 
+use gelu_layers::UnknownName;
 use serde::{Deserialize, Serialize};
 
 use super::Augmentation;
@@ -33,18 +34,8 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// A text that is no [`Schedule`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "schedule: expected `constant`, `cosine` or `step:EPOCHS:FACTOR` (for instance step:10:0.1), found `{found}`"
-)]
-pub struct UnknownSchedule {
-    /// The text that was given.
-    pub found: String,
-}
-
 impl FromStr for Schedule {
-    type Err = UnknownSchedule;
+    type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let step = |rest: &str| {
@@ -57,7 +48,8 @@ impl FromStr for Schedule {
             "cosine" => Some(Self::Cosine),
             _ => text.strip_prefix("step:").and_then(step),
         };
-        schedule.ok_or_else(|| UnknownSchedule { found: text.to_owned() })
+        let expected = "`constant`, `cosine` or `step:EPOCHS:FACTOR` (for instance step:10:0.1)";
+        schedule.ok_or_else(|| UnknownName { what: "schedule", expected, found: text.to_owned() })
     }
 }
 

@@ -16,10 +16,10 @@ mod state;
 mod trainer;
 
 pub use augmentation::Augmentation;
-pub use config::{Schedule, TrainConfig, UnknownSchedule};
+pub use config::{Schedule, TrainConfig};
 pub use dataset::{Dataset, DatasetError, stratified_split};
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::Evaluation;
 pub use metrics::{ConfusionMatrix, area_under_curve};
 pub use state::{PartOfEpoch, StateError, TrainState};
 pub use trainer::{EpochStats, Progress, Trainer};

@@ -263,8 +263,8 @@ mod tests {
     use super::*;
     use crate::ModelBuilder;
     use crate::plan::{Deployment, Quantization};
+    use crate::train::Trainer;
     use crate::train::tests::corners;
-    use crate::train::{Trainer, evaluate};
 
     #[test]
     fn the_scale_that_loses_the_least_is_taken() {
@@ -306,7 +306,7 @@ mod tests {
                     trainer.train_epoch(&data, |_| ()).unwrap();
                 }
                 let mut trained = trainer.into_model();
-                assert!(evaluate(&trained, &data).unwrap().accuracy > 0.9, "{norm} {bits}");
+                assert!(trained.evaluate(&data).unwrap().accuracy > 0.9, "{norm} {bits}");
                 trained.calibrate(data.inputs()).unwrap();
                 let expected = [("conv1".to_owned(), bits), ("fc1".to_owned(), 3)].into();
                 assert_eq!(trained.layer_bits(), &expected);
@@ -347,7 +347,7 @@ mod tests {
                 assert_eq!(trainer.model().formats().is_empty(), epoch < 3);
             }
             let mut trained = trainer.into_model();
-            assert!(evaluate(&trained, &data).unwrap().accuracy > 0.9, "{bits}");
+            assert!(trained.evaluate(&data).unwrap().accuracy > 0.9, "{bits}");
             let formats = trained.formats().clone();
             assert_eq!(formats.keys().collect::<Vec<_>>(), ["input", "max_pool1", "tanh1"]);
             let bounds: Vec<u64> = formats.values().map(Format::bound).collect();

@@ -156,10 +156,10 @@ fn training_learns() {
     let data = corners(200);
     let config = TrainConfig { epochs: 12, ..TrainConfig::default() };
     let mut trainer = Trainer::new(model(), TrainConfig { batch_size: 10, ..config }).unwrap();
-    let before = evaluate(trainer.model(), &data).unwrap();
+    let before = trainer.model().evaluate(&data).unwrap();
     let mut calls = 0;
     let stats: Vec<_> = (0..12).map(|_| trainer.train_epoch(&data, |_| calls += 1).unwrap()).collect();
-    let after = evaluate(trainer.model(), &data).unwrap();
+    let after = trainer.model().evaluate(&data).unwrap();
     assert_eq!(calls, 12 * 20);
     assert!(after.accuracy > 0.95 && after.loss < before.loss, "{before:?} {after:?}");
     assert!(stats[11].loss < stats[0].loss && stats[11].learning_rate < 1e-9);
@@ -171,9 +171,9 @@ fn a_graph_with_every_kind_of_node_learns() {
     let data = corners(200);
     let config = TrainConfig { learning_rate: 0.08, epochs: 10, batch_size: 10, ..TrainConfig::default() };
     let mut trainer = Trainer::new(everything(Activation::Relu), config).unwrap();
-    let before = evaluate(trainer.model(), &data).unwrap();
+    let before = trainer.model().evaluate(&data).unwrap();
     let stats: Vec<_> = (0..10).map(|_| trainer.train_epoch(&data, |_| ()).unwrap()).collect();
-    let after = evaluate(trainer.model(), &data).unwrap();
+    let after = trainer.model().evaluate(&data).unwrap();
     assert!(stats[9].loss < 0.5 * stats[0].loss, "{stats:?}");
     assert!(after.accuracy > 0.95 && after.loss < 0.5 * before.loss, "{before:?} {after:?}");
 }

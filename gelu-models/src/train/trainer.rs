@@ -42,7 +42,7 @@ pub struct EpochStats {
 /// ```
 /// use gelu_layers::Initializer;
 /// use gelu_models::ModelBuilder;
-/// use gelu_models::train::{Dataset, TrainConfig, Trainer, evaluate};
+/// use gelu_models::train::{Dataset, TrainConfig, Trainer};
 /// use gelu_tensor::Shape;
 /// use ndarray::array;
 /// use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -58,7 +58,7 @@ pub struct EpochStats {
 ///     trainer.train_epoch(&data, |_| ())?;
 /// }
 /// let model = trainer.into_model();
-/// assert_eq!(evaluate(&model, &data)?.accuracy, 1.0);
+/// assert_eq!(model.evaluate(&data)?.accuracy, 1.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -18,7 +18,7 @@ mod name;
 use std::fmt;
 use std::str::FromStr;
 
-use gelu_layers::{Activation, Conv2dConfig};
+use gelu_layers::{Activation, Conv2dConfig, UnknownName};
 use gelu_tensor::Shape;
 
 pub use self::name::{Network, Setting, ZooError};
@@ -43,22 +43,14 @@ impl fmt::Display for Pooling {
     }
 }
 
-/// A text that is no [`Pooling`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("pooling: expected `mean` or `max`, found `{found}`")]
-pub struct UnknownPooling {
-    /// The text that was given.
-    pub found: String,
-}
-
 impl FromStr for Pooling {
-    type Err = UnknownPooling;
+    type Err = UnknownName;
 
-    fn from_str(text: &str) -> Result<Self, UnknownPooling> {
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
         match text {
             "mean" => Ok(Self::Mean),
             "max" => Ok(Self::Max),
-            _ => Err(UnknownPooling { found: text.to_owned() }),
+            _ => Err(UnknownName { what: "pooling", expected: "`mean` or `max`", found: text.to_owned() }),
         }
     }
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_layers::{Conv2dConfig, Initializer};
 use gelu_models::{Model, ModelBuilder};
 use ndarray::Array2;
@@ -78,7 +78,7 @@ fn other_activations_are_refused() {
 
 #[test]
 fn squares_learn_digits() {
-    let drawn = sample_digits(SampleOptions { seed: 1, per_digit: 20 });
+    let drawn = SampleDigits { seed: 1, per_digit: 20 }.draw();
     let pixels = drawn.images().to_inputs().into_shape_with_order((200, 784)).unwrap();
     let labels: Vec<usize> = drawn.labels().iter().map(|&label| label.into()).collect();
     let dataset =

@@ -12,7 +12,7 @@ use gelu_models::train::private::{
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, ModelBuilder};
-use gelu_tensor::hazmat;
+use gelu_tensor::hazmat::{Exponent, Residues};
 use gelu_tensor::paillier::SecretKey;
 use ndarray::Array2;
 use num_bigint::BigUint;
@@ -255,12 +255,12 @@ impl Costs {
         const TOGETHER: usize = 64;
         let public = key.public_key();
         let numbers: Vec<BigUint> = (0..TOGETHER as u32).map(BigUint::from).collect();
-        let ciphertexts = hazmat::encrypt_numbers(key, &numbers, rng)?;
+        let ciphertexts = Residues::encrypt(key, &numbers, rng)?;
         let mut bytes = vec![0; public.size().bits() / 8];
         rng.fill_bytes(&mut bytes);
         bytes[0] = 0x7f;
-        let exponent = hazmat::exponent(public, &BigUint::from_bytes_be(&bytes))?;
-        let power = || hazmat::power(public, &ciphertexts, &exponent);
+        let exponent = Exponent::of(public, &BigUint::from_bytes_be(&bytes))?;
+        let power = || ciphertexts.power(public, &exponent);
         power()?;
         let paillier = one_thread.install(|| times(repeats, power));
         let bgn = BgnKey::generate(rng);

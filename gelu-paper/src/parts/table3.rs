@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use gelu_io::data::TrainingData;
 use gelu_layers::Activation;
-use gelu_models::train::{TrainConfig, evaluate};
+use gelu_models::train::TrainConfig;
 
 use super::dense::{Dense, train};
 use super::private::{CLEAR, Twins};
@@ -229,7 +229,7 @@ fn trained(
         else {
             continue;
         };
-        accuracies.push(evaluate(&model, &data.test)?.accuracy);
+        accuracies.push(model.evaluate(&data.test)?.accuracy);
         // CryptoNets' integers are those of pixels.
         if activation == Activation::Square && network.is_large() {
             let integers = Network::quantize(&model, BITS)?;

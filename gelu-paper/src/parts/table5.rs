@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_io::session::{ClientSession, StepRecord, serve};
 use gelu_io::transport::{InProcess, Transport};
-use gelu_io::weights::parse_safetensors;
+use gelu_io::weights::WeightsFile;
 use gelu_layers::Initializer;
 use gelu_models::Model;
 use gelu_models::infer::{Client, Server, ServerModel};
@@ -108,13 +108,13 @@ impl Setting {
 }
 
 fn networks() -> anyhow::Result<Vec<Measured>> {
-    let digits = sample_digits(SampleOptions { seed: 3, per_digit: 1 });
+    let digits = SampleDigits { seed: 3, per_digit: 1 }.draw();
     let digits = digits.images().to_inputs().into_shape_with_order((digits.len(), 28 * 28))?;
     let rng = &mut ChaCha20Rng::seed_from_u64(5);
     let mut network = |title, network: Network, bundled: Option<&[u8]>, paper| -> anyhow::Result<Measured> {
         let mut model = network.build(&NetworkSetting::default())?;
         match bundled {
-            Some(bytes) => drop(model.load(&parse_safetensors(bytes, Path::new(title))?)?),
+            Some(bytes) => drop(model.load(&Weights::parse(bytes, Path::new(title))?)?),
             None => {
                 model.initialize(Initializer::KaimingUniform, rng);
                 model.calibrate(digits.view())?;

@@ -1,7 +1,6 @@
 //! What clients may be shown of a model, and what it costs.
 
 use gelu_models::infer::ServerModel;
-use gelu_models::infer::hidden::FLOOD_BITS;
 use gelu_models::plan::{Deployment, HiddenPlan, PlanError, Program, Reveal};
 use gelu_tensor::Backend;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
@@ -65,7 +64,7 @@ impl Modes {
         };
         let cost = self.is_revealed.then(|| model.program(&deployment)).transpose()?.map(cost);
         let Some(reveal) = self.hidden else { return Ok(proto::Model { cost, ..listed }) };
-        let hidden = HiddenPlan::new(model.hidden_program(&deployment)?.plan(), reveal, FLOOD_BITS)?;
+        let hidden = HiddenPlan::new(model.hidden_program(&deployment)?.plan(), reveal)?;
         let sum = |of: fn(&gelu_models::plan::HiddenSegment) -> usize| -> usize {
             hidden.segments().iter().map(of).sum()
         };

@@ -34,21 +34,23 @@ pub enum Backend {
     Ifma,
 }
 
-/// The most residues that any backend works on at a time: what batches are cut by, whichever it is.
-pub const MAX_LANES: usize = {
-    let (mut most, mut at) = (0, 0);
-    while at < Backend::ALL.len() {
-        let lanes = Backend::ALL[at].lanes();
-        most = if lanes > most { lanes } else { most };
-        at += 1;
-    }
-    most
-};
+pub(crate) const MAX_LANES: usize = Backend::MAX_LANES;
 
 impl Backend {
     /// All of them, the fastest last.
     pub const ALL: [Self; 7] =
         [Self::Portable, Self::Adx, Self::Simd128, Self::Neon, Self::Avx2, Self::AvxIfma, Self::Ifma];
+
+    /// The most residues that any of them works on at a time: what batches are cut by, whichever it is.
+    pub const MAX_LANES: usize = {
+        let (mut most, mut at) = (0, 0);
+        while at < Self::ALL.len() {
+            let lanes = Self::ALL[at].lanes();
+            most = if lanes > most { lanes } else { most };
+            at += 1;
+        }
+        most
+    };
 
     /// Returns the fastest that this machine has: what keys are made on, unless they are told [otherwise].
     ///

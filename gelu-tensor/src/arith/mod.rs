@@ -36,7 +36,8 @@ mod simd128;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, MAX_LANES};
+pub use backend::Backend;
+pub(crate) use backend::MAX_LANES;
 pub(crate) use comb::Comb;
 pub(crate) use crt::{Crt, Factor};
 pub use operations::Operations;

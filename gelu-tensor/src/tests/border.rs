@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::arith::Backend;
-use crate::hazmat::{self, Exponent, FixedBase, Residues};
+use crate::hazmat::{Exponent, FixedBase, Residues};
 use crate::paillier::{Hiding, KeyParameters, KeyType, RandomnessPool};
 use crate::testing::secret_key;
 use crate::{Flood, RingBits, UpdateLayout};
@@ -19,30 +19,30 @@ fn of_another_key() -> Residues {
 fn residues_of_other_keys_and_lengths_are_refused() {
     let (key, rng) = (KEY.public_key(), &mut ChaCha20Rng::seed_from_u64(1));
     let numbers = [5u8, 7].map(Into::into);
-    let residues = hazmat::encrypt_numbers(key, &numbers, rng).unwrap();
+    let residues = Residues::encrypt(key, &numbers, rng).unwrap();
     let one = residues.select(&[0]).unwrap();
     let two = Exponent::new(vec![2]);
     let mut others = vec![of_another_key()];
     if key.backend() != Backend::Portable {
-        let bytes = hazmat::encode(key, &residues).unwrap();
-        others.push(hazmat::decode(&key.clone().on(Backend::Portable).unwrap(), &bytes).unwrap());
+        let bytes = residues.encode(key).unwrap();
+        others.push(Residues::decode(&key.clone().on(Backend::Portable).unwrap(), &bytes).unwrap());
     }
     for mut other in others {
         let mut mine = residues.clone();
-        assert_eq!(hazmat::multiply(key, &mut mine, &other), Err(FOREIGN));
-        assert_eq!(hazmat::multiply(key, &mut other, &mine), Err(FOREIGN));
-        assert_eq!(hazmat::square(key, &mut other, 1), Err(FOREIGN));
-        assert_eq!(hazmat::power(key, &other, &two).map(drop), Err(FOREIGN));
-        assert_eq!(hazmat::hide(key, other.clone(), rng).map(drop), Err(FOREIGN));
-        assert_eq!(hazmat::encode(key, &other), Err(FOREIGN));
-        assert_eq!(hazmat::decrypt_numbers(&KEY, &other), Err(FOREIGN));
+        assert_eq!(mine.multiply(key, &other), Err(FOREIGN));
+        assert_eq!(other.multiply(key, &mine), Err(FOREIGN));
+        assert_eq!(other.square(key, 1), Err(FOREIGN));
+        assert_eq!(other.power(key, &two).map(drop), Err(FOREIGN));
+        assert_eq!(other.clone().hide(key, rng).map(drop), Err(FOREIGN));
+        assert_eq!(other.encode(key), Err(FOREIGN));
+        assert_eq!(other.decrypt(&KEY), Err(FOREIGN));
         assert_eq!(FixedBase::new(key, &other, 64).map(drop), Err(FOREIGN));
         assert_eq!(mine.join(&other), Err(FOREIGN));
-        assert_eq!(hazmat::decrypt_numbers(&KEY, &mine).unwrap(), numbers);
+        assert_eq!(mine.decrypt(&KEY).unwrap(), numbers);
     }
     let mut mine = residues.clone();
     for short in [&one, &one.select(&[]).unwrap()] {
-        assert!(matches!(hazmat::multiply(key, &mut mine, short), Err(Error::Count { .. })));
+        assert!(matches!(mine.multiply(key, short), Err(Error::Count { .. })));
     }
     for (index, found) in [(2, 2), (7, 2), (usize::MAX, 2)] {
         let refused = residues.select(&[0, index]).map(drop);
@@ -53,10 +53,10 @@ fn residues_of_other_keys_and_lengths_are_refused() {
     let powers = FixedBase::new(key, &one, 64).unwrap();
     assert!(matches!(powers.power(&[Exponent::new(vec![1, 0])]), Err(Error::Limit { .. })));
     let found = powers.power(&[Exponent::new(vec![3]), Exponent::new(vec![])]).unwrap();
-    assert_eq!(hazmat::decrypt_numbers(&KEY, &found).unwrap(), [15u8, 0].map(Into::into));
+    assert_eq!(found.decrypt(&KEY).unwrap(), [15u8, 0].map(Into::into));
     let n = key.modulus();
-    assert!(matches!(hazmat::exponent(key, &n), Err(Error::Limit { .. })));
-    assert!(matches!(hazmat::encrypt_numbers(key, &[n], rng), Err(Error::Limit { .. })));
+    assert!(matches!(Exponent::of(key, &n), Err(Error::Limit { .. })));
+    assert!(matches!(Residues::encrypt(key, &[n], rng), Err(Error::Limit { .. })));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use gelu_io::session::{Checkpoint, Go, read_checkpoint, write_checkpoint};
+use gelu_io::session::{Checkpoint, Go};
 use gelu_models::train::private::Client;
 use gelu_net::{LocalTraining, Moment};
 
@@ -20,7 +20,7 @@ pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) 
     let (mut points, mut seconds_before) = (vec![], 0.0);
     let mut training = match store.as_ref().filter(|store| store.resumes) {
         Some(store) => {
-            let mut checkpoint: Checkpoint<Kept> = read_checkpoint(&store.path())?;
+            let mut checkpoint = Checkpoint::<Kept>::read(&store.path())?;
             store.check(&checkpoint.run.settings, [checkpoint.run.epochs, args.descent.epochs])?;
             (points, seconds_before) = (std::mem::take(&mut checkpoint.run.curve), checkpoint.run.seconds);
             let training = LocalTraining::resume(setting.setup.clone(), checkpoint, rng)
@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, mut store: Option<Store>, setting: &mut Setting) 
         let seconds = seconds_before + start.elapsed().as_secs_f64();
         let settings = store.settings.clone();
         let run = Kept { settings, epochs: args.descent.epochs, curve: curve.points.clone(), seconds };
-        store.save(|path| Ok(write_checkpoint(path, &moment.checkpoint(run))?))
+        store.save(|path| Ok(moment.checkpoint(run).write(path)?))
     };
     while !training.server().is_complete() {
         let last = curve.last();

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use gelu_models::train::Evaluation;
 use gelu_models::train::private::{CoordinatorState, Statistics};
-use gelu_models::train::{Evaluation, evaluate};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,7 @@ impl Curve {
         }
         setting.load(&coordinator.parameters)?;
         let Evaluation { loss: test_loss, accuracy: test_accuracy } =
-            evaluate(&setting.model, &setting.data.test)?;
+            setting.model.evaluate(&setting.data.test)?;
         let (train_loss, train_accuracy) = since(&now, &self.before);
         if now.images > self.before.images || self.points.is_empty() {
             self.points.push(Point { epoch, train_loss, train_accuracy, test_loss, test_accuracy });

@@ -6,7 +6,6 @@ use gelu_io::files::{make_folder, write_atomic};
 use gelu_io::session::TrainingAccount;
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::peer::Part;
-use gelu_models::train::evaluate;
 use serde_json::json;
 
 use super::progress::Point;
@@ -24,8 +23,8 @@ pub(super) fn finish(
     limits: Option<[f64; 2]>,
 ) -> anyhow::Result<()> {
     setting.load(&done.coordinator.parameters)?;
-    let test = evaluate(&setting.model, &setting.data.test)?;
-    let train = evaluate(&setting.model, &setting.train)?;
+    let test = setting.model.evaluate(&setting.data.test)?;
+    let train = setting.model.evaluate(&setting.train)?;
     let account = done.account.clone().unwrap_or_default();
     let key_bits = done.account.is_some().then(|| args.private.turns.key_bits.bits());
     let mut object = json!({

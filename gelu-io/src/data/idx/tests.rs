@@ -27,13 +27,13 @@ fn sample() -> Vec<u8> {
 #[test]
 fn plain_and_gzip_read_alike() {
     for bytes in [sample(), gzip(&sample())] {
-        let images = parse_images(&bytes, name()).unwrap();
+        let images = Images::parse(&bytes, name()).unwrap();
         assert_eq!((images.count(), images.size()), (2, [2, 3]));
         assert_eq!(images.iter().nth(1).unwrap(), [7, 8, 9, 10, 11, 12]);
     }
     let labels = idx(LABELS, &[3], &[0, 9, 4]);
-    assert_eq!(parse_labels(&labels, name(), 10).unwrap(), [0, 9, 4]);
-    assert_eq!(parse_labels(&gzip(&labels), name(), 10).unwrap(), [0, 9, 4]);
+    assert_eq!(Images::parse_labels(&labels, name(), 10).unwrap(), [0, 9, 4]);
+    assert_eq!(Images::parse_labels(&gzip(&labels), name(), 10).unwrap(), [0, 9, 4]);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn zeros_behind_gzip_and_streams_in_pieces_are_read() {
         [gzip(first), gzip(second)].concat(),
         [gzip(first), gzip(second), vec![0]].concat(),
     ] {
-        assert_eq!(parse_images(&bytes, name()).unwrap().count(), 2);
+        assert_eq!(Images::parse(&bytes, name()).unwrap().count(), 2);
         assert!(is_idx(&bytes));
     }
     assert!(!is_idx(b"1,2,3") && !is_idx(&gzip(b"1,2,3")) && !is_idx(&[]));
@@ -54,32 +54,37 @@ fn zeros_behind_gzip_and_streams_in_pieces_are_read() {
 fn mislabelled_files_are_told_apart() {
     let labels = idx(LABELS, &[1], &[3]);
     assert_eq!(
-        parse_images(&labels, name()).unwrap_err().to_string(),
+        Images::parse(&labels, name()).unwrap_err().to_string(),
         "test-idx: expected an IDX file of images (first bytes 00 00 08 03), \
          found an IDX file of labels (first bytes 00 00 08 01)"
     );
     assert!(
-        parse_labels(&sample(), name(), 10).unwrap_err().to_string().contains("found an IDX file of images")
+        Images::parse_labels(&sample(), name(), 10)
+            .unwrap_err()
+            .to_string()
+            .contains("found an IDX file of images")
     );
-    assert!(parse_labels(b"\x89PNG....", name(), 10).unwrap_err().to_string().contains("of another kind"));
+    assert!(
+        Images::parse_labels(b"\x89PNG....", name(), 10).unwrap_err().to_string().contains("of another kind")
+    );
 }
 
 #[test]
 fn lengths_and_labels_are_checked() {
     let longer = [sample(), vec![0]].concat();
     for bytes in [gzip(&longer), longer] {
-        let error = parse_images(&bytes, name()).unwrap_err();
+        let error = Images::parse(&bytes, name()).unwrap_err();
         assert!(matches!(error, Error::Trailing { expected: 28, .. }), "{error}");
     }
     for junk in [&b"junk"[..], &[0, 0, 0, 1], &[0x1f, 0x8b, 7]] {
         let behind_gzip = [gzip(&sample()), junk.to_vec()].concat();
-        assert!(parse_images(&behind_gzip, name()).is_err(), "{junk:?}");
+        assert!(Images::parse(&behind_gzip, name()).is_err(), "{junk:?}");
     }
-    let error = parse_images(&idx(IMAGES, &[u32::MAX, u32::MAX, u32::MAX], &[]), name()).unwrap_err();
+    let error = Images::parse(&idx(IMAGES, &[u32::MAX, u32::MAX, u32::MAX], &[]), name()).unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
-    let error = parse_images(&idx(IMAGES, &[5, 0, 28], &[]), name()).unwrap_err();
+    let error = Images::parse(&idx(IMAGES, &[5, 0, 28], &[]), name()).unwrap_err();
     assert!(matches!(error, Error::Format { .. }), "{error}");
-    let error = parse_labels(&idx(LABELS, &[2], &[1, 10]), name(), 10).unwrap_err();
+    let error = Images::parse_labels(&idx(LABELS, &[2], &[1, 10]), name(), 10).unwrap_err();
     assert_eq!(error.to_string(), "test-idx: label 1: expected a class below 10, found 10");
 }
 
@@ -87,7 +92,7 @@ fn lengths_and_labels_are_checked() {
 fn truncation_anywhere_is_an_error() {
     let plain = sample();
     for length in 0..plain.len() {
-        let error = parse_images(&plain[..length], name()).unwrap_err();
+        let error = Images::parse(&plain[..length], name()).unwrap_err();
         assert!(
             matches!(error, Error::Truncated { found, .. } if found == length as u64),
             "{length}: {error}"
@@ -95,7 +100,7 @@ fn truncation_anywhere_is_an_error() {
     }
     let packed = gzip(&plain);
     for length in 0..packed.len() {
-        assert!(parse_images(&packed[..length], name()).is_err(), "{length}");
+        assert!(Images::parse(&packed[..length], name()).is_err(), "{length}");
     }
 }
 
@@ -110,9 +115,9 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        if let Ok(images) = parse_images(&bytes, name()) {
+        if let Ok(images) = Images::parse(&bytes, name()) {
             prop_assert_eq!(images.pixels().len(), images.count() * images.size()[0] * images.size()[1]);
         }
-        let _ = parse_labels(&bytes, name(), 10);
+        let _ = Images::parse_labels(&bytes, name(), 10);
     }
 }

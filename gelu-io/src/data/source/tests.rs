@@ -31,7 +31,7 @@ impl Folder {
 
 #[expect(clippy::type_complexity, reason = "a shape, and examples by part")]
 fn shape_of(path: &Path, options: &ReadOptions) -> Result<(Vec<usize>, Vec<(Role, usize)>), Error> {
-    let summary = read(path, options)?.summary(0.2)?;
+    let summary = DataSet::read(path, options)?.summary(0.2)?;
     Ok((summary.shape, summary.parts.into_iter().map(|part| (part.role, part.examples)).collect()))
 }
 
@@ -50,7 +50,8 @@ fn every_usual_name_of_idx_files_is_read() {
         }
         let found = shape_of(&folder.path(""), &ReadOptions::default()).unwrap();
         assert_eq!(found, (vec![1, 1, 2], vec![(Role::Train, 2), (Role::Test, 2)]), "{train}");
-        let data = read(&folder.path(""), &ReadOptions::default()).unwrap().training(0.2, 0).unwrap();
+        let data =
+            DataSet::read(&folder.path(""), &ReadOptions::default()).unwrap().training(0.2, 0).unwrap();
         assert_eq!((data.classes, data.train.labels()), (vec!["1".to_owned(), "2".to_owned()], &[0, 1][..]));
     }
 }
@@ -61,12 +62,12 @@ fn one_of_several_sets_is_named_by_its_prefix_and_turned_on_request() {
     for set in ["emnist-letters", "emnist-digits"] {
         folder.idx(&format!("{set}-train-images-idx3-ubyte"), &format!("{set}-train-labels-idx1-ubyte"));
     }
-    let error = read(&folder.path(""), &ReadOptions::default()).unwrap_err().to_string();
+    let error = DataSet::read(&folder.path(""), &ReadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("emnist-digits") && error.contains("emnist-letters"), "{error}");
     let options = ReadOptions { transpose: true, ..ReadOptions::default() };
     assert_eq!(shape_of(&folder.path("emnist-letters"), &options).unwrap().0, [1, 2, 1]);
     let table = folder.write("a.csv", b"1,2\n3,4\n");
-    assert!(read(&table, &options).unwrap_err().to_string().contains("IDX images to transpose"));
+    assert!(DataSet::read(&table, &options).unwrap_err().to_string().contains("IDX images to transpose"));
 }
 
 #[test]
@@ -75,13 +76,13 @@ fn files_of_images_find_their_labels() {
     folder.idx("my-images-idx3-ubyte", "my-labels-idx1-ubyte");
     let images = folder.path("my-images-idx3-ubyte");
     assert_eq!(
-        read(&images, &ReadOptions::default()).unwrap().summary(0.5).unwrap().parts[0].classes.len(),
+        DataSet::read(&images, &ReadOptions::default()).unwrap().summary(0.5).unwrap().parts[0].classes.len(),
         2
     );
     fs::rename(folder.path("my-labels-idx1-ubyte"), folder.path("other")).unwrap();
-    assert!(read(&images, &ReadOptions::default()).unwrap().training(0.5, 0).is_err());
+    assert!(DataSet::read(&images, &ReadOptions::default()).unwrap().training(0.5, 0).is_err());
     let options = ReadOptions { labels: Some(folder.path("other")), ..ReadOptions::default() };
-    assert_eq!(read(&images, &options).unwrap().summary(0.5).unwrap().parts[0].classes.len(), 2);
+    assert_eq!(DataSet::read(&images, &options).unwrap().summary(0.5).unwrap().parts[0].classes.len(), 2);
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn no_images_are_said_to_be_none() {
     folder.idx("train-images-idx3-ubyte", "train-labels-idx1-ubyte");
     folder.write("t10k-images-idx3-ubyte", &[0, 0, 8, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
     folder.write("t10k-labels-idx1-ubyte", &[0, 0, 8, 1, 0, 0, 0, 0]);
-    let error = read(&folder.path(""), &ReadOptions::default()).unwrap_err().to_string();
+    let error = DataSet::read(&folder.path(""), &ReadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("t10k-images-idx3-ubyte: expected images, found 0 images"), "{error}");
 }
 
@@ -103,12 +104,12 @@ fn arrays_are_read_as_pictures_or_as_they_are() {
     let raw = folder.write("b.npy", &npy("<f4", false, "(2, 2)", &body));
     let labels = folder.write("c.npy", &npy("|u1", false, "(2,)", &[3, 4]));
     let options = ReadOptions { labels: Some(labels), ..ReadOptions::default() };
-    let set = read(&raw, &options).unwrap();
+    let set = DataSet::read(&raw, &options).unwrap();
     assert_eq!(set.summary(0.5).unwrap().range, Some([-3.0, 2.0]));
     let pair = Folder::new();
     pair.write("images.npy", &npy("|u1", false, "(2, 2, 2)", &[9; 8]));
     pair.write("labels.npy", &npy("|u1", false, "(2,)", &[0, 1]));
-    assert_eq!(kind_of(&pair.path("")).unwrap(), Kind::ArrayFolder);
+    assert_eq!(Kind::of(&pair.path("")).unwrap(), Kind::ArrayFolder);
     assert_eq!(
         shape_of(&pair.path(""), &ReadOptions::default()).unwrap(),
         (vec![1, 2, 2], vec![(Role::All, 2)])
@@ -118,14 +119,14 @@ fn arrays_are_read_as_pictures_or_as_they_are() {
 #[test]
 fn what_is_no_data_set_is_named() {
     let folder = Folder::new();
-    let said = |path: &Path| read(path, &ReadOptions::default()).unwrap_err().to_string();
+    let said = |path: &Path| DataSet::read(path, &ReadOptions::default()).unwrap_err().to_string();
     assert!(said(&folder.path("")).contains("an empty folder"));
     assert!(said(&folder.path("nowhere.csv")).contains("nowhere.csv"));
     folder.write("a.csv", b"1,2\n");
     assert!(said(&folder.path("")).contains("a.csv; name one of them"));
     assert!(said(&folder.write("a.png", b"\x89PNG\r\n\x1a\n\0\0")).contains("a table as text"));
     folder.write("cats/1.png", b"x");
-    assert_eq!(kind_of(&folder.path("")).unwrap(), Kind::Folders);
+    assert_eq!(Kind::of(&folder.path("")).unwrap(), Kind::Folders);
 }
 
 #[test]
@@ -146,7 +147,8 @@ fn a_test_set_may_come_from_elsewhere() {
     for folder in [&train, &test] {
         folder.idx("train-images-idx3-ubyte", "train-labels-idx1-ubyte");
     }
-    let [train, test] = [train, test].map(|folder| read(&folder.path(""), &ReadOptions::default()).unwrap());
+    let [train, test] =
+        [train, test].map(|folder| DataSet::read(&folder.path(""), &ReadOptions::default()).unwrap());
     let both = train.with_test(test).unwrap();
     let data = both.training(0.2, 0).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (2, 2));

@@ -39,17 +39,8 @@ use crate::plan::HiddenPlan;
 /// The version of the protocol that this crate speaks.
 pub(crate) const HIDDEN_VERSION: u16 = 1;
 
-/// Queries that may be prepared and not yet used: what a server keeps for a client.
-pub const MOST_PREPARED: usize = 256;
-
-/// Bytes of memory that a server keeps such queries of a client in: with more to a query they are fewer, but one at least.
+/// Bytes of memory that a server keeps prepared queries of a client in: with more to a query they are fewer, but one at least.
 pub(crate) const SERVER_BYTES: usize = 250_000_000;
-
-/// Bytes of memory that a client keeps them in, if nothing else is [said](Client::keeping).
-pub const CLIENT_BYTES: usize = 1_000_000_000;
-
-/// The statistical distance, as a power of two, by which masked sums hide what lies above their residues.
-pub const FLOOD_BITS: u32 = 40;
 
 impl HiddenPlan {
     /// Returns how many queries may be prepared and not yet used, where the client keeps them in so many bytes of memory; one
@@ -57,6 +48,6 @@ impl HiddenPlan {
     pub fn most_prepared(&self, client_bytes: usize) -> usize {
         let client = client_bytes / self.client_bytes().max(1);
         let server = SERVER_BYTES / self.server_bytes().max(1);
-        client.min(server).clamp(1, MOST_PREPARED)
+        client.min(server).clamp(1, Client::MOST_PREPARED)
     }
 }

@@ -150,7 +150,7 @@ fn check_with(model: &Model, quantization: &Quantization, (queries, count): (u32
     let Answer::Logits(outcome) = conversation.answer(&images) else { panic!("logits") };
     assert_eq!(outcome.integers, expected.integers);
     assert_eq!((&outcome.logits, &outcome.outputs), (&expected.logits, &expected.outputs));
-    let Ok(_) = HiddenPlan::new(program.plan(), Reveal::Class, FLOOD_BITS) else { return };
+    let Ok(_) = HiddenPlan::new(program.plan(), Reveal::Class) else { return };
     let mut conversation = Conversation::with(model.clone(), quantization, (queries, Reveal::Class));
     assert_eq!(conversation.answer(&images), Answer::Classes(expected.predictions()));
 }
@@ -212,7 +212,7 @@ fn a_hidden_resnet8_gives_the_integers_of_the_clear_run() {
     fill(&mut model, 7);
     model.calibrate(images(&model, 3, 9).view()).unwrap();
     let program = program(&model, 1);
-    let hidden = HiddenPlan::new(program.plan(), Reveal::Logits, FLOOD_BITS).unwrap();
+    let hidden = HiddenPlan::new(program.plan(), Reveal::Logits).unwrap();
     // The shortcut of the first block is added on shares alone; those of the others have weights.
     let terms = hidden.segments().iter().map(|own| own.multiplied.len());
     assert_eq!(terms.collect::<Vec<_>>(), [1, 1, 1, 1, 2, 1, 2, 1]);
@@ -264,7 +264,7 @@ fn random_hidden_networks_give_the_integers_of_the_clear_run() {
     for seed in 0..100 {
         let model = crate::tests::random_model_of(seed, &activations);
         let plan = program(&model, 1);
-        if let Err(error) = HiddenPlan::new(plan.plan(), Reveal::Logits, FLOOD_BITS) {
+        if let Err(error) = HiddenPlan::new(plan.plan(), Reveal::Logits) {
             let is_refusal = matches!(error, PlanError::Hidden { .. } | PlanError::Numbers { .. });
             assert!(is_refusal, "{seed}: {error}");
             continue;
@@ -281,7 +281,7 @@ fn random_hidden_networks_give_the_integers_of_the_clear_run() {
 fn wide_layers_are_garbled_in_blocks() {
     let same = Conv2dConfig::new(3, [3, 3]).with_padding([1, 1]);
     let model = calibrated(ModelBuilder::new([1, 20, 20]).conv2d("a", same).relu().flatten().dense("b", 3));
-    let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Class, FLOOD_BITS).unwrap();
+    let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Class).unwrap();
     assert_eq!(hidden.segments()[0].blocks().map(|sums| sums.len()).collect::<Vec<_>>(), [1024, 176]);
     check(&model, 1, 1, 9);
 }
@@ -313,7 +313,7 @@ proptest! {
         let quantization =
             Quantization { weight_bits, activation_bits: Some(activation_bits), range_margin: margin, ..Quantization::default() };
         // Sigmoid and tanh of too many steps are refused, and nothing else.
-        let hidden = HiddenPlan::new(program_with(&model, 1, &quantization).plan(), Reveal::Logits, FLOOD_BITS);
+        let hidden = HiddenPlan::new(program_with(&model, 1, &quantization).plan(), Reveal::Logits);
         prop_assert!(hidden.is_ok() || matches!(activation, Activation::Sigmoid | Activation::Tanh));
         prop_assume!(hidden.is_ok());
         check_with(&model, &quantization, (queries, count), seed);
@@ -644,11 +644,11 @@ fn no_more_is_prepared_than_a_server_keeps() {
     let mut conversation = Conversation::new(small(), 200, Reveal::Logits);
     conversation.prepare();
     let error = conversation.client.prepare().unwrap_err();
-    assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 400 });
+    assert_eq!(error, SessionError::Prepared { expected: Client::MOST_PREPARED, found: 400 });
     let mut client = Client::new(Arc::clone(&KEY), 257, Reveal::Logits);
     let hello = client.next_message(&mut rng()).unwrap().unwrap();
     let error = serve(small(), &Quantization::default()).handle(hello, &mut rng()).unwrap_err();
-    assert_eq!(error, SessionError::Prepared { expected: MOST_PREPARED, found: 257 });
+    assert_eq!(error, SessionError::Prepared { expected: Client::MOST_PREPARED, found: 257 });
 }
 
 #[test]

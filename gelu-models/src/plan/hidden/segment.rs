@@ -20,6 +20,9 @@ const BLOCK: usize = 1024;
 /// The most bytes that the tables of a block are to have, if it has more than one circuit.
 const BLOCK_BYTES: usize = 1 << 21;
 
+/// The statistical distance, as a power of two, by which masked sums hide what lies above their residues.
+const FLOOD_BITS: u32 = 40;
+
 /// Bytes of a share in memory.
 const WORD_BYTES: usize = size_of::<u64>();
 
@@ -92,7 +95,7 @@ impl HiddenSegment {
     pub(super) fn new(
         plan: &Plan,
         index: usize,
-        (rings, reveal, flood_bits): (&[RingBits], Reveal, u32),
+        (rings, reveal): (&[RingBits], Reveal),
     ) -> Result<Self, Error> {
         let (segment, ring) = (&plan.segments[index], rings[index]);
         let multiplied = segment.terms.iter().enumerate().filter(|(_, term)| term.multiples.is_none());
@@ -104,7 +107,7 @@ impl HiddenSegment {
             bound = Format::integers(bound.saturating_add(sums.bound()))?.bound();
         }
         let quotient = (bound >> ring.bits()) + 1;
-        let flood = Flood { ring, quotient, bits: flood_bits }.check()?;
+        let flood = Flood { ring, quotient, bits: FLOOD_BITS }.check()?;
         let maps = terms.iter().zip(&masks).map(|(term, &masks)| MapOf {
             map: &term.map,
             contents: Contents::Integers(masks),

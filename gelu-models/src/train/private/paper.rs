@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gelu_tensor::hazmat::{self, Residues};
+use gelu_tensor::hazmat::{Exponent, Residues};
 use gelu_tensor::paillier::{PublicKey, SecretKey};
 use num_bigint::{BigInt, BigUint};
 use rand::CryptoRng;
@@ -128,7 +128,7 @@ impl PaperTrainer {
         let inverse = BigUint::from(rate)
             .modinv(&turn.modulus)
             .ok_or(PrivateError::Bug("the rate has an inverse mod N"))?;
-        let encrypted_inverse = hazmat::encrypt_numbers(&*self.server, &[inverse], rng)?;
+        let encrypted_inverse = Residues::encrypt(&*self.server, &[inverse], rng)?;
         debug_assert!(rate <= MOST_RATE);
 
         self.participants[at].begin(grant)?;
@@ -163,8 +163,8 @@ impl PaperTrainer {
         };
         // Algorithm 5: the sums of the true steps, encrypted under the server's key.
         let numbers: Vec<BigUint> = totals.iter().map(|&total| residue(total, &turn.modulus)).collect();
-        let sent = hazmat::encrypt_numbers(&server, &numbers, rng)?;
-        let received = hazmat::decrypt_numbers(&self.server, &sent)?;
+        let sent = Residues::encrypt(&server, &numbers, rng)?;
+        let received = sent.decrypt(&self.server)?;
         let totals: Vec<i64> =
             received.iter().map(|number| centerd(number, &turn.modulus)).collect::<Result<_, _>>()?;
         let iterations = self.participants[at].state().turn.as_ref().map_or(0, |(_, done, _)| *done);
@@ -203,20 +203,20 @@ impl PaperTrainer {
 
         // Client.
         let numbers: Vec<BigUint> = values.iter().map(|&value| residue(value, &own)).collect();
-        let sent = hazmat::encrypt_numbers(key, &numbers, rng)?;
+        let sent = Residues::encrypt(key, &numbers, rng)?;
 
         // Server.
         let mut sums: Option<Residues> = None;
         for output in 0..outputs {
             let bias = vec![scalar(output, &turn.masked); images];
-            let mut sum = hazmat::encrypt_numbers(public, &bias, rng)?;
+            let mut sum = Residues::encrypt(public, &bias, rng)?;
             for input in 0..inputs {
                 let weight = &turn.masked[weight(output, input)];
                 self.longest_scalar = self.longest_scalar.max(weight.bits());
                 let column =
                     sent.select(&(0..images).map(|image| image * inputs + input).collect::<Vec<_>>())?;
-                let product = hazmat::power(public, &column, &hazmat::exponent(public, weight)?)?;
-                hazmat::multiply(public, &mut sum, &product)?;
+                let product = column.power(public, &Exponent::of(public, weight)?)?;
+                sum.multiply(public, &product)?;
             }
             match &mut sums {
                 Some(sums) => sums.join(&sum)?,
@@ -224,10 +224,10 @@ impl PaperTrainer {
             }
         }
         let sums = sums.ok_or(PrivateError::Bug("a layer has outputs"))?;
-        let answered = hazmat::hide(public, sums, rng)?;
+        let answered = sums.hide(public, rng)?;
 
         // Client.
-        let received = hazmat::decrypt_numbers(key, &answered)?;
+        let received = answered.decrypt(key)?;
         let mut out = vec![0; images * outputs];
         for (at, number) in received.iter().enumerate() {
             let (output, image) = (at / images, at % images);
@@ -246,7 +246,7 @@ impl PaperTrainer {
     /// Algorithm 2, line 11, and equation 2: the server takes masked gradients.
     fn update(&self, rate: u64, updates: &Residues, turn: &mut PaperTurn) -> Result<(), PrivateError> {
         let modulus = turn.modulus.clone();
-        for (masked, update) in turn.masked.iter_mut().zip(hazmat::decrypt_numbers(&self.server, updates)?) {
+        for (masked, update) in turn.masked.iter_mut().zip(updates.decrypt(&self.server)?) {
             let step = update * rate % &modulus;
             *masked = (&*masked + &modulus - step) % &modulus;
         }
@@ -276,11 +276,11 @@ fn mask(
     rng: &mut dyn CryptoRng,
 ) -> Result<Residues, PrivateError> {
     let numbers: Vec<BigUint> = steps.iter().map(|&step| residue(step, &turn.modulus)).collect();
-    let mut updates = hazmat::encrypt_numbers(server, &numbers, rng)?;
+    let mut updates = Residues::encrypt(server, &numbers, rng)?;
     let mut masks: Option<Residues> = None;
     for mask in &mut turn.masks {
         let fresh = uniform(&turn.modulus, rng);
-        let power = hazmat::power(server, encrypted_inverse, &hazmat::exponent(server, &fresh)?)?;
+        let power = encrypted_inverse.power(server, &Exponent::of(server, &fresh)?)?;
         match &mut masks {
             Some(masks) => masks.join(&power)?,
             None => masks = Some(power),
@@ -288,9 +288,9 @@ fn mask(
         *mask = (&*mask + fresh) % &turn.modulus;
     }
     if let Some(masks) = &masks {
-        hazmat::multiply(server, &mut updates, masks)?;
+        updates.multiply(server, masks)?;
     }
-    Ok(hazmat::hide(server, updates, rng)?)
+    Ok(updates.hide(server, rng)?)
 }
 
 /// A dense layer's place among the parameters.

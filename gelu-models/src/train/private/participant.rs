@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gelu_layers::cross_entropy;
+use gelu_layers::CrossEntropy;
 use gelu_tensor::UpdateLayout;
 use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
@@ -258,7 +258,7 @@ impl Participant {
         let logits = Array2::from_shape_fn((plan.batch(), outputs), |(image, class)| {
             logits[image * outputs + class] as f32
         });
-        let result = cross_entropy(logits.view(), &pass.labels)?;
+        let result = CrossEntropy::of(logits.view(), &pass.labels)?;
         pass.add_errors(plan.logits(), result.gradient.iter().map(|&x| f64::from(x)).collect());
         if !result.loss.is_finite() {
             return Err(self.diverged());

@@ -3,7 +3,7 @@
 mod rival;
 
 use gelu_io::data::{LabelledImages, Split};
-use gelu_io::digits::{SampleOptions, sample_digits};
+use gelu_io::digits::SampleDigits;
 use gelu_models::train::Dataset;
 
 use self::rival::{INPUT_BITS, MOST_LOST, Rival, SPARE_BITS, WEIGHT_BITS};
@@ -67,9 +67,7 @@ impl Data {
             [Ok(train), Ok(test)] => {
                 return Ok(Self { train: dataset(&train)?, test: dataset(&test)?, is_mnist: true });
             }
-            _ => {
-                [(1, 400), (2, 100)].map(|(seed, per_digit)| sample_digits(SampleOptions { seed, per_digit }))
-            }
+            _ => [(1, 400), (2, 100)].map(|(seed, per_digit)| SampleDigits { seed, per_digit }.draw()),
         };
         setting.progress(Part::Table4, "without MNIST: digits that are drawn take its place");
         Ok(Self { train: dataset(&train)?, test: dataset(&test)?, is_mnist: false })

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use gelu_models::Model;
-use gelu_models::train::{Dataset, evaluate};
+use gelu_models::train::Dataset;
 use ndarray::Array2;
 
 use super::{Data, Paper};
@@ -112,7 +112,7 @@ struct Candidate {
 /// The integers of a model that cost the rival least, among those that lose hardly any accuracy.
 fn cheapest(setting: &Setting, model: &Model, train: &Dataset) -> anyhow::Result<Candidate> {
     let images = train.first(if setting.quick { 2000 } else { 5000 });
-    let wanted = evaluate(model, &images)?.accuracy - MOST_LOST;
+    let wanted = model.evaluate(&images)?.accuracy - MOST_LOST;
     let mut best: Option<Candidate> = None;
     for (input, weight) in INPUT_BITS.into_iter().flat_map(|input| WEIGHT_BITS.map(|weight| (input, weight)))
     {

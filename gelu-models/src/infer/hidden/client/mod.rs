@@ -18,7 +18,7 @@ use self::online::Batch;
 use self::running::Running;
 use super::super::{Position, SessionError, SessionId, accepted_plan};
 use super::material::Prepared;
-use super::{Block, CLIENT_BYTES, FLOOD_BITS, HIDDEN_VERSION, Message};
+use super::{Block, HIDDEN_VERSION, Message};
 use crate::peer::{Expected, Idle, Misuse, Peer};
 use crate::plan::{
     ClientFunction, Description, Functions, HiddenPlan, Outcome, Plan, PlanError, Preference, Reveal,
@@ -118,17 +118,23 @@ pub enum Answer {
 }
 
 impl Client {
+    /// Bytes of memory for queries that are prepared and not yet used, if nothing else is [said](Self::keeping).
+    pub const MEMORY: usize = 1_000_000_000;
+
+    /// The most such queries: what a server keeps for a client.
+    pub const MOST_PREPARED: usize = 256;
+
     /// Returns a session that prepares so many queries together, or as many as there is [memory](Self::keeping) for, and whose
     /// first message is a hello. What is learned at the end of each is what `reveal` says.
     pub fn new(key: Arc<SecretKey>, queries: u32, reveal: Reveal) -> Self {
         let ahead = RandomnessPool::new(key.clone(), FACTORS_AHEAD);
         let (prefer, functions) = (Preference::default(), Functions::default());
-        let memory = CLIENT_BYTES;
+        let memory = Self::MEMORY;
         Self { key, pool: None, ahead, queries, memory, reveal, prefer, functions, state: State::New }
     }
 
     /// Returns the session with so many bytes of memory for queries that are prepared and not yet used, in place of
-    /// [`CLIENT_BYTES`].
+    /// [`MEMORY`](Self::MEMORY).
     pub fn keeping(self, bytes: usize) -> Self {
         Self { memory: bytes, ..self }
     }
@@ -258,7 +264,7 @@ impl Client {
         let found = description.batch;
         let asked = (self.key.public_key(), self.queries.min(found as u32), self.prefer);
         let plan = accepted_plan(description, asked).map_err(SessionError::Plan)?;
-        let hidden = HiddenPlan::new(&plan, self.reveal, FLOOD_BITS).map_err(SessionError::Plan)?;
+        let hidden = HiddenPlan::new(&plan, self.reveal).map_err(SessionError::Plan)?;
         let (needed, allowed) = (hidden.client_bytes(), self.memory);
         if needed > allowed {
             return Err(SessionError::Memory { needed, allowed });

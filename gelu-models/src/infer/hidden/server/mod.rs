@@ -18,7 +18,7 @@ use self::ahead::Preparing;
 use self::online::{Online, OnlineJob};
 use super::super::{Gate, Position, ServerModel, SessionError, SessionId, tables_of_replies};
 use super::material::Material;
-use super::{Block, FLOOD_BITS, HIDDEN_VERSION, MOST_PREPARED, Message};
+use super::{Block, HIDDEN_VERSION, Message};
 use crate::peer::{Counted, Expected, Idle, Part, Peer};
 use crate::plan::{Behind, Deployment, HiddenPlan, Program, Reveal};
 
@@ -125,14 +125,14 @@ impl Server {
             return Err(SessionError::NotRevealed);
         }
         // Before a plan for as many is made.
-        let (expected, found) = (MOST_PREPARED, deployment.batch);
+        let (expected, found) = (super::Client::MOST_PREPARED, deployment.batch);
         if found > expected {
             return Err(SessionError::Prepared { expected, found });
         }
         let numbers = |source| SessionError::Numbers { segment: 0, source };
         let plan = |deployment: &Deployment| {
             let program = self.model.hidden_program(deployment)?;
-            let hidden = HiddenPlan::new(program.plan(), reveal, FLOOD_BITS)?;
+            let hidden = HiddenPlan::new(program.plan(), reveal)?;
             Ok((program, hidden))
         };
         let (mut program, mut hidden) = plan(&deployment).map_err(SessionError::Refused)?;

@@ -114,7 +114,7 @@ fn another_image_under_other_masks_looks_the_same() {
     for model in
         [small(), calibrated(ModelBuilder::new([5]).dense("a", 7).relu().dense("b", 4).tanh().dense("c", 2))]
     {
-        let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits, FLOOD_BITS).unwrap();
+        let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits).unwrap();
         let ring = hidden.segments()[0].shared;
         let images = images(&model, 2, 8);
         let [first, second] = [0, 1].map(|at| images.select(ndarray::Axis(0), &[at]));
@@ -199,7 +199,7 @@ fn another_model_under_other_masks_looks_the_same() {
     let [one, another] = [&model, &other].map(|model| ahead(model, vec![]));
     let descriptions = [&model, &other].map(|model| program(model, 1).plan().description().clone());
     assert_eq!(descriptions[0], descriptions[1]);
-    let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits, FLOOD_BITS).unwrap();
+    let hidden = HiddenPlan::new(program(&model, 1).plan(), Reveal::Logits).unwrap();
     // The server's masks, where it drew them, moved by as much as the sums of both differ.
     let mut script = another.said.clone();
     for (segment, own) in hidden.segments().iter().enumerate() {

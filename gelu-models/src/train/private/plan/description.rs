@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gelu_tensor::paillier::{KeyBits, KeyParameters};
-use gelu_tensor::{MAX_LANES, RingBits};
+use gelu_tensor::{Backend, RingBits};
 use serde::{Deserialize, Serialize};
 
 use crate::train::private::PrivateError;
@@ -93,7 +93,7 @@ pub struct Description {
 
 impl Description {
     /// Residues that the server is taken to work on at a time: as many as the widest vector has.
-    const LANES: usize = MAX_LANES;
+    const LANES: usize = Backend::MAX_LANES;
 
     /// Returns the description of a model, for clients with keys of these parameters and a server with one of this size.
     pub fn new(

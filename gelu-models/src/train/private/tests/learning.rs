@@ -114,7 +114,7 @@ fn several_clients_learn_what_can_be_learned_with_a_graph_of_branches() {
     assert_eq!(fixed.coordinator().iterations, 12 * 96 / 8);
     assert!(losses[losses.len() - 1] < 0.3 * losses[0], "{losses:?}");
     model.load(&run.plan.weights(&fixed.coordinator().parameters).unwrap()).unwrap();
-    let learned = crate::train::evaluate(&model, &halves(96)).unwrap();
+    let learned = model.evaluate(&halves(96)).unwrap();
     assert!(learned.accuracy > 0.95, "{learned:?}");
 }
 
