@@ -149,7 +149,7 @@ impl Network {
             built => built.map_err(wrong)?,
         };
         model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
-        Ok(Self::new(py, name.to_owned(), model, (None, None, 8))?)
+        Ok(Self::new(py, name.to_owned(), model, (None, None, None))?)
     }
 
     /// The network's name: its file's, unless another was given.

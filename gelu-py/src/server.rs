@@ -140,7 +140,7 @@ impl Server {
             Err(_) => {
                 let wrong = |_| PyTypeError::new_err("expected a gelu.Network or the path of a model file");
                 let path: PathBuf = network.extract().map_err(wrong)?;
-                Py::new(py, load(py, path, None, None, None, 8)?)?
+                Py::new(py, load(py, path, None, None, None, None)?)?
             }
         };
         let (model, name) = (Arc::clone(network.get().server_model()), network.get().name().to_owned());

@@ -262,7 +262,7 @@ impl PrivateTrainer {
     /// Returns the network with the weights of the last turn that ended, and ranges measured on typical inputs `calibration`.
     fn network(&self, py: Python<'_>, calibration: &Bound<'_, PyAny>) -> Result<Network> {
         let model = lock(&self.model).clone();
-        Network::new(py, self.name.clone(), model, (None, None, 8))?.calibrated(py, calibration)
+        Network::new(py, self.name.clone(), model, (None, None, None))?.calibrated(py, calibration)
     }
 
     fn __len__(&self) -> usize {

@@ -350,7 +350,7 @@ mod tests {
             assert!(trained.evaluate(&data).unwrap().accuracy > 0.9, "{bits}");
             let formats = trained.formats().clone();
             assert_eq!(formats.keys().collect::<Vec<_>>(), ["input", "max_pool1", "tanh1"]);
-            let bounds: Vec<u64> = formats.values().map(Format::bound).collect();
+            let bounds: Vec<u64> = formats.values().map(|format| format.bound()).collect();
             assert_eq!(bounds, [1 << bits, (1 << bits) - 1, (1 << bits) - 1]);
             // Nearly all of tanh's values are between -1 and 1.
             assert_eq!(formats["tanh1"].scale_bits(), bits as i32);

@@ -11,10 +11,10 @@ use gelu_io::session::{ClientSession, StepRecord, serve};
 use gelu_io::transport::{InProcess, Transport};
 use gelu_io::weights::WeightsFile;
 use gelu_layers::Initializer;
-use gelu_models::Model;
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::plan::Quantization;
 use gelu_models::zoo::{self, Network, Setting as NetworkSetting};
+use gelu_models::{Model, Weights};
 use gelu_service::{
     ClientSecurity, Limits, Modes, Patience, Remote, ServerSecurity, Service, TrialAuthority,
 };
