@@ -1,10 +1,12 @@
 //! Random factors that hide how ciphertexts were made, even from the key's owner.
 
+use std::ops::Range;
+
 use rand::CryptoRng;
 
 use super::public::random_exponents;
 use super::{Hiding, PublicKey};
-use crate::arith::{Comb, Exponent, Operations, Residues};
+use crate::arith::{Comb, Exponent, MAX_LANES, Operations, Residues};
 
 impl PublicKey {
     /// Makes the table that re-randomizing ciphertexts takes, if there is none yet: work that can be done before the
@@ -50,9 +52,12 @@ impl HidingExponents {
     /// Returns their powers of h.
     pub fn powers(&self) -> HidingRandomizers {
         let (comb, _) = self.key.hiding_comb(self.bits);
-        let powers = self
-            .key
-            .in_parallel(self.exponents.len(), |range| comb.power(self.key.ring(), &self.exponents[range]));
+        let power = |range: Range<usize>| comb.power(self.key.ring(), &self.exponents[range]);
+        // Two halves of a vector take a third more than a whole one, and other threads have other work meanwhile.
+        let powers = match self.exponents.len() {
+            count @ 0..=MAX_LANES => power(0..count),
+            count => self.key.in_parallel(count, power),
+        };
         HidingRandomizers { key: self.key.clone(), powers, bits: self.bits }
     }
 }
