@@ -195,7 +195,7 @@ impl KnownSet {
     /// Reads it from `path`, which [`DataDir::find`](super::DataDir::find) gives.
     ///
     /// # Errors
-    /// Those of [`read`](super::read); [`Error::Label`] for a label that is none of its classes.
+    /// Those of [`DataSet::read`]; [`Error::Label`] for a label that is none of its classes.
     pub fn read(&self, path: &Path, options: &ReadOptions) -> Result<DataSet, Error> {
         let set = match Kind::of(path)? {
             Kind::Table => {
