@@ -405,6 +405,9 @@ fn servers_and_participants_check_what_they_are_given() {
     assert_eq!(setting(changed(&|config| config.train.batch_size = 3)), "batch size");
     assert_eq!(setting(changed(&|config| config.images = 0)), "images of a run");
     assert_eq!(setting(changed(&|config| config.train.weight_decay = 0.1)), "weight decay");
+    assert_eq!(setting(changed(&|config| config.train.weight_bits = Some(3))), "weight bits");
+    assert_eq!(setting(changed(&|config| config.train.activation_bits = Some(4))), "activation bits");
+    assert_eq!(setting(changed(&|config| config.train.input_bits = Some(5))), "input bits");
     assert_eq!(setting(changed(&|config| config.train.learning_rate = -1.0)), "learning rate");
     let large = secret_key(KeyBits::Bits2048, &mut ChaCha20Rng::seed_from_u64(1));
     assert_eq!(
