@@ -13,8 +13,8 @@ fn classes(logits: impl IntoIterator<Item = Vec<f64>>) -> Vec<usize> {
     logits.into_iter().map(largest).collect()
 }
 
-/// Over all 10,000 test images: within 0.05 points of the real network, and at least 99.9 % the same predictions; 99.7 % where
-/// the network was trained to activations of few bits, which reals do not have.
+/// Over all 10,000 test images: within 0.05 points of the real network, and at least 99.9 % the same predictions; 99.7 % (of
+/// Conv-1 99.5 %) where the network was trained to values of few bits, which reals do not have.
 #[test]
 fn fixed_point_is_as_accurate_as_the_real_network() {
     if std::env::var_os("GELU_DATA").is_none() {
@@ -49,7 +49,12 @@ fn fixed_point_is_as_accurate_as_the_real_network() {
             assert!(right_fixed.abs_diff(right_float) <= 5, "{name}");
             // The network on reals rounds nothing, for which few bits were not trained.
             let is_coarse = quantization.activation_bits.is_none() && !model.formats().is_empty();
-            assert!(same >= if is_coarse { 9_950 } else { 9_990 }, "{name}");
+            let least = match (is_coarse, name) {
+                (false, _) => 9_990,
+                (true, "conv1") => 9_950,
+                (true, _) => 9_970,
+            };
+            assert!(same >= least, "{name}");
         }
     }
 }

@@ -47,9 +47,9 @@ fn a_server_answers_as_the_local_command_does() {
     assert_eq!(remote["logits"], local["logits"]);
     assert_eq!(remote["rows"], local["rows"]);
     // The session's random name has more digits in one than in the other.
-    for bytes in ["bytes_up", "bytes_down"] {
+    for (bytes, least) in [("bytes_up", 5000), ("bytes_down", 2000)] {
         let [remote, local] = [&remote, &local].map(|report| report[bytes].as_u64().unwrap());
-        assert!(remote.abs_diff(local) < 1000 && remote > 2000, "{bytes}: {remote}, {local}");
+        assert!(remote.abs_diff(local) < 1000 && remote > least, "{bytes}: {remote}, {local}");
     }
     assert_eq!(remote["client"]["encryptions"], local["client"]["encryptions"]);
     assert_eq!(remote["server"]["address"], *url);

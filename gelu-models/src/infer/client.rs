@@ -179,7 +179,7 @@ impl Client {
     }
 
     /// Quantizes a batch of images, `[images, elements]` or of the model's input shape, which [`next_message`](Peer::next_message) then encrypts and
-    /// sends. As many as two can be in flight.
+    /// sends. At most two can be in flight.
     ///
     /// # Errors
     /// [`SessionError::Misuse`] when no batch may start now; [`SessionError::Images`] when the images are not as many as

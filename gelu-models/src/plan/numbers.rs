@@ -93,18 +93,19 @@ pub(super) fn choose(
         let name = model.graph().name(source);
         let is_input = source == ValueId::INPUT;
         let bits = if is_input { quantization.input_bits } else { quantization.activation_bits };
-        let format = match (bits, model.format(source)) {
-            // Inputs beyond those that it was trained on are worth a warning.
-            (None, Some(trained)) if is_input => Ok(trained),
-            (bits, _) if is_input => {
+        let format = match model.format(source).filter(|_| bits.is_none()) {
+            Some(trained) => {
+                // Inputs beyond those that it was trained on are worth a warning.
+                if !is_input {
+                    clamped.insert(source.index() as u32);
+                }
+                Ok(trained)
+            }
+            None if is_input => {
                 let range = ranges.and_then(|ranges| ranges.get(Ranges::INPUT));
                 format(range.map_or(1.0, f64::from), bits.unwrap_or(Quantization::INPUT_BITS))
             }
-            (None, Some(trained)) => {
-                clamped.insert(source.index() as u32);
-                Ok(trained)
-            }
-            (bits, _) => {
+            None => {
                 let largest = magnitude(model.graph(), source, ranges, quantization.range_margin)?;
                 format(largest, bits.unwrap_or(Quantization::ACTIVATION_BITS))
             }
