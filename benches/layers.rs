@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::{backend, deployment, quantization, shipped};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gelu_net::prelude::*;
-use gelu_net::tensor::{Contents, MapWeights, Packing, Product, ProductWeights, Workload};
+use gelu_net::tensor::{Contents, Packing, Product, Workload};
 use gelu_net::tensor::{EncTensorBuilder, FixedTensor, Format, Shape, SlotLayout};
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
@@ -78,7 +78,7 @@ fn layouts(c: &mut Criterion) {
     let contents = Contents::Integers(term.format);
     let slot_bits = segment.format.slot_bits();
     let full = KEY.slot_capacity_bits() / slot_bits;
-    let public = ProductWeights::Integers(weights.range());
+    let public = weights.range();
     for (name, batch, patches) in [
         ("one value, 1 image", 1, false),
         ("im2col, 1 image", 1, true),
@@ -95,7 +95,7 @@ fn layouts(c: &mut Criterion) {
         let workload = Workload { weights: public, groups: layout.groups(batch), lanes: deployment.lanes };
         let product = Product::cheapest(&term.map, &layout, workload).unwrap();
         group.bench_function(format!("conv1/{name}"), |b| {
-            b.iter(|| encrypted.apply(&term.map, &MapWeights::Integers(weights), &product).unwrap());
+            b.iter(|| encrypted.apply(&term.map, weights, &product).unwrap());
         });
     }
     group.finish();

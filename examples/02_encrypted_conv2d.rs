@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use gelu_net::prelude::*;
-use gelu_net::tensor::{Backend, Contents, Filters, MapWeights, Packing, Product, ProductWeights, Workload};
+use gelu_net::tensor::{Backend, Contents, Filters, Packing, Product, Workload};
 use gelu_net::tensor::{FixedTensor, Format, IntWeights, LinearMap, Shape, SlotLayout, WeightRange, Window};
 
 const SIDE: usize = 10;
@@ -44,12 +44,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The server multiplies in the cheapest way, moves both channels next to each other into as few ciphertexts as they
     // fit, and re-randomizes, so that the randomness of the reply says nothing about the kernels either.
     let lanes = Backend::detect().lanes();
-    let product = Product::cheapest(
-        &map,
-        &layout,
-        Workload { weights: ProductWeights::Integers(range), groups: layout.groups(1), lanes },
-    )?;
-    let sums = encrypted.apply(&map, &MapWeights::Integers(&kernels), &product)?;
+    let product =
+        Product::cheapest(&map, &layout, Workload { weights: range, groups: layout.groups(1), lanes })?;
+    let sums = encrypted.apply(&map, &kernels, &product)?;
     let products = product.operations().total();
     println!(
         "server has     {} ciphertexts of sums, by {product}: {products} products",

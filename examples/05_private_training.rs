@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(5));
 
-    // Each client holds every second image, and nobody else sees them. While a client trains, it holds random masks and
-    // the server the weights minus these masks, so that neither of them has the updated weights.
+    // Each client holds every second image, and nobody else sees them. While a client trains, the server's weights
+    // stay as they are, and the client corrects the server's sums by what its own steps would have changed.
     let (train, test) = (Arc::new(dataset(5, 40)?), dataset(6, 10)?);
     let shards = Shard::divide(&train, 2).into_iter();
     let clients = shards.map(|shard| Arc::new(shard) as Arc<dyn Samples>).collect();

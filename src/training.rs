@@ -15,15 +15,15 @@ use rand::{CryptoRng, SeedableRng, rngs::ChaCha20Rng};
 
 use crate::Result;
 
-/// What a run starts from: masked or, with a [`FixedTrainer`](gelu_models::train::private::FixedTrainer), in the clear.
+/// What a run starts from: on ciphertexts or, with a [`FixedTrainer`](gelu_models::train::private::FixedTrainer), in the clear.
 #[derive(Clone)]
 pub struct TrainingSetup {
     /// What is trained, on which numbers.
     pub plan: Arc<TrainPlan>,
     /// The server's part.
     pub config: CoordinatorConfig,
-    /// The first weights, in the plan's ring.
-    pub parameters: Vec<u64>,
+    /// The first weights, as the plan's integers.
+    pub parameters: Vec<i64>,
     /// What each client holds, and how it works.
     pub clients: Vec<(Arc<dyn Samples>, ParticipantConfig)>,
     /// What computes on ciphertexts.
@@ -72,8 +72,8 @@ pub struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    /// Returns what [`LocalTraining::resume`] needs, with what the caller keeps besides. It holds masks and weights: a
-    /// secret.
+    /// Returns what [`LocalTraining::resume`] needs, with what the caller keeps besides. It holds weights and clients' steps:
+    /// a secret.
     pub fn checkpoint<S>(&self, run: S) -> Checkpoint<S> {
         let clients = self.clients.iter().map(|client| client.state()).collect();
         Checkpoint { run, server: self.server.state(), clients, account: self.account.clone() }
@@ -178,11 +178,6 @@ impl LocalTraining {
         let mut server_rng = ChaCha20Rng::from_rng(rng);
         let rngs: [&mut dyn CryptoRng; 2] = [&mut server_rng, rng];
         run_turn(&mut self.server, client, &mut self.account, rngs, |server, client, account| {
-            // Only where all sides are at hand can this be seen (Algorithms 3 and 5 of the paper).
-            if client.totals().is_some_and(|totals| !server.agrees(client.masks(), totals)) {
-                let rule = "masked weights and masks no longer add up to the weights";
-                return Err(RunError::Peer(PrivateError::Bug(rule)).into());
-            }
             let clients = before.iter().chain([client]).chain(&*after).collect();
             between(Moment { server, clients, account })
         })

@@ -220,7 +220,6 @@ fn training(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
             private::Message::Join { .. } => "join".to_owned(),
             private::Message::Turn { .. } => "turn".to_owned(),
             private::Message::Tensor { position, .. } => position.part.to_string().replace(' ', "-"),
-            private::Message::Updated { .. } => "updated".to_owned(),
             private::Message::Ended { .. } => "ended".to_owned(),
             private::Message::Abort { .. } => "abort".to_owned(),
         };
@@ -237,10 +236,6 @@ fn training(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
             match client.handle(message, rng).unwrap() {
                 Some(private::Event::Ready) => {
                     checkpoint("turn", &client, &server);
-                    client.proceed().unwrap();
-                }
-                Some(private::Event::Stepped) => {
-                    client.mask(rng).unwrap();
                     client.proceed().unwrap();
                 }
                 Some(private::Event::Ended) => is_over = true,

@@ -268,7 +268,10 @@ fn the_server_refuses_tensors_of_another_place() {
             |position| position.part = Part::Errors { segment: 0, term: 0 },
             "the errors of segment 0 of batch 0",
         ),
-        (|position| position.part = Part::Update, "the masked steps of batch 0"),
+        (
+            |position| position.part = Part::SumCorrections { segment: 0 },
+            "the corrections of the sums of segment 0 of batch 0",
+        ),
         (|position| position.round = 1, "the inputs of segment 0 of batch 1"),
         (|position| position.round = u32::MAX, "the inputs of segment 0 of batch 4294967295"),
         (|position| position.session = SessionId([7; 16]), "the inputs of segment 0 of batch 0"),

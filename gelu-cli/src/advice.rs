@@ -56,7 +56,7 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
             }
         });
         match training? {
-            PrivateError::RingFull { .. } => Some("--ring-bits 48 makes room"),
+            PrivateError::LargeSums { .. } => Some("--sum-bits 40 makes room"),
             PrivateError::Leakage { .. } => {
                 Some("--leakage paper counts iterations only, --leakage off sets no bound")
             }
@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn errors_of_training_and_missing_data_come_with_advice() {
-        let full = || PrivateError::RingFull { layer: "fc1".to_owned(), needed_bits: 41, available_bits: 40 };
+        let full =
+            || PrivateError::LargeSums { layer: "fc1".to_owned(), needed_bits: 41, available_bits: 40 };
         let cell = gelu_io::Error::MissingValue {
             path: "a.csv".into(),
             line: 11,
@@ -105,8 +106,8 @@ mod tests {
             |expected| gelu_io::Error::TooFew { path: "a.csv".into(), expected, found: "none".to_owned() };
         let missing = |what| gelu_io::Error::DataNotFound { what, looked: vec![] };
         for (error, wanted) in [
-            (anyhow::Error::new(full()), "--ring-bits"),
-            (anyhow::Error::new(gelu_net::Error::from(full())).context("training"), "--ring-bits"),
+            (anyhow::Error::new(full()), "--sum-bits"),
+            (anyhow::Error::new(gelu_net::Error::from(full())).context("training"), "--sum-bits"),
             (anyhow::Error::new(missing("MNIST")), "gelu data --download"),
             (anyhow::Error::new(cell), "--missing drop"),
             (anyhow::Error::new(too_few("examples of two classes at least to train with")), "--label"),

@@ -3,7 +3,6 @@
 
 mod extract;
 mod hidden;
-mod observe;
 mod reconstruct;
 #[cfg(test)]
 mod tests;
@@ -18,31 +17,29 @@ use gelu_io::digits::SampleDigits;
 use gelu_io::files::make_folder;
 use gelu_layers::{Activation, Initializer};
 use gelu_models::train::private::{
-    Client, CoordinatorConfig, DMax, Description, FixedPoint, LayerLeakage, Leakage, ParticipantConfig,
-    Server, TrainPlan,
+    CoordinatorConfig, DMax, Description, FixedPoint, FixedTrainer, LayerLeakage, Leakage, ParticipantConfig,
+    Samples, TrainPlan,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::{Model, zoo};
-use gelu_tensor::RingBits;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 use ndarray::Axis;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use self::extract::{Extraction, extract};
-use self::observe::observe;
 use self::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
 use crate::datasets;
-use crate::model_args::new_key;
 use crate::output::{check_folders, note, out, outln};
 use crate::report::{Panel, TextTable, write_panels};
 
-/// Try out what weighted sums and gradients leak, and what masks and a hidden model prevent.
+/// Try out what weighted sums and gradients leak, and what the paper's masks and a hidden model prevent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A client solves for the weights of a dense layer: one sample more than inputs is enough, one fewer is not.
     Extract(ExtractArgs),
-    /// A server computes a training image from gradients: it can without masks, and sees noise with them.
+    /// A server computes a training image from gradients: it can from those of one image, and sees noise where they are masked
+    /// as in the paper. (The server of `gelu train` is not sent them at all, only their sum at the end of a turn.)
     Reconstruct(ReconstructArgs),
 }
 
@@ -120,10 +117,13 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// Bits of the masks that hide steps in the paper's protocol; the paper's own have as many as its keys.
+const MASK_BITS: u32 = 40;
+
 /// The smallest keys: these runs protect nothing.
 const KEY: KeyParameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
 
-fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<u64>)> {
+fn plan_of(model: &mut Model, seed: u64) -> anyhow::Result<(Arc<TrainPlan>, Vec<i64>)> {
     model.initialize(Initializer::KaimingUniform, &mut ChaCha8Rng::seed_from_u64(seed));
     let plan = TrainPlan::new(Description::new(model, 1, FixedPoint::default(), KEY, KEY.size))?;
     let parameters = plan.quantize(&model.weights())?;
@@ -140,21 +140,17 @@ fn run_extract(args: &ExtractArgs) -> anyhow::Result<()> {
         activation: Activation::Relu,
     })?;
     let (plan, parameters) = plan_of(&mut model, args.seed)?;
-    let (segment, ring) = (&plan.segments()[0], plan.description().numbers.ring);
-    // What a client sends and, once it has taken its masks off, knows: integers of private training.
+    let segment = &plan.segments()[0];
+    // What a client sends and decrypts: integers of private training.
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed ^ 1);
     let term = segment.terms.first().context("a dense layer has weights")?;
     let bound = term.format.bound() as i64;
     let vectors: Vec<i64> = (0..(inputs + 1) * inputs).map(|_| rng.random_range(-bound..=bound)).collect();
-    let sums: Vec<i64> = segment
-        .sums(&parameters, &[&vectors[..]])?
-        .into_iter()
-        .map(|sum| ring.signed(ring.wrap(sum)))
-        .collect();
+    let sums = segment.sums(&parameters, &[&vectors[..]])?;
     let truth: Vec<Vec<i64>> = parameters[term.layer.weights.clone()]
         .chunks_exact(inputs)
         .zip(segment.bias(&parameters))
-        .map(|(row, bias)| row.iter().copied().chain([bias]).map(|x| ring.signed(ring.wrap(x))).collect())
+        .map(|(row, bias)| row.iter().copied().chain([bias]).collect())
         .collect();
     let past = extract([inputs, outputs], &vectors, &sums)?;
     let below = extract([inputs, outputs], &vectors[inputs..], &sums[outputs..])?;
@@ -227,25 +223,25 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
     let mut model = zoo::mlp(&config)?;
     let (plan, parameters) = plan_of(&mut model, args.seed)?;
     let mut rng = rand::rng();
-    let [server_key, client_key] = [(); 2].map(|()| {
-        let parameters = KeyParameters { size: KeyBits::Bits1024, key_type: KeyType::Subgroup };
-        new_key(parameters).map(Arc::new)
-    });
-    let (server_key, client_key) = (server_key?, client_key?);
     let mut results = vec![];
     for (at, image) in data.inputs().outer_iter().enumerate() {
         let one = data.inputs().select(Axis(0), &[at]);
         let samples = Dataset::new(data.shape().clone(), one, vec![data.labels()[at]], data.classes())?;
         let train = TrainConfig { batch_size: 1, weight_decay: 0.0, momentum: 0.0, ..TrainConfig::default() };
-        let config = CoordinatorConfig { train, images: 1, d_max: DMax::Fixed(2), leakage: Leakage::Paper };
-        let mut server = Server::new(plan.clone(), server_key.clone(), config, parameters.clone())?;
+        let config = CoordinatorConfig { train, images: 1, d_max: DMax::Fixed(1), leakage: Leakage::Paper };
         let participant = ParticipantConfig { client: 0, seed: args.seed, momentum: 0.0 };
-        let mut client = Client::new(client_key.clone(), Arc::new(samples), participant);
-        let update = observe(&mut server, &mut client, &mut rng)?;
+        let clients: [(Arc<dyn Samples>, _); 1] = [(Arc::new(samples), participant)];
+        let mut trainer = FixedTrainer::new(plan.clone(), config, parameters.clone(), clients)?;
+        trainer.turn()?;
         let truth: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
-        let steps: Vec<f64> = update.steps.iter().map(|&step| step as f64).collect();
-        let ring: RingBits = plan.description().numbers.ring;
-        let received: Vec<f64> = update.received.iter().map(|&x| ring.signed(x) as f64).collect();
+        // The gradients times the learning rate, and what becomes of them under masks that are uniform mod 2^40.
+        let after = &trainer.coordinator().parameters;
+        let steps: Vec<i64> = parameters.iter().zip(after).map(|(before, after)| before - after).collect();
+        let unused = 64 - MASK_BITS;
+        let received =
+            steps.iter().map(|step| ((step + rng.random::<i64>()) << unused >> unused) as f64).collect();
+        let received: Vec<f64> = received;
+        let steps: Vec<f64> = steps.iter().map(|&step| step as f64).collect();
         let [open, masked] = [
             guess(&model, hidden, args.activation, &plan, &steps)?,
             guess(&model, hidden, args.activation, &plan, &received)?,

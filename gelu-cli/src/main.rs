@@ -81,7 +81,7 @@ enum Command {
     State(state::Command),
     /// Make certificates for a trial of `serve` and `client`.
     Certs(certs::CertsArgs),
-    /// Try out what private training leaks, and what its masks prevent.
+    /// Try out what private training leaks, and what the paper's masks and a hidden model prevent.
     #[command(subcommand)]
     Attack(attack::Command),
     /// Look into weight files, check them against a model, convert them.

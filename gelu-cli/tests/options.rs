@@ -23,7 +23,7 @@ const OPTIONS: [(&str, &[&str]); 22] = [
     ("clients", &["2"]),
     ("d-max", &["3"]),
     ("leakage", &["off"]),
-    ("ring-bits", &["48"]),
+    ("sum-bits", &["48"]),
     ("checkpoint-every", &["5"]),
     ("report", &["none/report"]),
     ("weight-bits", &["3"]),
@@ -43,7 +43,7 @@ const MODES: [(&[&str], &[&str]); 6] = [
     (&["train", "--model", "mlp:2", "--dataset", "none.csv", "--checkpoint-dir", "none"], &[]),
     (
         &["train", "--clear", "--model", "mlp:2", "--dataset", "none.csv", "--checkpoint-dir", "none"],
-        &["key-bits", "key-type", "clients", "d-max", "leakage", "ring-bits", "report", "calibrate"],
+        &["key-bits", "key-type", "clients", "d-max", "leakage", "sum-bits", "report", "calibrate"],
     ),
     (
         &[

@@ -46,8 +46,8 @@ fn path(folder: &Path, name: &str) -> String {
 #[test]
 fn private_training_learns_and_reports_and_equals_the_clear_run() {
     let data = data();
-    let [masked, fixed, report] = ["masked", "fixed", "report"].map(|name| path(data.path(), name));
-    let printed = succeed(&[&PRIVATE[..], &["--out", &masked, "--report", &report]].concat(), data.path());
+    let [private, fixed, report] = ["private", "fixed", "report"].map(|name| path(data.path(), name));
+    let printed = succeed(&[&PRIVATE[..], &["--out", &private, "--report", &report]].concat(), data.path());
     let object: Value = serde_json::from_str(&printed).unwrap();
     for key in [
         "model",
@@ -64,12 +64,12 @@ fn private_training_learns_and_reports_and_equals_the_clear_run() {
         "bytes_down",
         "clamped",
         "key_bits",
-        "ring_bits",
+        "sum_bits",
         "ledger",
     ] {
         assert!(!object[key].is_null(), "{key}");
     }
-    for part in ["server", "client", "update"] {
+    for part in ["server", "client", "steps"] {
         assert!(object["seconds"][part].as_f64().unwrap() > 0.0);
     }
     assert_eq!(
@@ -83,18 +83,18 @@ fn private_training_learns_and_reports_and_equals_the_clear_run() {
     arguments.extend(["--out".to_owned(), fixed.clone()]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let clear: Value = serde_json::from_str(&succeed(&arguments, data.path())).unwrap();
-    assert_eq!(fs::read(&masked).unwrap(), fs::read(&fixed).unwrap());
+    assert_eq!(fs::read(&private).unwrap(), fs::read(&fixed).unwrap());
     for key in ["iterations", "images", "train_accuracy", "test_accuracy", "clamped", "turns", "ledger"] {
         assert_eq!(object[key], clear[key], "{key}");
     }
 
     let text = fs::read_to_string(Path::new(&report).join("report.md")).unwrap();
-    for expected in ["What crossed", "masked steps", "What clients have seen", "fc1", "curves.svg"] {
+    for expected in ["What crossed", "corrections", "What clients have seen", "fc1", "curves.svg"] {
         assert!(text.contains(expected), "{expected}");
     }
     assert!(fs::read_to_string(Path::new(&report).join("curves.svg")).unwrap().contains("</svg>"));
     let kept = fs::read(Path::new(&report).join("weights.safetensors")).unwrap();
-    assert_eq!(kept, fs::read(&masked).unwrap());
+    assert_eq!(kept, fs::read(&private).unwrap());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn wrong_usage_says_what_to_do() {
     );
     assert!(fail(&with(&["--d-max", "99"]), data.path(), 1).contains("1 to 5 iterations"));
     assert!(fail(&with(&["--d-max", "0"]), data.path(), 2).contains("auto"));
-    assert!(fail(&with(&["--ring-bits", "41"]), data.path(), 2).contains("48"));
+    assert!(fail(&with(&["--sum-bits", "57"]), data.path(), 2).contains("24..=56"));
     assert!(fail(&with(&["--leakage", "none"]), data.path(), 2).contains("strict"));
     assert!(fail(&with(&["--weight-decay", "0.1"]), data.path(), 1).contains("weight decay"));
     assert!(fail(&with(&["--resume"]), data.path(), 2).contains("--checkpoint-dir"));

@@ -60,7 +60,7 @@ impl TrainingStep {
 /// Private training by clients that take turns, with all sides in this process, as an iterator of its steps: for experiments, and
 /// to see what training between machines (`gelu serve --train`, `gelu client train`) will give, which is the same bit for bit.
 ///
-/// A client's inputs leave it encrypted only; the server multiplies them with masked weights and sees the sum of a turn's steps.
+/// A client's inputs leave it encrypted only; the server multiplies them with its weights and sees the sum of a turn's steps.
 #[pyclass(frozen, module = "gelu")]
 pub(crate) struct PrivateTrainer {
     name: String,

@@ -61,10 +61,6 @@ impl EncChunk {
         &self.key
     }
 
-    pub(crate) fn ciphertexts(&self) -> &Residues {
-        &self.ciphertexts
-    }
-
     /// Returns the number of its ciphertexts: at least one.
     pub fn ciphertext_count(&self) -> usize {
         self.ciphertexts.len()

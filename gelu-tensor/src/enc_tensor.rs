@@ -2,6 +2,7 @@
 
 mod apply;
 mod combine;
+mod correct;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::chunk::{self, Decryption, EncChunk};
 use crate::fixed_tensor::check_addend;
 use crate::layout::{Extent, Groups};
 use crate::paillier::{Hiding, HidingRandomizers, KeyBits, PublicKey, SecretKey};
-use crate::{Arrangement, Contents, Error, FixedTensor, Flood, LinearMap, Shape, SlotLayout};
+use crate::{Arrangement, Contents, Error, FixedTensor, Flood, Format, LinearMap, Shape, SlotLayout};
 
 /// A batch of images under encryption: checked ciphertexts of one key, with everything public about them.
 ///
@@ -80,6 +81,15 @@ impl EncTensorHeader {
             return Err(Error::Range { what, least: 1, most: Self::MOST, found });
         }
         Ok(found)
+    }
+
+    /// Returns the header of integers of a format in the same places.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when slots do not hold them.
+    pub fn with_format(&self, format: Format) -> Result<Self, Error> {
+        let layout = self.layout.holding(Contents::Integers(format))?;
+        Ok(Self { layout, ..self.clone() })
     }
 
     /// Returns the number of ciphertexts.
@@ -286,8 +296,6 @@ impl EncTensor {
         }
         let contents = match (self.layout().contents(), other.layout().contents()) {
             (Contents::Integers(a), Contents::Integers(b)) => Contents::Integers(a.sum(b)?),
-            // What bounds one of the sums bounds all of them together: see `MapWeights::Residues`.
-            (a @ Contents::Residues(_), b) if a == b => a,
             _ => return Err(other.layout().misfit("addition", "the contents of its addend")),
         };
         let layout = self.layout().holding(contents)?;
@@ -445,16 +453,4 @@ impl SlotLayout {
         };
         arrangements && numbers(self) == numbers(other)
     }
-}
-
-/// Sums of several products stay within what a flood hides: each term's own bound is part of the quotient.
-pub(crate) fn check_flood(map: &LinearMap, bound: u64, flood: Flood) -> Result<(), Error> {
-    let needed = (map.most_terms() as u64).saturating_mul(bound);
-    if needed > flood.quotient {
-        return Err(Error::Overflow {
-            needed_bits: (64 - needed.leading_zeros() + flood.ring.bits()) as usize,
-            available_bits: (64 - flood.quotient.leading_zeros() + flood.ring.bits()) as usize,
-        });
-    }
-    Ok(())
 }

@@ -88,12 +88,6 @@ pub enum Error {
         /// As many as the chunk says.
         found: u32,
     },
-    /// Bits of the ring of masked weights that there is no ring of.
-    #[error("bits of the ring of masked weights: expected 32, 40, 48 or 64, found `{found}`")]
-    RingBits {
-        /// What was found.
-        found: String,
-    },
     /// An activation whose parameters are not finite or not in order.
     #[error("activation: expected parameters that are finite and in order")]
     Activation,

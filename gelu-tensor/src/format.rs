@@ -199,11 +199,6 @@ impl WeightRange {
         Self { scale_bits, ..self }
     }
 
-    /// Numbers below 2^bits of a ring: as digits, weights like any other.
-    pub(crate) fn of_ring(bits: u32) -> Self {
-        Self { bits, signed: false, scale_bits: 0, row_sum: None }
-    }
-
     /// Returns the same range for weights whose absolute values sum to no more than this in any row of their map: a
     /// statement that makes sums, and with them slots, narrower than the range alone.
     ///

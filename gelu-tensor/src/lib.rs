@@ -21,7 +21,6 @@ mod testing;
 #[cfg(test)]
 #[cfg(not(target_family = "wasm"))]
 mod tests;
-mod update;
 mod window;
 
 pub use arith::{Backend, Operations};
@@ -33,8 +32,7 @@ pub use format::{Format, IntWeights, WeightRange};
 pub use layout::{Arrangement, Contents, Masks, Packing, SlotLayout};
 pub use linear_map::{Block, Filters, LinearMap, MapEntry};
 pub use matmul::Strategy;
-pub use product::{MapWeights, Product, ProductWeights, Workload};
+pub use product::{Product, Workload};
 pub use ring2k::{Flood, RingBits};
 pub use shape::Shape;
-pub use update::{EncRate, UpdateLayout};
 pub use window::{Window, WindowTap, Windows};

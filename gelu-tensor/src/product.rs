@@ -3,43 +3,10 @@
 use std::fmt;
 
 use crate::arith::Operations;
-use crate::enc_tensor::check_flood;
 use crate::matmul::{MatmulShape, Matrix};
-use crate::{
-    Arrangement, Block, Contents, Error, Flood, IntWeights, LinearMap, SlotLayout, Strategy, WeightRange,
-};
+use crate::{Arrangement, Block, Contents, Error, IntWeights, LinearMap, SlotLayout, Strategy, WeightRange};
 
-/// The weights of a map, as ciphertexts are multiplied with them.
-#[derive(Clone, Copy, Debug)]
-pub enum MapWeights<'a> {
-    /// Signed integers of a few bits; the result is exact.
-    Integers(&'a IntWeights),
-    /// Numbers mod 2^l; only the result's residue mod 2^l counts.
-    Residues {
-        /// The weights, each below 2^l.
-        values: &'a [u64],
-        /// How the sums will be flooded. Its quotient bounds the sums of all terms and the bias that are added before
-        /// that.
-        flood: Flood,
-    },
-}
-
-impl MapWeights<'_> {
-    pub(crate) fn count(&self) -> usize {
-        match self {
-            Self::Integers(weights) => weights.values().len(),
-            Self::Residues { values, .. } => values.len(),
-        }
-    }
-
-    /// What is public of them.
-    pub(crate) fn public(&self) -> ProductWeights {
-        match self {
-            Self::Integers(weights) => ProductWeights::Integers(weights.range()),
-            Self::Residues { flood, .. } => ProductWeights::Residues(*flood),
-        }
-    }
-
+impl IntWeights {
     /// What the slots hold after a product.
     pub(crate) fn contents(&self, map: &LinearMap, inputs: Contents) -> Result<Contents, Error> {
         let Contents::Integers(format) = inputs else {
@@ -49,32 +16,16 @@ impl MapWeights<'_> {
                 found: "residues".to_owned(),
             });
         };
-        match *self {
-            Self::Integers(weights) => {
-                weights.check_rows(map)?;
-                Ok(Contents::Integers(format.weighted_sum(weights.range(), map.most_terms())?))
-            }
-            Self::Residues { values, flood } => {
-                if let Some(index) = values.iter().position(|&weight| weight != flood.ring.wrap(weight)) {
-                    return Err(Error::Value { index, bound: flood.ring.wrap(u64::MAX) });
-                }
-                check_flood(map, format.bound(), flood.check()?)?;
-                Ok(Contents::Residues(flood))
-            }
-        }
+        self.check_rows(map)?;
+        Ok(Contents::Integers(format.weighted_sum(self.range(), map.most_terms())?))
     }
 
     /// The matrix of a block, made non-negative.
     pub(crate) fn matrix(&self, block: &Block) -> Matrix {
-        let range = self.public().range();
+        let range = self.range();
         let offset = if range.signed { 1i64 << (range.bits - 1) } else { 0 };
         let indices = block.weight_indices().iter().map(|&at| at as usize);
-        let values = match self {
-            Self::Integers(weights) => {
-                indices.map(|at| (i64::from(weights.values()[at]) + offset) as u64).collect()
-            }
-            Self::Residues { values, .. } => indices.map(|at| values[at]).collect(),
-        };
+        let values = indices.map(|at| (i64::from(self.values()[at]) + offset) as u64).collect();
         Matrix { columns: block.taps(), range, values }
     }
 }
@@ -98,7 +49,6 @@ impl Product {
         layout: &SlotLayout,
         Workload { weights, groups, lanes }: Workload,
     ) -> Result<Self, Error> {
-        let weights = weights.range();
         let patches = match layout.arrangement() {
             Arrangement::Images => false,
             Arrangement::Patches(packed) if **packed == *map => true,
@@ -169,8 +119,8 @@ impl fmt::Display for Product {
 /// What a product is chosen for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// What is public of the weights: the range of integers, or (for contents of residues) the ring.
-    pub weights: ProductWeights,
+    /// What is public of the weights.
+    pub weights: WeightRange,
     /// [Groups](SlotLayout::groups) that are multiplied together.
     pub groups: usize,
     /// Residues that the machine works on at a time: [`Backend::lanes`](crate::Backend::lanes).
@@ -189,28 +139,11 @@ impl Workload {
     }
 }
 
-/// What is public of a map's weights, as far as a product's cost depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProductWeights {
-    /// Integers of a range.
-    Integers(WeightRange),
-    /// Numbers mod 2^l.
-    Residues(Flood),
-}
-
-impl ProductWeights {
-    fn range(self) -> WeightRange {
-        match self {
-            Self::Integers(range) => range,
-            // Numbers below 2^l.
-            Self::Residues(flood) => WeightRange::of_ring(flood.ring.bits()),
-        }
-    }
-
+impl WeightRange {
     /// Returns the bits by which a product with a map makes the exponents of h in ciphertexts longer, in any layout.
     pub fn growth(self, map: &LinearMap) -> usize {
         // Not the most terms of an output: a tap of patches has a random factor also where it is padding.
         let taps = map.blocks().iter().map(Block::taps).max().unwrap_or(1);
-        self.range().bits as usize + taps.ilog2() as usize + 1
+        self.bits as usize + taps.ilog2() as usize + 1
     }
 }

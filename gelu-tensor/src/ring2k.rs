@@ -1,32 +1,19 @@
-//! The ring Z_{2^l} of masked numbers and of sums of them.
+//! The ring Z_{2^l} of masked values and of sums of them.
 //!
-//! Masked weights, and masked values, are uniform numbers mod 2^l. A weighted sum of them that is computed over the integers,
-//! as Paillier's plaintexts are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it
-//! (flooding).
+//! Masked values are uniform numbers mod 2^l. A weighted sum of them that is computed over the integers, as Paillier's plaintexts
+//! are, shows more than its residue; so a random multiple of 2^l is added before anybody sees it (flooding).
 
 #[cfg(test)]
 #[cfg(not(target_family = "wasm"))]
 mod tests;
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
 use crate::Error;
 
-/// The number l of bits of the ring Z_{2^l}.
-///
-/// Masked weights have one of four sizes, which alone are read from outside. Shares of sums have as many bits as their sums
-/// need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u32", into = "u32")]
+/// The number l of bits of the ring Z_{2^l}: as many as sums need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingBits(u32);
 
 impl RingBits {
-    /// The sizes that can be chosen for masked weights.
-    pub const ALL: [Self; 4] = [Self(32), Self(40), Self(48), Self(64)];
-
     /// Returns the smallest ring that holds integers of up to `bound` in absolute value, with their sign.
     ///
     /// # Errors
@@ -48,62 +35,11 @@ impl RingBits {
     pub fn wrap(self, value: u64) -> u64 {
         value & (u64::MAX >> (64 - self.0))
     }
-
-    /// Returns the representative in `[-2^(l-1), 2^(l-1))`.
-    pub fn signed(self, value: u64) -> i64 {
-        let unused = 64 - self.0;
-        (value << unused) as i64 >> unused
-    }
-
-    /// Returns the largest absolute value that cannot be mistaken for another.
-    pub fn bound(self) -> u64 {
-        (1 << (self.0 - 1)) - 1
-    }
-}
-
-impl Default for RingBits {
-    fn default() -> Self {
-        Self(40)
-    }
-}
-
-impl From<RingBits> for u32 {
-    fn from(ring: RingBits) -> Self {
-        ring.0
-    }
-}
-
-/// Prints `40`.
-impl fmt::Display for RingBits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for RingBits {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let bits = text.parse::<u32>().ok();
-        bits.and_then(|bits| bits.try_into().ok()).ok_or_else(|| Error::RingBits { found: text.to_owned() })
-    }
-}
-
-impl TryFrom<u32> for RingBits {
-    type Error = Error;
-
-    fn try_from(bits: u32) -> Result<Self, Error> {
-        Self::ALL
-            .into_iter()
-            .find(|ring| ring.0 == bits)
-            .ok_or_else(|| Error::RingBits { found: bits.to_string() })
-    }
 }
 
 /// How a multiple of 2^l is added to a sum of at most `quotient` times 2^l in absolute value, so that it shows nothing
 /// but its residue mod 2^l, to a statistical distance of 2^-`bits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flood {
     /// l.
     pub ring: RingBits,

@@ -2,6 +2,7 @@
 
 mod border;
 mod chunks;
+mod correct;
 mod fields;
 pub(crate) mod maps;
 mod packing;
@@ -91,9 +92,9 @@ fn apply(
     lanes: usize,
 ) -> Result<EncTensor, Error> {
     let groups = tensor.header().groups();
-    let how = Workload { weights: ProductWeights::Integers(weights.range()), groups, lanes };
+    let how = Workload { weights: weights.range(), groups, lanes };
     let product = Product::cheapest(map, tensor.layout(), how)?;
-    tensor.apply(map, &MapWeights::Integers(weights), &product)
+    tensor.apply(map, weights, &product)
 }
 
 /// Adds a bias, repacks, re-randomizes and decrypts.
@@ -330,23 +331,15 @@ proptest! {
 
     #[test]
     fn a_product_takes_exactly_the_operations_that_it_states(
-        seed: u64, trial in trials(), batch in 1usize..11, which in 0usize..4, of_residues: bool,
+        seed: u64, trial in trials(), batch in 1usize..11,
     ) {
         let rng = &mut ChaCha20Rng::seed_from_u64(seed);
-        let (map, ring) = (Arc::new(random_map(rng)), RingBits::ALL[which]);
+        let map = Arc::new(random_map(rng));
         let input = random_tensor(rng, map.input(), batch, trial.bound);
-        let quotient = (map.most_terms() as u64 * trial.bound).max(1);
-        let flood = Flood { ring, quotient, bits: 20 };
-        let integers = random_weights(rng, &map, trial.range);
-        let residues: Vec<u64> = (0..map.weights()).map(|_| ring.wrap(rng.random())).collect();
-        let (weights, kind) = match of_residues {
-            true => (MapWeights::Residues { values: &residues, flood }, ProductWeights::Residues(flood)),
-            false => (MapWeights::Integers(&integers), ProductWeights::Integers(trial.range)),
-        };
-        let slot_bits = if of_residues { flood.slot_bits() } else { 100 };
-        for layout in layouts(&map, batch, slot_bits) {
+        let weights = random_weights(rng, &map, trial.range);
+        for layout in layouts(&map, batch, 100) {
             let tensor = input.encrypt(&layout, &*COUNTED, rng).unwrap();
-            let how = Workload { weights: kind, groups: layout.groups(batch), lanes: trial.lanes };
+            let how = Workload { weights: trial.range, groups: layout.groups(batch), lanes: trial.lanes };
             let product = Product::cheapest(&map, tensor.layout(), how).unwrap();
             let ring = tensor.key().ring();
             let before = ring.operations();
@@ -362,8 +355,7 @@ proptest! {
 #[test]
 fn products_name_their_strategies() {
     let shape = Shape::from([2, 3, 3]);
-    let how =
-        Workload { weights: ProductWeights::Integers(WeightRange::signed(8).unwrap()), groups: 1, lanes: 1 };
+    let how = Workload { weights: WeightRange::signed(8).unwrap(), groups: 1, lanes: 1 };
     let layout = images(1, 40);
     let dense = LinearMap::dense(&shape, 40).unwrap();
     let product = Product::cheapest(&dense, &layout, how).unwrap();
@@ -483,18 +475,17 @@ fn operands_that_do_not_fit_are_refused() {
     let other_size = apply(&encrypted, &dense(31, 2)).unwrap_err();
     assert!(matches!(other_size, Error::Count { expected: 31, found: 32, .. }), "{other_size}");
     let fitting = dense(32, 2);
-    let how = Workload { weights: ProductWeights::Integers(range), groups: 1, lanes: 1 };
+    let how = Workload { weights: range, groups: 1, lanes: 1 };
     let product = Product::cheapest(&fitting, encrypted.layout(), how).unwrap();
     for other in [dense(32, 1), dense(32, 3)] {
         let few_or_many = weights_of(&other);
-        let refused = encrypted.apply(&fitting, &MapWeights::Integers(&few_or_many), &product).unwrap_err();
+        let refused = encrypted.apply(&fitting, &few_or_many, &product).unwrap_err();
         assert!(matches!(refused, Error::Count { expected: 64, .. }), "{refused}");
         assert!(matches!(input.apply(&fitting, &few_or_many), Err(Error::Count { expected: 64, .. })));
     }
     let channels = Arc::new(LinearMap::per_channel(input.shape()).unwrap());
     let product = Product::cheapest(&channels, encrypted.layout(), how).unwrap();
-    let refused =
-        encrypted.apply(&fitting, &MapWeights::Integers(&weights_of(&fitting)), &product).unwrap_err();
+    let refused = encrypted.apply(&fitting, &weights_of(&fitting), &product).unwrap_err();
     assert!(matches!(refused, Error::Count { expected: 1, found: 2, .. }), "{refused}");
     assert!(Window::new([5, 5]).over([2, 4, 4]).is_err());
     assert!(Window::new([2, 2]).with_padding([2, 1]).over([2, 4, 4]).is_err());
@@ -555,10 +546,9 @@ fn im2col_is_for_one_map_and_cannot_be_decrypted() {
         let refused = apply(&of_patches, &other).unwrap_err();
         assert!(matches!(refused, Error::Layout { operation: "a linear layer", .. }), "{refused}");
         // Nor does it help to plan it for another layout.
-        let how = Workload { weights: ProductWeights::Integers(range), groups: 1, lanes: 1 };
+        let how = Workload { weights: range, groups: 1, lanes: 1 };
         let product = Product::cheapest(&other, &images(1, 30), how).unwrap();
-        let refused =
-            of_patches.apply(&other, &MapWeights::Integers(&weights(&other)), &product).unwrap_err();
+        let refused = of_patches.apply(&other, &weights(&other), &product).unwrap_err();
         assert!(matches!(refused, Error::Layout { operation: "a linear layer", .. }), "{refused}");
     }
     assert!(matches!(of_patches.decrypt(&KEY), Err(Error::Layout { .. })));
@@ -613,13 +603,13 @@ fn factors_that_are_too_short_are_not_used() {
     let input = FixedTensor::new(Shape::from([120]), format, (0..120).collect()).unwrap();
     let fresh = |rng: &mut ChaCha20Rng| input.encrypt(&images(1, 90), &*KEY, rng).unwrap();
     let map = Arc::new(LinearMap::identity(input.shape()).unwrap());
-    let product = |ring: RingBits, rng: &mut ChaCha20Rng| {
-        let flood = Flood { ring, quotient: 1000, bits: 10 };
-        let weights = MapWeights::Residues { values: &[1], flood };
-        let tensor = fresh(rng);
-        let how = Workload { weights: ProductWeights::Residues(flood), groups: 1, lanes: 1 };
-        let product = Product::cheapest(&map, tensor.layout(), how).unwrap();
-        tensor.apply(&map, &weights, &product).unwrap()
+    let product = |bits: u32, rng: &mut ChaCha20Rng| {
+        let weights = IntWeights::new(WeightRange::signed(bits).unwrap(), vec![1]).unwrap();
+        apply(&fresh(rng), &map, &weights, 1).unwrap()
+    };
+    // Short factors hide 64 bits more than encryptions have.
+    let scaled = |times: usize, rng: &mut ChaCha20Rng| {
+        (0..times).fold(fresh(rng), |tensor, _| tensor.scaled(1, 1).unwrap())
     };
     let stacked = images(1, 90).with_stacked(3, public().size()).unwrap();
     let stacked = input.encrypt(&stacked, &*KEY, &mut rng).unwrap();
@@ -631,8 +621,10 @@ fn factors_that_are_too_short_are_not_used() {
         (fresh(&mut rng).add(&fresh(&mut rng)).unwrap(), true),
         (longer.add(&stacked).unwrap(), false),
         (stacked.add(&longer).unwrap(), false),
-        (product(RingBits::ALL[2], &mut rng), true),
-        (product(RingBits::ALL[3], &mut rng), false),
+        (product(2, &mut rng), true),
+        (product(24, &mut rng), true),
+        (scaled(64, &mut rng), true),
+        (scaled(65, &mut rng), false),
     ] {
         let count = tensor.header().ciphertexts();
         assert!(count > 32);

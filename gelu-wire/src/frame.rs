@@ -53,8 +53,6 @@ pub enum Kind {
     Turn = 9,
     /// Ciphertexts of a tensor.
     Tensor = 10,
-    /// That steps have been taken.
-    Updated = 11,
     /// The end of a turn.
     Ended = 12,
     /// Inference that hides the model: a client's request for a session.
@@ -78,7 +76,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 17] = [
         Self::Hello,
         Self::Accept,
         Self::Finish,
@@ -86,7 +84,6 @@ impl Kind {
         Self::Join,
         Self::Turn,
         Self::Tensor,
-        Self::Updated,
         Self::Ended,
         Self::HiddenHello,
         Self::HiddenAccept,
@@ -110,7 +107,6 @@ impl fmt::Display for Kind {
             Self::Join => "a Join message",
             Self::Turn => "a Turn message",
             Self::Tensor => "a Tensor message",
-            Self::Updated => "an Updated message",
             Self::Ended => "an Ended message",
             Self::HiddenHello => "a Hello message of the hidden mode",
             Self::HiddenAccept => "an Accept message of the hidden mode",

@@ -2,7 +2,6 @@
 
 use gelu_models::peer::Part;
 use gelu_models::train::private::{Client, Description, Grant, Message, Position, Server};
-use gelu_tensor::EncChunk;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -26,16 +25,9 @@ struct JoinHeader {
 struct TurnHeader {
     description: Box<Description>,
     grant: Grant,
-    done: u32,
+    begun: u32,
     key_bits: KeyBits,
     key_type: KeyType,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UpdatedHeader {
-    turn: u64,
-    iteration: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,16 +39,16 @@ struct EndedHeader {
 /// The keys that ciphertexts of training can be under, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TrainingKeys<'a> {
-    /// The client's: of inputs, sums, errors and products.
+    /// The client's: of inputs, sums, errors, products and corrections.
     pub(crate) client: Option<&'a PublicKey>,
-    /// The server's: of updates.
+    /// The server's: of sums of steps.
     pub(crate) server: Option<&'a PublicKey>,
 }
 
 impl<'a> TrainingKeys<'a> {
     fn of(self, part: Part) -> Option<&'a PublicKey> {
         match part {
-            Part::Update | Part::Total => self.server,
+            Part::Total => self.server,
             _ => self.client,
         }
     }
@@ -73,24 +65,21 @@ pub(crate) fn encode_training(message: &Message) -> Result<Vec<u8>, WireError> {
             let header = JoinHeader { version: *version, client: *client, key_bits: size, key_type };
             build(Kind::Join, &header, &public_key_payload(key))
         }
-        Message::Turn { description, grant, done, key, rate } => {
+        Message::Turn { description, grant, begun, key } => {
             let KeyParameters { size, key_type } = key.parameters();
             let header = TurnHeader {
                 description: description.clone(),
                 grant: grant.clone(),
-                done: *done,
+                begun: *begun,
                 key_bits: size,
                 key_type,
             };
-            build(Kind::Turn, &header, &[public_key_payload(key), rate.encode()].concat())
+            build(Kind::Turn, &header, &public_key_payload(key))
         }
         Message::Tensor { position, index, ciphertexts } => {
             let key = ciphertexts.key().fingerprint_hex();
             let header = TensorHeader { position: *position, index: *index, key };
             build(Kind::Tensor, &header, &ciphertexts.encode())
-        }
-        Message::Updated { turn, iteration } => {
-            build(Kind::Updated, &UpdatedHeader { turn: *turn, iteration: *iteration }, &[])
         }
         Message::Ended { turn } => build(Kind::Ended, &EndedHeader { turn: *turn }, &[]),
         Message::Abort { reason } => build(Kind::Abort, &AbortHeader { reason: *reason }, &[]),
@@ -110,16 +99,9 @@ pub(crate) fn decode_training(bytes: &[u8], keys: TrainingKeys<'_>) -> Result<Me
             Ok(Message::Join { version, client, key: public_key_of(parameters, frame.payload)? })
         }
         Kind::Turn => {
-            let TurnHeader { description, grant, done, key_bits, key_type } = frame.header()?;
-            // n, h in twice as many bytes, then one ciphertext in as many as h.
-            let bytes = key_bits.bits() / 8;
-            if frame.payload.len() != 5 * bytes {
-                return Err(WireError::Length { expected: 5 * bytes, found: frame.payload.len() });
-            }
-            let (key, rate) = frame.payload.split_at(3 * bytes);
-            let key = public_key_of(KeyParameters { size: key_bits, key_type }, key)?;
-            let rate = EncChunk::decode(&key, rate)?;
-            Ok(Message::Turn { description, grant, done, key, rate })
+            let TurnHeader { description, grant, begun, key_bits, key_type } = frame.header()?;
+            let key = public_key_of(KeyParameters { size: key_bits, key_type }, frame.payload)?;
+            Ok(Message::Turn { description, grant, begun, key })
         }
         Kind::Tensor => {
             let TensorHeader::<Position> { position, index, key: found } = frame.header()?;
@@ -130,11 +112,6 @@ pub(crate) fn decode_training(bytes: &[u8], keys: TrainingKeys<'_>) -> Result<Me
             frame.no_payload()?;
             let AbortHeader { reason } = frame.header()?;
             Ok(Message::Abort { reason })
-        }
-        Kind::Updated => {
-            frame.no_payload()?;
-            let UpdatedHeader { turn, iteration } = frame.header()?;
-            Ok(Message::Updated { turn, iteration })
         }
         Kind::Ended => {
             frame.no_payload()?;

@@ -1,26 +1,13 @@
 mod leaks;
 
-use std::sync::Arc;
-
-use gelu_layers::{Activation, Initializer};
-use gelu_tensor::paillier::{KeyBits, SecretKey};
-use gelu_tensor::{Error, Shape};
+use gelu_layers::Activation;
+use gelu_tensor::Error;
 use ndarray::Array2;
 use proptest::prelude::*;
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, rngs::ChaCha20Rng};
-
-use gelu_models::ModelBuilder;
-use gelu_models::peer::Peer;
-use gelu_models::train::private::{
-    Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, PrivateError,
-    Server, TrainPlan,
-};
-use gelu_models::train::{Dataset, TrainConfig};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::extract::{Extraction, extract};
-use super::observe::observe;
 use super::reconstruct::{DenseGradients, Reconstruction, correlation, reconstruct};
-use crate::model_args::backend;
 
 proptest! {
     #[test]
@@ -156,58 +143,4 @@ fn an_input_is_computed_from_gradients_both_ways() {
     let gradients = network.gradients(&input);
     let Reconstruction { direct, inverted } = reconstruct(&network.seen(&gradients)).unwrap();
     assert!(near(&direct) && !near(&inverted));
-}
-
-#[test]
-fn the_first_update_is_seen_from_both_sides_and_leaves_nothing_behind() {
-    let keys = [1, 2].map(|seed| {
-        let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        Arc::new(SecretKey::generate(KeyBits::Bits1024, &mut rng).unwrap().on(backend().unwrap()).unwrap())
-    });
-    let mut model = ModelBuilder::new([3])
-        .dense("fc1", 4)
-        .tanh()
-        .residual(|b| b.dense("fc2", 4).tanh())
-        .dense("fc3", 2)
-        .softmax()
-        .build()
-        .unwrap();
-    model.initialize(Initializer::KaimingUniform, &mut ChaCha20Rng::seed_from_u64(4));
-    let [client, server] = keys.each_ref().map(|key| key.public_key().parameters());
-    let description = Description::new(&model, 2, FixedPoint::default(), client, server.size);
-    let plan = Arc::new(TrainPlan::new(description).unwrap());
-    let weights = plan.quantize(&model.weights()).unwrap();
-    let sides = |iterations: u32| {
-        let train = TrainConfig { batch_size: 2, weight_decay: 0.0, ..TrainConfig::default() };
-        let config =
-            CoordinatorConfig { train, images: 8, d_max: DMax::Fixed(iterations), leakage: Leakage::Off };
-        let inputs = Array2::from_shape_fn((8, 3), |(image, at)| (image * 3 + at) as f32 / 24.0);
-        let data = Dataset::new(Shape::from([3]), inputs, vec![0, 1, 0, 1, 0, 1, 0, 1], 2).unwrap();
-        let server = Server::new(plan.clone(), keys[1].clone(), config, weights.clone()).unwrap();
-        let participant = ParticipantConfig { client: 0, seed: 1, momentum: 0.0 };
-        (server, Client::new(keys[0].clone(), Arc::new(data), participant))
-    };
-    let see = |seed| {
-        let (mut server, mut client) = sides(2);
-        let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let seen = observe(&mut server, &mut client, &mut rng).unwrap();
-        assert!(server.is_closed() && client.is_closed());
-        assert_eq!((&server.coordinator().parameters, server.coordinator().turns), (&weights, 0));
-        assert!(client.masks().iter().all(|&mask| mask == 0) && client.totals().is_none());
-        seen
-    };
-    let [first, second] = [see(1), see(2)];
-    // The steps follow from the data, and what the server sees of them from the masks.
-    assert_eq!(first.steps, second.steps);
-    assert!(first.steps.iter().any(|&step| step != 0));
-    let ring = plan.description().numbers.ring;
-    for seen in [&first, &second] {
-        assert_eq!((seen.steps.len(), seen.received.len()), (plan.parameters(), plan.parameters()));
-        assert!(seen.received.iter().all(|&value| value == ring.wrap(value)));
-    }
-    assert!(first.received.iter().zip(&second.received).all(|(a, b)| a != b));
-
-    let (mut server, mut client) = sides(1);
-    let without = observe(&mut server, &mut client, &mut ChaCha20Rng::seed_from_u64(1));
-    assert!(matches!(without, Err(PrivateError::Unexpected { .. })), "{without:?}");
 }

@@ -10,8 +10,8 @@ use gelu_net::LocalInference;
 use gelu_tensor::hazmat::Residues;
 use gelu_tensor::paillier::{KeyParameters, PublicKey, Randomizer, SecretKey};
 use gelu_tensor::{
-    Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Operations, Packing,
-    Product, ProductWeights, Shape, SlotLayout, WeightRange, Workload,
+    Contents, EncTensor, Error, FixedTensor, Format, IntWeights, LinearMap, Operations, Packing, Product,
+    Shape, SlotLayout, WeightRange, Workload,
 };
 use gelu_wire::{decode_message, encode_message};
 use indicatif::ProgressBar;
@@ -363,14 +363,9 @@ fn operations(key: &SecretKey, pools: &Pools, runs: usize) -> anyhow::Result<Vec
         let (map, weights) = (Arc::new(map), IntWeights::new(range, weights)?);
         let tensor = encrypted.clone().reshape(map.input().clone())?;
         let lanes = public.backend().lanes();
-        let product = Product::cheapest(
-            &map,
-            &tensor.header().layout,
-            Workload { weights: ProductWeights::Integers(range), groups: 1, lanes },
-        )?;
-        let times = pools.seconds(runs, || {
-            Ok(tensor.apply(&map, &MapWeights::Integers(&weights), &product).map(drop)?)
-        })?;
+        let product =
+            Product::cheapest(&map, &tensor.header().layout, Workload { weights: range, groups: 1, lanes })?;
+        let times = pools.seconds(runs, || Ok(tensor.apply(&map, &weights, &product).map(drop)?))?;
         add(name, count, times);
         Ok(())
     };

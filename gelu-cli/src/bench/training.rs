@@ -23,7 +23,7 @@ use crate::output::{out, outln};
 use crate::train::private::shares;
 use gelu_io::machine::Limit;
 
-/// Time private training, and where its time goes: the server's products, the client's encryptions, updates.
+/// Time private training, and where its time goes: the server's products, the client's encryptions and decryptions.
 ///
 /// Images are made up: no time depends on them.
 #[derive(Debug, Args)]
@@ -101,8 +101,8 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
     let after = Limit::measure(backend);
     let limits = [before, after].map(|limit| limit.product_ns(2048));
     let images = u64::from(args.batch) * u64::from(args.iterations);
-    let (up, down, updates) = (account.up(), account.down(), account.updates());
-    let all = up.making + up.taking + down.making + down.taking + updates.making + updates.taking;
+    let (up, down, steps) = (account.up(), account.down(), account.steps());
+    let all = up.making + up.taking + down.making + down.taking + steps.making + steps.taking;
     let percent = |seconds: f64| 100.0 * seconds / all.max(1e-9);
     if args.json {
         let object = json!({
@@ -117,7 +117,7 @@ pub(super) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
                 "server_decoding": percent(up.taking),
                 "client_encryption": percent(up.making),
                 "client_decryption": percent(down.taking),
-                "update": percent(updates.making + updates.taking),
+                "steps": percent(steps.making + steps.taking),
             },
             "seconds": seconds,
             "bytes_up": account.bytes_up(),

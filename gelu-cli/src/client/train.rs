@@ -264,7 +264,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
                 "client": place, "clients": run.clients, "iterations": run.iterations,
                 "inputs": inputs, "images": statistics.images,
                 "loss": loss, "accuracy": accuracy, "clamped": statistics.clamped,
-                "seconds": { "client": account.client_seconds(), "update": account.update_seconds(), "all": seconds },
+                "seconds": { "client": account.client_seconds(), "steps": account.steps_seconds(), "all": seconds },
                 "bytes_up": account.bytes_up(), "bytes_down": account.bytes_down(),
                 "key_bits": run.key.size.bits(), "key_type": run.key.key_type.name(),
             })

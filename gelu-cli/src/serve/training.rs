@@ -19,7 +19,7 @@ use crate::train::{DescentArgs, TurnArgs, initialize};
 #[command(next_help_heading = "Training (with --train)")]
 pub(super) struct TrainArgs {
     /// Have clients train the models with `gelu client train`, as `gelu train` does on one machine, in place of classifying
-    /// with them. A run begins when --clients have come, is kept in --state after every update, and goes on from there when
+    /// with them. A run begins when --clients have come, is kept in --state after every iteration, and goes on from there when
     /// the server is started again; its weights are in --state DIR/NAME.safetensors after every turn.
     #[arg(long, requires = "state")]
     pub(super) train: bool,

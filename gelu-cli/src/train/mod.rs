@@ -31,7 +31,7 @@ use crate::output::{check_files, check_folders};
 /// Train a model on a data set: privately, by clients that keep their data; or in the clear.
 ///
 /// Privately: several clients with disjoint parts of the data take turns. Each computes activations and gradients on
-/// its own, and the server all weighted sums on ciphertexts, with weights that are masked while a client trains. Both
+/// its own, and the server all weighted sums on ciphertexts; of a client's steps it learns their sum at the end of the turn. Both
 /// sides are in this process and exchange encoded messages only.
 #[derive(Debug, clap::Args)]
 #[command(args_override_self = true)]
@@ -190,7 +190,7 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     }
     if args.is_on_floats() {
         given.refuse(
-            &["clients", "d-max", "leakage", "ring-bits", "report", "calibrate"],
+            &["clients", "d-max", "leakage", "sum-bits", "report", "calibrate"],
             "training on floats (--clear without --fixed) has no clients that take turns",
         )?;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use gelu_models::peer::{Counted, Part, Place};
+use gelu_models::peer::{Counted, Part};
 use gelu_models::train::private::{Change, Client, ClientState, Event, PrivateError, Server, ServerState};
 use rand::CryptoRng;
 use serde::de::DeserializeOwned;
@@ -36,8 +36,8 @@ pub struct TrainingAccount {
     sums: BTreeMap<u32, PartTotals>,
     errors: BTreeMap<u32, PartTotals>,
     products: BTreeMap<u32, PartTotals>,
-    update: PartTotals,
     total: PartTotals,
+    corrections: PartTotals,
     other: PartTotals,
     /// Of the server, mod n^2 of the client's key.
     #[serde(default)]
@@ -54,8 +54,8 @@ impl TrainingAccount {
             Some(Part::Sums { segment }) => find(&self.sums, segment),
             Some(Part::Errors { segment, .. }) => find(&self.errors, segment),
             Some(Part::Products { segment, .. }) => find(&self.products, segment),
-            Some(Part::Update) => self.update,
             Some(Part::Total) => self.total,
+            Some(Part::SumCorrections { .. } | Part::ProductCorrections { .. }) => self.corrections,
             Some(_) | None => self.other,
         }
     }
@@ -66,8 +66,8 @@ impl TrainingAccount {
             Some(Part::Sums { segment }) => self.sums.entry(segment).or_default(),
             Some(Part::Errors { segment, .. }) => self.errors.entry(segment).or_default(),
             Some(Part::Products { segment, .. }) => self.products.entry(segment).or_default(),
-            Some(Part::Update) => &mut self.update,
             Some(Part::Total) => &mut self.total,
+            Some(Part::SumCorrections { .. } | Part::ProductCorrections { .. }) => &mut self.corrections,
             Some(_) | None => &mut self.other,
         }
     }
@@ -81,9 +81,9 @@ impl TrainingAccount {
         })
     }
 
-    /// Returns what the client sent of activations and errors.
+    /// Returns what the client sent of activations, errors and corrections.
     pub fn up(&self) -> PartTotals {
-        Self::sum(self.inputs.values().chain(self.errors.values()))
+        Self::sum(self.inputs.values().chain(self.errors.values()).chain([&self.corrections]))
     }
 
     /// Returns what the server sent of sums and products.
@@ -91,24 +91,24 @@ impl TrainingAccount {
         Self::sum(self.sums.values().chain(self.products.values()))
     }
 
-    /// Returns what the client sent of steps and their sums.
-    pub fn updates(&self) -> PartTotals {
-        Self::sum([&self.update, &self.total].into_iter())
+    /// Returns what the client sent of the sums of its steps, at the end of each turn.
+    pub fn steps(&self) -> PartTotals {
+        self.total
     }
 
-    /// Returns all seconds of the server, without those of updates.
+    /// Returns all seconds of the server, without those of sums of steps.
     pub fn server_seconds(&self) -> f64 {
         self.down().making + self.up().taking + self.other.taking
     }
 
-    /// Returns all seconds of the client, without those of updates.
+    /// Returns all seconds of the client, without those of sums of steps.
     pub fn client_seconds(&self) -> f64 {
         self.up().making + self.down().taking + self.other.making
     }
 
-    /// Returns the seconds of both sides for updates.
-    pub fn update_seconds(&self) -> f64 {
-        self.updates().making + self.updates().taking
+    /// Returns the seconds of both sides for sums of steps.
+    pub fn steps_seconds(&self) -> f64 {
+        self.steps().making + self.steps().taking
     }
 
     /// Returns the server's products and squarings mod n^2 on the client's ciphertexts, with those of checking them.
@@ -118,7 +118,7 @@ impl TrainingAccount {
 
     /// Returns the bytes from client to server.
     pub fn bytes_up(&self) -> u64 {
-        self.up().bytes.saturating_add(self.updates().bytes)
+        self.up().bytes.saturating_add(self.steps().bytes)
     }
 
     /// Returns the bytes from server to client.
@@ -169,7 +169,7 @@ impl TrainingAccount {
             }
         };
         maps(self, other);
-        self.update = Self::sum([&self.update, &other.update].into_iter());
+        self.corrections = Self::sum([&self.corrections, &other.corrections].into_iter());
         self.total = Self::sum([&self.total, &other.total].into_iter());
         self.other = Self::sum([&self.other, &other.other].into_iter());
         self.operations = self.operations.saturating_add(other.operations);
@@ -198,12 +198,9 @@ impl<P> Observer<P> for OneSide<'_> {
     }
 }
 
-/// Where masking is accounted for.
-const MASKING: Place = Place { round: 0, part: Part::Update, index: 0, ciphertexts: 0 };
-
 /// Trains for one turn, or the rest of one that was interrupted, with a server at the other end of a transport. `between` is
-/// asked before each iteration, and before its steps go out: who keeps the client's state then loses nothing whichever side
-/// fails.
+/// asked before each iteration and before the sum of all steps goes out: who keeps the client's state then loses nothing
+/// whichever side fails.
 ///
 /// Returns whether the turn came to its end.
 ///
@@ -222,7 +219,6 @@ pub fn take_turn<E: From<RunError<PrivateError>>>(
         match event {
             Event::Ended => return Ok(true),
             Event::Ready => {}
-            Event::Stepped => session.ask(Some(MASKING), |client| client.mask(rng))?,
         }
         if between(session.peer(), event)? == Go::Stop {
             return Ok(false);
@@ -282,11 +278,6 @@ pub fn run_turn<E: From<RunError<PrivateError>>>(
             let served = serving.poll(server_rng)?;
             match (joining.poll(client_rng)?, served) {
                 (Progress::Event(Event::Ended), _) => Ok(Some(true)),
-                (Progress::Event(Event::Stepped), _) => {
-                    joining.ask(Some(MASKING), |client| client.mask(client_rng))?;
-                    joining.ask(None, |client| client.proceed())?;
-                    Ok(None)
-                }
                 (Progress::Event(Event::Ready), _) => {
                     let mut so_far = account.clone();
                     so_far.add(serving.observer());
@@ -317,7 +308,7 @@ pub fn run_turn<E: From<RunError<PrivateError>>>(
     result
 }
 
-/// A run that can be taken up again between any two of its iterations. It holds masks and weights: a secret.
+/// A run that can be taken up again between any two of its iterations. It holds weights and clients' steps: a secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint<S> {

@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use gelu_tensor::paillier::{KeyBits, SecretKey};
 use gelu_tensor::{
-    Contents, Error, FixedTensor, Format, IntWeights, LinearMap, MapWeights, Packing, Product,
-    ProductWeights, SlotLayout, WeightRange, Workload,
+    Contents, Error, FixedTensor, Format, IntWeights, LinearMap, Packing, Product, SlotLayout, WeightRange,
+    Workload,
 };
 use rand::rngs::ChaCha20Rng;
 
@@ -322,10 +322,10 @@ proptest! {
         let mut noise = ChaCha20Rng::seed_from_u64(seed);
         for layout in layouts {
             let encrypted = x.encrypt(&layout, &*KEY, &mut noise).unwrap();
-            let kind = ProductWeights::Integers(integers.range());
+            let kind = integers.range();
             let workload = Workload { weights: kind, groups: layout.groups(batch), lanes: 1 };
             let product = Product::cheapest(affine.map(), &layout, workload).unwrap();
-            let sums = encrypted.apply(affine.map(), &MapWeights::Integers(&integers), &product).unwrap();
+            let sums = encrypted.apply(affine.map(), &integers, &product).unwrap();
             prop_assert_eq!(&sums.decrypt(&KEY).unwrap(), &fixed, "{}", layout);
             if let Some(bias) = &biased {
                 prop_assert_eq!(&sums.add_plain(bias).unwrap().decrypt(&KEY).unwrap(), &clear, "{}", layout);

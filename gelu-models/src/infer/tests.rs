@@ -630,7 +630,7 @@ fn a_server_refuses_tensors_out_of_place() {
         &|position, _| position.part = Part::Sums { segment: 0 },
         &|position, _| position.part = Part::Errors { segment: 0, term: 0 },
         &|position, _| position.part = Part::Products { segment: 0, term: 0 },
-        &|position, _| position.part = Part::Update,
+        &|position, _| position.part = Part::SumCorrections { segment: 0 },
         &|position, _| position.part = Part::Total,
         &|position, _| (position.round, position.part) = (1, Part::Inputs { segment: 1, term: 0 }),
     ];

@@ -64,8 +64,6 @@ pub enum Expected {
     SumsOfInputs,
     /// Ciphertexts.
     Ciphertexts,
-    /// The confirmation of an update.
-    Updated,
     /// The end of the turn.
     Ended,
     /// Nothing, until this side has sent something.
@@ -90,7 +88,6 @@ impl fmt::Display for Expected {
             Self::Labels => "what follows from the shares sent",
             Self::SumsOfInputs => "no more sums than follow from the inputs sent",
             Self::Ciphertexts => "ciphertexts",
-            Self::Updated => "the confirmation of an update",
             Self::Ended => "the end of the turn",
             Self::Nothing => "no message before the next of this side",
         })
@@ -114,7 +111,7 @@ pub enum Misuse {
     #[error("a turn is in progress: wait for `Event::Ended`, or abandon it")]
     TurnInProgress,
     /// The client is not where it waits for its caller.
-    #[error("`proceed` is for after `Event::Ready` or `mask`, and `mask` for after `Event::Stepped`")]
+    #[error("`proceed` is for after `Event::Ready`")]
     NotReady,
 }
 

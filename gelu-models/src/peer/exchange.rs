@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gelu_tensor::paillier::Randomizer;
 use gelu_tensor::{
-    EncChunk, EncTensor, EncTensorBuilder, Encryption, Error, LinearMap, MapWeights, Product, Shape,
+    EncChunk, EncTensor, EncTensorBuilder, Encryption, Error, IntWeights, LinearMap, Product, Shape,
 };
 use rand::CryptoRng;
 
@@ -107,7 +107,7 @@ impl Incoming {
 pub(crate) struct TensorProduct<'a> {
     pub(crate) input: &'a EncTensor,
     pub(crate) map: &'a Arc<LinearMap>,
-    pub(crate) weights: MapWeights<'a>,
+    pub(crate) weights: &'a IntWeights,
     pub(crate) product: &'a Product,
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn sum_of_products<'a>(
     shape: &Shape,
 ) -> Result<EncTensor, Error> {
     let terms = products.map(|TensorProduct { input, map, weights, product }| {
-        input.apply(map, &weights, product)?.reshape(shape.clone())
+        input.apply(map, weights, product)?.reshape(shape.clone())
     });
     sum_of_terms(terms, EncTensor::add)
 }

@@ -217,8 +217,19 @@ pub enum Part {
         /// Which segment of the plan, from 0.
         segment: u32,
     },
-    /// Client, training: the masked steps, under the server's key.
-    Update,
+    /// Client, training: what the steps of the turn so far change of a segment's sums, the learning rate apart.
+    SumCorrections {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+    },
+    /// Client, training: what the steps of the turn so far change of the products of errors with the weights of a term, the
+    /// learning rate apart.
+    ProductCorrections {
+        /// Which segment of the plan, from 0.
+        segment: u32,
+        /// Which of its terms, from 0.
+        term: u32,
+    },
     /// Client, training: the sum of all steps of the turn, under the server's key.
     Total,
 }
@@ -237,7 +248,13 @@ impl fmt::Display for Part {
             Self::Tables { segment } => write!(f, "tables of segment {segment}"),
             Self::Shares { segment } => write!(f, "shares for segment {segment}"),
             Self::Labels { segment } => write!(f, "labels for segment {segment}"),
-            Self::Update => f.write_str("masked steps"),
+            Self::SumCorrections { segment } => write!(f, "corrections of the sums of segment {segment}"),
+            Self::ProductCorrections { segment, term: 0 } => {
+                write!(f, "corrections of the products of segment {segment}")
+            }
+            Self::ProductCorrections { segment, term } => {
+                write!(f, "corrections of the products of term {term} of segment {segment}")
+            }
             Self::Total => f.write_str("sum of steps"),
         }
     }

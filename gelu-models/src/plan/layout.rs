@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use gelu_tensor::paillier::{Hiding, HidingExponents, KeyParameters};
 use gelu_tensor::{
-    Block, Contents, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, ProductWeights, Shape,
-    SlotLayout, Workload,
+    Block, Contents, EncTensor, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, Shape,
+    SlotLayout, WeightRange, Workload,
 };
 
 use super::Deployment;
@@ -17,7 +17,7 @@ pub(crate) struct MapOf<'a> {
     pub(crate) map: &'a Arc<LinearMap>,
     /// What goes up.
     pub(crate) contents: Contents,
-    pub(crate) weights: ProductWeights,
+    pub(crate) weights: WeightRange,
 }
 
 impl MapOf<'_> {
@@ -56,29 +56,50 @@ pub struct Part {
     pub operations: Operations,
 }
 
+/// What the sum of some maps is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output<'a> {
+    pub(crate) shape: &'a Shape,
+    pub(crate) contents: Contents,
+    /// Bits of the number that the client's correction of each value is multiplied with before it is added, if there are
+    /// corrections. They come up as the values go down.
+    pub(crate) correction: Option<u32>,
+}
+
+impl Output<'_> {
+    /// Operations mod n^2 of correcting one ciphertext.
+    fn correcting(self) -> Operations {
+        self.correction.map_or(Operations::default(), |bits| {
+            EncTensor::scaling(bits) + Operations { products: 1, squarings: 0 }
+        })
+    }
+}
+
 impl Layout {
-    /// The cheapest layout of the sum of `terms`, which all give a tensor of `output` with these contents.
+    /// The cheapest layout of the sum of `terms`.
     ///
     /// # Errors
     /// [`Error::Overflow`] when not even one slot fits the key.
     pub(crate) fn cheapest(
         terms: &[MapOf<'_>],
-        (output, contents): (&Shape, Contents),
+        output: Output<'_>,
         deployment: Deployment,
     ) -> Result<Self, Error> {
+        let contents = output.contents;
         let needed = terms.iter().map(|term| term.contents.slot_bits());
         let slot_bits = needed.fold(contents.slot_bits(), usize::max);
         let packing = Packing { batch: deployment.batch, slot_bits, key: deployment.key.size };
         let images: Vec<SlotLayout> =
             terms.iter().map(|term| SlotLayout::images(packing, term.contents)).collect::<Result<_, _>>()?;
-        let mut search = Search { terms, output, contents, deployment, best: None };
+        let mut search = Search { terms, output, deployment, best: None };
         search.stackings(&images)?;
         // Slots over columns, where the products of all terms then lie alike.
         if terms.iter().all(|term| term.map.columns().is_some() && term.map.has_outputs_of(terms[0].map)) {
             let patches = terms.iter().map(|term| SlotLayout::patches(term.map, packing, term.contents));
             let patches = patches.collect::<Result<Vec<_>, _>>()?;
             search.stackings(&patches)?;
-            if contents.format().is_some() {
+            // Neither floods nor corrections can be added to replies that hide cross terms by masks.
+            if contents.format().is_some() && output.correction.is_none() {
                 search.packings(&patches)?;
             }
         }
@@ -114,8 +135,7 @@ impl Layout {
 /// The best layout so far.
 struct Search<'a> {
     terms: &'a [MapOf<'a>],
-    output: &'a Shape,
-    contents: Contents,
+    output: Output<'a>,
     deployment: Deployment,
     best: Option<((u64, u64), Candidate)>,
 }
@@ -139,7 +159,7 @@ impl Search<'_> {
     fn stackings(&mut self, ups: &[SlotLayout]) -> Result<(), Error> {
         let key = self.deployment.key;
         let multiplied = self.multiplied(ups)?;
-        let loose = ups[0].after(self.terms[0].map, self.contents)?;
+        let loose = ups[0].after(self.terms[0].map, self.output.contents)?;
         for stacked in 1..=loose.most_stacked(key.size) {
             self.consider(ups, loose.with_stacked(stacked, key.size)?, multiplied);
         }
@@ -151,7 +171,8 @@ impl Search<'_> {
     fn packings(&mut self, patches: &[SlotLayout]) -> Result<(), Error> {
         let Deployment { key, batch, .. } = self.deployment;
         let taps = self.terms.iter().flat_map(|term| term.map.blocks()).map(Block::taps).max().unwrap_or(0);
-        let rows = patches[0].after(self.terms[0].map, self.contents)?.ciphertexts(batch, self.output);
+        let Output { shape, contents, .. } = self.output;
+        let rows = patches[0].after(self.terms[0].map, contents)?.ciphertexts(batch, shape);
         for fields in 2..=taps {
             // How products are computed depends on the taps of a ciphertext only.
             let mut multiplied = None;
@@ -163,7 +184,7 @@ impl Search<'_> {
                     None => self.multiplied(&ups)?,
                 };
                 multiplied = Some(known);
-                let down = ups[0].after(self.terms[0].map, self.contents)?.combined()?;
+                let down = ups[0].after(self.terms[0].map, contents)?.combined()?;
                 self.consider(&ups, down, known);
             }
             if multiplied.is_none() {
@@ -187,10 +208,12 @@ impl Search<'_> {
     fn consider(&mut self, ups: &[SlotLayout], down: SlotLayout, multiplied: Multiplied) {
         let Deployment { key, batch, lanes, prefer } = self.deployment;
         let filled = |(term, up): (&MapOf<'_>, &SlotLayout)| up.ciphertexts(batch, term.map.input());
-        let encryptions = self.terms.iter().zip(ups).map(filled).fold(0, usize::saturating_add);
-        let count = down.ciphertexts(batch, self.output);
-        let exponent_bits = exponent_bits(self.terms, &down, key);
-        let reply = reply(&down, key.hiding_exponent(Hiding::of(count, exponent_bits)));
+        let count = down.ciphertexts(batch, self.output.shape);
+        let corrections = if self.output.correction.is_some() { count } else { 0 };
+        let encryptions = self.terms.iter().zip(ups).map(filled).fold(corrections, usize::saturating_add);
+        let exponent_bits = exponent_bits(self.terms, (&down, self.output), key);
+        let reply =
+            reply(&down, key.hiding_exponent(Hiding::of(count, exponent_bits))) + self.output.correcting();
         let filled = |count: usize| Workload::filled(count, lanes) as u64;
         let time = filled(count)
             .saturating_mul(reply.cost() + decryption(key))
@@ -209,29 +232,45 @@ impl Candidate {
     fn into_layout(
         self,
         terms: &[MapOf<'_>],
-        output: &Shape,
+        output: Output<'_>,
         deployment: Deployment,
     ) -> Result<Layout, Error> {
         const OPERATIONS: u64 = 1 << 14;
         let Self { ups, down, operations } = self;
-        let (batch, key) = (deployment.batch, deployment.key);
         let loose = ups[0].after(terms[0].map, down.contents())?;
-        let all = loose.groups(batch);
-        let apart = down.groups_apart(output);
+        let all = loose.groups(deployment.batch);
+        let apart = down.groups_apart(output.shape);
         let runs = all.div_ceil(apart) as u64;
         let together = OPERATIONS.saturating_mul(runs) / operations.total().max(1);
         let groups = apart.saturating_mul(together.max(1) as usize).min(all);
-        let sizes = [(groups, all / groups), (all % groups, 1)];
-        let count = |layout: &SlotLayout, groups| header(layout, output, batch).part(0..groups).ciphertexts();
+        let sizes = [(groups, all / groups), (all % groups, 1)].into_iter().filter(|(groups, _)| *groups > 0);
+        Layout::of_parts((ups, down), sizes, terms, output, deployment)
+    }
+}
+
+impl Layout {
+    /// The layout whose parts have so many groups, and are there so often.
+    fn of_parts(
+        (ups, down): (Vec<SlotLayout>, SlotLayout),
+        sizes: impl Iterator<Item = (usize, usize)>,
+        terms: &[MapOf<'_>],
+        output: Output<'_>,
+        deployment: Deployment,
+    ) -> Result<Self, Error> {
+        let (batch, key) = (deployment.batch, deployment.key);
+        let loose = ups[0].after(terms[0].map, down.contents())?;
+        let count =
+            |layout: &SlotLayout, groups| header(layout, output.shape, batch).part(0..groups).ciphertexts();
         let part = |(groups, times): (usize, usize)| {
             let mut products = vec![];
             for (term, up) in terms.iter().zip(&ups) {
                 products.push(Product::cheapest(term.map, up, term.workload(groups, deployment))?);
             }
             let ciphertexts = count(&down, groups);
-            let among = down.ciphertexts(batch, output);
-            let hiding = Hiding { ciphertexts, among, exponent_bits: exponent_bits(terms, &down, key) };
-            let reply = reply(&down, key.hiding_exponent(hiding));
+            let among = down.ciphertexts(batch, output.shape);
+            let hiding =
+                Hiding { ciphertexts, among, exponent_bits: exponent_bits(terms, (&down, output), key) };
+            let reply = reply(&down, key.hiding_exponent(hiding)) + output.correcting();
             let units = count(&loose, groups);
             let sums = Operations { products: ((terms.len() - 1) * units) as u64, squarings: 0 };
             let operations = products
@@ -239,11 +278,21 @@ impl Candidate {
                 .fold(sums + reply * ciphertexts as u64, |sum, product| sum + product.operations());
             Ok(Part { groups, times, products, hiding, operations })
         };
-        let parts: Vec<Part> =
-            sizes.into_iter().filter(|(groups, _)| *groups > 0).map(part).collect::<Result<_, Error>>()?;
-        let all =
+        let parts: Vec<Part> = sizes.map(part).collect::<Result<_, Error>>()?;
+        let operations =
             parts.iter().fold(Operations::default(), |sum, part| sum + part.operations * part.times as u64);
-        Ok(Layout { ups, down, parts, operations: all })
+        Ok(Self { ups, down, parts, operations })
+    }
+
+    /// The same layout and parts, with products that are the cheapest for weights of these ranges.
+    pub(crate) fn for_weights(
+        &self,
+        terms: &[MapOf<'_>],
+        output: Output<'_>,
+        deployment: Deployment,
+    ) -> Result<Self, Error> {
+        let sizes = self.parts.iter().map(|part| (part.groups, part.times));
+        Self::of_parts((self.ups.clone(), self.down.clone()), sizes, terms, output, deployment)
     }
 }
 
@@ -254,13 +303,19 @@ pub(crate) fn header(layout: &SlotLayout, shape: &Shape, batch: usize) -> EncTen
 
 /// Bits that the exponents of h in a segment's sums may have: what products, sums and stacking make of those of the
 /// client's encryptions.
-fn exponent_bits(terms: &[MapOf<'_>], down: &SlotLayout, key: KeyParameters) -> usize {
+fn exponent_bits(
+    terms: &[MapOf<'_>],
+    (down, output): (&SlotLayout, Output<'_>),
+    key: KeyParameters,
+) -> usize {
     let growth = terms.iter().map(|term| term.weights.growth(term.map)).max().unwrap_or(0);
     let moved = match down.moves() {
         Operations { products: 0, .. } => 0,
         moves => moves.squarings as usize + 1,
     };
-    key.encryption_exponent() + growth + terms.len().saturating_sub(1) + moved
+    // The exponents of corrections grow by fewer bits than those of products.
+    let corrected = usize::from(output.correction.is_some());
+    key.encryption_exponent() + growth + terms.len().saturating_sub(1) + moved + corrected
 }
 
 /// Operations mod n^2 of one ciphertext of a reply: moving units and fields together, and re-randomization, which is a comb

@@ -30,8 +30,7 @@ use std::sync::Arc;
 use gelu_layers::Affine;
 use gelu_tensor::paillier::{KeyParameters, PublicKey};
 use gelu_tensor::{
-    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, Masks, Operations, ProductWeights,
-    Shape, WeightRange,
+    Contents, EncTensorHeader, Error, FixedTensor, Format, LinearMap, Masks, Operations, Shape, WeightRange,
 };
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -43,7 +42,7 @@ pub use error::PlanError;
 pub(crate) use hidden::{Behind, Reader, masks_of};
 pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
-pub(crate) use layout::{MapOf, header};
+pub(crate) use layout::{MapOf, Output, header};
 pub(crate) use lowering::Maxima;
 use lowering::{Lowering, lowerings};
 pub use numbers::{Numbers, SegmentNumbers};
@@ -288,11 +287,11 @@ impl Segment {
             .map(|term| MapOf {
                 map: &term.map,
                 contents: Contents::Integers(term.format),
-                weights: ProductWeights::Integers(term.weights),
+                weights: term.weights,
             })
             .collect();
-        let layout =
-            Layout::cheapest(&maps, (&shape, Contents::Integers(format)), deployment).map_err(in_segment)?;
+        let sums = Output { shape: &shape, contents: Contents::Integers(format), correction: None };
+        let layout = Layout::cheapest(&maps, sums, deployment).map_err(in_segment)?;
         let ups = layout.ups.iter().zip(&terms).map(|(up, term)| (up, term.map.input()));
         for (layout, shape) in ups.chain([(&layout.down, &shape)]) {
             header(layout, shape, deployment.batch).check(deployment.key.size).map_err(in_segment)?;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use gelu_tensor::paillier::Hiding;
 use gelu_tensor::{
-    Arrangement, EncTensor, EncTensorHeader, Error, IntWeights, LinearMap, MapWeights, Masks, Product,
-    ProductWeights, Shape, Workload,
+    Arrangement, EncTensor, EncTensorHeader, Error, IntWeights, LinearMap, Masks, Product, Shape, Workload,
 };
 use rand::CryptoRng;
 
@@ -154,7 +153,7 @@ impl Program {
         let (terms, weights) = (&self.plan.segments()[segment].terms, self.weights(segment));
         let multiplied = own.multiplied.iter().zip(&part.products).zip(masks);
         let products = multiplied.map(|((&term, product), input)| {
-            let weights = MapWeights::Integers(&weights[term]);
+            let weights = &weights[term];
             TensorProduct { input, map: &terms[term].map, weights, product }
         });
         let sums = sum_of_products(products, &self.plan.segments()[segment].shape)?;
@@ -198,7 +197,7 @@ impl Program {
         };
         let lanes = self.plan.description().lanes;
         let products = segment.terms.iter().zip(&segment.layout.ups).map(|(term, up)| {
-            let weights = ProductWeights::Integers(term.weights);
+            let weights = term.weights;
             Product::cheapest(&term.map, up, Workload { weights, groups: groups.len(), lanes })
         });
         let products = products.collect::<Result<_, _>>()?;
@@ -231,7 +230,7 @@ impl Piece<'_> {
         let products = terms.map(|(((term, weights), product), input)| TensorProduct {
             input,
             map: &term.map,
-            weights: MapWeights::Integers(weights),
+            weights,
             product,
         });
         let sums = sum_of_products(products, &segment.shape)?;

@@ -58,7 +58,8 @@ fn notes(is_masked: bool, is_mnist: bool) -> Vec<String> {
          1 is the image itself, 0 has nothing to do with it."
             .to_owned(),
         match is_masked {
-            true => "Gradients are masked by uniform numbers of the ring, as private training sends them: what is left is noise, with \
+            true => "Gradients are masked by uniform numbers, as the paper's clients send them (those of `gelu train` send only their sum, at the end \
+                 of a turn): what is left is noise, with \
                  correlations around 0 whose size is that of chance among 784 pixels.",
             false => "Gradients in the clear give the image away: dividing by the bias gradient needs nothing but one neuron.",
         }

@@ -149,10 +149,10 @@ impl Iteration {
         let [few, many] = [2u32, 4].map(|iterations| train(&model, keys, iterations));
         let (few, many) = (few?, many?);
         let ciphertexts = |account: &TrainingAccount| {
-            (account.up().ciphertexts + account.down().ciphertexts + account.updates().ciphertexts) as f64
+            (account.up().ciphertexts + account.down().ciphertexts + account.steps().ciphertexts) as f64
         };
         let seconds = |account: &TrainingAccount| {
-            account.server_seconds() + account.client_seconds() + account.update_seconds()
+            account.server_seconds() + account.client_seconds() + account.steps_seconds()
         };
         let half = |of: &dyn Fn(&TrainingAccount) -> f64| (of(&many) - of(&few)) / 2.0;
         Ok(Self {
@@ -330,7 +330,7 @@ fn notes() -> Vec<String> {
              networks; those of n are above 1, since the first layer passes no errors on."
         ),
         "The paper counts a ciphertext for each number and an exponentiation for each weight. Ours packs many numbers into a ciphertext and \
-         multiplies by weights masked mod 2^l, so that an iteration takes far less than n m^2 p; how it grows is what can be compared."
+         multiplies by weights of some 20 bits, so that an iteration takes far less than n m^2 p; how it grows is what can be compared."
             .to_owned(),
         "Costs of the rivals' schemes are those of their central operation at 112 to 128 bits of security: Paillier's power with a \
          scalar of full size (a masked weight of the paper's), BGN's product of ciphertexts in Freeman's form over BLS12-381 (the crate \

@@ -61,7 +61,7 @@ impl TrainingOffer {
     }
 }
 
-/// What a client keeps of its part in a run. It holds masks, so it is a secret.
+/// What a client keeps of its part in a run. It holds sums of its steps, so it is a secret.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Membership {

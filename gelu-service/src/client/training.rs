@@ -76,7 +76,7 @@ pub enum Moment<'a> {
 /// let mut client = RemoteTraining::new(remote, &offer, samples, None, Backend::detect(), rng)?;
 /// let is_complete = client.run(rng, |moment| -> Result<Go, Box<dyn std::error::Error>> {
 ///     if let Moment::Keep(membership) = moment {
-///         // It holds masks: a secret. Whoever passes it to `RemoteTraining::new` goes on from here.
+///         // It holds the client's steps: a secret. Whoever passes it to `RemoteTraining::new` goes on from here.
 ///         gelu_io::files::write_secret(&folder.path().join("kept.json"), &serde_json::to_vec(membership)?)?;
 ///     }
 ///     Ok(Go::On)
@@ -294,15 +294,15 @@ impl RemoteTraining {
         let (mut account, membership) = (self.membership.account.clone(), &mut self.membership);
         let turn = take_turn(&transport, &mut client, &mut account, rng, |client, event| {
             let go = match event {
-                Event::Stepped => {
+                Event::Ready => {
                     membership.take(client);
-                    watch(Moment::Keep(membership))
+                    match watch(Moment::Keep(membership)) {
+                        Ok(Go::On) => watch(Moment::Iteration(client.statistics())),
+                        other => other,
+                    }
                 }
-                Event::Ready | Event::Ended => watch(Moment::Iteration(client.statistics())),
+                Event::Ended => watch(Moment::Iteration(client.statistics())),
             };
-            if matches!(go, Ok(Go::Stop)) {
-                membership.take(client);
-            }
             go.map_err(Broken::Caller)
         });
         match turn {

@@ -64,7 +64,8 @@ pub(crate) enum Kind {
     Granted,
     /// One that was interrupted goes on.
     Resumed,
-    Updated,
+    /// Another iteration of it begins.
+    Iterated,
     Ended,
     GivenUp,
 }
@@ -73,7 +74,8 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Granted | Self::Resumed => "granted",
-            Self::Updated => "updated",
+            // As ledgers have it since steps were taken within a turn.
+            Self::Iterated => "updated",
             Self::Ended => "ended",
             Self::GivenUp => "given up",
         }

@@ -97,7 +97,7 @@ const FOLDER: &str = "GELU_TEST_LEDGER";
 
 /// Runs a test of this file in another process, which `prepare` sets up.
 #[cfg(unix)]
-fn again(test: &str, folder: &Path, prepare: impl FnOnce(&Path) -> std::process::Command) -> String {
+fn again(test: &str, folder: &Path, prepare: impl Fn(&Path) -> std::process::Command) -> String {
     use std::os::unix::fs::PermissionsExt;
 
     let place = tempfile::tempdir().unwrap();
@@ -105,13 +105,25 @@ fn again(test: &str, folder: &Path, prepare: impl FnOnce(&Path) -> std::process:
     // Another user may have to run it.
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = prepare(&program);
-    command.args(["--exact", test, "--nocapture", "--include-ignored"]).env(FOLDER, folder);
-    let output = command.output().unwrap();
-    let text =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success(), "{text}");
-    text
+    // A process that another thread started while the copy was written holds it open until it runs its own program.
+    let mut attempts = 0..50;
+    loop {
+        let mut command = prepare(&program);
+        command.args(["--exact", test, "--nocapture", "--include-ignored"]).env(FOLDER, folder);
+        let (text, is_done) = command.output().map_or_else(
+            |error| (error.to_string(), false),
+            |output| {
+                let texts = [output.stdout, output.stderr];
+                let texts = texts.map(|text| String::from_utf8_lossy(&text).into_owned());
+                (texts.concat(), output.status.success())
+            },
+        );
+        if is_done {
+            return text;
+        }
+        assert!(text.contains("Text file busy") && attempts.next().is_some(), "{text}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// A disk is full where the system lets no file grow: the request is refused, what was there stays, and is gone on with.

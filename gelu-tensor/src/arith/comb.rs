@@ -1,4 +1,4 @@
-//! Tables for powers of one base: encryption, re-randomization and masked steps.
+//! Tables for powers of one base: encryption and re-randomization.
 
 use rayon::prelude::*;
 
@@ -63,20 +63,6 @@ impl Comb {
         let (rows, factored) = factored.map_or((rows, false), |factored| (factored, true));
         let rows = rows.par_iter().map(|row| ring.arrange_for_selection(row)).collect();
         Self { rows, rounds: 1, factored }
-    }
-
-    /// A table for exponents whose bits lie in fields of whole windows, `field` bits each, that stand `distance` bits
-    /// apart: [`power`](Self::power) takes them without the zeros between.
-    pub(crate) fn fields(ring: &Ring, base: &Residues, [fields, field, distance]: [usize; 3]) -> Self {
-        let mut power = base.gather([0]);
-        let mut bases = ring.empty(fields * field.div_ceil(WINDOW));
-        for _ in 0..fields {
-            let windows = field.div_ceil(WINDOW);
-            bases.append(&powers_of_two(ring, &power, [windows, WINDOW]));
-            ring.square_assign(&mut power, distance);
-        }
-        let rows = power_rows(ring, &bases).par_iter().map(|row| ring.arrange_for_selection(row)).collect();
-        Self { rows, rounds: 1, factored: false }
     }
 
     /// Operations that one power takes with a table that was made quickly, for an exponent of `exponent_bits` bits.

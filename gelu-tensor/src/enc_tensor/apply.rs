@@ -8,7 +8,7 @@ use super::EncTensor;
 use crate::arith::Residues;
 use crate::layout::Extent;
 use crate::matmul::{self, Columns};
-use crate::{Arrangement, Error, LinearMap, MapWeights, Product};
+use crate::{Arrangement, Error, IntWeights, LinearMap, Product};
 
 impl EncTensor {
     /// Returns the map of every image, multiplied as `product` says, which [`Product::cheapest`] has chosen for this
@@ -20,12 +20,12 @@ impl EncTensor {
     pub fn apply(
         &self,
         map: &Arc<LinearMap>,
-        weights: &MapWeights<'_>,
+        weights: &IntWeights,
         product: &Product,
     ) -> Result<Self, Error> {
         for (what, expected, found) in [
             ("elements of an image", map.input().elements(), self.shape().elements()),
-            ("weights of a linear map", map.weights(), weights.count()),
+            ("weights of a linear map", map.weights(), weights.values().len()),
             ("strategies of a product", map.blocks().len(), product.strategies().len()),
         ] {
             if expected != found {
@@ -79,7 +79,7 @@ impl EncTensor {
                 all
             }
         };
-        Ok(self.derive(ciphertexts, weights.public().growth(map), (map.output().clone(), layout)))
+        Ok(self.derive(ciphertexts, weights.range().growth(map), (map.output().clone(), layout)))
     }
 
     /// The ciphertexts that a block of a map multiplies, group by group, column by column.

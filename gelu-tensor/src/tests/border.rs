@@ -5,7 +5,7 @@ use crate::arith::Backend;
 use crate::hazmat::{Exponent, FixedBase, Residues};
 use crate::paillier::{Hiding, KeyParameters, KeyType, RandomnessPool};
 use crate::testing::secret_key;
-use crate::{Flood, RingBits, UpdateLayout};
+use crate::{Flood, RingBits};
 
 const FOREIGN: Error = Error::ForeignResidues;
 
@@ -98,14 +98,9 @@ fn sizes_beyond_all_bounds_are_refused() {
     }
     for quotient in [0, 1 << 41, u64::MAX] {
         for bits in [0, 65, u32::MAX] {
-            let contents = Contents::Residues(Flood { ring: RingBits::default(), quotient, bits });
+            let contents = Contents::Residues(Flood { ring: RingBits::holding(9).unwrap(), quotient, bits });
             assert!(SlotLayout::images(Packing { batch: 1, slot_bits: 128, key }, contents).is_err());
         }
-    }
-    for (flood_bits, steps) in [(u32::MAX, 1), (65, 1), (40, usize::MAX)] {
-        let layout = UpdateLayout { ring: RingBits::default(), flood_bits, steps };
-        assert!(layout.read(key, 1, &[0; 8]).is_err());
-        assert_eq!((layout.header(key).is_ok(), layout.ciphertexts(key).is_ok()), (steps > 1, steps > 1));
     }
     for key_type in KeyType::ALL {
         let parameters = KeyParameters { size: key, key_type };
@@ -127,5 +122,4 @@ fn names_are_read_as_they_are_printed() {
     round_trip(&KeyBits::ALL, &["", "1000", "02048", "2048 "]);
     round_trip(&KeyType::ALL, &["", "Djn", "subgroups"]);
     round_trip(&Backend::ALL, &["", "avx9"]);
-    round_trip(&RingBits::ALL, &["", "41", "-40", "forty"]);
 }

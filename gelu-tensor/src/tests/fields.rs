@@ -76,7 +76,7 @@ proptest! {
             let encrypted = input.encrypt(&layout, &*KEY, rng).unwrap();
             let packs: usize = map.blocks().iter().map(|block| block.taps().div_ceil(layout.fields())).sum();
             prop_assert_eq!(encrypted.header().ciphertexts(), packs * patches.groups(batch));
-            let kind = ProductWeights::Integers(weights.range());
+            let kind = weights.range();
             let how = Workload { weights: kind, groups: layout.groups(batch), lanes: trial.lanes };
             let product = Product::cheapest(&map, encrypted.layout(), how).unwrap();
             // A ring that counts the operations of this product alone.
@@ -85,12 +85,12 @@ proptest! {
             let combined = layout.after(&map, Contents::Integers(clear.format())).unwrap().combined().unwrap();
             let header = EncTensorHeader::new(map.output().clone(), batch, combined);
             let before = counted.ring().operations();
-            let pieces = again.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
+            let pieces = again.apply(&map, &weights, &product).unwrap();
             pieces.combine(Masks::draw(header.clone(), counted, rng).unwrap()).unwrap();
             let moves = header.layout.moves() * header.ciphertexts() as u64;
             prop_assert_eq!(counted.ring().operations() - before, product.operations() + moves, "{}", layout);
 
-            let pieces = encrypted.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
+            let pieces = encrypted.apply(&map, &weights, &product).unwrap();
             let masks = masks(&pieces, rng);
             let sums = pieces.combine(masks).unwrap();
             prop_assert_eq!(sums.header(), &header);
@@ -110,7 +110,7 @@ proptest! {
                 while let Some(part) = builder.next_part() {
                     let how = Workload { groups: part.header().groups(), ..how };
                     let product = Product::cheapest(&map, part.layout(), how).unwrap();
-                    let pieces = part.apply(&map, &MapWeights::Integers(&weights), &product).unwrap();
+                    let pieces = part.apply(&map, &weights, &product).unwrap();
                     let masks = self::masks(&pieces, rng);
                     chunks::add(&mut found, pieces.combine(masks).unwrap().add_plain(&bias).unwrap());
                 }
@@ -362,7 +362,10 @@ fn fields_that_do_not_fit_are_refused() {
         packed.with_stacked(2, key),
         packed.combined(),
         // Sums mod 2^l have no bound that masks could be drawn for.
-        packed.after(&map, Contents::Residues(Flood { ring: RingBits::ALL[0], quotient: 1, bits: 0 })),
+        packed.after(
+            &map,
+            Contents::Residues(Flood { ring: RingBits::holding(9).unwrap(), quotient: 1, bits: 0 }),
+        ),
     ] {
         assert!(matches!(refused, Err(Error::Layout { .. } | Error::Overflow { .. })), "{refused:?}");
     }

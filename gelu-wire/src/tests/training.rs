@@ -58,10 +58,6 @@ static MESSAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             all.push(encode_training(&message).unwrap());
             match client.handle(message, &mut rng).unwrap() {
                 Some(Event::Ready) => client.proceed().unwrap(),
-                Some(Event::Stepped) => {
-                    client.mask(&mut rng).unwrap();
-                    client.proceed().unwrap();
-                }
                 Some(Event::Ended) => ended = true,
                 None => {}
             }

@@ -1,7 +1,7 @@
 //! Private training, and its clear counterpart on the same integers.
 
 mod fixed;
-mod masked;
+mod local;
 pub(crate) mod progress;
 mod report;
 mod turns;
@@ -93,7 +93,7 @@ impl Setting {
     }
 
     /// The model with the parameters of a server.
-    fn load(&mut self, parameters: &[u64]) -> anyhow::Result<()> {
+    fn load(&mut self, parameters: &[i64]) -> anyhow::Result<()> {
         self.model.load(&self.setup.plan.weights(parameters)?)?;
         Ok(())
     }
@@ -147,7 +147,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let store = Store::open(args, true, settings)?;
     let done = match args.fixed {
         true => fixed::run(args, store, &mut setting)?,
-        false => masked::run(args, store, &mut setting)?,
+        false => local::run(args, store, &mut setting)?,
     };
     let seconds = done.seconds_before + start.elapsed().as_secs_f64();
     let calibrated = calibration.map(|calibration| calibration.limits());

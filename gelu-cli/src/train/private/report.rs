@@ -40,7 +40,7 @@ pub(super) fn finish(
         "seconds": {
             "server": account.server_seconds(),
             "client": account.client_seconds(),
-            "update": account.update_seconds(),
+            "steps": account.steps_seconds(),
             "all": seconds,
         },
         "bytes_up": account.bytes_up(),
@@ -48,7 +48,7 @@ pub(super) fn finish(
         "clamped": done.statistics.clamped,
         "key_bits": key_bits,
         "key_type": key_bits.map(|_| args.private.turns.key_type.name()),
-        "ring_bits": args.private.turns.ring_bits.bits(),
+        "sum_bits": args.private.turns.sum_bits,
         "batch": args.descent.batch_size,
         "turns": done.coordinator.turns,
         "parameters": setting.setup.plan.parameters(),
@@ -111,12 +111,12 @@ pub(super) fn finish(
 pub(crate) fn shares(account: &TrainingAccount) -> String {
     let (up, down) = (account.up(), account.down());
     let rows = [
-        ("server: products, flooding, re-randomization", down.making),
+        ("server: products, corrections, re-randomization", down.making),
         ("server: decoding and checks", up.taking),
         ("client: activations, encryption", up.making),
-        ("client: decryption, masks", down.taking),
-        ("update: masking by the client", account.updates().making),
-        ("update: decryption by the server", account.updates().taking),
+        ("client: decryption", down.taking),
+        ("sums of steps: encryption by the client", account.steps().making),
+        ("sums of steps: decryption by the server", account.steps().taking),
     ];
     let all: f64 = rows.iter().map(|(_, seconds)| seconds).sum();
     let mut table = TextTable::new(["part", "seconds", "share"]);
@@ -202,7 +202,8 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
                 add(Part::Products { segment: index, term }, "down");
             }
         }
-        for (part, name) in [(Part::Update, "masked steps"), (Part::Total, "sums of steps")] {
+        let corrections = Part::SumCorrections { segment: 0 };
+        for (part, name) in [(corrections, "corrections"), (Part::Total, "sums of steps")] {
             let totals = account.of(Some(part));
             table.row([
                 "all".to_owned(),

@@ -3,7 +3,6 @@
 use gelu_models::train::TrainConfig;
 use gelu_models::train::private::{DMax, FixedPoint, Leakage, TrainingOptions};
 use gelu_models::{ColumnValues, Preprocessing};
-use gelu_tensor::RingBits;
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType};
 
 use crate::model_args::{backend, key_bits, key_type};
@@ -29,17 +28,22 @@ pub(crate) struct TurnArgs {
     /// equations as a layer has unknown weights (every image and position counted), `off` sets no bound.
     #[arg(long, default_value = "paper", value_name = "POLICY")]
     leakage: Leakage,
-    /// Bits of the ring in which weights are masked: 32, 40, 48 or 64.
-    #[arg(long, default_value = "40", value_parser = parse_ring)]
-    pub(crate) ring_bits: RingBits,
+    /// Bits of a weighted sum, with its sign, 24 to 56: the fewer there are, the more sums share a ciphertext. More are needed
+    /// where weights grow so large that a layer is said to have no room left.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(24..=56))]
+    pub(crate) sum_bits: u32,
+    /// Fractional bits that weights are rounded to for the server's products, 4 to 18. Steps are added to all 18 bits.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=18))]
+    product_bits: u32,
 }
 
 impl TurnArgs {
     /// The options, as they are written without their dashes.
-    pub(crate) const NAMES: [&str; 6] = ["clients", "key-bits", "key-type", "d-max", "leakage", "ring-bits"];
+    pub(crate) const NAMES: [&str; 7] =
+        ["clients", "key-bits", "key-type", "d-max", "leakage", "sum-bits", "product-bits"];
 
     /// What of it determines the weights: options and their values.
-    pub(crate) fn settings(&self) -> [(&'static str, String); 4] {
+    pub(crate) fn settings(&self) -> [(&'static str, String); 5] {
         let d_max = match self.d_max {
             DMax::Auto => "auto".to_owned(),
             DMax::Fixed(iterations) => iterations.to_string(),
@@ -48,7 +52,8 @@ impl TurnArgs {
             ("--clients", self.clients.to_string()),
             ("--d-max", d_max),
             ("--leakage", self.leakage.to_string()),
-            ("--ring-bits", self.ring_bits.bits().to_string()),
+            ("--sum-bits", self.sum_bits.to_string()),
+            ("--product-bits", self.product_bits.to_string()),
         ]
     }
 
@@ -59,12 +64,6 @@ impl TurnArgs {
         preprocessing: Option<&Preprocessing>,
         largest: impl FnOnce() -> f32,
     ) -> FixedPoint {
-        let ring = self.ring_bits;
-        let short = if ring.bits() < 40 {
-            FixedPoint { weight_bits: 15, activation_bits: 10, error_bits: 10, ..FixedPoint::default() }
-        } else {
-            FixedPoint::default()
-        };
         let (input_bits, input_range) = match preprocessing {
             // Standardized numbers.
             Some(Preprocessing::Columns(columns))
@@ -76,7 +75,8 @@ impl TurnArgs {
             None | Some(Preprocessing::Pixels(_) | Preprocessing::Columns(_)) => (8, 0),
             Some(Preprocessing::Raw) => (10, largest().max(1.0).log2().ceil().min(24.0) as _),
         };
-        FixedPoint { ring, input_bits, input_range, ..short }
+        let (sum_bits, product_bits) = (self.sum_bits, self.product_bits);
+        FixedPoint { sum_bits, product_bits, input_bits, input_range, ..FixedPoint::default() }
     }
 
     pub(crate) fn options(&self, train: TrainConfig, numbers: FixedPoint) -> anyhow::Result<TrainingOptions> {
@@ -96,9 +96,4 @@ fn parse_d_max(text: &str) -> Result<DMax, String> {
             .map(DMax::Fixed)
             .ok_or_else(|| format!("expected `auto` or a number of iterations from 1, found `{text}`")),
     }
-}
-
-fn parse_ring(text: &str) -> Result<RingBits, String> {
-    let ring = text.parse().ok().and_then(|bits: u32| RingBits::try_from(bits).ok());
-    ring.ok_or_else(|| format!("expected 32, 40, 48 or 64, found `{text}`"))
 }

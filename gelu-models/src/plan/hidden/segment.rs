@@ -7,10 +7,10 @@ use gelu_garble::{
     reveal_bytes,
 };
 use gelu_layers::{IntegerStep, StepWires};
-use gelu_tensor::{Contents, Error, Flood, Format, ProductWeights, RingBits, SlotLayout};
+use gelu_tensor::{Contents, Error, Flood, Format, RingBits, SlotLayout};
 
 use super::Reveal;
-use crate::plan::layout::{Layout, MapOf};
+use crate::plan::layout::{Layout, MapOf, Output};
 use crate::plan::{Deployment, Lowering, Maxima, Plan, Term, header};
 
 /// Circuits side by side, of which one message has the tables: more gain no speed, and a layer's tables would be one message of
@@ -111,7 +111,7 @@ impl HiddenSegment {
         let maps = terms.iter().zip(&masks).map(|(term, &masks)| MapOf {
             map: &term.map,
             contents: Contents::Integers(masks),
-            weights: ProductWeights::Integers(term.weights),
+            weights: term.weights,
         });
         let (maps, description) = (maps.collect::<Vec<_>>(), plan.description());
         let deployment = Deployment {
@@ -123,7 +123,11 @@ impl HiddenSegment {
         let contents = Contents::Residues(flood);
         let layout = match &maps[..] {
             [] => Layout::nothing(contents, deployment)?,
-            maps => Layout::cheapest(maps, (&segment.shape, contents), deployment)?,
+            maps => Layout::cheapest(
+                maps,
+                Output { shape: &segment.shape, contents, correction: None },
+                deployment,
+            )?,
         };
         let up =
             |&(at, up): &(&usize, &SlotLayout)| header(up, segment.terms[*at].map.input(), description.batch);

@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{LayerLeakage, Leakage, Ledger};
+use super::participant::STEP_BOUND;
 use super::{PrivateError, ResumeFault, TrainPlan};
 use crate::train::TrainConfig;
 
@@ -44,8 +45,8 @@ pub struct Grant {
     pub iterations: u32,
     /// The learning rate is the server's secret (of at most 4 bits) times 2^-`rate_scale`.
     pub rate_scale: u32,
-    /// By how much the largest possible sum and product of each segment may grow before they could leave the
-    /// ring: powers of two.
+    /// By how much the largest possible sum and product of each segment may grow before they could have more bits than
+    /// sums may: powers of two.
     pub room: Vec<[u64; 2]>,
 }
 
@@ -58,8 +59,9 @@ impl Grant {
     }
 }
 
-/// The largest secret part of a learning rate.
-pub(super) const MOST_RATE: u64 = 15;
+/// Bits of the secret part of a learning rate, and the largest that it can be.
+pub(super) const RATE_BITS: u32 = 4;
+pub(super) const MOST_RATE: u64 = (1 << RATE_BITS) - 1;
 
 /// The server's arithmetic in the clear: weights between turns, learning rate, length of turns, ledger.
 #[derive(Clone, Debug)]
@@ -74,8 +76,8 @@ pub(super) struct Coordinator {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CoordinatorState {
-    /// The parameters mod 2^l.
-    pub parameters: Vec<u64>,
+    /// The parameters, as integers of the plan.
+    pub parameters: Vec<i64>,
     /// Turns done.
     pub turns: u64,
     /// Iterations done.
@@ -91,7 +93,7 @@ impl Coordinator {
     pub(super) fn new(
         plan: Arc<TrainPlan>,
         config: CoordinatorConfig,
-        parameters: Vec<u64>,
+        parameters: Vec<i64>,
     ) -> Result<Self, PrivateError> {
         let state =
             CoordinatorState { parameters, turns: 0, iterations: 0, ledger: Ledger::default(), seen: vec![] };
@@ -270,17 +272,17 @@ impl Coordinator {
     }
 
     fn room(&self) -> Result<Vec<[u64; 2]>, PrivateError> {
-        let ring = self.plan.numbers().ring;
-        let magnitudes: Vec<u64> =
-            self.state.parameters.iter().map(|&value| ring.signed(value).unsigned_abs()).collect();
+        let numbers = self.plan.numbers();
+        let rounded = self.plan.rounded(&self.state.parameters);
+        let magnitudes: Vec<u64> = rounded.iter().map(|value| value.unsigned_abs()).collect();
         let segments = self.plan.segments().iter().map(|segment| {
-            let largest = segment.largest(&magnitudes, self.plan.numbers())?;
-            let room = largest.map(|largest| ring.bound().saturating_sub(largest));
+            let largest = segment.largest(&magnitudes, numbers)?;
+            let room = largest.map(|largest| numbers.largest_sum().saturating_sub(largest));
             if let Some(at) = room.iter().position(|&room| room == 0) {
-                return Err(PrivateError::RingFull {
+                return Err(PrivateError::LargeSums {
                     layer: segment.name.to_owned(),
                     needed_bits: 65 - largest[at].leading_zeros(),
-                    available_bits: ring.bits(),
+                    available_bits: numbers.sum_bits,
                 });
             }
             Ok(room.map(|room| 1 << room.ilog2()))
@@ -288,11 +290,10 @@ impl Coordinator {
         segments.collect()
     }
 
-    /// What the parameters are during a turn, after the sum of its steps so far, wrapping.
-    pub(super) fn after(&self, rate: u64, totals: &[i64]) -> Vec<u64> {
-        let ring = self.plan.numbers().ring;
-        let steps = totals.iter().map(|&total| rate.wrapping_mul(total as u64));
-        self.state.parameters.iter().zip(steps).map(|(&w, step)| ring.wrap(w.wrapping_sub(step))).collect()
+    /// What the parameters are during a turn, after the sum of its steps so far.
+    pub(super) fn after(&self, rate: u64, totals: &[i64]) -> Vec<i64> {
+        let steps = totals.iter().map(|total| (rate as i64).wrapping_mul(*total));
+        self.state.parameters.iter().zip(steps).map(|(w, step)| w.wrapping_sub(step)).collect()
     }
 
     /// Ends a turn (Algorithm 5): the sum of its steps, times the rate, is taken off.
@@ -302,14 +303,16 @@ impl Coordinator {
         (iterations, again, rate): (u32, u32, u64),
         totals: &[i64],
     ) -> Result<(), PrivateError> {
-        let bound = u64::from(iterations) * gelu_tensor::UpdateLayout::STEP_BOUND.unsigned_abs();
+        let bound = u64::from(iterations) * STEP_BOUND.unsigned_abs();
         if totals.len() != self.state.parameters.len() {
             return Err(PrivateError::Bug("another number of steps than parameters"));
         }
         if let Some(index) = totals.iter().position(|total| total.unsigned_abs() > bound) {
             return Err(PrivateError::Gradient { index, bound });
         }
-        self.state.parameters = self.after(rate, totals);
+        let parameters = self.after(rate, totals);
+        self.plan.check_parameters(&parameters)?;
+        self.state.parameters = parameters;
         self.state.turns += 1;
         self.state.iterations = self.state.iterations.saturating_add(iterations.into());
         self.state.ledger.note(client, iterations.saturating_add(again), &self.leakage);

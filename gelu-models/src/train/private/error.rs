@@ -58,7 +58,7 @@ pub enum PrivateError {
         /// What this one is.
         found: String,
     },
-    /// A layer's numbers do not fit the key or the ring.
+    /// A layer's numbers do not fit the key.
     #[error("layer `{layer}`")]
     Layer {
         /// Its name.
@@ -66,17 +66,17 @@ pub enum PrivateError {
         /// What does not fit.
         source: gelu_tensor::Error,
     },
-    /// The weights of a layer have grown so large that a sum could leave the ring.
+    /// The weights of a layer have grown so large that a sum could have too many bits.
     #[error(
-        "layer `{layer}`: its sums may need {needed_bits} bits, but the ring has {available_bits}; use a larger ring, a \
+        "layer `{layer}`: its sums may need {needed_bits} bits, but have {available_bits}; use more bits for sums, a \
          smaller range of activations, or a lower learning rate"
     )]
-    RingFull {
+    LargeSums {
         /// Its name.
         layer: String,
         /// Bits that a sum may need.
         needed_bits: u32,
-        /// Bits of the ring.
+        /// Bits that it has.
         available_bits: u32,
     },
     /// A turn would show a client more equations than a layer has unknowns.
@@ -150,14 +150,14 @@ pub enum PrivateError {
         /// The bound.
         bound: u64,
     },
-    /// Parameters of another number than the plan's, or outside its ring.
-    #[error("parameters: expected {expected}, each below 2^{bits}, found {found}")]
+    /// Parameters of another number than the plan's, or too large for it.
+    #[error("parameters: expected {expected}, each of at most {largest} in absolute value, found {found}")]
     Parameters {
         /// As many as the plan has.
         expected: usize,
-        /// Bits of the plan's ring.
-        bits: u32,
-        /// As many as were given that are in the ring.
+        /// The largest absolute value.
+        largest: u64,
+        /// As many as were given that are no larger.
         found: usize,
     },
     /// A state that is not of this run.
@@ -175,9 +175,9 @@ pub enum PrivateError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeFault {
-    /// The client's masks.
-    #[error("its masks are not those of the plan")]
-    Masks,
+    /// The client's sums of steps, or its momentum.
+    #[error("its steps are not those of the plan")]
+    Steps,
     /// The turn that was in progress.
     #[error("its turn is not the next of the run")]
     Turn,

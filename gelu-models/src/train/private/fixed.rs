@@ -1,4 +1,4 @@
-//! Private training without masks and encryption, on the same integers.
+//! Private training without encryption, on the same integers.
 
 use std::sync::Arc;
 
@@ -8,8 +8,9 @@ use super::{
     CoordinatorConfig, LayerLeakage, ParticipantConfig, ParticipantState, PrivateError, ResumeFault, Samples,
     Statistics, TrainPlan,
 };
+use crate::peer::Part;
 
-/// Training in turns on the very integers of private training, without masks and encryption.
+/// Training in turns on the very integers of private training, without encryption.
 ///
 /// With the same settings and seeds it gives the same weights as [`Client`](super::Client) and
 /// [`Server`](super::Server), bit for bit: it is what they are tested against, and much faster.
@@ -61,7 +62,7 @@ impl FixedTrainer {
     pub fn new(
         plan: Arc<TrainPlan>,
         config: CoordinatorConfig,
-        parameters: Vec<u64>,
+        parameters: Vec<i64>,
         clients: impl IntoIterator<Item = (Arc<dyn Samples>, ParticipantConfig)>,
     ) -> Result<Self, PrivateError> {
         let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
@@ -133,23 +134,27 @@ impl FixedTrainer {
         let client = (self.coordinator.state().turns % self.participants.len() as u64) as usize;
         let (grant, rate) = self.coordinator.grant(client as u32)?;
         let participant = &mut self.participants[client];
-        let mut parameters = self.coordinator.state().parameters.clone();
+        let parameters = self.plan.rounded(&self.coordinator.state().parameters);
         participant.begin(grant)?;
-        let mut need = participant.next_batch()?;
+        let mut need = participant.proceed()?;
         let totals = loop {
             need = match need {
                 Need::Sums(index, values) => {
-                    participant.sums(index, &self.plan.segments()[index].sums(&parameters, &values)?)?
+                    let sums = self.plan.segments()[index].sums(&parameters, &values)?;
+                    let part = Part::Sums { segment: index as u32 };
+                    let sums = corrected(&self.plan, participant, (part, rate), sums, &values)?;
+                    participant.sums(index, &sums)?
                 }
                 Need::Products(place, errors) => {
                     let term = &self.plan.segments()[place[0]].terms[place[1]];
-                    participant.products(place, &term.products(&parameters, &errors)?)?
+                    let products = term.products(&parameters, &errors)?;
+                    let [segment, term] = place.map(|at| at as u32);
+                    let part = Part::Products { segment, term };
+                    let products =
+                        corrected(&self.plan, participant, (part, rate), products, &[&errors[..]])?;
+                    participant.products(place, &products)?
                 }
-                Need::Update(_) => {
-                    let totals = participant.state().turn.as_ref().map_or(&[][..], |(_, _, totals)| totals);
-                    parameters = self.coordinator.after(rate, totals);
-                    participant.next_batch()?
-                }
+                Need::Nothing(_) => participant.proceed()?,
                 Need::Total(totals) => break totals,
             };
         };
@@ -157,4 +162,22 @@ impl FixedTrainer {
         participant.end();
         self.coordinator.finish(client as u32, (iterations, 0, rate), &totals)
     }
+}
+
+/// Sums, or products, of the weights of a turn's beginning as those of its present ones.
+fn corrected(
+    plan: &TrainPlan,
+    participant: &Participant,
+    (part, rate): (Part, u64),
+    mut sums: Vec<i64>,
+    sent: &[impl AsRef<[i64]>],
+) -> Result<Vec<i64>, PrivateError> {
+    let turn = participant.state().turn.as_ref();
+    let (_, done, steps) = turn.ok_or(PrivateError::Bug("no turn is in progress"))?;
+    if *done == 0 {
+        return Ok(sums);
+    }
+    let corrections = plan.corrections(part, steps, sent)?;
+    sums.iter_mut().zip(corrections).for_each(|(sum, correction)| *sum += rate as i64 * correction);
+    Ok(sums)
 }

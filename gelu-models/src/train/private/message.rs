@@ -10,7 +10,7 @@ use super::{Description, Grant, PrivateError};
 use crate::peer::{AbortReason, Conversation, Expected, Part, Place};
 
 /// The version of the training protocol that this crate speaks.
-pub(crate) const PRIVATE_VERSION: u16 = 2;
+pub(crate) const PRIVATE_VERSION: u16 = 3;
 
 /// Where in a run a tensor belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,12 +57,10 @@ pub enum Message {
         description: Box<Description>,
         /// How long the turn is.
         grant: Grant,
-        /// Iterations of it that were done before it was interrupted.
-        done: u32,
+        /// Iterations of it that were begun before it was interrupted; 0 for a new one.
+        begun: u32,
         /// The server's key.
         key: PublicKey,
-        /// The secret part of the learning rate under it: the paper's encrypted eta.
-        rate: EncChunk,
     },
     /// Either: the next ciphertexts of a tensor, whose header follows from the plan.
     Tensor {
@@ -72,13 +70,6 @@ pub enum Message {
         index: u32,
         /// The ciphertexts.
         ciphertexts: EncChunk,
-    },
-    /// Server: the masked steps of an iteration have been taken.
-    Updated {
-        /// The turn.
-        turn: u64,
-        /// The iteration.
-        iteration: u32,
     },
     /// Server: the turn has ended.
     Ended {
@@ -114,7 +105,6 @@ impl fmt::Display for Message {
             Self::Tensor { position, index, .. } => write!(f, "chunk {index} of the {position}"),
             Self::Join { .. } => f.write_str("Join"),
             Self::Turn { .. } => f.write_str("Turn"),
-            Self::Updated { .. } => f.write_str("Updated"),
             Self::Ended { .. } => f.write_str("Ended"),
             Self::Abort { .. } => f.write_str("Abort"),
         }

@@ -1,7 +1,7 @@
-//! Private training (IJCAI 2018 paper, section 4): clients train a shared model in turns; the server holds masked
-//! weights while they do, and they hold only the masks.
+//! Private training (IJCAI 2018 paper, section 4): clients train a shared model in turns; the server's weights stay as they
+//! are while they do, and each client corrects what its own steps would have changed.
 //!
-//! The weights live in the ring Z_{2^l}, so that masking is exact: a masked run gives the same weights as
+//! Weights are fixed-point numbers, so that nothing is lost: a run on ciphertexts gives the same weights as
 //! [`FixedTrainer`], which does the same arithmetic without encryption, bit for bit.
 
 mod client;

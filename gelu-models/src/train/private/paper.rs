@@ -13,7 +13,7 @@ use super::plan::{LayerSpan, TrainSegment};
 use super::{CoordinatorConfig, ParticipantConfig, PrivateError, Samples, Statistics, TrainPlan};
 
 /// The paper's own protocol to the letter (section 4, Algorithms 1 to 5), for dense networks: the reference for the fast
-/// mode of [`Client`](super::Client) and [`Server`](super::Server), which masks mod 2^l and packs.
+/// mode of [`Client`](super::Client) and [`Server`](super::Server), which masks nothing and packs.
 ///
 /// Masks are uniform in Z_N, with N the server's modulus; the server's masked weights are scalars of full size; `1/eta`
 /// is an exact inverse mod N; a ciphertext holds one number. Where the paper masks real numbers, these are the fast
@@ -44,7 +44,7 @@ struct PaperTurn {
 }
 
 impl PaperTrainer {
-    /// Returns a run of some clients from these parameters (mod 2^l, as [`TrainPlan::quantize`] gives them), each with
+    /// Returns a run of some clients from these parameters (as [`TrainPlan::quantize`] gives them), each with
     /// its key.
     ///
     /// # Errors
@@ -53,13 +53,21 @@ impl PaperTrainer {
     pub fn new(
         plan: Arc<TrainPlan>,
         config: CoordinatorConfig,
-        parameters: Vec<u64>,
+        parameters: Vec<i64>,
         server: Arc<SecretKey>,
         clients: impl IntoIterator<Item = (Arc<SecretKey>, Arc<dyn Samples>, ParticipantConfig)>,
     ) -> Result<Self, PrivateError> {
         if let Some(segment) = plan.segments().iter().find(|segment| dense(segment).is_none()) {
             let rule = "the paper's mode trains dense layers only";
             return Err(PrivateError::Model { rule, found: segment.name.to_owned() });
+        }
+        let numbers = plan.numbers();
+        if numbers.product_bits != numbers.weight_bits {
+            return Err(PrivateError::Setting {
+                what: "fractional bits of weights in products, in the paper's mode",
+                expected: format!("{}, as weights have", numbers.weight_bits),
+                found: numbers.product_bits.to_string(),
+            });
         }
         let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
         let (mut participants, mut keys) = (vec![], vec![]);
@@ -118,9 +126,9 @@ impl PaperTrainer {
         let at = (self.coordinator.state().turns % self.participants.len() as u64) as usize;
         let (grant, rate) = self.coordinator.grant(at as u32)?;
         let modulus = self.server.public_key().modulus();
-        let (ring, key) = (self.plan.numbers().ring, self.clients[at].clone());
+        let key = self.clients[at].clone();
         let masked: Vec<BigUint> =
-            self.coordinator.state().parameters.iter().map(|&w| residue(ring.signed(w), &modulus)).collect();
+            self.coordinator.state().parameters.iter().map(|&w| residue(w, &modulus)).collect();
         let masks = vec![BigUint::ZERO; masked.len()];
         let mut turn = PaperTurn { masked, masks, modulus };
         // Algorithm 2, line 1: [1/eta] under the server's key.
@@ -132,7 +140,7 @@ impl PaperTrainer {
         debug_assert!(rate <= MOST_RATE);
 
         self.participants[at].begin(grant)?;
-        let mut need = self.participants[at].next_batch()?;
+        let mut need = self.participants[at].proceed()?;
         let totals = loop {
             need = match need {
                 Need::Sums(index, values) => {
@@ -143,7 +151,7 @@ impl PaperTrainer {
                     let products = self.exchange(&turn, (index, Pass::Backward), &errors, &key, rng)?;
                     self.participants[at].products([index, term], &products)?
                 }
-                Need::Update(steps) => {
+                Need::Nothing(steps) => {
                     let updates = mask(&server, &encrypted_inverse, &steps, &mut turn, rng)?;
                     self.update(rate, &updates, &mut turn)?;
                     let totals =
@@ -151,12 +159,12 @@ impl PaperTrainer {
                     let expected = self.coordinator.after(rate, totals);
                     let meet =
                         turn.masked.iter().zip(&turn.masks).zip(&expected).all(|((masked, mask), &w)| {
-                            (masked + mask) % &turn.modulus == residue(ring.signed(w), &turn.modulus)
+                            (masked + mask) % &turn.modulus == residue(w, &turn.modulus)
                         });
                     if !meet {
                         return Err(PrivateError::Bug("masked weights and masks must add up to the weights"));
                     }
-                    self.participants[at].next_batch()?
+                    self.participants[at].proceed()?
                 }
                 Need::Total(totals) => break totals,
             };
@@ -181,7 +189,7 @@ impl PaperTrainer {
         values: &[i64],
         key: &SecretKey,
         rng: &mut dyn CryptoRng,
-    ) -> Result<Vec<u64>, PrivateError> {
+    ) -> Result<Vec<i64>, PrivateError> {
         let plan = self.plan.clone();
         let segment = &plan.segments()[index];
         let layer = dense(segment).ok_or(PrivateError::Bug("dense layers only"))?;
@@ -238,7 +246,7 @@ impl PaperTrainer {
             }
             let modulus = BigInt::from(turn.modulus.clone());
             let sum = ((sum % &modulus) + &modulus) % &modulus;
-            out[image * outputs + output] = centerd(sum.magnitude(), &turn.modulus)? as u64;
+            out[image * outputs + output] = centerd(sum.magnitude(), &turn.modulus)?;
         }
         Ok(out)
     }

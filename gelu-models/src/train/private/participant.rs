@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use gelu_layers::CrossEntropy;
-use gelu_tensor::UpdateLayout;
 use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -40,19 +39,22 @@ pub struct Statistics {
     pub clamped: u64,
 }
 
+/// A step's absolute value is below this.
+pub(super) const STEP_BOUND: i64 = 1 << 23;
+
 /// What a client needs of the server next.
 pub(super) enum Need {
     /// The weighted sums of a segment, of inputs for each of its terms.
     Sums(usize, Vec<Zeroizing<Vec<i64>>>),
     /// The products of errors with the weights of a term of a segment.
     Products([usize; 2], Zeroizing<Vec<i64>>),
-    /// That it takes the steps of an iteration.
-    Update(Vec<i64>),
+    /// Nothing: an iteration is over, with these steps.
+    Nothing(Vec<i64>),
     /// That it takes the sum of all steps, and ends the turn.
     Total(Vec<i64>),
 }
 
-/// The client's arithmetic, which knows nothing of masks and ciphertexts: batches, activations, gradients, steps.
+/// The client's arithmetic, which knows nothing of ciphertexts: batches, activations, gradients, steps.
 pub(super) struct Participant {
     plan: Arc<TrainPlan>,
     samples: Arc<dyn Samples>,
@@ -115,9 +117,8 @@ impl Participant {
     pub(super) fn restore(&mut self, state: ParticipantState) -> Result<(), PrivateError> {
         let expected = self.plan.parameters();
         let totals = state.turn.as_ref().map_or(expected, |(_, _, totals)| totals.len());
-        if let Some(&found) = [state.velocity.len(), totals].iter().find(|&&found| found != expected) {
-            let bits = self.plan.numbers().ring.bits();
-            return Err(PrivateError::Parameters { expected, bits, found });
+        if [state.velocity.len(), totals] != [expected; 2] {
+            return Err(PrivateError::Resume(ResumeFault::Steps));
         }
         let Statistics { images, correct, loss, clamped } = state.statistics;
         let is_finite = |&bits: &u64| f64::from_bits(bits).is_finite();
@@ -127,9 +128,9 @@ impl Participant {
             && correct <= images
             && loss.is_finite();
         let turn = state.turn.as_ref().is_none_or(|(grant, done, totals)| {
-            let bound = u64::from(*done) * UpdateLayout::STEP_BOUND.unsigned_abs();
+            let bound = u64::from(*done) * STEP_BOUND.unsigned_abs();
             grant.is_of(&self.plan)
-                && *done < grant.iterations
+                && *done <= grant.iterations
                 && totals.iter().all(|total| total.unsigned_abs() <= bound)
         });
         if !counted || !turn || !state.velocity.iter().all(is_finite) {
@@ -144,7 +145,7 @@ impl Participant {
         &self.state
     }
 
-    /// Begins a turn: [`next_batch`](Self::next_batch) is next.
+    /// Begins a turn: [`proceed`](Self::proceed) is next.
     pub(super) fn begin(&mut self, grant: Grant) -> Result<(), PrivateError> {
         if !grant.is_of(&self.plan) {
             return Err(PrivateError::Grant(
@@ -155,8 +156,20 @@ impl Participant {
         Ok(())
     }
 
-    /// Begins an iteration.
-    pub(super) fn next_batch(&mut self) -> Result<Need, PrivateError> {
+    /// Begins an iteration, or ends the turn after its last.
+    pub(super) fn proceed(&mut self) -> Result<Need, PrivateError> {
+        match &self.state.turn {
+            None => Err(PrivateError::Bug("no turn is in progress")),
+            Some((grant, done, totals))
+                if *done > 0 && (*done >= grant.iterations || !has_room(&self.plan, grant, totals)) =>
+            {
+                Ok(Need::Total(totals.clone()))
+            }
+            Some(_) => self.next_batch(),
+        }
+    }
+
+    fn next_batch(&mut self) -> Result<Need, PrivateError> {
         let elements = self.plan.description().graph.input().elements();
         let mut reals = vec![0f32; self.plan.batch() * elements];
         let mut pass = Pass::default();
@@ -240,10 +253,10 @@ impl Participant {
     }
 
     /// Takes the weighted sums of a segment.
-    pub(super) fn sums(&mut self, index: usize, sums: &[u64]) -> Result<Need, PrivateError> {
+    pub(super) fn sums(&mut self, index: usize, sums: &[i64]) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
         let segment = &plan.segments()[index];
-        let reals = self.reals(sums, segment.unit(plan.numbers()));
+        let reals = reals(sums, segment.unit(plan.numbers()));
         let pass = &mut self.iteration()?.pass;
         pass.values[segment.output.index()] = Some(Zeroizing::new(reals));
         pass.at += 1;
@@ -273,19 +286,14 @@ impl Participant {
     pub(super) fn products(
         &mut self,
         [index, term]: [usize; 2],
-        products: &[u64],
+        products: &[i64],
     ) -> Result<Need, PrivateError> {
         let plan = self.plan.clone();
         let term = &plan.segments()[index].terms[term];
-        let reals = self.reals(products, term.product_unit(plan.numbers()));
+        let reals = reals(products, term.product_unit(plan.numbers()));
         let back = term.back.as_ref().ok_or(PrivateError::Bug("no errors go back here"))?;
         self.iteration()?.pass.add_errors(term.source, back.errors(reals)?);
         self.backward()
-    }
-
-    fn reals(&self, values: &[u64], unit: f64) -> Vec<f64> {
-        let ring = self.plan.numbers().ring;
-        values.iter().map(|&value| ring.signed(value) as f64 * unit).collect()
     }
 
     /// Goes back through the client's steps and what is left of a segment, up to the next products that are needed, or to
@@ -355,7 +363,7 @@ impl Participant {
             *bits = value.to_bits();
             velocity.push(value);
         }
-        let limit = (UpdateLayout::STEP_BOUND - 1) as f64;
+        let limit = (STEP_BOUND - 1) as f64;
         let Some((grant, done, totals)) = &mut self.state.turn else {
             return Err(PrivateError::Bug("no turn is in progress"));
         };
@@ -368,11 +376,7 @@ impl Participant {
         self.state.statistics.clamped += clamped;
         totals.iter_mut().zip(&steps).for_each(|(total, step)| *total += step);
         *done += 1;
-        if *done < grant.iterations && has_room(&self.plan, grant, totals) {
-            return Ok(Need::Update(steps));
-        }
-        let totals = totals.clone();
-        Ok(Need::Total(totals))
+        Ok(Need::Nothing(steps))
     }
 
     /// Ends the turn.
@@ -382,12 +386,20 @@ impl Participant {
     }
 }
 
-/// Whether another pass with the parameters after these steps stays in the ring, whatever the learning rate.
+fn reals(values: &[i64], unit: f64) -> Vec<f64> {
+    values.iter().map(|&value| value as f64 * unit).collect()
+}
+
+/// Whether the sums of another pass with the parameters after these steps have no more bits than sums may, whatever the
+/// learning rate.
 fn has_room(plan: &TrainPlan, grant: &Grant, totals: &[i64]) -> bool {
+    let unused = plan.numbers().weight_bits - plan.numbers().product_bits;
     let magnitudes: Vec<u64> =
         totals.iter().map(|total| total.unsigned_abs().saturating_mul(MOST_RATE)).collect();
     plan.segments().iter().zip(&grant.room).all(|(segment, room)| {
         let largest = segment.largest(&magnitudes, plan.numbers());
-        largest.is_ok_and(|growth| growth.iter().zip(room).all(|(growth, room)| growth < room))
+        // Corrections are rounded before they are multiplied with the rate.
+        let rounded = |growth: u64| (growth >> unused).saturating_add(MOST_RATE);
+        largest.is_ok_and(|growth| growth.iter().zip(room).all(|(growth, room)| rounded(*growth) < *room))
     })
 }

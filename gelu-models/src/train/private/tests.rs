@@ -1,7 +1,7 @@
+mod encrypted;
 mod failures;
 mod graphs;
 mod learning;
-mod masked;
 mod paper;
 mod plans;
 mod protocol;
@@ -61,7 +61,7 @@ impl Default for Setup {
 struct Run {
     plan: Arc<TrainPlan>,
     config: CoordinatorConfig,
-    parameters: Vec<u64>,
+    parameters: Vec<i64>,
     data: Arc<Dataset>,
     clients: usize,
     momentum: f64,
@@ -182,26 +182,16 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Has the client mask its steps and send them.
-    fn send_steps(&mut self) -> Result<(), PrivateError> {
-        self.client.mask(&mut self.rng)?;
-        self.client.proceed()
-    }
-
     /// Goes on to the end of the turn, or until `stop` says so when an iteration may begin.
     fn run(&mut self, mut stop: impl FnMut(&Server) -> bool) -> Result<bool, PrivateError> {
         while let Some(said) = self.next()? {
             match self.deliver(said)? {
                 Some(Event::Ready) => {
-                    // What no side can see alone.
-                    let totals = self.client.totals().unwrap();
-                    assert!(self.server.agrees(self.client.masks(), totals));
                     if stop(self.server) {
                         return Ok(false);
                     }
                     self.client.proceed()?;
                 }
-                Some(Event::Stepped) => self.send_steps()?,
                 Some(Event::Ended) => {
                     assert!(self.server.is_closed() && self.client.is_closed());
                     return Ok(true);

@@ -52,7 +52,7 @@ impl TrainingRun {
                 }
                 let kind = match change {
                     Change::Granted => granted,
-                    Change::Updated => Kind::Updated,
+                    Change::Iterated => Kind::Iterated,
                     Change::Ended => Kind::Ended,
                 };
                 self.keep(server, place, kind).map_err(Broken::Service)?;

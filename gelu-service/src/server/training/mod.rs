@@ -56,7 +56,7 @@ pub(super) struct TrainingRun {
     model: String,
     training: Training,
     plan: Arc<TrainPlan>,
-    parameters: Vec<u64>,
+    parameters: Vec<i64>,
     key: Arc<SecretKey>,
     /// 16 random bytes.
     name: Vec<u8>,

@@ -1,42 +1,40 @@
-//! What a client does within a turn: it takes answers, removes masks from them, and encrypts what its participant asks for.
+//! What a client does within a turn: it takes answers, and encrypts what its participant asks for with the corrections that its
+//! own steps make necessary.
 
 use std::sync::Arc;
 
 use gelu_tensor::paillier::Randomizer;
-use gelu_tensor::{Decryption, EncChunk, EncRate, Encryption, FixedTensor};
+use gelu_tensor::{Decryption, EncChunk, Encryption, FixedTensor};
 use rand::CryptoRng;
-use zeroize::Zeroizing;
 
 use super::super::participant::{Need, Participant};
-use super::super::{Description, Grant, Message, ParticipantState, Position, PrivateError, TrainPlan};
-use super::{Awaited, Client, ClientTurn, Event, Member, Planned, Receipt, State};
+use super::super::{Description, Grant, Message, Position, PrivateError, TrainPlan};
+use super::{Awaited, Client, ClientTurn, Event, Member, Planned, State};
 use crate::peer::exchange::Outgoing;
 use crate::peer::{Expected, Part};
 
 impl Member {
-    /// Enters a turn of which so many iterations are done: a new one, or the one that was interrupted.
-    fn enter(&mut self, grant: Grant, done: u32) -> Result<(), PrivateError> {
-        let is_at = |state: &ParticipantState| {
-            state.turn.as_ref().is_some_and(|(kept, iterations, _)| (kept, *iterations) == (&grant, done))
-        };
+    /// Enters a turn of which so many iterations were begun: a new one, or the one that was interrupted.
+    fn enter(&mut self, grant: Grant, begun: u32) -> Result<(), PrivateError> {
         self.before = None;
-        // The server had taken what was being sent: the steps of an iteration, or those of a turn that is over.
-        let next = self.next.take();
-        if let Some((state, masks)) = next
-            && !is_at(self.participant.state())
-            && (is_at(&state) || state.turn.is_none())
-        {
-            self.participant.restore(state)?;
-            self.masks = masks;
+        let done = match &self.participant.state().turn {
+            Some((kept, done, _)) if *kept == grant => *done,
+            _ => 0,
+        };
+        match begun {
+            0 => self.participant.begin(grant),
+            // The iteration that was begun last is done, or is begun again.
+            1.. if done > 0 && [begun - 1, begun].contains(&done) => Ok(()),
+            1 => self.participant.begin(grant),
+            _ => Err(PrivateError::Grant("expected the turn that the client was in")),
         }
-        if is_at(self.participant.state()) {
-            return Ok(());
-        }
-        if done > 0 {
-            return Err(PrivateError::Grant("expected the turn that the client was in"));
-        }
-        self.masks.iter_mut().for_each(|mask| *mask = 0);
-        self.participant.begin(grant)
+    }
+
+    /// What the steps of the turn so far change of a part of the server's, less the learning rate; `None` before the first.
+    fn corrections(&self, part: Part, sent: &[impl AsRef<[i64]>]) -> Result<Option<Vec<i64>>, PrivateError> {
+        let turn = self.participant.state().turn.as_ref();
+        let (_, done, steps) = turn.ok_or(PrivateError::Bug("no turn is in progress"))?;
+        if *done == 0 { Ok(None) } else { self.plan.corrections(part, steps, sent).map(Some) }
     }
 }
 
@@ -45,10 +43,8 @@ impl Client {
         let found = message.to_string();
         match (message, std::mem::replace(&mut self.state, State::Idle)) {
             (Message::Abort { reason }, _) => Err(PrivateError::Aborted(reason)),
-            (Message::Turn { description, grant, done, key, rate }, State::Granting) => {
-                key.check_same(rate.key())?;
-                let rate = rate.on(self.key.public_key().backend())?;
-                let key = rate.key().clone();
+            (Message::Turn { description, grant, begun, key }, State::Granting) => {
+                let key = key.on(self.key.public_key().backend())?;
                 let (own, server) = (self.key.public_key().size(), key.size());
                 let planned = (description.client_key.size, description.server_key);
                 for (expected, found) in [(planned.0, own), (planned.1, server)] {
@@ -58,35 +54,15 @@ impl Client {
                 }
                 let member = self.member(*description)?;
                 let number = grant.turn;
-                let rate = EncRate::new(&rate, member.plan.update_layout())?;
-                member.enter(grant, done)?;
-                member.turn = Some(ClientTurn { number, iteration: done, rate, server: key });
+                member.enter(grant, begun)?;
+                member.turn = Some(ClientTurn { number, server: key });
                 self.state = State::Ready;
                 Ok(Some(Event::Ready))
             }
             (Message::Tensor { position, index, ciphertexts }, State::Awaiting(awaited)) => {
                 self.answer(position, (index, &ciphertexts), awaited)
             }
-            (Message::Updated { turn, iteration }, state) => {
-                let current = self.member.as_mut().and_then(|member| member.turn.as_mut());
-                let Some(current) = current else {
-                    return Err(PrivateError::Unexpected { expected: Expected::Nothing, found });
-                };
-                if (turn, iteration) == (current.number, current.iteration)
-                    && matches!(state, State::Sent(Receipt::Steps))
-                {
-                    current.iteration += 1;
-                    self.state = State::Ready;
-                    return Ok(Some(Event::Ready));
-                }
-                if turn == current.number && iteration < current.iteration {
-                    // Said twice, because the steps were sent twice.
-                    self.state = state;
-                    return Ok(None);
-                }
-                Err(PrivateError::Unexpected { expected: Expected::Updated, found })
-            }
-            (Message::Ended { turn }, State::Sent(Receipt::Total)) => {
+            (Message::Ended { turn }, State::Ending) => {
                 let member = self.member_mut()?;
                 if member.turn.as_ref().map(|current| current.number) != Some(turn) {
                     return Err(PrivateError::Unexpected { expected: Expected::Ended, found });
@@ -97,11 +73,10 @@ impl Client {
             }
             (_, state) => {
                 let expected = match state {
-                    State::Idle | State::Ready | State::Stepped(_) | State::Masked(..) => Expected::Nothing,
+                    State::Idle | State::Ready => Expected::Nothing,
                     State::Granting => Expected::Grant,
                     State::Awaiting(_) => Expected::Ciphertexts,
-                    State::Sent(Receipt::Steps) => Expected::Updated,
-                    State::Sent(Receipt::Total) => Expected::Ended,
+                    State::Ending => Expected::Ended,
                 };
                 Err(PrivateError::Unexpected { expected, found })
             }
@@ -116,8 +91,7 @@ impl Client {
             }
             let plan = Arc::new(TrainPlan::new(description)?);
             let participant = Participant::new(plan.clone(), self.samples.clone(), self.config)?;
-            let masks = Zeroizing::new(vec![0; plan.parameters()]);
-            self.member = Some(Member { plan, participant, masks, turn: None, before: None, next: None });
+            self.member = Some(Member { plan, participant, turn: None, before: None });
         }
         self.member_mut()
     }
@@ -126,9 +100,14 @@ impl Client {
         self.member.as_mut().ok_or(PrivateError::Bug("no turn is in progress"))
     }
 
-    fn position(&mut self, part: Part) -> Result<Position, PrivateError> {
-        let turn = self.member_mut()?.turn.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
-        Ok(Position { turn: turn.number, iteration: turn.iteration, part })
+    /// Where a tensor of the iteration in progress belongs, or of the last one that is done.
+    fn position(&self, part: Part) -> Result<Position, PrivateError> {
+        let place = self.member.as_ref().and_then(|member| {
+            let (_, done, _) = member.participant.state().turn.as_ref()?;
+            let iteration = if part == Part::Total { done.saturating_sub(1) } else { *done };
+            Some(Position { turn: member.turn.as_ref()?.number, iteration, part })
+        });
+        place.ok_or(PrivateError::Bug("no turn is in progress"))
     }
 
     /// Takes a chunk of an answer; after the last, goes on with what it leads to, which may be an event.
@@ -157,94 +136,57 @@ impl Client {
             let (expected, found) = (Expected::SumsOfInputs, position.to_string());
             return Err(PrivateError::Unexpected { expected, found });
         }
-        let need = self.unmask(awaited.part, answer, &awaited.sent)?;
+        let (values, participant) = (answer.finish()?, &mut self.member_mut()?.participant);
+        let need = match awaited.part {
+            Part::Sums { segment } => participant.sums(segment as usize, values.values())?,
+            Part::Products { segment, term } => {
+                participant.products([segment as usize, term as usize], values.values())?
+            }
+            _ => return Err(PrivateError::Bug("no tensor of the server's")),
+        };
         self.ask(need)
     }
 
-    /// Removes the masks from what the server has computed (Algorithm 4).
-    fn unmask(
-        &mut self,
-        part: Part,
-        answer: Decryption,
-        sent: &[Zeroizing<Vec<i64>>],
-    ) -> Result<Need, PrivateError> {
-        let Member { plan, participant, masks, .. } = self.member_mut()?;
-        let ring = plan.numbers().ring;
-        let mut values = answer.finish_residues()?;
-        let add = |values: &mut [u64], own: Vec<u64>| {
-            let own = Zeroizing::new(own);
-            let pairs = values.iter_mut().zip(own.iter());
-            pairs.for_each(|(value, own)| *value = ring.wrap(value.wrapping_add(*own)));
-        };
-        match part {
-            Part::Sums { segment } => {
-                let segment = segment as usize;
-                let inputs: Vec<&[i64]> = sent.iter().map(|sent| &sent[..]).collect();
-                add(&mut values, plan.segments()[segment].sums(masks, &inputs)?);
-                participant.sums(segment, &values)
-            }
-            Part::Products { segment, term } => {
-                let place = [segment as usize, term as usize];
-                let term = &plan.segments()[place[0]].terms[place[1]];
-                let errors = sent.first().ok_or(PrivateError::Bug("no errors were sent"))?;
-                add(&mut values, term.products(masks, errors)?);
-                participant.products(place, &values)
-            }
-            _ => Err(PrivateError::Bug("no tensor of the server's")),
-        }
-    }
-
-    /// Takes what the participant needs an answer to as what is to be sent; steps only once the caller has had them masked.
+    /// Takes what the participant needs an answer to as what is to be sent.
     pub(super) fn ask(&mut self, need: Need) -> Result<Option<Event>, PrivateError> {
         match need {
             Need::Sums(index, inputs) => {
                 let segment = index as u32;
-                for (term, values) in (0..).zip(&inputs) {
-                    let planned = self.planned(Part::Inputs { segment, term }, values.to_vec())?;
-                    self.outgoing.push_back(planned);
+                let part = Part::Sums { segment };
+                if let Some(corrections) = self.member_mut()?.corrections(part, &inputs)? {
+                    self.plan(Part::SumCorrections { segment }, corrections)?;
                 }
-                self.state = State::Awaiting(Box::new(Awaited {
-                    part: Part::Sums { segment },
-                    answer: None,
-                    sent: inputs,
-                }));
+                for (term, values) in (0..).zip(&inputs) {
+                    self.plan(Part::Inputs { segment, term }, values.to_vec())?;
+                }
+                self.state = State::Awaiting(Box::new(Awaited { part, answer: None }));
             }
             Need::Products(place, errors) => {
                 let [segment, term] = place.map(|at| at as u32);
-                let planned = self.planned(Part::Errors { segment, term }, errors.to_vec())?;
-                self.outgoing.push_back(planned);
                 let part = Part::Products { segment, term };
-                self.state = State::Awaiting(Box::new(Awaited { part, answer: None, sent: vec![errors] }));
+                if let Some(corrections) = self.member_mut()?.corrections(part, &[&errors[..]])? {
+                    self.plan(Part::ProductCorrections { segment, term }, corrections)?;
+                }
+                self.plan(Part::Errors { segment, term }, errors.to_vec())?;
+                self.state = State::Awaiting(Box::new(Awaited { part, answer: None }));
             }
-            steps @ (Need::Update(_) | Need::Total(_)) => {
-                self.state = State::Stepped(steps);
-                return Ok(Some(Event::Stepped));
+            Need::Nothing(_) => {
+                self.member_mut()?.before = None;
+                self.state = State::Ready;
+                return Ok(Some(Event::Ready));
+            }
+            Need::Total(mut totals) => {
+                let header = self.member_mut()?.plan.header(Part::Total)?;
+                totals.resize(header.batch * header.shape.elements(), 0);
+                self.plan(Part::Total, totals)?;
+                self.state = State::Ending;
             }
         }
         Ok(None)
     }
 
-    /// Makes what is to be sent of the steps of an iteration, which go out with masks, or of their sum.
-    pub(super) fn mask_steps(&mut self, need: Need, rng: &mut dyn CryptoRng) -> Result<(), PrivateError> {
-        self.state = match need {
-            Need::Update(steps) => {
-                let position = self.position(Part::Update)?;
-                State::Masked(self.masked(position, &steps, rng)?, Receipt::Steps)
-            }
-            Need::Total(mut totals) => {
-                let header = self.member_mut()?.plan.header(Part::Total)?;
-                totals.resize(header.batch * header.shape.elements(), 0);
-                State::Masked(vec![self.planned(Part::Total, totals)?], Receipt::Total)
-            }
-            Need::Sums(..) | Need::Products(..) => {
-                return Err(PrivateError::Bug("only steps are masked"));
-            }
-        };
-        Ok(())
-    }
-
-    /// A tensor as what is to be encrypted and sent.
-    fn planned(&mut self, part: Part, values: Vec<i64>) -> Result<Planned, PrivateError> {
+    /// Plans to encrypt and send a tensor.
+    fn plan(&mut self, part: Part, values: Vec<i64>) -> Result<(), PrivateError> {
         let position = self.position(part)?;
         let member = self.member.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
         let header = member.plan.header(part)?;
@@ -255,26 +197,8 @@ impl Client {
         let key = key.ok_or(PrivateError::Bug("no turn is in progress"))?;
         let values = FixedTensor::new(header.shape, format, values)?;
         let tensor = Box::new(Outgoing::new(Encryption::new(values, &header.layout, key)?));
-        Ok(Planned::Tensor { position, tensor, own_key })
-    }
-
-    /// Masks the steps of an iteration, and keeps the masks.
-    fn masked(
-        &mut self,
-        position: Position,
-        steps: &[i64],
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Vec<Planned>, PrivateError> {
-        let Member { plan, masks, turn, .. } = self.member_mut()?;
-        let turn = turn.as_ref().ok_or(PrivateError::Bug("no turn is in progress"))?;
-        let (chunks, fresh) = turn.rate.mask(steps, rng)?;
-        let ring = plan.numbers().ring;
-        let add = |(mask, fresh): (&mut u64, &u64)| *mask = ring.wrap(mask.wrapping_add(*fresh));
-        masks.iter_mut().zip(fresh.iter()).for_each(add);
-        let message = |(index, ciphertexts)| {
-            Planned::Message(Box::new(Message::Tensor { position, index, ciphertexts }))
-        };
-        Ok((0..).zip(chunks).map(message).collect())
+        self.outgoing.push_back(Planned::Tensor { position, tensor, own_key });
+        Ok(())
     }
 
     pub(super) fn make(&mut self, rng: &mut dyn CryptoRng) -> Result<Option<Message>, PrivateError> {

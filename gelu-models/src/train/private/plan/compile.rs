@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gelu_layers::{ClientOp, LinearConfig};
-use gelu_tensor::{Contents, Error, Flood, Format, LinearMap, ProductWeights, Shape};
+use gelu_tensor::{Error, Format, LinearMap, Shape, WeightRange};
 
 use super::segment::{Back, LayerSpan, TrainSegment, TrainTerm};
 use super::{Description, Exchange, PrivateError};
@@ -54,7 +54,7 @@ impl Compiler<'_> {
             let factor = 1u64.checked_shl(shift).and_then(|factor| factor.checked_mul(divisor / own_divisor));
             let times = term.sums.as_ref().map_or(1, |sums| sums.most_terms()) as u64;
             let largest = factor.and_then(|factor| bound.checked_mul(factor)?.checked_mul(times));
-            let format = Format::integers(largest.unwrap_or(u64::MAX))?.with_scale_bits(own)?;
+            let format = Format::integers(largest.unwrap_or(u64::MAX))?;
             let map = term.affine.map().clone();
             let found = map.input().elements().max(map.output().elements()).saturating_mul(*batch);
             if found > MOST_VALUES {
@@ -81,21 +81,11 @@ impl Compiler<'_> {
                 back,
             });
         }
-        let most =
-            terms.iter().map(|term| (term.map.most_terms() as u64).saturating_mul(term.format.bound()));
-        let quotient = most.fold(1u64, u64::saturating_add);
-        let flood = Flood { ring: numbers.ring, quotient, bits: numbers.flood_bits }.check()?;
-        let maps: Vec<MapOf<'_>> = terms
-            .iter()
-            .map(|term| MapOf {
-                map: &term.map,
-                contents: Contents::Integers(term.format),
-                weights: ProductWeights::Residues(flood),
-            })
-            .collect();
-        let layout = Layout::cheapest(&maps, (&shape, Contents::Residues(flood)), self.deployment)?;
+        let weights = WeightRange::signed(numbers.expected_bits())?;
+        let maps: Vec<MapOf<'_>> = terms.iter().map(|term| term.forward(weights)).collect();
+        let layout = Layout::cheapest(&maps, numbers.output(&shape, terms.len())?, self.deployment)?;
         let (name, output) = (cut.name.clone(), cut.output);
-        Ok(TrainSegment { name, output, shape, terms, scale, divisor, flood, layout })
+        Ok(TrainSegment { name, output, shape, terms, scale, divisor, layout })
     }
 
     /// Checks that the sum of a batch's products of inputs and errors, which is a weight's gradient, stays within 64 bits.
@@ -113,16 +103,12 @@ impl Compiler<'_> {
     /// The way back through a map.
     fn back(&self, map: &LinearMap, sums: Option<&LinearMap>) -> Result<Back, Error> {
         let numbers = &self.description.numbers;
-        let bound = 1u64 << numbers.error_bits;
         let map = Arc::new(map.transposed()?);
-        let quotient = (map.most_terms() as u64).saturating_mul(bound).saturating_add(1);
-        let flood = Flood { ring: numbers.ring, quotient, bits: numbers.flood_bits }.check()?;
-        let contents =
-            Contents::Integers(Format::integers(bound)?.with_scale_bits(numbers.error_bits as i32)?);
-        let maps = [MapOf { map: &map, contents, weights: ProductWeights::Residues(flood) }];
-        let layout = Layout::cheapest(&maps, (map.output(), Contents::Residues(flood)), self.deployment)?;
+        let weights = WeightRange::signed(numbers.expected_bits())?;
+        let maps = [MapOf { map: &map, contents: numbers.errors()?, weights }];
+        let layout = Layout::cheapest(&maps, numbers.output(map.output(), 1)?, self.deployment)?;
         let sums = sums.map(LinearMap::transposed).transpose()?;
-        Ok(Back { sums, flood, layout, map })
+        Ok(Back { sums, layout, map })
     }
 
     /// The place of a layer's parameters after those before it.
@@ -225,21 +211,24 @@ fn covered(mean: &LinearMap) -> Option<Vec<u32>> {
     (!all).then_some(covered)
 }
 
-/// All tensors of an iteration but for updates: forward, and back to the first layer that is trained.
+/// All tensors of an iteration: forward, and back to the first layer that is trained. Corrections come first, so that an
+/// answer can begin before all of the last tensor has come.
 pub(super) fn exchanges(segments: &[TrainSegment]) -> Vec<Exchange> {
     let numbered = || (0u32..).zip(segments);
-    let forward = numbered().map(|(segment, own)| Exchange {
-        ups: (0..own.terms.len() as u32).map(|term| Part::Inputs { segment, term }).collect(),
-        down: Part::Sums { segment },
+    let forward = numbered().map(|(segment, own)| {
+        let inputs = (0..own.terms.len() as u32).map(|term| Part::Inputs { segment, term });
+        Exchange::new(Part::SumCorrections { segment }, inputs, Part::Sums { segment })
     });
     let mut all: Vec<Exchange> = forward.collect();
     let backward: Vec<_> = numbered().collect();
     for (segment, own) in backward.into_iter().rev() {
         for (term, _) in (0u32..).zip(&own.terms).filter(|(_, term)| term.back.is_some()) {
-            all.push(Exchange {
-                ups: vec![Part::Errors { segment, term }],
-                down: Part::Products { segment, term },
-            });
+            let corrections = Part::ProductCorrections { segment, term };
+            all.push(Exchange::new(
+                corrections,
+                [Part::Errors { segment, term }],
+                Part::Products { segment, term },
+            ));
         }
     }
     all

@@ -2,19 +2,21 @@
 
 mod compile;
 mod description;
+mod multiplication;
 mod segment;
 
 use std::sync::Arc;
 
 use gelu_layers::{Affine, LinearConfig};
-use gelu_tensor::{Contents, EncTensorHeader, Error, Format, Packing, Shape, SlotLayout, UpdateLayout};
+use gelu_tensor::{Contents, EncTensorHeader, Error, Format, Packing, Shape, SlotLayout};
 
 use self::compile::Compiler;
 pub use self::description::{Description, FixedPoint};
+pub(super) use self::multiplication::Multiplication;
 pub use self::segment::{Back, LayerSpan, TrainSegment, TrainTerm};
 use super::PrivateError;
 use crate::peer::Part;
-use crate::plan::{Cut, Deployment, Fusion, Preference, Step, header};
+use crate::plan::{Cut, Deployment, Fusion, Step, header};
 use crate::{ValueId, WeightTensor, Weights};
 
 /// How a model is trained on ciphertexts: what both sides derive from its [`Description`].
@@ -30,7 +32,7 @@ use crate::{ValueId, WeightTensor, Weights};
 /// let plan = TrainPlan::new(Description::new(&model, batch, numbers, keys.0, keys.1))?;
 /// assert_eq!(plan.parameters(), 4 * (3 + 1) + 2 * (4 + 1));
 ///
-/// // Weights become integers of a ring, and reals again.
+/// // Weights become integers, and reals again.
 /// let parameters = plan.quantize(&model.weights())?;
 /// assert_eq!(plan.weights(&parameters)?.tensors, model.weights().tensors);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -48,8 +50,19 @@ pub struct TrainPlan {
 /// Tensors that go up, and what comes down for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Exchange {
-    pub(super) ups: Vec<Part>,
+    ups: Vec<Part>,
     pub(super) down: Part,
+}
+
+impl Exchange {
+    fn new(corrections: Part, ups: impl IntoIterator<Item = Part>, down: Part) -> Self {
+        Self { ups: std::iter::once(corrections).chain(ups).collect(), down }
+    }
+
+    /// What goes up in an iteration: before the first step of a turn there is nothing to correct.
+    pub(super) fn ups(&self, iteration: u32) -> &[Part] {
+        &self.ups[usize::from(iteration == 0)..]
+    }
 }
 
 impl TrainPlan {
@@ -58,7 +71,7 @@ impl TrainPlan {
     /// # Errors
     /// [`PrivateError`] that says what does not fit, or what cannot be trained.
     pub fn new(description: Description) -> Result<Self, PrivateError> {
-        let Description { graph, batch, numbers, client_key, lanes, .. } = &description;
+        let Description { graph, batch, numbers, lanes, .. } = &description;
         numbers.check()?;
         for (what, most, found) in [("batch", 1 << 16, *batch), ("lanes", 64, *lanes)] {
             if !(1..=most).contains(&found) {
@@ -83,8 +96,7 @@ impl TrainPlan {
         // What depends on a parameter, so that errors go back to it.
         let mut trained = vec![false; graph.nodes().len() + 1];
         let (mut segments, mut parameters) = (vec![], 0);
-        let prefer = Preference::default();
-        let deployment = Deployment { key: *client_key, lanes: *lanes, batch: *batch, prefer };
+        let deployment = description.deployment();
         for step in &steps {
             match step {
                 Step::Client(step) => {
@@ -111,13 +123,11 @@ impl TrainPlan {
     /// Checks that all tensors fit the keys.
     fn check_headers(&self) -> Result<(), PrivateError> {
         let Description { client_key, server_key, .. } = &self.description;
-        let parts = self.exchanges.iter().flat_map(|exchange| exchange.ups.iter().chain([&exchange.down]));
+        let parts = self.exchanges.iter().flat_map(|exchange| exchange.ups(1).iter().chain([&exchange.down]));
         for &part in parts {
             self.header(part)?.check(client_key.size)?;
         }
-        for part in [Part::Update, Part::Total] {
-            self.header(part)?.check(*server_key)?;
-        }
+        self.header(Part::Total)?.check(*server_key)?;
         Ok(())
     }
 
@@ -129,6 +139,10 @@ impl TrainPlan {
     /// Returns the numbers.
     pub(crate) fn numbers(&self) -> &FixedPoint {
         &self.description.numbers
+    }
+
+    fn deployment(&self) -> Deployment {
+        self.description.deployment()
     }
 
     /// Returns the number of inputs to one update.
@@ -164,7 +178,7 @@ impl TrainPlan {
         self.logits
     }
 
-    /// The tensors of an iteration, but for updates, in order.
+    /// The tensors of an iteration, in order.
     pub(super) fn exchanges(&self) -> &[Exchange] {
         &self.exchanges
     }
@@ -196,7 +210,11 @@ impl TrainPlan {
                 let (term, back) = term(index, at)?;
                 (&back.ok_or_else(absent)?.layout.down, term.map.input())
             }
-            Part::Update => return Ok(self.update_layout().header(self.description.server_key)?),
+            // Those of a whole reply lie as it does.
+            Part::SumCorrections { segment } => return self.header_of_corrections(Part::Sums { segment }),
+            Part::ProductCorrections { segment, term } => {
+                return self.header_of_corrections(Part::Products { segment, term });
+            }
             Part::Total => return Ok(self.total_header()?),
             // Of the hidden mode.
             Part::Choices { .. } | Part::Tables { .. } | Part::Shares { .. } | Part::Labels { .. } => {
@@ -206,10 +224,9 @@ impl TrainPlan {
         Ok(header(layout, shape, self.batch()))
     }
 
-    /// Returns how masked steps lie under the server's key.
-    pub fn update_layout(&self) -> UpdateLayout {
-        let FixedPoint { ring, flood_bits, .. } = self.description.numbers;
-        UpdateLayout { ring, flood_bits, steps: self.parameters }
+    /// The header of the corrections of a reply.
+    fn header_of_corrections(&self, reply: Part) -> Result<EncTensorHeader, PrivateError> {
+        Ok(self.header(reply)?.with_format(self.numbers().corrections()?)?)
     }
 
     /// Bits of a slot that holds a sum of steps at the end of a turn.
@@ -229,12 +246,15 @@ impl TrainPlan {
         Format::integers((1 << (Self::TOTAL_BITS - 1)) - 1)
     }
 
-    /// Returns the parameters as integers mod 2^l.
+    /// The largest absolute value of a parameter: what ciphertexts are multiplied with has 24 bits at most.
+    const MOST_PARAMETER: u64 = (1 << 23) - 1;
+
+    /// Returns the parameters as integers.
     ///
     /// # Errors
-    /// [`PrivateError::Model`] when a weight is missing, of another shape, not finite or outside the ring.
-    pub fn quantize(&self, weights: &Weights) -> Result<Vec<u64>, PrivateError> {
-        let (ring, scale) = (self.numbers().ring, f64::from(self.numbers().weight_bits).exp2());
+    /// [`PrivateError::Model`] when a weight is missing, of another shape, not finite or too large for 24 bits.
+    pub fn quantize(&self, weights: &Weights) -> Result<Vec<i64>, PrivateError> {
+        let scale = f64::from(self.numbers().weight_bits).exp2();
         let mut all = vec![0; self.parameters];
         for layer in self.layers() {
             for (kind, range) in layer.tensors() {
@@ -247,39 +267,65 @@ impl TrainPlan {
                 }
                 for (to, &from) in all[range.clone()].iter_mut().zip(tensor.data()) {
                     let value = (f64::from(from) * scale).round();
-                    if value.is_nan() || value.abs() > ring.bound() as f64 {
-                        return Err(bad("weights must be finite numbers within the ring"));
+                    if value.is_nan() || value.abs() > Self::MOST_PARAMETER as f64 {
+                        return Err(bad("weights must be finite numbers of 24 bits at most"));
                     }
-                    *to = ring.wrap(value as i64 as u64);
+                    *to = value as i64;
                 }
             }
         }
         Ok(all)
     }
 
-    /// Whether there are as many parameters as the plan has, all of them in its ring.
-    pub(super) fn check_parameters(&self, parameters: &[u64]) -> Result<(), PrivateError> {
-        let (ring, expected) = (self.numbers().ring, self.parameters);
-        let found = parameters.iter().filter(|&&value| value == ring.wrap(value)).count();
+    /// Whether there are as many parameters as the plan has, none of them too large.
+    pub(super) fn check_parameters(&self, parameters: &[i64]) -> Result<(), PrivateError> {
+        let expected = self.parameters;
+        let found = parameters.iter().filter(|value| value.unsigned_abs() <= Self::MOST_PARAMETER).count();
         if (parameters.len(), found) == (expected, expected) {
             Ok(())
         } else {
-            Err(PrivateError::Parameters { expected, bits: ring.bits(), found })
+            Err(PrivateError::Parameters { expected, largest: Self::MOST_PARAMETER, found })
         }
+    }
+
+    /// Returns the parameters as ciphertexts are multiplied with them: rounded to [fewer bits](FixedPoint::product_bits).
+    pub fn rounded(&self, parameters: &[i64]) -> Vec<i64> {
+        parameters.iter().map(|&parameter| self.numbers().round(parameter)).collect()
+    }
+
+    /// Returns what steps change of the server's sums of what was sent, or of products, less the learning rate.
+    ///
+    /// # Errors
+    /// [`PrivateError`] when the plan has no such tensor, or what was sent is no whole batch.
+    pub(super) fn corrections(
+        &self,
+        part: Part,
+        steps: &[i64],
+        sent: &[impl AsRef<[i64]>],
+    ) -> Result<Vec<i64>, PrivateError> {
+        let changed = match (part, sent) {
+            (Part::Sums { segment }, inputs) => self.segments[segment as usize].sums(steps, inputs)?,
+            (Part::Products { segment, term }, [errors]) => {
+                self.segments[segment as usize].terms[term as usize].products(steps, errors.as_ref())?
+            }
+            _ => return Err(PrivateError::Bug("no tensor of the server's")),
+        };
+        // Steps are taken off.
+        Ok(changed.into_iter().map(|sum| self.numbers().round(-sum)).collect())
     }
 
     /// Returns the parameters as reals, with PyTorch's names.
     ///
     /// # Errors
-    /// [`PrivateError::Parameters`] when they are not as many as the plan's, or outside its ring.
-    pub fn weights(&self, parameters: &[u64]) -> Result<Weights, PrivateError> {
+    /// [`PrivateError::Parameters`] when they are not as many as the plan's, or too large.
+    pub fn weights(&self, parameters: &[i64]) -> Result<Weights, PrivateError> {
         self.check_parameters(parameters)?;
-        let (ring, unit) = (self.numbers().ring, f64::from(-(self.numbers().weight_bits as i32)).exp2());
+        let unit = f64::from(-(self.numbers().weight_bits as i32)).exp2();
         let mut weights = Weights::default();
         for layer in self.layers() {
             for (kind, range) in layer.tensors() {
                 let shape = layer.shape_of(kind, range);
-                let reals = parameters[range.clone()].iter().map(|&x| (ring.signed(x) as f64 * unit) as f32);
+                let reals = parameters[range.clone()].iter().map(|&x| (x as f64 * unit) as f32);
                 let tensor = WeightTensor::new(shape, reals.collect())
                     .map_err(|_| PrivateError::Bug("tensors of a layer have other shapes"))?;
                 weights.tensors.insert(format!("{}.{kind}", layer.name), tensor);

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gelu_tensor::{Error, Flood, Format, LinearMap, Shape};
+use gelu_tensor::{Contents, Error, Format, LinearMap, Shape, WeightRange};
 
 use super::FixedPoint;
 use crate::ValueId;
-use crate::plan::Layout;
+use crate::plan::{Layout, MapOf};
 
 /// A sum of linear layers (each with the pooling after it, if there is one) that the server computes in one go.
 #[derive(Clone, Debug)]
@@ -22,8 +22,6 @@ pub struct TrainSegment {
     pub terms: Vec<TrainTerm>,
     pub(super) scale: u32,
     pub(super) divisor: u64,
-    /// How sums are flooded.
-    pub flood: Flood,
     /// Where the tensors lie, and how they are multiplied.
     pub layout: Layout,
 }
@@ -42,7 +40,7 @@ pub struct TrainTerm {
     pub map: Arc<LinearMap>,
     pub(super) values: (i32, u64),
     pub(super) factor: i64,
-    /// The scale and bound of what is encrypted.
+    /// The bound of what is encrypted.
     pub format: Format,
     pub(super) divisor: u64,
     /// How many outputs of the layer the mean of each output of the segment covers, where a padded window covers fewer
@@ -60,8 +58,6 @@ pub struct Back {
     pub map: Arc<LinearMap>,
     /// From products to the errors of the value, where the client encrypts sums of it.
     pub(super) sums: Option<LinearMap>,
-    /// How products are flooded.
-    pub flood: Flood,
     /// Where the tensors lie, and how they are multiplied.
     pub layout: Layout,
 }
@@ -100,7 +96,7 @@ impl LayerSpan {
 impl TrainSegment {
     /// What integer sums are multiplied with to get reals.
     pub(in super::super) fn unit(&self, numbers: &FixedPoint) -> f64 {
-        f64::from(-((self.scale + numbers.weight_bits) as i32)).exp2() / self.divisor as f64
+        f64::from(-((self.scale + numbers.product_bits) as i32)).exp2() / self.divisor as f64
     }
 
     /// What integer gradients of weights are multiplied with, besides what errors are.
@@ -119,29 +115,30 @@ impl TrainSegment {
         move |output| term.covered.as_ref().map_or(all, |covered| u64::from(covered[output]) * one)
     }
 
-    /// Returns the biases of all outputs as they are added to sums, mod 2^64; none for layers without.
-    pub fn bias(&self, parameters: &[u64]) -> Vec<u64> {
-        let mut all: Vec<u64> = vec![];
+    /// Returns the biases of all outputs as they are added to sums; none for layers without.
+    pub fn bias(&self, parameters: &[i64]) -> Vec<i64> {
+        let mut all: Vec<i64> = vec![];
         for term in self.terms.iter().filter(|term| !term.layer.biases.is_empty()) {
             all.resize(self.shape.elements(), 0);
             let (biases, positions) = (&parameters[term.layer.biases.clone()], all.len() / term.layer.rows);
             let factor = self.bias_factors(term);
             for (at, sum) in all.iter_mut().enumerate() {
-                *sum = sum.wrapping_add(biases[at / positions].wrapping_mul(factor(at)));
+                *sum = sum.wrapping_add(biases[at / positions].wrapping_mul(factor(at) as i64));
             }
         }
         all
     }
 
-    /// Returns sums in the clear, biases included, mod 2^64, of what goes up for each term.
+    /// Returns sums in the clear, biases included, of what goes up for each term. Nothing wraps where sums are within
+    /// [their bits](FixedPoint::sum_bits).
     ///
     /// # Errors
     /// When the inputs are no whole batches.
-    pub fn sums<T: AsRef<[i64]>>(&self, parameters: &[u64], inputs: &[T]) -> Result<Vec<u64>, Error> {
-        let mut sums: Vec<u64> = vec![];
+    pub fn sums<T: AsRef<[i64]>>(&self, parameters: &[i64], inputs: &[T]) -> Result<Vec<i64>, Error> {
+        let mut sums: Vec<i64> = vec![];
         for (term, inputs) in self.terms.iter().zip(inputs) {
             let weights = &parameters[term.layer.weights.clone()];
-            let products = term.map.apply_wrapping(weights, inputs.as_ref())?;
+            let products = apply(&term.map, weights, inputs.as_ref())?;
             sums.resize(products.len(), 0);
             sums.iter_mut().zip(products).for_each(|(sum, x)| *sum = sum.wrapping_add(x));
         }
@@ -180,6 +177,11 @@ impl TrainSegment {
 }
 
 impl TrainTerm {
+    /// The map of what is encrypted, for weights of a range.
+    pub(super) fn forward(&self, weights: WeightRange) -> MapOf<'_> {
+        MapOf { map: &self.map, contents: Contents::Integers(self.format), weights }
+    }
+
     /// Fractional bits and bound of the value as integers.
     pub(in super::super) fn values(&self) -> (i32, u64) {
         self.values
@@ -214,17 +216,23 @@ impl TrainTerm {
 
     /// What products of errors are multiplied with to get reals.
     pub(in super::super) fn product_unit(&self, numbers: &FixedPoint) -> f64 {
-        f64::from(-((numbers.error_bits + numbers.weight_bits) as i32)).exp2() / self.divisor as f64
+        f64::from(-((numbers.error_bits + numbers.product_bits) as i32)).exp2() / self.divisor as f64
     }
 
-    /// Returns products of errors in the clear, mod 2^64; none where no errors go back.
+    /// Returns products of errors in the clear; none where no errors go back.
     ///
     /// # Errors
     /// When the errors are no whole batches.
-    pub(crate) fn products(&self, parameters: &[u64], errors: &[i64]) -> Result<Vec<u64>, Error> {
+    pub(crate) fn products(&self, parameters: &[i64], errors: &[i64]) -> Result<Vec<i64>, Error> {
         let weights = &parameters[self.layer.weights.clone()];
-        self.back.as_ref().map_or(Ok(vec![]), |back| back.map.apply_wrapping(weights, errors))
+        self.back.as_ref().map_or(Ok(vec![]), |back| apply(&back.map, weights, errors))
     }
+}
+
+/// A map of integers, whose sums are bounded elsewhere.
+fn apply(map: &LinearMap, weights: &[i64], inputs: &[i64]) -> Result<Vec<i64>, Error> {
+    let weights: Vec<u64> = weights.iter().map(|&weight| weight as u64).collect();
+    Ok(map.apply_wrapping(&weights, inputs)?.into_iter().map(|sum| sum as i64).collect())
 }
 
 impl Back {

@@ -1,4 +1,4 @@
-//! The server's side of private training: the only place where the weights are, between turns; in one they are masked.
+//! The server's side of private training: the only place where the weights are. They stay as they are for a turn.
 
 mod turn;
 
@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::coordinator::{Coordinator, CoordinatorState, MOST_RATE};
 use super::ledger::LayerLeakage;
+use super::plan::Multiplication;
 use super::{CoordinatorConfig, Grant, Message, PrivateError, ResumeFault, TrainPlan};
 use crate::peer::exchange::Incoming;
-use crate::peer::{Counted, Idle, Part, Peer};
+use crate::peer::{Counted, Idle, Peer};
 
 /// The server's side of private training.
 pub struct Server {
@@ -33,24 +34,29 @@ struct ServerTurn {
     client: PublicKey,
     state: TurnState,
     stage: Stage,
-    /// How many ciphertexts have come of the update that was taken last, when it is sent once more.
-    again: (u32, usize),
+    /// Whether nothing has come since an interrupted turn goes on: the client may have done an iteration more than the server
+    /// knows.
+    is_resumed: bool,
+    /// For each exchange.
+    multiplications: Vec<Multiplication>,
 }
 
 /// How far an iteration is.
 enum Stage {
+    /// Between two iterations.
+    Between,
     /// The tensors of an exchange, as they arrive.
     Exchange { index: usize, inputs: Incoming },
-    /// The steps, or the sum of all steps of the turn.
-    Steps(Option<(Part, Decryption)>),
+    /// The sum of all steps of the turn.
+    Total(Decryption),
 }
 
 impl Stage {
-    /// The beginning of an iteration, or what comes after an exchange.
-    fn exchange(plan: &TrainPlan, index: usize) -> Self {
+    /// An exchange of an iteration, or what comes after the last.
+    fn exchange(plan: &TrainPlan, index: usize, iteration: u32) -> Self {
         match plan.exchanges().get(index) {
-            Some(exchange) => Self::Exchange { index, inputs: Incoming::new(exchange.ups.len()) },
-            None => Self::Steps(None),
+            Some(exchange) => Self::Exchange { index, inputs: Incoming::new(exchange.ups(iteration).len()) },
+            None => Self::Between,
         }
     }
 }
@@ -62,19 +68,17 @@ struct TurnState {
     client: u32,
     grant: Grant,
     rate: u64,
-    /// Iterations done.
+    /// Iterations that have been answered to their end.
     done: u32,
     /// Iterations that were begun once more after an interruption.
     #[serde(default)]
     again: u32,
-    /// The masked parameters mod 2^l.
-    masked: Vec<u64>,
 }
 
 impl TurnState {
-    /// Iterations that the client has seen, the one in progress included.
+    /// Iterations that the client may have seen, the one in progress included.
     fn seen(&self) -> u32 {
-        self.done.saturating_add(self.again).saturating_add(1)
+        self.done.saturating_add(1).min(self.grant.iterations).saturating_add(self.again)
     }
 }
 
@@ -84,8 +88,8 @@ impl TurnState {
 pub enum Change {
     /// A turn was granted, or one that was interrupted goes on.
     Granted,
-    /// The steps of an iteration were taken.
-    Updated,
+    /// The client has begun another iteration.
+    Iterated,
     /// The turn has ended, and the weights are others.
     Ended,
 }
@@ -115,7 +119,7 @@ impl Server {
         plan: Arc<TrainPlan>,
         key: Arc<SecretKey>,
         config: CoordinatorConfig,
-        parameters: Vec<u64>,
+        parameters: Vec<i64>,
     ) -> Result<Self, PrivateError> {
         let coordinator = Coordinator::new(plan.clone(), config, parameters)?;
         Self::assemble(plan, key, coordinator, None)
@@ -132,16 +136,14 @@ impl Server {
         state: ServerState,
     ) -> Result<Self, PrivateError> {
         let ServerState { coordinator, turn } = state;
-        if turn.as_ref().is_some_and(|turn| {
-            plan.check_parameters(&turn.masked).is_err() || turn.grant.turn != coordinator.turns
-        }) {
+        if turn.as_ref().is_some_and(|turn| turn.grant.turn != coordinator.turns) {
             return Err(PrivateError::Resume(ResumeFault::Turn));
         }
         let coordinator = Coordinator::resume(plan.clone(), config, coordinator)?;
         let left = coordinator.iterations() - coordinator.state().iterations;
         if turn.as_ref().is_some_and(|turn| {
             !turn.grant.is_of(&plan)
-                || turn.done >= turn.grant.iterations
+                || turn.done > turn.grant.iterations
                 || u64::from(turn.grant.iterations) > left
                 || !(1..=MOST_RATE).contains(&turn.rate)
         }) {
@@ -183,21 +185,6 @@ impl Server {
     /// have seen.
     pub fn coordinator(&self) -> &CoordinatorState {
         self.coordinator.state()
-    }
-
-    /// The masked parameters, in a turn.
-    #[cfg(test)]
-    pub(crate) fn masked(&self) -> Option<&[u64]> {
-        self.turn.as_ref().map(|turn| &turn.state.masked[..])
-    }
-
-    /// Returns whether these masks and the masked parameters add up to the parameters of the beginning of the turn less
-    /// the rate times these sums of steps: what holds between any two iterations. Only who holds both sides can ask.
-    pub fn agrees(&self, masks: &[u64], totals: &[i64]) -> bool {
-        let Some(ServerTurn { state, .. }) = &self.turn else { return false };
-        let ring = self.plan.numbers().ring;
-        let sums = state.masked.iter().zip(masks).map(|(masked, mask)| ring.wrap(masked.wrapping_add(*mask)));
-        masks.len() == state.masked.len() && sums.eq(self.coordinator.after(state.rate, totals))
     }
 
     /// Returns the number of iterations done so far, those of a turn that is in progress included.
@@ -262,8 +249,8 @@ impl Peer for Server {
     type Error = PrivateError;
 
     /// Takes a message. An error ends the turn as if the client had vanished.
-    fn handle(&mut self, message: Message, rng: &mut dyn CryptoRng) -> Result<Option<Change>, PrivateError> {
-        self.take(message, rng).inspect_err(|_| self.close())
+    fn handle(&mut self, message: Message, _: &mut dyn CryptoRng) -> Result<Option<Change>, PrivateError> {
+        self.take(message).inspect_err(|_| self.close())
     }
 
     /// Whether the tensors of an exchange have come, or a part of them, whose answer is not computed yet.

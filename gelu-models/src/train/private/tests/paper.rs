@@ -11,6 +11,11 @@ static PAPER_KEYS: LazyLock<[Arc<SecretKey>; 2]> = LazyLock::new(|| {
     [KeyBits::Bits1024, KeyBits::Bits2048].map(|size| Arc::new(secret_key(size, &mut rng)))
 });
 
+/// Numbers of which nothing is rounded for products.
+fn exact() -> FixedPoint {
+    FixedPoint { product_bits: 18, sum_bits: 40, ..FixedPoint::default() }
+}
+
 fn trainer(run: &Run, key: usize) -> Result<PaperTrainer, PrivateError> {
     let members = (0..run.clients).map(|client| {
         let (samples, config) = run.participant(client);
@@ -38,7 +43,8 @@ proptest! {
             }
         }
         let model = builder.dense("fc", rng.random_range(2..4)).softmax().build().unwrap();
-        let run = Run::new(model, Setup { batch, clients, images: 4 * batch, seed, ..Setup::default() });
+        let numbers = exact();
+        let run = Run::new(model, Setup { batch, clients, images: 4 * batch, numbers, seed, ..Setup::default() });
         let (mut fixed, mut paper) = (run.fixed(), trainer(&run, 1).unwrap());
         while !fixed.is_complete() {
             fixed.turn().unwrap();
@@ -54,7 +60,12 @@ proptest! {
 
 #[test]
 fn the_papers_mode_needs_dense_layers_and_larger_keys_of_clients() {
-    let PrivateError::Setting { expected, found, .. } = trainer(&small(), 0).unwrap_err() else {
+    let refused = trainer(&small(), 1).unwrap_err();
+    let rounded = "fractional bits of weights in products, in the paper's mode";
+    assert!(matches!(refused, PrivateError::Setting { what, .. } if what == rounded), "{refused}");
+    let dense = ModelBuilder::new([3]).dense("fc1", 4).tanh().dense("fc2", 3).softmax().build().unwrap();
+    let run = Run::new(dense, Setup { numbers: exact(), ..Setup::default() });
+    let PrivateError::Setting { expected, found, .. } = trainer(&run, 0).unwrap_err() else {
         panic!("the keys are of one size")
     };
     assert!(expected.starts_with("more than 10") && found == "1024");
@@ -62,7 +73,8 @@ fn the_papers_mode_needs_dense_layers_and_larger_keys_of_clients() {
     let sum = ModelBuilder::new([3]).residual_with(|b| b.dense("a", 2), |b| b.dense("b", 2));
     for (builder, name) in [(conv, "conv1"), (sum, "a+b")] {
         let model = builder.dense("fc1", 2).softmax().build().unwrap();
-        let refused = trainer(&Run::new(model, Setup::default()), 1).unwrap_err();
+        let run = Run::new(model, Setup { numbers: exact(), ..Setup::default() });
+        let refused = trainer(&run, 1).unwrap_err();
         assert!(matches!(&refused, PrivateError::Model { found, .. } if found == name), "{refused}");
     }
 }

@@ -1,13 +1,18 @@
 //! What both sides say, and what becomes of a turn when they say something else.
 
-use gelu_tensor::{EncChunk, EncRate, Encryption, Error, FixedTensor};
+use gelu_tensor::{Contents, EncChunk, Encryption, Error, FixedTensor, Format, Packing, SlotLayout};
 
 use super::*;
 use crate::peer::{AbortReason, Conversation, Misuse, Part, PeerError};
 
-/// Some ciphertexts of a key.
+/// A ciphertext of a key.
 fn chunk(key: usize) -> EncChunk {
-    EncRate::encrypt(1, &KEYS[key], &mut ChaCha20Rng::seed_from_u64(1)).unwrap()
+    let (key, format) = (KEYS[key].public_key(), Format::integers(1).unwrap());
+    let packing = Packing { batch: 1, slot_bits: 2, key: key.size() };
+    let layout = SlotLayout::images(packing, Contents::Integers(format)).unwrap();
+    let one = FixedTensor::new(Shape::from([1]), format, vec![1]).unwrap();
+    let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    Encryption::new(one, &layout, key).unwrap().next_chunk(key, rng).unwrap()
 }
 
 /// Runs a turn from a fresh start, with `change` in the way of each message: it delivers what it likes. Says how far the
@@ -24,7 +29,6 @@ fn meddle(
             at += 1;
             match change(at - 1, said, &mut talk)? {
                 Some(Event::Ready) => talk.client.proceed()?,
-                Some(Event::Stepped) => talk.send_steps()?,
                 Some(Event::Ended) => return Ok(true),
                 None => {}
             }
@@ -75,80 +79,43 @@ fn a_turn_says_what_the_plan_has_in_its_order() {
     let tensor = |part: Part, iteration| format!("chunk 0 of the {}", Position { turn: 0, iteration, part });
     let mut expected = vec!["Join".to_owned(), "Turn".to_owned()];
     for iteration in 0..3 {
-        let parts =
-            run.plan.exchanges().iter().flat_map(|exchange| exchange.ups.iter().chain([&exchange.down]));
+        let parts = run
+            .plan
+            .exchanges()
+            .iter()
+            .flat_map(|exchange| exchange.ups(iteration).iter().chain([&exchange.down]));
         expected.extend(parts.map(|part| tensor(*part, iteration)));
-        match iteration {
-            2 => expected.extend([tensor(Part::Total, iteration), "Ended".to_owned()]),
-            _ => expected.extend([tensor(Part::Update, iteration), "Updated".to_owned()]),
-        }
     }
+    expected.extend([tensor(Part::Total, 2), "Ended".to_owned()]);
     assert_eq!(said, expected);
-    // Two terms up, one sum down, and errors back through one of the terms.
-    let terms: Vec<String> = run.plan.exchanges()[1].ups.iter().map(Part::to_string).collect();
-    assert_eq!(terms, ["inputs of segment 1", "inputs of term 1 of segment 1"]);
+    // Corrections, but in the first iteration, and two terms up, one sum down, and errors back through one of the terms.
+    let said = |at: usize| run.plan.exchanges()[at].ups(1).iter().map(Part::to_string).collect::<Vec<_>>();
+    let corrections = "corrections of the sums of segment 1";
+    assert_eq!(said(1), [corrections, "inputs of segment 1", "inputs of term 1 of segment 1"]);
+    assert_eq!(said(3), ["corrections of the products of segment 2", "errors of segment 2"]);
     assert_eq!(run.plan.exchanges().len(), 3 + 2);
 }
 
 #[test]
-fn a_message_that_is_replayed_is_refused_or_taken_once() {
+fn a_message_that_is_replayed_is_refused() {
     let run = branches();
     let fixed = after_a_turn(&run);
     for replayed in 0..messages(&run).len() {
-        let mut kind = None;
         let (result, server, client) = meddle(&run, |at, said, talk| {
             let again = copy(&said);
             let event = talk.deliver(said)?;
             if at == replayed {
-                kind = Some((again.message().to_string(), again.message().place().map(|place| place.part)));
                 assert_eq!(talk.deliver(again)?, None);
             }
             Ok(event)
         });
-        let (kind, part) = kind.unwrap();
-        match (&kind[..], part) {
-            // An update that is sent again has been taken, and so has the answer that says so.
-            (_, Some(Part::Update)) | ("Updated", _) => {
-                assert_eq!(result, Ok(true), "{replayed}");
-                assert_eq!(server.coordinator(), fixed.coordinator());
-            }
-            _ => {
-                let error = result.unwrap_err();
-                let unexpected = matches!(error, PrivateError::Unexpected { .. });
-                // A chunk that comes again while there are more to come is not the next.
-                assert!(unexpected || matches!(error, PrivateError::Numbers(Error::Count { .. })), "{error}");
-                assert!(error.reason().is_some());
-                assert!(server.is_closed() || client.is_closed(), "{replayed}");
-                check_weights(&run, &server, &fixed);
-            }
-        }
-    }
-}
-
-#[test]
-fn an_update_that_is_sent_twice_later_is_taken_once() {
-    let run = branches();
-    let fixed = after_a_turn(&run);
-    // After every message of the next iteration.
-    for later in 1..12 {
-        let (mut update, mut done) = (None, 0);
-        let (result, server, _) = meddle(&run, |_, said, talk| {
-            let is_update = said.message().place().map(|place| place.part) == Some(Part::Update);
-            if is_update && update.is_none() {
-                update = Some(copy(&said));
-            }
-            let event = talk.deliver(said)?;
-            done += usize::from(update.is_some() && !is_update);
-            if done == later {
-                let masked = talk.server.masked().unwrap().to_vec();
-                assert_eq!(talk.deliver(update.take().unwrap()).unwrap(), None);
-                assert_eq!(talk.server.masked().unwrap(), masked);
-                done += 1;
-            }
-            Ok(event)
-        });
-        assert_eq!(result, Ok(true), "{later}");
-        assert_eq!(server.coordinator(), fixed.coordinator());
+        let error = result.unwrap_err();
+        let unexpected = matches!(error, PrivateError::Unexpected { .. });
+        // A chunk that comes again while there are more to come is not the next.
+        assert!(unexpected || matches!(error, PrivateError::Numbers(Error::Count { .. })), "{error}");
+        assert!(error.reason().is_some());
+        assert!(server.is_closed() || client.is_closed(), "{replayed}");
+        check_weights(&run, &server, &fixed);
     }
 }
 
@@ -188,7 +155,6 @@ fn a_peer_that_ends_the_turn_ends_it_on_both_sides() {
         let error = result.unwrap_err();
         assert_eq!((&error, error.reason()), (&PrivateError::Aborted(reason), None));
         assert!(server.is_closed() || client.is_closed());
-        assert!(server.masked().is_none() || client.masks().iter().all(|&mask| mask == 0));
         check_weights(&run, &server, &fixed);
     }
 }
@@ -265,12 +231,15 @@ fn tensors_out_of_place_are_refused_and_end_the_turn() {
         (0, 0, 0, Part::Errors { segment: 1, term: 0 }),
         (0, 0, 0, Part::Sums { segment: 0 }),
         (0, 0, 0, Part::Products { segment: 1, term: 0 }),
-        (0, 0, 0, Part::Update),
+        (0, 0, 0, Part::SumCorrections { segment: 0 }),
+        (0, 0, 0, Part::SumCorrections { segment: 1 }),
+        (0, 0, 0, Part::ProductCorrections { segment: 1, term: 0 }),
         (0, 0, 0, Part::Total),
         (1, 0, 0, first),
         (u64::MAX, 0, 0, first),
         (0, 1, 0, first),
-        (0, u32::MAX, 0, Part::Update),
+        (0, u32::MAX, 0, first),
+        (0, u32::MAX, 0, Part::Total),
     ] {
         let (mut server, _) = begin();
         let position = Position { turn, iteration, part };
@@ -281,7 +250,7 @@ fn tensors_out_of_place_are_refused_and_end_the_turn() {
             "{part:?}: {error}"
         );
         assert_eq!(error.reason(), Some(AbortReason::UnexpectedMessage));
-        assert!(server.is_closed() && server.masked().is_none());
+        assert!(server.is_closed());
         assert_eq!(server.coordinator().parameters, run.parameters);
     }
     // A chunk that is not the first.
@@ -296,7 +265,7 @@ fn tensors_out_of_place_are_refused_and_end_the_turn() {
         (true, Part::Sums { segment: 1 }, "place"),
         (true, Part::Products { segment: 1, term: 0 }, "place"),
         (true, first, "place"),
-        (true, Part::Update, "place"),
+        (true, Part::Total, "place"),
         (false, Part::Sums { segment: 0 }, "early"),
     ] {
         let (_, mut client) = begin();
@@ -338,12 +307,9 @@ fn messages_out_of_their_order_are_refused() {
     assert!(unexpected(server.handle(join(), &mut rng).unwrap_err()));
     assert!(server.is_closed() && server.coordinator().parameters == run.parameters);
     let (mut server, mut client) = begin();
-    assert!(unexpected(server.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
+    assert!(unexpected(server.handle(Message::Ended { turn: 0 }, &mut rng).unwrap_err()));
     assert!(unexpected(client.handle(Message::Ended { turn: 0 }, &mut rng).unwrap_err()));
     assert!(client.is_closed() && matches!(client.proceed(), Err(PrivateError::Misuse(Misuse::NotReady))));
-    // An answer to an update that is yet to be sent.
-    let (_, mut client) = begin();
-    assert!(unexpected(client.handle(Message::Updated { turn: 0, iteration: 0 }, &mut rng).unwrap_err()));
     // Without a turn.
     let position = Position { turn: 0, iteration: 0, part: Part::Inputs { segment: 0, term: 0 } };
     let tensor = || Message::Tensor { position, index: 0, ciphertexts: chunk(0) };
@@ -395,8 +361,8 @@ fn a_client_checks_what_it_is_granted() {
     }));
     // It has seen no iteration that it could go on from.
     state(grant(&|message| {
-        let Message::Turn { done, .. } = message else { return };
-        *done = 1;
+        let Message::Turn { begun, .. } = message else { return };
+        *begun = 2;
     }));
     state(grant(&|message| {
         let Message::Turn { description, .. } = message else { return };
@@ -406,16 +372,6 @@ fn a_client_checks_what_it_is_granted() {
         let Message::Turn { description, .. } = message else { return };
         description.server_key = KeyBits::Bits2048;
     }));
-    let foreign = grant(&|message| {
-        let Message::Turn { rate, .. } = message else { return };
-        *rate = chunk(2);
-    });
-    assert!(matches!(foreign, PrivateError::Numbers(Error::ForeignKey { .. })), "{foreign}");
-    let twice = grant(&|message| {
-        let Message::Turn { rate, .. } = message else { return };
-        *rate = EncChunk::decode(rate.key(), &rate.encode().repeat(2)).unwrap();
-    });
-    assert!(matches!(twice, PrivateError::Numbers(Error::Count { expected: 1, found: 2, .. })), "{twice}");
     let other = grant(&|message| {
         let Message::Turn { description, .. } = message else { return };
         let model = ModelBuilder::new([4]).dense("fc1", 3).softmax().build().unwrap();
@@ -434,10 +390,9 @@ fn a_client_that_vanishes_leaves_nothing_but_its_line_in_the_ledger() {
         seen == 3
     })
     .unwrap();
-    assert_ne!(server.masked().unwrap(), run.parameters);
-    assert_eq!(server.iterations_done(), 2);
+    assert_eq!((&server.coordinator().parameters, server.iterations_done()), (&run.parameters, 2));
     server.close();
-    assert!(server.masked().is_none() && server.is_closed());
+    assert!(server.is_closed());
     assert_eq!(
         (server.coordinator().parameters.clone(), server.coordinator().turns),
         (run.parameters.clone(), 0)
@@ -498,7 +453,7 @@ fn states_of_other_runs_are_refused() {
     let mut ready = 0;
     turn(&mut server, &mut client, 1, |_| {
         ready += 1;
-        ready > 1
+        ready > 2
     })
     .unwrap();
     let states = serde_json::to_value((server.state(), client.state().unwrap())).unwrap();
@@ -516,13 +471,10 @@ fn states_of_other_runs_are_refused() {
     };
     assert_eq!(resume(&|_| ()), [false, false]);
     let large = u64::MAX;
-    assert_eq!(resume(&|states| states[0]["turn"]["masked"][0] = large.into()), [true, false]);
-    assert_eq!(resume(&|states| states[0]["turn"]["masked"] = serde_json::json!([])), [true, false]);
-    assert_eq!(resume(&|states| states[0]["turn"]["done"] = 4.into()), [true, false]);
+    assert_eq!(resume(&|states| states[0]["turn"]["done"] = 5.into()), [true, false]);
     assert_eq!(resume(&|states| states[0]["turn"]["grant"]["turn"] = 7.into()), [true, false]);
-    assert_eq!(resume(&|states| states[0]["coordinator"]["parameters"][0] = large.into()), [true, false]);
-    assert_eq!(resume(&|states| states[1]["masks"][0] = large.into()), [false, true]);
-    assert_eq!(resume(&|states| states[1]["masks"] = serde_json::json!([])), [false, true]);
+    let beyond = 1 << 23;
+    assert_eq!(resume(&|states| states[0]["coordinator"]["parameters"][0] = beyond.into()), [true, false]);
     assert_eq!(
         resume(&|states| states[1]["participant"]["velocity"] = serde_json::json!([0])),
         [false, true]
@@ -611,7 +563,7 @@ fn sums_of_steps_that_no_honest_client_has_are_refused() {
     let error = result.unwrap_err();
     assert!(matches!(error, PrivateError::Gradient { index: 0, .. }), "{error}");
     assert_eq!(server.coordinator().parameters, run.parameters);
-    assert!(server.masked().is_none());
+    assert!(server.is_closed());
     // The client has seen them all the same.
     assert_eq!(server.coordinator().ledger.entries[0].most_iterations, 4);
 }
@@ -622,11 +574,12 @@ fn a_client_cannot_go_on_beyond_its_turn() {
     let run = small();
     let (result, server, _) = meddle(&run, |_, said, talk| match said {
         Said::ByClient(Message::Tensor { position, index, .. }) if position.part == Part::Total => {
-            let header = run.plan.header(Part::Update).unwrap();
+            let part = Part::SumCorrections { segment: 0 };
+            let header = run.plan.header(part).unwrap();
             let one = chunk(0).encode();
             let ciphertexts =
                 EncChunk::decode(KEYS[0].public_key(), &one.repeat(header.ciphertexts())).unwrap();
-            let position = Position { part: Part::Update, ..position };
+            let position = Position { part, iteration: position.iteration + 1, ..position };
             talk.deliver(Said::ByClient(Message::Tensor { position, index, ciphertexts }))
         }
         said => talk.deliver(said),

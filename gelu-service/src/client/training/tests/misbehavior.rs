@@ -166,7 +166,7 @@ fn lengths_of_millions_are_refused_before_memory_is_taken() {
 fn messages_out_of_turn_and_floods_of_joins_are_cut_off() {
     beside(|bad| {
         let join = encode(&bad.join());
-        for message in [Message::Updated { turn: 0, iteration: 0 }, Message::Ended { turn: 0 }] {
+        for message in [Message::Ended { turn: 0 }, Message::Ended { turn: 1 }] {
             let message = encode(&message);
             assert_eq!(after(bad, [message.clone()]).0, Some(AbortReason::UnexpectedMessage));
             assert_eq!(after(bad, [join.clone(), message]).0, Some(AbortReason::UnexpectedMessage));
