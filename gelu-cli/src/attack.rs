@@ -238,9 +238,8 @@ fn run_reconstruct(args: &ReconstructArgs) -> anyhow::Result<()> {
         let after = &trainer.coordinator().parameters;
         let steps: Vec<i64> = parameters.iter().zip(after).map(|(before, after)| before - after).collect();
         let unused = 64 - MASK_BITS;
-        let received =
-            steps.iter().map(|step| ((step + rng.random::<i64>()) << unused >> unused) as f64).collect();
-        let received: Vec<f64> = received;
+        let mut mask = |step: &i64| (step.wrapping_add(rng.random()) << unused >> unused) as f64;
+        let received: Vec<f64> = steps.iter().map(&mut mask).collect();
         let steps: Vec<f64> = steps.iter().map(|&step| step as f64).collect();
         let [open, masked] = [
             guess(&model, hidden, args.activation, &plan, &steps)?,

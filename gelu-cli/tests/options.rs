@@ -7,7 +7,7 @@ mod common;
 use common::{data, gelu};
 
 /// Options with a value that they take.
-const OPTIONS: [(&str, &[&str]); 22] = [
+const OPTIONS: [(&str, &[&str]); 23] = [
     ("invert", &["yes"]),
     ("count", &["3"]),
     ("split-seed", &["1"]),
@@ -24,6 +24,7 @@ const OPTIONS: [(&str, &[&str]); 22] = [
     ("d-max", &["3"]),
     ("leakage", &["off"]),
     ("sum-bits", &["48"]),
+    ("product-bits", &["12"]),
     ("checkpoint-every", &["5"]),
     ("report", &["none/report"]),
     ("weight-bits", &["3"]),
@@ -43,7 +44,17 @@ const MODES: [(&[&str], &[&str]); 6] = [
     (&["train", "--model", "mlp:2", "--dataset", "none.csv", "--checkpoint-dir", "none"], &[]),
     (
         &["train", "--clear", "--model", "mlp:2", "--dataset", "none.csv", "--checkpoint-dir", "none"],
-        &["key-bits", "key-type", "clients", "d-max", "leakage", "sum-bits", "report", "calibrate"],
+        &[
+            "key-bits",
+            "key-type",
+            "clients",
+            "d-max",
+            "leakage",
+            "sum-bits",
+            "product-bits",
+            "report",
+            "calibrate",
+        ],
     ),
     (
         &[

@@ -190,7 +190,7 @@ pub(crate) fn run(args: &Args, given: &Given) -> anyhow::Result<()> {
     }
     if args.is_on_floats() {
         given.refuse(
-            &["clients", "d-max", "leakage", "sum-bits", "report", "calibrate"],
+            &["clients", "d-max", "leakage", "sum-bits", "product-bits", "report", "calibrate"],
             "training on floats (--clear without --fixed) has no clients that take turns",
         )?;
     }

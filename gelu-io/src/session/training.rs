@@ -91,6 +91,11 @@ impl TrainingAccount {
         Self::sum(self.sums.values().chain(self.products.values()))
     }
 
+    /// Returns what the client sent of corrections, of all segments.
+    pub fn corrections(&self) -> PartTotals {
+        self.corrections
+    }
+
     /// Returns what the client sent of the sums of its steps, at the end of each turn.
     pub fn steps(&self) -> PartTotals {
         self.total

@@ -202,9 +202,7 @@ fn report(args: &Args, setting: &Setting, done: &Done, [test, train]: [f64; 2], 
                 add(Part::Products { segment: index, term }, "down");
             }
         }
-        let corrections = Part::SumCorrections { segment: 0 };
-        for (part, name) in [(corrections, "corrections"), (Part::Total, "sums of steps")] {
-            let totals = account.of(Some(part));
+        for (totals, name) in [(account.corrections(), "corrections"), (account.steps(), "sums of steps")] {
             table.row([
                 "all".to_owned(),
                 name.to_owned(),

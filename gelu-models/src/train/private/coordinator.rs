@@ -57,6 +57,20 @@ impl Grant {
             && self.room.len() == plan.segments().len()
             && self.rate_scale <= plan.numbers().weight_bits
     }
+
+    /// Whether the sums of another pass with the parameters after these steps have no more bits than sums may, whatever the
+    /// learning rate.
+    pub(super) fn leaves_room(&self, plan: &TrainPlan, totals: &[i64]) -> bool {
+        let unused = plan.numbers().weight_bits - plan.numbers().product_bits;
+        let magnitudes: Vec<u64> =
+            totals.iter().map(|total| total.unsigned_abs().saturating_mul(MOST_RATE)).collect();
+        // Corrections are rounded before they are multiplied with the rate.
+        let rounded = |growth: u64| (growth >> unused).saturating_add(MOST_RATE);
+        plan.segments().iter().zip(&self.room).all(|(segment, room)| {
+            let largest = segment.largest(&magnitudes, plan.numbers());
+            largest.is_ok_and(|growth| growth.iter().zip(room).all(|(growth, room)| rounded(*growth) < *room))
+        })
+    }
 }
 
 /// Bits of the secret part of a learning rate, and the largest that it can be.

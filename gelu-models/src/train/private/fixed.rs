@@ -142,7 +142,7 @@ impl FixedTrainer {
                 Need::Sums(index, values) => {
                     let sums = self.plan.segments()[index].sums(&parameters, &values)?;
                     let part = Part::Sums { segment: index as u32 };
-                    let sums = corrected(&self.plan, participant, (part, rate), sums, &values)?;
+                    let sums = corrected(participant, (part, rate), sums, &values)?;
                     participant.sums(index, &sums)?
                 }
                 Need::Products(place, errors) => {
@@ -150,8 +150,7 @@ impl FixedTrainer {
                     let products = term.products(&parameters, &errors)?;
                     let [segment, term] = place.map(|at| at as u32);
                     let part = Part::Products { segment, term };
-                    let products =
-                        corrected(&self.plan, participant, (part, rate), products, &[&errors[..]])?;
+                    let products = corrected(participant, (part, rate), products, &[&errors[..]])?;
                     participant.products(place, &products)?
                 }
                 Need::Nothing(_) => participant.proceed()?,
@@ -166,18 +165,13 @@ impl FixedTrainer {
 
 /// Sums, or products, of the weights of a turn's beginning as those of its present ones.
 fn corrected(
-    plan: &TrainPlan,
     participant: &Participant,
     (part, rate): (Part, u64),
     mut sums: Vec<i64>,
     sent: &[impl AsRef<[i64]>],
 ) -> Result<Vec<i64>, PrivateError> {
-    let turn = participant.state().turn.as_ref();
-    let (_, done, steps) = turn.ok_or(PrivateError::Bug("no turn is in progress"))?;
-    if *done == 0 {
-        return Ok(sums);
+    if let Some(corrections) = participant.corrections(part, sent)? {
+        sums.iter_mut().zip(corrections).for_each(|(sum, correction)| *sum += rate as i64 * correction);
     }
-    let corrections = plan.corrections(part, steps, sent)?;
-    sums.iter_mut().zip(corrections).for_each(|(sum, correction)| *sum += rate as i64 * correction);
     Ok(sums)
 }

@@ -8,9 +8,9 @@ use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::coordinator::MOST_RATE;
-use super::pass::{Pass, round_stochastically};
+use super::pass::{Pass, reals, round_stochastically};
 use super::{Grant, PrivateError, ResumeFault, Samples, TrainPlan};
+use crate::peer::Part;
 use crate::plan::{Functions, Step, compute, gradients_of};
 
 /// What determines a client's part of a run, besides its data.
@@ -161,11 +161,24 @@ impl Participant {
         match &self.state.turn {
             None => Err(PrivateError::Bug("no turn is in progress")),
             Some((grant, done, totals))
-                if *done > 0 && (*done >= grant.iterations || !has_room(&self.plan, grant, totals)) =>
+                if *done > 0 && (*done >= grant.iterations || !grant.leaves_room(&self.plan, totals)) =>
             {
                 Ok(Need::Total(totals.clone()))
             }
             Some(_) => self.next_batch(),
+        }
+    }
+
+    /// What the steps of the turn so far change of a part of the server's, less the learning rate; `None` before the first.
+    pub(super) fn corrections(
+        &self,
+        part: Part,
+        sent: &[impl AsRef<[i64]>],
+    ) -> Result<Option<Vec<i64>>, PrivateError> {
+        match &self.state.turn {
+            None => Err(PrivateError::Bug("no turn is in progress")),
+            Some((_, 0, _)) => Ok(None),
+            Some((_, _, steps)) => self.plan.corrections(part, steps, sent).map(Some),
         }
     }
 
@@ -384,22 +397,4 @@ impl Participant {
         self.state.turn = None;
         self.iteration = None;
     }
-}
-
-fn reals(values: &[i64], unit: f64) -> Vec<f64> {
-    values.iter().map(|&value| value as f64 * unit).collect()
-}
-
-/// Whether the sums of another pass with the parameters after these steps have no more bits than sums may, whatever the
-/// learning rate.
-fn has_room(plan: &TrainPlan, grant: &Grant, totals: &[i64]) -> bool {
-    let unused = plan.numbers().weight_bits - plan.numbers().product_bits;
-    let magnitudes: Vec<u64> =
-        totals.iter().map(|total| total.unsigned_abs().saturating_mul(MOST_RATE)).collect();
-    plan.segments().iter().zip(&grant.room).all(|(segment, room)| {
-        let largest = segment.largest(&magnitudes, plan.numbers());
-        // Corrections are rounded before they are multiplied with the rate.
-        let rounded = |growth: u64| (growth >> unused).saturating_add(MOST_RATE);
-        largest.is_ok_and(|growth| growth.iter().zip(room).all(|(growth, room)| rounded(*growth) < *room))
-    })
 }

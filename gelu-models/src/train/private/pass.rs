@@ -45,6 +45,11 @@ impl Pass {
     }
 }
 
+/// Sums or products as reals.
+pub(super) fn reals(values: &[i64], unit: f64) -> Vec<f64> {
+    values.iter().map(|&value| value as f64 * unit).collect()
+}
+
 /// Rounds up or down at random, so that the mean is the number itself; clamps to `limit` and counts. `None` where a
 /// number is not finite.
 pub(super) fn round_stochastically(

@@ -180,7 +180,9 @@ impl Client {
     /// # Errors
     /// [`Misuse::NotReady`] when it is not time; [`PrivateError::Diverged`] when an input is not a number.
     pub fn proceed(&mut self) -> Result<(), PrivateError> {
-        if !matches!(self.state, State::Ready) {
+        let state = std::mem::replace(&mut self.state, State::Idle);
+        if !matches!(state, State::Ready) {
+            self.state = state;
             return Err(Misuse::NotReady.into());
         }
         let member = self.member_mut()?;

@@ -29,13 +29,6 @@ impl Member {
             _ => Err(PrivateError::Grant("expected the turn that the client was in")),
         }
     }
-
-    /// What the steps of the turn so far change of a part of the server's, less the learning rate; `None` before the first.
-    fn corrections(&self, part: Part, sent: &[impl AsRef<[i64]>]) -> Result<Option<Vec<i64>>, PrivateError> {
-        let turn = self.participant.state().turn.as_ref();
-        let (_, done, steps) = turn.ok_or(PrivateError::Bug("no turn is in progress"))?;
-        if *done == 0 { Ok(None) } else { self.plan.corrections(part, steps, sent).map(Some) }
-    }
 }
 
 impl Client {
@@ -153,7 +146,7 @@ impl Client {
             Need::Sums(index, inputs) => {
                 let segment = index as u32;
                 let part = Part::Sums { segment };
-                if let Some(corrections) = self.member_mut()?.corrections(part, &inputs)? {
+                if let Some(corrections) = self.member_mut()?.participant.corrections(part, &inputs)? {
                     self.plan(Part::SumCorrections { segment }, corrections)?;
                 }
                 for (term, values) in (0..).zip(&inputs) {
@@ -164,7 +157,7 @@ impl Client {
             Need::Products(place, errors) => {
                 let [segment, term] = place.map(|at| at as u32);
                 let part = Part::Products { segment, term };
-                if let Some(corrections) = self.member_mut()?.corrections(part, &[&errors[..]])? {
+                if let Some(corrections) = self.member_mut()?.participant.corrections(part, &[&errors[..]])? {
                     self.plan(Part::ProductCorrections { segment, term }, corrections)?;
                 }
                 self.plan(Part::Errors { segment, term }, errors.to_vec())?;

@@ -150,6 +150,7 @@ impl Description {
         let (graph, lanes) = (model.graph().clone(), Self::LANES);
         Self { graph, batch, numbers, client_key, server_key, lanes }
     }
+
     /// What layouts are chosen for.
     pub(super) fn deployment(&self) -> Deployment {
         let Self { client_key: key, lanes, batch, .. } = *self;

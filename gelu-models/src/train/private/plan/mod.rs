@@ -16,7 +16,7 @@ pub(super) use self::multiplication::Multiplication;
 pub use self::segment::{Back, LayerSpan, TrainSegment, TrainTerm};
 use super::PrivateError;
 use crate::peer::Part;
-use crate::plan::{Cut, Deployment, Fusion, Step, header};
+use crate::plan::{Cut, Fusion, Step, header};
 use crate::{ValueId, WeightTensor, Weights};
 
 /// How a model is trained on ciphertexts: what both sides derive from its [`Description`].
@@ -139,10 +139,6 @@ impl TrainPlan {
     /// Returns the numbers.
     pub(crate) fn numbers(&self) -> &FixedPoint {
         &self.description.numbers
-    }
-
-    fn deployment(&self) -> Deployment {
-        self.description.deployment()
     }
 
     /// Returns the number of inputs to one update.

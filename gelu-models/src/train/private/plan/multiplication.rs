@@ -54,7 +54,7 @@ impl TrainPlan {
         let maps: Vec<MapOf<'_>> =
             segment.terms.iter().zip(&weights).map(|(term, weights)| term.forward(weights.range())).collect();
         let output = self.numbers().output(&segment.shape, segment.terms.len())?;
-        let layout = segment.layout.for_weights(&maps, output, self.deployment())?;
+        let layout = segment.layout.for_weights(&maps, output, self.description.deployment())?;
         let terms = segment.terms.iter().map(|term| term.map.clone()).zip(weights).collect();
         let bias = segment.bias(parameters);
         let bias = match bias.iter().map(|bias| bias.unsigned_abs()).max() {
@@ -69,7 +69,7 @@ impl TrainPlan {
         let weights = weights(&back.map, &parameters[term.layer.weights.clone()])?;
         let maps = [MapOf { map: &back.map, contents: self.numbers().errors()?, weights: weights.range() }];
         let output = self.numbers().output(back.map.output(), 1)?;
-        let layout = back.layout.for_weights(&maps, output, self.deployment())?;
+        let layout = back.layout.for_weights(&maps, output, self.description.deployment())?;
         Self::multiplication(layout, vec![(back.map.clone(), weights)], None, output).map(Some)
     }
 
