@@ -119,7 +119,7 @@ pub enum Error {
     },
     /// A backend that does not exist, that this machine does not have, or that is another one than a key's.
     #[error(
-        "backend: expected portable or, where the machine and the key have them, adx, neon, avx2, avxifma or ifma, found `{wanted}`"
+        "backend: expected portable or, where the machine and the key have them, adx, neon, avx2, avx512, avxifma or ifma, found `{wanted}`"
     )]
     Backend {
         /// Its name.

@@ -10,7 +10,7 @@ use super::portable::Portable;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::simd128::Simd128;
 #[cfg(target_arch = "x86_64")]
-use super::{adx::Adx, avx2::Avx2, ifma::FourLanes, ifma::Ifma};
+use super::{adx::Adx, avx2::Avx2, avx512::Avx512, ifma::FourLanes, ifma::Ifma};
 use crate::Error;
 
 /// Who does the arithmetic. All give the same results.
@@ -28,6 +28,9 @@ pub enum Backend {
     Neon,
     /// AVX2 and FMA: four residues at a time in limbs of 49 bits that are doubles, on x86-64 processors that have both.
     Avx2,
+    /// AVX-512 F: eight residues at a time in the same limbs, on x86-64 processors that have it; those that have IFMA too
+    /// are faster with that.
+    Avx512,
     /// AVX-IFMA: four residues at a time in limbs of 52 bits, on x86-64 processors that have it, or AVX-512 IFMA with VL.
     AvxIfma,
     /// AVX-512 IFMA: eight residues at a time in limbs of 52 bits, on x86-64 processors that have it.
@@ -38,8 +41,16 @@ pub(crate) const MAX_LANES: usize = Backend::MAX_LANES;
 
 impl Backend {
     /// All of them, the fastest last.
-    pub const ALL: [Self; 7] =
-        [Self::Portable, Self::Adx, Self::Simd128, Self::Neon, Self::Avx2, Self::AvxIfma, Self::Ifma];
+    pub const ALL: [Self; 8] = [
+        Self::Portable,
+        Self::Adx,
+        Self::Simd128,
+        Self::Neon,
+        Self::Avx2,
+        Self::Avx512,
+        Self::AvxIfma,
+        Self::Ifma,
+    ];
 
     /// The most residues that any of them works on at a time: what batches are cut by, whichever it is.
     pub const MAX_LANES: usize = {
@@ -70,7 +81,7 @@ impl Backend {
             Self::Portable | Self::Adx | Self::Simd128 => 1,
             Self::Neon => 2,
             Self::Avx2 | Self::AvxIfma => 4,
-            Self::Ifma => 8,
+            Self::Avx512 | Self::Ifma => 8,
         }
     }
 
@@ -82,6 +93,7 @@ impl Backend {
             Self::Simd128 => "simd128",
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
             Self::AvxIfma => "avxifma",
             Self::Ifma => "ifma",
         }
@@ -102,7 +114,9 @@ impl Backend {
         match self {
             Self::Portable | Self::Adx => 5.0 * (bits as f64 / 64.0).powi(2),
             Self::Simd128 => 5.0 * (bits as f64 / 28.0).powi(2) / 2.0,
-            Self::Neon | Self::Avx2 => 10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64,
+            Self::Neon | Self::Avx2 | Self::Avx512 => {
+                10.0 * (bits as f64 * 21.0 / 1024.0).powi(2) / self.lanes() as f64
+            }
             Self::AvxIfma | Self::Ifma => 10.0 * (bits as f64 * 20.0 / 1024.0).powi(2) / self.lanes() as f64,
         }
     }
@@ -117,6 +131,8 @@ impl Backend {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::detect().map(|avx2| Box::new(avx2) as _),
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::detect().map(|avx512| Box::new(avx512) as _),
+            #[cfg(target_arch = "x86_64")]
             Self::AvxIfma => FourLanes::detect().map(|four| Box::new(four) as _),
             #[cfg(target_arch = "x86_64")]
             Self::Ifma => Ifma::detect().map(|ifma| Box::new(ifma) as _),
@@ -127,7 +143,7 @@ impl Backend {
             #[cfg(not(target_arch = "aarch64"))]
             Self::Neon => None,
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Adx | Self::Avx2 | Self::AvxIfma | Self::Ifma => None,
+            Self::Adx | Self::Avx2 | Self::Avx512 | Self::AvxIfma | Self::Ifma => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The big-integer engine: arithmetic in Z_{n^2} on batches of residues in Montgomery n-adic form.
 //!
-//! A residue c is held as the pair (a, b) with `c R = a + b n mod n^2`, both below n (on ifma and avxifma below 2 n, on avx2 and
-//! neon signed and about n at most). Products keep that form, so a ciphertext is converted only when it is decoded and encoded. Everything
+//! A residue c is held as the pair (a, b) with `c R = a + b n mod n^2`, both below n (on ifma and avxifma below 2 n, on avx512, avx2
+//! and neon signed and about n at most). Products keep that form, so a ciphertext is converted only when it is decoded and encoded. Everything
 //! is constant-time in the values of the residues unless its name says `_vartime`.
 
 #[cfg(target_arch = "x86_64")]
@@ -10,6 +10,9 @@ mod adx;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // see its documentation
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // see its documentation
+mod avx512;
 mod backend;
 mod comb;
 mod crt;

@@ -13,7 +13,7 @@ pub(in crate::arith) struct Nearest {
 }
 
 impl Nearest {
-    pub(super) fn new() -> Self {
+    pub(in crate::arith) fn new() -> Self {
         let found = read();
         if found & CONTROL != DEFAULT {
             write(DEFAULT);

@@ -1,8 +1,9 @@
 //! The AVX2 backend: [doubles](super::doubles) four at a time, with sums of products in assembly.
 //!
 //! The `unsafe` code of this folder calls intrinsics, and functions compiled for AVX2 and FMA, after [`Avx2::detect`] has found
-//! both; it loads and stores vectors from arrays of as many limbs; it calls functions in assembly on arrays whose types or
-//! lengths say how long they are; and it reads and sets the processor's rounding mode.
+//! both; it loads and stores vectors from arrays of as many limbs; it calls functions in assembly, of which the AVX-512
+//! backend has the same, on arrays whose types or lengths say how long they are; and it reads and sets the processor's
+//! rounding mode.
 
 /// An intrinsic on vectors, or on numbers beside a token.
 macro_rules! instruction {
@@ -13,20 +14,25 @@ macro_rules! instruction {
     };
 }
 
-mod assembly;
+pub(super) mod assembly;
 pub(super) mod environment;
+pub(super) mod functions;
 pub(super) mod select;
 
 use core::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-use self::assembly::Sums;
+use self::assembly::{Assembled, Constants, Sums};
 use self::environment::Nearest;
+use self::functions::{Functions, ymm};
 use self::select::Choice;
-use super::doubles::Context;
 use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
+use super::doubles::{Context, TILE};
 use super::kernel::{Instructions, Kernel, Work};
+
+/// Turns of chains that a bench times.
+pub(super) const CHAIN_TURNS: usize = 50_000;
 
 /// Proof that this processor has AVX2 and FMA, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +51,10 @@ impl Instructions for Avx2 {
     }
 
     fn multiply_chains(&self) -> usize {
-        assembly::multiply_add_chains(*self)
+        // SAFETY: the function touches no memory, and the processor has AVX2 and FMA, as the token proves.
+        unsafe { ymm::chains(CHAIN_TURNS, 0.75) };
+        // Two for each product of four limbs.
+        2 * CHAIN_TURNS * TILE
     }
 }
 
@@ -60,13 +69,23 @@ impl Zeroize for Quad {
     }
 }
 
+// SAFETY: a vector is a register of 32 bytes, and its token proves AVX2 and FMA.
+unsafe impl Assembled for Quad {
+    const FUNCTIONS: Functions = ymm::FUNCTIONS;
+
+    fn constants() -> *const u64 {
+        static CONSTANTS: Constants<{ Quad::LANES }> = Constants::new();
+        CONSTANTS.start()
+    }
+}
+
 impl Vector for Quad {
     type Token = Avx2;
     type Nearest = Nearest;
     type Choice = Choice;
-    type Sums<'a, const N: usize> = Sums<'a, N>;
+    type Sums<'a, const N: usize> = Sums<'a, Self, N>;
 
-    const LANES: usize = MOST_LANES;
+    const LANES: usize = select::LANES;
 
     fn nearest(_: Avx2) -> Nearest {
         Nearest::new()
@@ -89,8 +108,8 @@ impl Vector for Quad {
 
     #[inline(always)]
     fn of_lanes(_: Avx2, bits: [u64; MOST_LANES]) -> Self {
-        // SAFETY: the array has four limbs of eight bytes, the load needs no alignment, and the token proves the target
-        // features.
+        // SAFETY: the array has at least four limbs of eight bytes, the load needs no alignment, and the token proves the
+        // target features.
         Self(unsafe { _mm256_loadu_pd(bits.as_ptr().cast()) })
     }
 
@@ -163,8 +182,8 @@ impl Vector for Quad {
     }
 
     #[inline(always)]
-    fn choice(_: Avx2, digits: [u64; MOST_LANES]) -> Choice {
-        instruction!(Choice::new(&digits))
+    fn choice(_: Avx2, [a, b, c, d, ..]: [u64; MOST_LANES]) -> Choice {
+        instruction!(Choice::new(&[a, b, c, d]))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use crate::arith::comb::WINDOW;
 use crate::arith::doubles::vector::ENTRIES;
 
-const LANES: usize = 4;
+pub(super) const LANES: usize = 4;
 
 /// An entry of a table for each lane.
 #[derive(Clone, Copy)]

@@ -1,4 +1,5 @@
-# Routines on the sums of a window of seven columns, which stay in registers: ymm0 to ymm6 are H, ymm7 to ymm13 are S.
+# Routines on the sums of a window of seven columns, which stay in registers: 0 to 6 are H, 7 to 13 are S. Registers are ymm
+# or zmm (vector.s).
 # rax and rcx point to what a routine takes, rdi to the work area (struct Work), r9 to the constants (struct Constants).
 
 .ifndef .Lgelu_tile
@@ -6,11 +7,11 @@
 
 # Limb r of a tile times limb s - r of the other factor, in column s.
 .macro gelu_cell r, s, low
-    vmovapd ymm15, ymm\s
-    vfmadd231pd ymm\s, ymm14, [rcx + 32 * (\s - \r)]
-    vsubpd ymm15, ymm15, ymm\s
-    vfmadd231pd ymm15, ymm14, [rcx + 32 * (\s - \r)]
-    vaddpd ymm\low, ymm\low, ymm15
+    gelu_copy 15, \s
+    gelu_with vfmadd231pd, \s, 14, rcx + .Lbytes * (\s - \r)
+    gelu_of vsubpd, 15, 15, \s
+    gelu_with vfmadd231pd, 15, 14, rcx + .Lbytes * (\s - \r)
+    gelu_of vaddpd, \low, \low, 15
 .endm
 
 .macro gelu_cell_within r, from, to, s, low
@@ -31,23 +32,23 @@
 .endm
 
 .macro gelu_row r, from, to
-    vmovapd ymm14, [rax + 32 * \r]
+    gelu_load 14, rax + .Lbytes * \r
     gelu_cells \r, \from, \to
 .endm
 
 # Takes what H has.
 .macro gelu_take s, low
-    vpaddq ymm15, ymm\s, [rdi + 32 * \s]
-    vmovdqa [rdi + 32 * \s], ymm15
-    vmovapd ymm\s, [r9]
+    gelu_with vpaddq, 15, \s, rdi + .Lbytes * \s
+    gelu_store 15, rdi + .Lbytes * \s
+    gelu_load \s, r9
 .endm
 
 # Puts the upper part of S to H.
 .macro gelu_fold s, low
-    vmovapd ymm15, ymm\s
-    vaddpd ymm\s, ymm\s, ymm\low
-    vsubpd ymm15, ymm15, ymm\s
-    vaddpd ymm\low, ymm\low, ymm15
+    gelu_copy 15, \s
+    gelu_of vaddpd, \s, \s, \low
+    gelu_of vsubpd, 15, 15, \s
+    gelu_of vaddpd, \low, \low, 15
 .endm
 
 .macro gelu_fold_take s, low
@@ -91,7 +92,7 @@
 .endm
 
 .macro gelu_full_after first
-    vmovapd ymm14, [rax]
+    gelu_load 14, rax
     gelu_each \first
     gelu_rows_below
 .endm
@@ -119,7 +120,7 @@
 
 # The square of limb r, which is at the given place.
 .macro gelu_equal r, at, s
-    vmovapd ymm14, [rcx + 32 * (\at)]
+    gelu_load 14, rcx + .Lbytes * (\at)
     gelu_cells \r, \s, \s
 .endm
 
@@ -146,33 +147,33 @@
     gelu_equal 6, -1, 5
 .endm
 
-# A column as a limb, with what comes from below in ymm14, which takes what goes to the column above.
+# A column as a limb, with what comes from below in register 14, which takes what goes to the column above.
 .macro gelu_limb s, low
     gelu_fold \s, \low
-    vaddpd ymm\low, ymm\low, [r9 + 32]
-    vpaddq ymm\s, ymm\s, [rdi + 32 * \s]
-    vpaddq ymm\s, ymm\s, [r11]
-    vpaddq ymm\low, ymm\low, ymm14
-    vpand ymm15, ymm\low, [r9 + 64]
-    vpsrlq ymm\low, ymm\low, 49
-    vpaddq ymm14, ymm\s, ymm\low
-    vpor ymm15, ymm15, [r9 + 96]
-    vsubpd ymm15, ymm15, [r9 + 128]
-    vmovapd [rax + 32 * \s], ymm15
+    gelu_with vaddpd, \low, \low, r9 + .Lbytes
+    gelu_with vpaddq, \s, \s, rdi + .Lbytes * \s
+    gelu_with vpaddq, \s, \s, r11
+    gelu_of vpaddq, \low, \low, 14
+    gelu_bits vpand, 15, \low, r9 + 2 * .Lbytes
+    gelu_shift \low, \low, 49
+    gelu_of vpaddq, 14, \s, \low
+    gelu_bits vpor, 15, 15, r9 + 3 * .Lbytes
+    gelu_with vsubpd, 15, 15, r9 + 4 * .Lbytes
+    gelu_store 15, rax + .Lbytes * \s
 .endm
 
 # A product of limbs as in a column, without memory: how fast products can be at most.
 .macro gelu_chain s, low
-    vmovapd ymm15, ymm\s
-    vfmadd231pd ymm\s, ymm14, ymm14
-    vsubpd ymm15, ymm15, ymm\s
-    vfmadd231pd ymm15, ymm14, ymm14
-    vaddpd ymm\low, ymm\low, ymm15
+    gelu_copy 15, \s
+    gelu_of vfmadd231pd, \s, 14, 14
+    gelu_of vsubpd, 15, 15, \s
+    gelu_of vfmadd231pd, 15, 14, 14
+    gelu_of vaddpd, \low, \low, 15
 .endm
 
 # Seven at a time, as often as rdi says, with a number in xmm0.
 .macro gelu_chains
-    vbroadcastsd ymm14, xmm0
+    gelu_broadcast 14, 0
     gelu_each gelu_zero
 2:
     gelu_each gelu_chain
@@ -191,9 +192,9 @@
 
 # The columns as limbs to rax, with the carry at rcx, and the constants for as many takings as there were at r11.
 .macro gelu_settle
-    vmovdqa ymm14, [rcx]
+    gelu_load 14, rcx
     gelu_each gelu_limb
-    vmovdqa [rcx], ymm14
+    gelu_store 14, rcx
 .endm
 
 .endif

@@ -2,31 +2,39 @@
 # branch to predict. rdi: work area, rsi and rdx: factors, r8: constants of the modulus, r9: constants of the sums, r10:
 # result.
 
+# Bytes of a tile, and of what the work area holds.
+.set .Ltile, 7 * .Lbytes
+.set .Lcarries, .Ltile
+.set .Lspare_carry, .Ltile + 2 * .Lbytes
+.set .Llast, .Ltile + 3 * .Lbytes
+.set .Lquotients, 2 * .Ltile + 3 * .Lbytes
+
 .ifndef .Lgelu_window
 .set .Lgelu_window, 1
 
-# Bytes of a tile, and of what the work area and the modulus hold.
-.set .Ltile, 224
-.set .Lcarries, .Ltile
-.set .Lspare_carry, .Ltile + 64
-.set .Llast, .Ltile + 96
-.set .Lquotients, 2 * .Ltile + 96
+# Calls a routine if that is its name (routines.s).
+.macro gelu_run_if routine, name, symbol
+    .ifc \routine, \name
+    call \symbol
+    .set .Lcalled, 1
+    .endif
+.endm
 
 # A routine on two tiles.
 .macro gelu_call routine, x, x_at, y, y_at
     lea rax, [\x + \x_at]
     lea rcx, [\y + \y_at]
-    call \routine
+    gelu_run \routine
 .endm
 
 # Makes room for rows of products that count so often in H and in S.
 .macro gelu_room high, low
     .if .Lhigh + (\high) > 15
         .if .Llow + 15 > 32
-            call {fold_take}
+            gelu_run fold_take
             .set .Llow, 1
         .else
-            call {take}
+            gelu_run take
         .endif
         .set .Lhigh, 0
         .set .Ltaken, .Ltaken + 1
@@ -37,13 +45,13 @@
 
 .macro gelu_full_tiles x, x_at, y, y_at, weight
     .if .Lhigh + 7 * \weight <= 15
-        gelu_call {full}, \x, \x_at, \y, \y_at
+        gelu_call full, \x, \x_at, \y, \y_at
     .else
         .if .Llow + 15 > 32
-            gelu_call {full_after_fold}, \x, \x_at, \y, \y_at
+            gelu_call full_after_fold, \x, \x_at, \y, \y_at
             .set .Llow, 1
         .else
-            gelu_call {full_after_take}, \x, \x_at, \y, \y_at
+            gelu_call full_after_take, \x, \x_at, \y, \y_at
         .endif
         .set .Lhigh, 0
         .set .Ltaken, .Ltaken + 1
@@ -64,10 +72,10 @@
             .set .Ly, \y_at + .Ltile * (.Lw - .Li)
             .if .Lw == .Li
                 gelu_room 7 * \weight, 7
-                gelu_call {lower}, \x, .Lx, \y, .Ly
+                gelu_call lower, \x, .Lx, \y, .Ly
             .elseif .Lw == .Li + .Ln
                 gelu_room 6 * \weight, 6
-                gelu_call {upper}, \x, .Lx, \y, .Ly
+                gelu_call upper, \x, .Lx, \y, .Ly
             .else
                 gelu_full_tiles \x, .Lx, \y, .Ly, \weight
             .endif
@@ -90,11 +98,11 @@
             .if .Lw == 2 * .Li + 1
                 .if .Li + 1 < .Ln
                     gelu_room 14, 7
-                    gelu_call {lower}, \twice, .Lx, \x, .Ly
+                    gelu_call lower, \twice, .Lx, \x, .Ly
                 .endif
             .elseif .Lw == .Li + .Ln
                 gelu_room 12, 6
-                gelu_call {upper}, \twice, .Lx, \x, .Ly
+                gelu_call upper, \twice, .Lx, \x, .Ly
             .else
                 gelu_full_tiles \twice, .Lx, \x, .Ly, 2
             .endif
@@ -105,31 +113,31 @@
     .set .Lx, .Ltile * .Lhalf
     .set .Ly, .Ltile * (.Lhalf + .Lw % 2)
     .if .Lw % 2 == 0
-        gelu_call {lower_square}, \twice, .Lx, \x, .Ly
+        gelu_call lower_square, \twice, .Lx, \x, .Ly
     .else
-        gelu_call {upper_square}, \twice, .Lx, \x, .Ly
+        gelu_call upper_square, \twice, .Lx, \x, .Ly
     .endif
 .endm
 
 # Limbs to S.
 .macro gelu_limbs operation, at, offset
-    \operation ymm7, ymm7, [\at + \offset]
-    \operation ymm8, ymm8, [\at + \offset + 32]
-    \operation ymm9, ymm9, [\at + \offset + 64]
-    \operation ymm10, ymm10, [\at + \offset + 96]
-    \operation ymm11, ymm11, [\at + \offset + 128]
-    \operation ymm12, ymm12, [\at + \offset + 160]
-    \operation ymm13, ymm13, [\at + \offset + 192]
+    gelu_with \operation, 7, 7, \at + \offset
+    gelu_with \operation, 8, 8, \at + \offset + .Lbytes
+    gelu_with \operation, 9, 9, \at + \offset + 2 * .Lbytes
+    gelu_with \operation, 10, 10, \at + \offset + 3 * .Lbytes
+    gelu_with \operation, 11, 11, \at + \offset + 4 * .Lbytes
+    gelu_with \operation, 12, 12, \at + \offset + 5 * .Lbytes
+    gelu_with \operation, 13, 13, \at + \offset + 6 * .Lbytes
     .set .Llow, .Llow + 1
 .endm
 
 .macro gelu_start_column high, low
-    vmovapd ymm\high, ymm0
-    vmovapd ymm\low, ymm7
+    gelu_copy \high, 0
+    gelu_copy \low, 7
 .endm
 
 .macro gelu_start
-    vmovapd ymm0, [r9]
+    gelu_load 0, r9
     vxorpd xmm7, xmm7, xmm7
     gelu_start_column 1, 8
     gelu_start_column 2, 9
@@ -137,13 +145,13 @@
     gelu_start_column 4, 11
     gelu_start_column 5, 12
     gelu_start_column 6, 13
-    vmovapd [rdi], ymm7
-    vmovapd [rdi + 32], ymm7
-    vmovapd [rdi + 64], ymm7
-    vmovapd [rdi + 96], ymm7
-    vmovapd [rdi + 128], ymm7
-    vmovapd [rdi + 160], ymm7
-    vmovapd [rdi + 192], ymm7
+    gelu_store 7, rdi
+    gelu_store 7, rdi + .Lbytes
+    gelu_store 7, rdi + 2 * .Lbytes
+    gelu_store 7, rdi + 3 * .Lbytes
+    gelu_store 7, rdi + 4 * .Lbytes
+    gelu_store 7, rdi + 5 * .Lbytes
+    gelu_store 7, rdi + 6 * .Lbytes
     .set .Lhigh, 0
     .set .Llow, 0
     .set .Ltaken, 0
@@ -153,14 +161,14 @@
     .if (.Lhigh > 15) || (.Llow > 32) || (.Ltaken > 23)
         .error "sums of a window without room"
     .endif
-    lea r11, [r9 + 192 + 32 * .Ltaken]
-    gelu_call {settle}, \out, \offset, rdi, \carry
+    lea r11, [r9 + .Lbytes * (6 + .Ltaken)]
+    gelu_call settle, \out, \offset, rdi, \carry
 .endm
 
 # What a digit's window has beside products of factors, its end and the last quotient.
 .macro gelu_reduce digit
     .set .Lquotient, .Lquotients + .Ltile * .Ln * \digit
-    .set .Lcarry, .Lcarries + 32 * \digit
+    .set .Lcarry, .Lcarries + .Lbytes * \digit
     gelu_products rdi, .Lquotient, 1, .Ln, r8, .Ltile * .Ln, 1
     .if .Lw >= .Ln
         gelu_products rdi, .Lquotient + .Ltile * (.Ln - 1), .Ln - 1, .Ln, r8, 0, 1
@@ -170,24 +178,24 @@
     .else
         gelu_settle_to rdi, .Llast, .Lcarry
         # m = x K mod B
-        vmovdqa ymm15, [r9 + 160]
-        vmovdqa [rdi + .Lspare_carry], ymm15
+        gelu_load 15, r9 + 5 * .Lbytes
+        gelu_store 15, rdi + .Lspare_carry
         gelu_start
         gelu_room 7, 7
-        gelu_call {lower}, rdi, .Llast, r8, 2 * .Ltile * .Ln
+        gelu_call lower, rdi, .Llast, r8, 2 * .Ltile * .Ln
         gelu_settle_to rdi, .Lquotient + .Ltile * .Lw, .Lspare_carry
         # x + m n carries only.
-        vmovdqa ymm15, [r9 + 160]
-        vmovdqa [rdi + .Lspare_carry], ymm15
+        gelu_load 15, r9 + 5 * .Lbytes
+        gelu_store 15, rdi + .Lspare_carry
         gelu_start
         gelu_limbs vaddpd, rdi, .Llast
         gelu_room 7, 7
-        gelu_call {lower}, rdi, .Lquotient + .Ltile * .Lw, r8, 0
+        gelu_call lower, rdi, .Lquotient + .Ltile * .Lw, r8, 0
         gelu_settle_to rdi, .Llast, .Lspare_carry
-        vmovdqa ymm15, [rdi + .Lcarry]
-        vpaddq ymm15, ymm15, [rdi + .Lspare_carry]
-        vpsubq ymm15, ymm15, [r9 + 160]
-        vmovdqa [rdi + .Lcarry], ymm15
+        gelu_load 15, rdi + .Lcarry
+        gelu_with vpaddq, 15, 15, rdi + .Lspare_carry
+        gelu_with vpsubq, 15, 15, r9 + 5 * .Lbytes
+        gelu_store 15, rdi + .Lcarry
     .endif
 .endm
 
@@ -197,12 +205,12 @@
     .set .Ly, .Lquotients + .Ltile * .Lw
     .if .Lw == 0
         gelu_room 7, 7
-        gelu_call {lower}, r8, .Lx, rdi, .Ly
+        gelu_call lower, r8, .Lx, rdi, .Ly
     .elseif .Lw < .Ln - 1
         gelu_full_tiles r8, .Lx, rdi, .Ly, 1
     .elseif .Lw == .Ln - 1
         gelu_room 6, 6
-        gelu_call {upper}, r8, .Lx, rdi, .Ly
+        gelu_call upper, r8, .Lx, rdi, .Ly
     .endif
 .endm
 
@@ -216,9 +224,9 @@
 # All windows, with what adds the terms of the lower and of the upper digit; without the latter there is one digit.
 .macro gelu_windows n, lower, upper
     mov r10, rcx
-    vmovdqa ymm15, [r9 + 160]
-    vmovdqa [rdi + .Lcarries], ymm15
-    vmovdqa [rdi + .Lcarries + 32], ymm15
+    gelu_load 15, r9 + 5 * .Lbytes
+    gelu_store 15, rdi + .Lcarries
+    gelu_store 15, rdi + .Lcarries + .Lbytes
     .set .Ln, \n
     .set .Lw, 0
     .rept 2 * \n

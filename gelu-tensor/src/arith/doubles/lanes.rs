@@ -95,7 +95,7 @@ mod tests {
         fn run(self) {
             let width = 14;
             let rows: Vec<u64> =
-                (0..4 * width as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+                (0..(MOST_LANES * width) as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
             let mut vectors = vec![V::splat(self.0, 0.0); width];
             load(self.0, &mut vectors, |lane| &rows[lane * width..][..width]);
             for (k, &vector) in vectors.iter().enumerate() {

@@ -4,8 +4,8 @@
 //! held as doubles; docs/arithmetic.md, section 8, says how their products are summed without an error, and derives the
 //! bounds.
 //!
-//! All of it is one text, over [vectors](vector::Vector) of four lanes (`avx2`) or two (`neon`), but
-//! for the [sums](sums::Sums) of products: those of AVX2, which has 16 registers, are in assembly.
+//! All of it is one text, over [vectors](vector::Vector) of eight lanes (`avx512`), four (`avx2`) or two (`neon`), but
+//! for the [sums](sums::Sums) of products: on x86-64 they are in assembly.
 
 mod comb;
 mod crt;

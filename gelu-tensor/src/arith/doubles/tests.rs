@@ -24,6 +24,11 @@ macro_rules! on_every_vector {
             Some(token) => $function::<crate::arith::avx2::Quad>(token),
             None => eprintln!("skipped: this processor has no AVX2 and FMA"),
         }
+        #[cfg(target_arch = "x86_64")]
+        match crate::arith::avx512::Avx512::detect() {
+            Some(token) => $function::<crate::arith::avx512::Oct>(token),
+            None => eprintln!("skipped: this processor has no AVX-512"),
+        }
         #[cfg(target_arch = "aarch64")]
         match crate::arith::neon::Neon::detect() {
             Some(token) => $function::<crate::arith::neon::Pair>(token),

@@ -7,7 +7,7 @@ use crate::arith::comb::WINDOW;
 use crate::arith::kernel::Work;
 
 /// The most residues in a vector.
-pub(in crate::arith) const MOST_LANES: usize = 4;
+pub(in crate::arith) const MOST_LANES: usize = 8;
 
 /// Entries of a table that [`Vector::chosen`] chooses from.
 pub(in crate::arith) const ENTRIES: usize = 1 << WINDOW;
@@ -31,7 +31,7 @@ pub(in crate::arith) trait Vector: Copy + Zeroize + Send + Sync + 'static {
     /// Sums of products.
     type Sums<'a, const N: usize>: Sums<'a, Self, N>;
 
-    /// Residues in a vector: 4 or 2.
+    /// Residues in a vector: 8, 4 or 2.
     const LANES: usize;
 
     /// Rounds to nearest from here on, whatever a host that calls this library had set.

@@ -192,33 +192,32 @@ impl<'a, V: Bits, const N: usize> Sums<'a, V, N> for Windows<'a, V, N> {
     }
 }
 
-/// The sums of AVX2 are in assembly. Both are exact, so that limbs are equal.
+/// The sums of x86-64 are in assembly. Both are exact, so that limbs are equal.
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use num_bigint::BigInt;
     use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 
-    use super::super::tests::{extremes, moduli};
+    use super::super::tests::{extremes, moduli, on_every_vector};
     use super::super::vector::Vector;
     use super::super::{Context, to_bits};
     use super::*;
-    use crate::arith::avx2::{Avx2, Quad};
     use crate::arith::limbs::from_biguint;
     use crate::arith::ring::MODULUS_BITS;
 
-    struct Case {
-        context: Context<Quad>,
+    struct Case<V: Vector> {
+        context: Context<V>,
         digits: Vec<Vec<i64>>,
         rng: ChaCha20Rng,
     }
 
-    impl Case {
-        fn digits<const D: usize, const N: usize>(&mut self) -> [Digit<Quad, N>; D] {
+    impl<V: Bits> Case<V> {
+        fn digits<const D: usize, const N: usize>(&mut self) -> [Digit<V, N>; D] {
             std::array::from_fn(|_| {
                 let picked: [usize; MOST_LANES] =
                     std::array::from_fn(|_| self.rng.random_range(0..self.digits.len()));
                 let limb = |k: usize| picked.map(|at| to_bits(self.digits[at][k]));
-                let limbs = |tile: usize, k: usize| Quad::of_lanes(self.context.token, limb(tile * TILE + k));
+                let limbs = |tile: usize, k: usize| V::of_lanes(self.context.token, limb(tile * TILE + k));
                 std::array::from_fn(|tile| std::array::from_fn(|k| limbs(tile, k)))
             })
         }
@@ -227,24 +226,24 @@ mod tests {
         fn check<const N: usize, const D: usize>(
             &self,
             what: &str,
-            assembly: impl Fn(&mut <Quad as Vector>::Sums<'_, N>, &mut [Digit<Quad, N>; D]),
-            rust: impl Fn(&mut Windows<'_, Quad, N>, &mut [Digit<Quad, N>; D]),
+            assembly: impl Fn(&mut <V as Vector>::Sums<'_, N>, &mut [Digit<V, N>; D]),
+            rust: impl Fn(&mut Windows<'_, V, N>, &mut [Digit<V, N>; D]),
         ) {
             let modulus = self.context.modulus::<N>();
-            let [mut expected, mut found] = [[[[Quad::splat(self.context.token, 0.5); TILE]; N]; D]; 2];
+            let [mut expected, mut found] = [[[[V::splat(self.context.token, 0.5); TILE]; N]; D]; 2];
             assembly(&mut Sums::new(modulus), &mut expected);
             rust(&mut Windows::new(modulus), &mut found);
-            let bits = |digits: &[Digit<Quad, N>; D]| {
+            let bits = |digits: &[Digit<V, N>; D]| {
                 let limbs = digits.as_flattened().as_flattened().iter();
                 let mut rows = vec![[[0; 2]; MOST_LANES]; N * TILE * D];
-                limbs.zip(&mut rows).for_each(|(&limb, rows)| Quad::to_rows([limb; 2], rows.iter_mut()));
+                limbs.zip(&mut rows).for_each(|(&limb, rows)| V::to_rows([limb; 2], rows.iter_mut()));
                 rows
             };
             assert_eq!(bits(&found), bits(&expected), "{what} of {N} tiles");
         }
 
         fn products<const N: usize>(&mut self) {
-            let ([x, y], [c, _]): ([Lanes<Quad, N>; 2], Lanes<Quad, N>) =
+            let ([x, y], [c, _]): ([Lanes<V, N>; 2], Lanes<V, N>) =
                 ([(); 2].map(|()| self.digits()), self.digits());
             self.check::<N, 2>(
                 "product",
@@ -290,18 +289,18 @@ mod tests {
 
     #[test]
     fn sums_in_rust_equal_those_in_assembly() {
-        let Some(avx2) = Avx2::detect() else {
-            eprintln!("skipped: this processor has no AVX2 and FMA");
-            return;
-        };
+        on_every_vector!(sums_in_assembly);
+    }
+
+    fn sums_in_assembly<V: Bits>(token: V::Token) {
         let mut rng = ChaCha20Rng::seed_from_u64(14);
         for bits in MODULUS_BITS {
             for n in moduli(bits, &mut rng) {
-                let context = Context::<Quad>::new(avx2, &from_biguint(&n, bits / 64));
+                let context = Context::<V>::new(token, &from_biguint(&n, bits / 64));
                 let digits = extremes(&(BigInt::from(n) * 5 / 4), context.limbs());
                 let mut case = Case { context, digits, rng: ChaCha20Rng::seed_from_u64(bits as u64) };
                 for _ in 0..4 {
-                    let work: &[fn(&mut Case)] = match case.context.tiles {
+                    let work: &[fn(&mut Case<V>)] = match case.context.tiles {
                         2 => &[Case::products::<2>, Case::projection::<2>],
                         3 => &[Case::products::<3>, Case::projection::<3>, Case::combination::<3, 2>],
                         5 => &[Case::products::<5>, Case::projection::<5>],

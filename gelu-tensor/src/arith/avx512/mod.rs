@@ -1,0 +1,264 @@
+//! The AVX-512 backend without IFMA: [doubles](super::doubles) eight at a time, on processors from Skylake-X on.
+//!
+//! Sums of products are the assembly of the [AVX2 backend](super::avx2), on registers twice as wide.
+//!
+//! The `unsafe` code of this folder calls intrinsics, and functions compiled for AVX-512 F, after [`Avx512::detect`] has found
+//! it, and loads and stores vectors from arrays of as many limbs.
+
+use core::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+use super::avx2::CHAIN_TURNS;
+use super::avx2::assembly::{Assembled, Constants, Sums};
+use super::avx2::environment::Nearest;
+use super::avx2::functions::{Functions, zmm};
+use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
+use super::doubles::{Context, TILE};
+use super::kernel::{Instructions, Kernel, Work};
+
+/// An intrinsic on vectors, or on numbers beside a token.
+macro_rules! instruction {
+    ($call:expr) => {
+        // SAFETY: a safe function but for its target features, which a token proves: one at hand, or the one that the
+        // vectors were made with.
+        unsafe { $call }
+    };
+}
+
+/// Proof that this processor has AVX-512 F, made only by detection: its field is private.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    pub(super) fn detect() -> Option<Self> {
+        std::arch::is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+}
+
+impl Instructions for Avx512 {
+    fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
+        Box::new(Context::<Oct>::new(*self, n))
+    }
+
+    fn multiply_chains(&self) -> usize {
+        // SAFETY: the function touches no memory, and the processor has AVX-512 F, as the token proves.
+        unsafe { zmm::chains(CHAIN_TURNS, 0.75) };
+        // Two for each product of eight limbs.
+        2 * CHAIN_TURNS * TILE
+    }
+}
+
+/// Eight doubles, made only with a token.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Oct(__m512d);
+
+impl Oct {
+    #[inline(always)]
+    fn of(bits: __m512i) -> Self {
+        Self(instruction!(_mm512_castsi512_pd(bits)))
+    }
+
+    #[inline(always)]
+    fn bits(self) -> __m512i {
+        instruction!(_mm512_castpd_si512(self.0))
+    }
+}
+
+impl Zeroize for Oct {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Entries that one permutation chooses from.
+const PERMUTED: usize = 2 * MOST_LANES;
+
+const PERMUTATIONS: usize = ENTRIES / PERMUTED;
+
+/// Which entry of a permutation, and the lanes where that permutation counts.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    within: __m512i,
+    here: [__mmask8; PERMUTATIONS],
+}
+
+// SAFETY: a vector is a register of 64 bytes, and its token proves AVX-512 F.
+unsafe impl Assembled for Oct {
+    const FUNCTIONS: Functions = zmm::FUNCTIONS;
+
+    fn constants() -> *const u64 {
+        static CONSTANTS: Constants<MOST_LANES> = Constants::new();
+        CONSTANTS.start()
+    }
+}
+
+impl Vector for Oct {
+    type Token = Avx512;
+    type Nearest = Nearest;
+    type Choice = Choice;
+    type Sums<'a, const N: usize> = Sums<'a, Self, N>;
+
+    const LANES: usize = MOST_LANES;
+
+    fn nearest(_: Avx512) -> Nearest {
+        Nearest::new()
+    }
+
+    #[inline(always)]
+    fn run(_: Avx512, work: impl Work) {
+        #[target_feature(enable = "avx512f")]
+        #[inline(never)]
+        fn compiled(work: impl Work) {
+            work.run();
+        }
+        instruction!(compiled(work));
+    }
+
+    #[inline(always)]
+    fn splat(_: Avx512, number: f64) -> Self {
+        Self(instruction!(_mm512_set1_pd(number)))
+    }
+
+    #[inline(always)]
+    fn of_lanes(_: Avx512, bits: [u64; MOST_LANES]) -> Self {
+        // SAFETY: the array has eight limbs of eight bytes, the load needs no alignment, and the token proves the target
+        // features.
+        Self(unsafe { _mm512_loadu_pd(bits.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn of_rows<'a>(_: Avx512, row: impl Fn(usize) -> &'a [u64; 2]) -> [Self; 2] {
+        let pair = |lane: usize| {
+            let limbs: &[u64; 2] = row(lane);
+            // SAFETY: the array has two limbs of eight bytes, the load needs no alignment, and every x86-64 processor has
+            // SSE2.
+            unsafe { _mm_loadu_si128(limbs.as_ptr().cast()) }
+        };
+        // Four rows in a register: the even ones in one, the odd ones in the other.
+        let every_second = |first: usize| {
+            let pairs = instruction!(_mm512_castsi128_si512(pair(first)));
+            let pairs = instruction!(_mm512_inserti32x4::<1>(pairs, pair(first + 2)));
+            let pairs = instruction!(_mm512_inserti32x4::<2>(pairs, pair(first + 4)));
+            instruction!(_mm512_inserti32x4::<3>(pairs, pair(first + 6)))
+        };
+        let (even, odd) = (every_second(0), every_second(1));
+        [instruction!(_mm512_unpacklo_epi64(even, odd)), instruction!(_mm512_unpackhi_epi64(even, odd))]
+            .map(Self::of)
+    }
+
+    #[inline(always)]
+    fn to_rows<'a>([low, high]: [Self; 2], rows: impl Iterator<Item = &'a mut [u64; 2]>) {
+        let even = instruction!(_mm512_unpacklo_epi64(low.bits(), high.bits()));
+        let odd = instruction!(_mm512_unpackhi_epi64(low.bits(), high.bits()));
+        let pairs = [
+            instruction!(_mm512_castsi512_si128(even)),
+            instruction!(_mm512_castsi512_si128(odd)),
+            instruction!(_mm512_extracti32x4_epi32::<1>(even)),
+            instruction!(_mm512_extracti32x4_epi32::<1>(odd)),
+            instruction!(_mm512_extracti32x4_epi32::<2>(even)),
+            instruction!(_mm512_extracti32x4_epi32::<2>(odd)),
+            instruction!(_mm512_extracti32x4_epi32::<3>(even)),
+            instruction!(_mm512_extracti32x4_epi32::<3>(odd)),
+        ];
+        for (row, pair) in rows.zip(pairs) {
+            // SAFETY: the array has two limbs of eight bytes, is borrowed by nobody else, the store needs no alignment, and
+            // every x86-64 processor has SSE2.
+            unsafe { _mm_storeu_si128(row.as_mut_ptr().cast(), pair) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(instruction!(_mm512_add_pd(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(instruction!(_mm512_sub_pd(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(instruction!(_mm512_mul_pd(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn multiply_sub(self, x: Self, y: Self) -> Self {
+        Self(instruction!(_mm512_fnmadd_pd(x.0, y.0, self.0)))
+    }
+
+    #[inline(always)]
+    fn rounded(self) -> Self {
+        const MODE: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        Self(instruction!(_mm512_roundscale_pd::<MODE>(self.0)))
+    }
+
+    #[inline(always)]
+    fn equal(_: Avx512, x: u64, y: u64) -> Self {
+        let [x, y] = [x, y].map(|number| instruction!(_mm512_set1_epi64(number as i64)));
+        Self::of(instruction!(_mm512_maskz_set1_epi64(_mm512_cmpeq_epi64_mask(x, y), -1)))
+    }
+
+    #[inline(always)]
+    fn replaced(self, mask: Self, other: Self) -> Self {
+        // mask ? other : self
+        const CHOOSE: i32 = 0xCA;
+        Self::of(instruction!(_mm512_ternarylogic_epi64::<CHOOSE>(mask.bits(), other.bits(), self.bits())))
+    }
+
+    #[inline(always)]
+    fn choice(token: Avx512, digits: [u64; MOST_LANES]) -> Choice {
+        // A permutation takes the lower four bits of a digit; the others say which permutation counts.
+        let within = Self::of_lanes(token, digits).bits();
+        let block = instruction!(_mm512_srli_epi64::<{ PERMUTED.ilog2() }>(within));
+        let mut here = [0; PERMUTATIONS];
+        for (index, here) in (0i64..).zip(&mut here) {
+            *here = instruction!(_mm512_cmpeq_epi64_mask(block, _mm512_set1_epi64(index)));
+        }
+        Choice { within, here }
+    }
+
+    #[inline(always)]
+    fn chosen(limbs: &[u64; ENTRIES], choice: &Choice) -> Self {
+        let mut chosen = instruction!(_mm512_setzero_si512());
+        for (limbs, here) in limbs.as_chunks::<PERMUTED>().0.iter().zip(choice.here) {
+            // SAFETY: the array has sixteen limbs of eight bytes, the loads need no alignment, and the choice was made with
+            // a token.
+            let [low, high] = [0, MOST_LANES]
+                .map(|at| unsafe { _mm512_loadu_si512(limbs[at..][..MOST_LANES].as_ptr().cast()) });
+            let candidate = instruction!(_mm512_permutex2var_epi64(low, choice.within, high));
+            chosen = instruction!(_mm512_mask_mov_epi64(chosen, here, candidate));
+        }
+        Self::of(chosen)
+    }
+}
+
+#[cfg(test)]
+impl super::doubles::vector::Bits for Oct {
+    #[inline(always)]
+    fn multiply_add(self, x: Self, y: Self) -> Self {
+        Self(instruction!(_mm512_fmadd_pd(x.0, y.0, self.0)))
+    }
+
+    #[inline(always)]
+    fn add_bits(self, other: Self) -> Self {
+        Self::of(instruction!(_mm512_add_epi64(self.bits(), other.bits())))
+    }
+
+    #[inline(always)]
+    fn and_bits(self, other: Self) -> Self {
+        Self::of(instruction!(_mm512_and_si512(self.bits(), other.bits())))
+    }
+
+    #[inline(always)]
+    fn or_bits(self, other: Self) -> Self {
+        Self::of(instruction!(_mm512_or_si512(self.bits(), other.bits())))
+    }
+
+    #[inline(always)]
+    fn carried(self) -> Self {
+        Self::of(instruction!(_mm512_srli_epi64::<{ super::doubles::LIMB_BITS as u32 }>(self.bits())))
+    }
+}
