@@ -22,6 +22,9 @@ pub(in crate::arith) struct Functions {
     pub(super) digit: [Function; 6],
     pub(super) project: [Function; 4],
     pub(super) combine: [Function; 4],
+    /// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone, with a limb and
+    /// a number of turns that four divides.
+    pub(in crate::arith) chains: unsafe extern "sysv64" fn(turns: usize, limb: f64),
 }
 
 /// Functions on sums in registers.
@@ -79,11 +82,11 @@ macro_rules! windows {
 }
 
 /// All of them for vectors of so many bytes.
+///
+/// They are items of a block, not of a module, so that one assembler reads both sizes: always, and so in every test.
 macro_rules! functions {
-    ($bytes:literal) => {
-        use super::*;
-
-        pub(in crate::arith) const FUNCTIONS: Functions = Functions {
+    ($bytes:literal) => {{
+        const FUNCTIONS: Functions = Functions {
             product: [product_2, product_3, product_5, product_6, product_9, product_12],
             low: [low_2, low_3, low_5, low_6, low_9, low_12],
             square: [square_2, square_3, square_5, square_6, square_9, square_12],
@@ -91,6 +94,7 @@ macro_rules! functions {
             digit: [digit_2, digit_3, digit_5, digit_6, digit_9, digit_12],
             project: [project_2, project_3, project_5, project_6],
             combine: [combine_3, combine_6, combine_9, combine_12],
+            chains,
         };
 
         routines! {
@@ -149,13 +153,10 @@ macro_rules! functions {
             combine_12: "gelu_combine 12, 6";
         }
 
-        /// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone, with a
-        /// number of turns that four divides.
-        ///
         /// # Safety
         /// The processor must have the instructions of vectors of so many bytes.
         #[unsafe(naked)]
-        pub(in crate::arith) unsafe extern "sysv64" fn chains(turns: usize, limb: f64) {
+        unsafe extern "sysv64" fn chains(turns: usize, limb: f64) {
             naked_asm!(
                 concat!(".set .Lbytes, ", $bytes),
                 include_str!("vector.s"),
@@ -164,13 +165,11 @@ macro_rules! functions {
                 "ret"
             );
         }
-    };
+
+        FUNCTIONS
+    }};
 }
 
-pub(super) mod ymm {
-    functions!(32);
-}
+pub(super) const YMM: Functions = functions!(32);
 
-pub(in crate::arith) mod zmm {
-    functions!(64);
-}
+pub(in crate::arith) const ZMM: Functions = functions!(64);

@@ -25,7 +25,7 @@ use zeroize::Zeroize;
 
 use self::assembly::{Assembled, Constants, Sums};
 use self::environment::Nearest;
-use self::functions::{Functions, ymm};
+use self::functions::{Functions, YMM};
 use self::select::Choice;
 use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
 use super::doubles::{Context, TILE};
@@ -52,7 +52,7 @@ impl Instructions for Avx2 {
 
     fn multiply_chains(&self) -> usize {
         // SAFETY: the function touches no memory, and the processor has AVX2 and FMA, as the token proves.
-        unsafe { ymm::chains(CHAIN_TURNS, 0.75) };
+        unsafe { (YMM.chains)(CHAIN_TURNS, 0.75) };
         // Two for each product of four limbs.
         2 * CHAIN_TURNS * TILE
     }
@@ -71,7 +71,7 @@ impl Zeroize for Quad {
 
 // SAFETY: a vector is a register of 32 bytes, and its token proves AVX2 and FMA.
 unsafe impl Assembled for Quad {
-    const FUNCTIONS: Functions = ymm::FUNCTIONS;
+    const FUNCTIONS: Functions = YMM;
 
     fn constants() -> *const u64 {
         static CONSTANTS: Constants<{ Quad::LANES }> = Constants::new();

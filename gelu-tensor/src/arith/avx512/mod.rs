@@ -12,7 +12,7 @@ use zeroize::Zeroize;
 use super::avx2::CHAIN_TURNS;
 use super::avx2::assembly::{Assembled, Constants, Sums};
 use super::avx2::environment::Nearest;
-use super::avx2::functions::{Functions, zmm};
+use super::avx2::functions::{Functions, ZMM};
 use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
 use super::doubles::{Context, TILE};
 use super::kernel::{Instructions, Kernel, Work};
@@ -43,7 +43,7 @@ impl Instructions for Avx512 {
 
     fn multiply_chains(&self) -> usize {
         // SAFETY: the function touches no memory, and the processor has AVX-512 F, as the token proves.
-        unsafe { zmm::chains(CHAIN_TURNS, 0.75) };
+        unsafe { (ZMM.chains)(CHAIN_TURNS, 0.75) };
         // Two for each product of eight limbs.
         2 * CHAIN_TURNS * TILE
     }
@@ -86,7 +86,7 @@ pub(super) struct Choice {
 
 // SAFETY: a vector is a register of 64 bytes, and its token proves AVX-512 F.
 unsafe impl Assembled for Oct {
-    const FUNCTIONS: Functions = zmm::FUNCTIONS;
+    const FUNCTIONS: Functions = ZMM;
 
     fn constants() -> *const u64 {
         static CONSTANTS: Constants<MOST_LANES> = Constants::new();
