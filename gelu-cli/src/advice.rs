@@ -56,7 +56,11 @@ pub(crate) fn advice(error: &anyhow::Error) -> Option<&'static str> {
             }
         });
         match training? {
-            PrivateError::LargeSums { .. } => Some("--sum-bits 40 makes room"),
+            PrivateError::LargeSums { available_bits: ..40, .. } => Some("--sum-bits 40 makes room"),
+            PrivateError::LargeSums { available_bits: ..56, .. } => {
+                Some("--sum-bits 56 makes all the room there is, and a smaller --lr keeps weights small")
+            }
+            PrivateError::LargeSums { .. } => Some("a smaller --lr keeps weights small"),
             PrivateError::Leakage { .. } => {
                 Some("--leakage paper counts iterations only, --leakage off sets no bound")
             }
@@ -92,8 +96,11 @@ mod tests {
 
     #[test]
     fn errors_of_training_and_missing_data_come_with_advice() {
-        let full =
-            || PrivateError::LargeSums { layer: "fc1".to_owned(), needed_bits: 41, available_bits: 40 };
+        let full = |available_bits| PrivateError::LargeSums {
+            layer: "fc1".to_owned(),
+            needed_bits: available_bits + 1,
+            available_bits,
+        };
         let cell = gelu_io::Error::MissingValue {
             path: "a.csv".into(),
             line: 11,
@@ -106,8 +113,9 @@ mod tests {
             |expected| gelu_io::Error::TooFew { path: "a.csv".into(), expected, found: "none".to_owned() };
         let missing = |what| gelu_io::Error::DataNotFound { what, looked: vec![] };
         for (error, wanted) in [
-            (anyhow::Error::new(full()), "--sum-bits"),
-            (anyhow::Error::new(gelu_net::Error::from(full())).context("training"), "--sum-bits"),
+            (anyhow::Error::new(full(32)), "--sum-bits 40"),
+            (anyhow::Error::new(gelu_net::Error::from(full(40))).context("training"), "--sum-bits 56"),
+            (anyhow::Error::new(full(56)), "a smaller --lr"),
             (anyhow::Error::new(missing("MNIST")), "gelu data --download"),
             (anyhow::Error::new(cell), "--missing drop"),
             (anyhow::Error::new(too_few("examples of two classes at least to train with")), "--label"),

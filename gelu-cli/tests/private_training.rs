@@ -65,6 +65,7 @@ fn private_training_learns_and_reports_and_equals_the_clear_run() {
         "clamped",
         "key_bits",
         "sum_bits",
+        "product_bits",
         "ledger",
     ] {
         assert!(!object[key].is_null(), "{key}");

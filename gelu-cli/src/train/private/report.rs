@@ -49,6 +49,7 @@ pub(super) fn finish(
         "key_bits": key_bits,
         "key_type": key_bits.map(|_| args.private.turns.key_type.name()),
         "sum_bits": args.private.turns.sum_bits,
+        "product_bits": args.private.turns.product_bits,
         "batch": args.descent.batch_size,
         "turns": done.coordinator.turns,
         "parameters": setting.setup.plan.parameters(),

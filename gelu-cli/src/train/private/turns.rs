@@ -34,7 +34,7 @@ pub(crate) struct TurnArgs {
     pub(crate) sum_bits: u32,
     /// Fractional bits that weights are rounded to for the server's products, 4 to 18. Steps are added to all 18 bits.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=18))]
-    product_bits: u32,
+    pub(crate) product_bits: u32,
 }
 
 impl TurnArgs {
