@@ -149,6 +149,15 @@ impl<V: Assembled, const N: usize> Sums<'_, V, N> {
     }
 }
 
+/// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone; how many
+/// multiply-adds: two for each product of as many limbs as there are lanes.
+pub(in crate::arith) fn multiply_add_chains<V: Assembled>(_: V::Token) -> usize {
+    const TURNS: usize = 50_000;
+    // SAFETY: the function touches no memory, and the processor has its instructions, as the token proves.
+    unsafe { (V::FUNCTIONS.chains)(TURNS, 0.75) };
+    2 * TURNS * TILE
+}
+
 /// The place of the function for N tiles among those for 2, 3, 5, 6, 9 and 12.
 const fn size(n: usize) -> usize {
     match n {

@@ -24,7 +24,7 @@ pub(in crate::arith) struct Functions {
     pub(super) combine: [Function; 4],
     /// Products of limbs, as columns sum them, in chains that do not wait for each other, on registers alone, with a limb and
     /// a number of turns that four divides.
-    pub(in crate::arith) chains: unsafe extern "sysv64" fn(turns: usize, limb: f64),
+    pub(super) chains: unsafe extern "sysv64" fn(turns: usize, limb: f64),
 }
 
 /// Functions on sums in registers.

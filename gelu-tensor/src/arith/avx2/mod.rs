@@ -13,6 +13,7 @@ macro_rules! instruction {
         unsafe { $call }
     };
 }
+pub(super) use instruction;
 
 pub(super) mod assembly;
 pub(super) mod environment;
@@ -27,12 +28,9 @@ use self::assembly::{Assembled, Constants, Sums};
 use self::environment::Nearest;
 use self::functions::{Functions, YMM};
 use self::select::Choice;
+use super::doubles::Context;
 use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
-use super::doubles::{Context, TILE};
 use super::kernel::{Instructions, Kernel, Work};
-
-/// Turns of chains that a bench times.
-pub(super) const CHAIN_TURNS: usize = 50_000;
 
 /// Proof that this processor has AVX2 and FMA, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +49,7 @@ impl Instructions for Avx2 {
     }
 
     fn multiply_chains(&self) -> usize {
-        // SAFETY: the function touches no memory, and the processor has AVX2 and FMA, as the token proves.
-        unsafe { (YMM.chains)(CHAIN_TURNS, 0.75) };
-        // Two for each product of four limbs.
-        2 * CHAIN_TURNS * TILE
+        assembly::multiply_add_chains::<Quad>(*self)
     }
 }
 

@@ -9,22 +9,13 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-use super::avx2::CHAIN_TURNS;
-use super::avx2::assembly::{Assembled, Constants, Sums};
+use super::avx2::assembly::{Assembled, Constants, Sums, multiply_add_chains};
 use super::avx2::environment::Nearest;
 use super::avx2::functions::{Functions, ZMM};
+use super::avx2::instruction;
+use super::doubles::Context;
 use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
-use super::doubles::{Context, TILE};
 use super::kernel::{Instructions, Kernel, Work};
-
-/// An intrinsic on vectors, or on numbers beside a token.
-macro_rules! instruction {
-    ($call:expr) => {
-        // SAFETY: a safe function but for its target features, which a token proves: one at hand, or the one that the
-        // vectors were made with.
-        unsafe { $call }
-    };
-}
 
 /// Proof that this processor has AVX-512 F, made only by detection: its field is private.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +33,7 @@ impl Instructions for Avx512 {
     }
 
     fn multiply_chains(&self) -> usize {
-        // SAFETY: the function touches no memory, and the processor has AVX-512 F, as the token proves.
-        unsafe { (ZMM.chains)(CHAIN_TURNS, 0.75) };
-        // Two for each product of eight limbs.
-        2 * CHAIN_TURNS * TILE
+        multiply_add_chains::<Oct>(*self)
     }
 }
 
