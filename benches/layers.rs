@@ -9,7 +9,7 @@
     reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
 )]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/integration/common/mod.rs"]
 mod common;
 
 use std::hint::black_box;

@@ -8,7 +8,7 @@
     reason = "a failed set-up ends the benchmark; criterion's macros have no docs"
 )]
 
-#[path = "../tests/common/backend.rs"]
+#[path = "../tests/integration/common/backend.rs"]
 mod backend;
 
 use std::time::Duration;

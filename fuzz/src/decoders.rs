@@ -1,5 +1,5 @@
 //! Every decoder of bytes from outside, as a function of the bytes: nothing may come of them but a value or an error.
-//! `tests/fuzz_seeds.rs` of the library runs the same functions on the seeds and findings beside this folder.
+//! `tests/integration/fuzz_seeds.rs` of the library runs the same functions on the seeds and findings beside this folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};

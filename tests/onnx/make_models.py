@@ -1,4 +1,4 @@
-"""Makes the ONNX files that tests/onnx.rs imports: networks with seeded weights, written by both of PyTorch's exporters,
+"""Makes the ONNX files that tests/integration/onnx.rs imports: networks with seeded weights, written by both of PyTorch's exporters,
 with inputs and the logits that PyTorch computes of them.
 
     pip install torch onnx onnxscript onnxruntime numpy safetensors
