@@ -45,7 +45,7 @@ impl Avx2 {
 
 impl Instructions for Avx2 {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::<Quad>::new(*self, n))
+        Box::new(Context::<Quad>::new(*self, None, n))
     }
 
     fn multiply_chains(&self) -> usize {
@@ -78,6 +78,7 @@ impl Vector for Quad {
     type Token = Avx2;
     type Nearest = Nearest;
     type Choice = Choice;
+    type Half = Self;
     type Sums<'a, const N: usize> = Sums<'a, Self, N>;
 
     const LANES: usize = select::LANES;
@@ -119,7 +120,9 @@ impl Vector for Quad {
         // Rows 0 and 2 in one register, 1 and 3 in the other.
         let even = instruction!(_mm256_set_m128d(pair(2), pair(0)));
         let odd = instruction!(_mm256_set_m128d(pair(3), pair(1)));
-        [instruction!(_mm256_unpacklo_pd(even, odd)), instruction!(_mm256_unpackhi_pd(even, odd))].map(Self)
+        let (low, high) =
+            (instruction!(_mm256_unpacklo_pd(even, odd)), instruction!(_mm256_unpackhi_pd(even, odd)));
+        [Self(low), Self(high)]
     }
 
     #[inline(always)]
@@ -167,7 +170,7 @@ impl Vector for Quad {
 
     #[inline(always)]
     fn equal(_: Avx2, x: u64, y: u64) -> Self {
-        let [x, y] = [x, y].map(|number| instruction!(_mm256_set1_epi64x(number as i64)));
+        let (x, y) = (instruction!(_mm256_set1_epi64x(x as i64)), instruction!(_mm256_set1_epi64x(y as i64)));
         Self(instruction!(_mm256_castsi256_pd(_mm256_cmpeq_epi64(x, y))))
     }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroize;
 use super::avx2::assembly::{Assembled, Constants, Sums, multiply_add_chains};
 use super::avx2::environment::Nearest;
 use super::avx2::functions::{Functions, ZMM};
-use super::avx2::instruction;
+use super::avx2::{Avx2, Quad, instruction};
 use super::doubles::Context;
 use super::doubles::vector::{ENTRIES, MOST_LANES, Vector};
 use super::kernel::{Instructions, Kernel, Work};
@@ -29,7 +29,7 @@ impl Avx512 {
 
 impl Instructions for Avx512 {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::<Oct>::new(*self, n))
+        Box::new(Context::<Oct>::new(*self, Avx2::detect(), n))
     }
 
     fn multiply_chains(&self) -> usize {
@@ -48,10 +48,34 @@ impl Oct {
         Self(instruction!(_mm512_castsi512_pd(bits)))
     }
 
+    /// Only beside a token.
+    #[inline(always)]
+    fn load(limbs: &[u64; MOST_LANES]) -> Self {
+        // SAFETY: the array has eight limbs of eight bytes, the load needs no alignment, and the token proves the target
+        // features.
+        Self(unsafe { _mm512_loadu_pd(limbs.as_ptr().cast()) })
+    }
+
     #[inline(always)]
     fn bits(self) -> __m512i {
         instruction!(_mm512_castpd_si512(self.0))
     }
+}
+
+/// Two limbs of every second row in a register: of four rows from the given one on. No closure in [`Vector::of_rows`]: the
+/// compiler may leave one out of line, and then compiles it and each of its instructions for any processor.
+#[inline(always)]
+fn every_second<'a>(row: &impl Fn(usize) -> &'a [u64; 2], first: usize) -> __m512i {
+    let pairs = instruction!(_mm512_castsi128_si512(pair(row(first))));
+    let pairs = instruction!(_mm512_inserti32x4::<1>(pairs, pair(row(first + 2))));
+    let pairs = instruction!(_mm512_inserti32x4::<2>(pairs, pair(row(first + 4))));
+    instruction!(_mm512_inserti32x4::<3>(pairs, pair(row(first + 6))))
+}
+
+#[inline(always)]
+fn pair(limbs: &[u64; 2]) -> __m128i {
+    // SAFETY: the array has two limbs of eight bytes, the load needs no alignment, and every x86-64 processor has SSE2.
+    unsafe { _mm_loadu_si128(limbs.as_ptr().cast()) }
 }
 
 impl Zeroize for Oct {
@@ -86,6 +110,7 @@ impl Vector for Oct {
     type Token = Avx512;
     type Nearest = Nearest;
     type Choice = Choice;
+    type Half = Quad;
     type Sums<'a, const N: usize> = Sums<'a, Self, N>;
 
     const LANES: usize = MOST_LANES;
@@ -111,29 +136,15 @@ impl Vector for Oct {
 
     #[inline(always)]
     fn of_lanes(_: Avx512, bits: [u64; MOST_LANES]) -> Self {
-        // SAFETY: the array has eight limbs of eight bytes, the load needs no alignment, and the token proves the target
-        // features.
-        Self(unsafe { _mm512_loadu_pd(bits.as_ptr().cast()) })
+        Self::load(&bits)
     }
 
     #[inline(always)]
     fn of_rows<'a>(_: Avx512, row: impl Fn(usize) -> &'a [u64; 2]) -> [Self; 2] {
-        let pair = |lane: usize| {
-            let limbs: &[u64; 2] = row(lane);
-            // SAFETY: the array has two limbs of eight bytes, the load needs no alignment, and every x86-64 processor has
-            // SSE2.
-            unsafe { _mm_loadu_si128(limbs.as_ptr().cast()) }
-        };
-        // Four rows in a register: the even ones in one, the odd ones in the other.
-        let every_second = |first: usize| {
-            let pairs = instruction!(_mm512_castsi128_si512(pair(first)));
-            let pairs = instruction!(_mm512_inserti32x4::<1>(pairs, pair(first + 2)));
-            let pairs = instruction!(_mm512_inserti32x4::<2>(pairs, pair(first + 4)));
-            instruction!(_mm512_inserti32x4::<3>(pairs, pair(first + 6)))
-        };
-        let (even, odd) = (every_second(0), every_second(1));
-        [instruction!(_mm512_unpacklo_epi64(even, odd)), instruction!(_mm512_unpackhi_epi64(even, odd))]
-            .map(Self::of)
+        let (even, odd) = (every_second(&row, 0), every_second(&row, 1));
+        let low = instruction!(_mm512_unpacklo_epi64(even, odd));
+        let high = instruction!(_mm512_unpackhi_epi64(even, odd));
+        [Self::of(low), Self::of(high)]
     }
 
     #[inline(always)]
@@ -185,7 +196,7 @@ impl Vector for Oct {
 
     #[inline(always)]
     fn equal(_: Avx512, x: u64, y: u64) -> Self {
-        let [x, y] = [x, y].map(|number| instruction!(_mm512_set1_epi64(number as i64)));
+        let (x, y) = (instruction!(_mm512_set1_epi64(x as i64)), instruction!(_mm512_set1_epi64(y as i64)));
         Self::of(instruction!(_mm512_maskz_set1_epi64(_mm512_cmpeq_epi64_mask(x, y), -1)))
     }
 
@@ -211,11 +222,8 @@ impl Vector for Oct {
     #[inline(always)]
     fn chosen(limbs: &[u64; ENTRIES], choice: &Choice) -> Self {
         let mut chosen = instruction!(_mm512_setzero_si512());
-        for (limbs, here) in limbs.as_chunks::<PERMUTED>().0.iter().zip(choice.here) {
-            // SAFETY: the array has sixteen limbs of eight bytes, the loads need no alignment, and the choice was made with
-            // a token.
-            let [low, high] = [0, MOST_LANES]
-                .map(|at| unsafe { _mm512_loadu_si512(limbs[at..][..MOST_LANES].as_ptr().cast()) });
+        for ([low, high], here) in limbs.as_chunks().0.as_chunks().0.iter().zip(choice.here) {
+            let (low, high) = (Self::load(low).bits(), Self::load(high).bits());
             let candidate = instruction!(_mm512_permutex2var_epi64(low, choice.within, high));
             chosen = instruction!(_mm512_mask_mov_epi64(chosen, here, candidate));
         }

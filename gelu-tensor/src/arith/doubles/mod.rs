@@ -57,15 +57,37 @@ macro_rules! for_tiles {
 
 /// The constants of a modulus.
 pub(super) struct Context<V: Vector> {
-    /// Stands for every vector that is made below.
-    token: V::Token,
+    whole: Spread<V>,
+    /// For vectors of half as many lanes, which take what fills no more than those.
+    half: Option<Spread<V::Half>>,
     digits: Digits,
     tiles: usize,
     /// n in signed limbs.
     n: Zeroizing<Vec<i64>>,
-    /// What [`Modulus`] has.
-    constants: Zeroizing<Vec<Tile<V>>>,
     inverse: f64,
+}
+
+/// The constants of a [`Modulus`], in all lanes.
+struct Spread<V: Vector> {
+    /// Stands for every vector that is made below.
+    token: V::Token,
+    constants: Zeroizing<Vec<Tile<V>>>,
+}
+
+impl<V: Vector> Spread<V> {
+    fn new(token: V::Token, Constants { n, k, p }: &Constants) -> Self {
+        let negative: Zeroizing<Vec<i64>> = Zeroizing::new(k.iter().map(|limb| -limb).collect());
+        let tile = |limbs: &[i64; TILE]| limbs.map(|limb| V::splat(token, limb as f64));
+        let constants =
+            [n, p, k, &negative].into_iter().flat_map(|limbs| limbs.as_chunks().0).map(tile).collect();
+        Self { token, constants: Zeroizing::new(constants) }
+    }
+
+    /// Does something with numbers rounded to nearest.
+    fn run(&self, work: impl Work) {
+        let _nearest = V::nearest(self.token);
+        V::run(self.token, work);
+    }
 }
 
 impl<V: Vector> Drop for Context<V> {
@@ -75,23 +97,14 @@ impl<V: Vector> Drop for Context<V> {
 }
 
 impl<V: Vector> Context<V> {
-    pub(super) fn new(token: V::Token, n: &[u64]) -> Self {
+    pub(super) fn new(token: V::Token, half: Option<<V::Half as Vector>::Token>, n: &[u64]) -> Self {
         // Five bits more than n has, in whole tiles: 14, 21, 35, 42, 63 or 84 limbs.
         let tiles = (64 * n.len() + 5).div_ceil(LIMB_BITS * TILE);
-        let Constants { n: signed, k, p } = Constants::new(n, tiles * TILE);
-        let negative: Zeroizing<Vec<i64>> = Zeroizing::new(k.iter().map(|limb| -limb).collect());
-        let tile = |limbs: &[i64; TILE]| limbs.map(|limb| V::splat(token, limb as f64));
-        let numbers = [&signed, &p, &k, &negative];
-        let constants = numbers.into_iter().flat_map(|limbs| limbs.as_chunks().0).map(tile).collect();
-        let inverse = reciprocal(signed[top_limb(n.len())]);
-        Self {
-            token,
-            digits: Digits::new(n),
-            tiles,
-            n: signed,
-            constants: Zeroizing::new(constants),
-            inverse,
-        }
+        let constants = Constants::new(n, tiles * TILE);
+        let whole = Spread::new(token, &constants);
+        let half = half.map(|half| Spread::new(half, &constants));
+        let inverse = reciprocal(constants.n[top_limb(n.len())]);
+        Self { whole, half, digits: Digits::new(n), tiles, n: constants.n, inverse }
     }
 
     /// Limbs of one digit.
@@ -99,19 +112,29 @@ impl<V: Vector> Context<V> {
         self.tiles * TILE
     }
 
-    fn modulus<const N: usize>(&self) -> Modulus<'_, V, N> {
-        let top_limb = top_limb(self.digits.modulus().len());
-        Modulus { token: self.token, constants: &self.constants, inverse: self.inverse, top_limb }
-    }
-
     fn rows<'a, const N: usize>(&'a self, limbs: &'a mut [u64]) -> Rows<'a, V, N> {
-        Rows { modulus: self.modulus(), limbs, width: self.width() }
+        self.rows_of(&self.whole, limbs)
     }
 
-    /// Does something with numbers rounded to nearest.
-    fn run(&self, work: impl Work) {
-        let _nearest = V::nearest(self.token);
-        V::run(self.token, work);
+    /// The same in vectors of this size or half of it.
+    fn rows_of<'a, W: Vector, const N: usize>(
+        &'a self,
+        of: &'a Spread<W>,
+        limbs: &'a mut [u64],
+    ) -> Rows<'a, W, N> {
+        Rows { modulus: self.modulus(of), limbs, width: self.width() }
+    }
+
+    fn modulus<'a, W: Vector, const N: usize>(&self, of: &'a Spread<W>) -> Modulus<'a, W, N> {
+        let top_limb = top_limb(self.digits.modulus().len());
+        Modulus { token: of.token, constants: &of.constants, inverse: self.inverse, top_limb }
+    }
+
+    /// Residues for whole vectors, and those at the end that half a vector holds: none where there is none.
+    fn split<'a>(&self, x: &'a mut [u64]) -> (&'a mut [u64], &'a mut [u64]) {
+        let rest = x.len() / self.width() % V::LANES;
+        let halved = self.half.is_some() && rest <= V::Half::LANES;
+        x.split_at_mut(x.len() - if halved { rest * self.width() } else { 0 })
     }
 }
 
@@ -294,36 +317,71 @@ fn mul<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], factors: 
         }
         Factors::One(y) => &y[..width],
     };
-    context.run(rows::Mul { rows: context.rows::<N>(x), steps, factor });
+    let (whole, rest) = context.split(x);
+    let from = |first: usize| move |step: usize, residue: usize| factor(step, first + residue);
+    let first = whole.len() / width;
+    if !whole.is_empty() {
+        context.whole.run(rows::Mul { rows: context.rows::<N>(whole), steps, factor: from(0) });
+    }
+    if let Some(half) = &context.half
+        && !rest.is_empty()
+    {
+        half.run(rows::Mul { rows: context.rows_of::<_, N>(half, rest), steps, factor: from(first) });
+    }
 }
 
 fn square<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], times: usize) {
-    context.run(rows::Square { rows: context.rows::<N>(x), times });
+    let (whole, rest) = context.split(x);
+    if !whole.is_empty() {
+        context.whole.run(rows::Square { rows: context.rows::<N>(whole), times });
+    }
+    if let Some(half) = &context.half
+        && !rest.is_empty()
+    {
+        half.run(rows::Square { rows: context.rows_of::<_, N>(half, rest), times });
+    }
 }
 
 fn add<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], y: &[u64], subtract: bool) {
-    context.run(rows::Add { rows: context.rows::<N>(x), y, subtract });
+    context.whole.run(rows::Add { rows: context.rows::<N>(x), y, subtract });
 }
 
 fn reduce<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64]) {
-    context.run(rows::Reduce(context.rows::<N>(x)));
+    context.whole.run(rows::Reduce(context.rows::<N>(x)));
 }
 
 fn mul_one_plus<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], m: &[u64], r: &[u64]) {
-    context.run(rows::MulOnePlus { rows: context.rows::<N>(x), m, r_squared: r });
+    context.whole.run(rows::MulOnePlus { rows: context.rows::<N>(x), m, r_squared: r });
 }
 
 fn power<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
     let digits: Zeroizing<Vec<u64>> = Zeroizing::new(exponent.digits_from_top(POWER_WINDOW).collect());
-    context.run(rows::Power { rows: context.rows::<N>(x), digits: &digits, one });
+    let (whole, rest) = context.split(x);
+    if !whole.is_empty() {
+        context.whole.run(rows::Power { rows: context.rows::<N>(whole), digits: &digits, one });
+    }
+    if let Some(half) = &context.half
+        && !rest.is_empty()
+    {
+        half.run(rows::Power { rows: context.rows_of::<_, N>(half, rest), digits: &digits, one });
+    }
 }
 
 fn mul_selected<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], selection: Selection<'_>) {
     let together = GROUPS * V::LANES;
-    for (part, x) in x.chunks_mut(together * context.width()).enumerate() {
+    let (whole, rest) = context.split(x);
+    let first = whole.len() / context.width();
+    for (part, x) in whole.chunks_mut(together * context.width()).enumerate() {
         let digit = |row: usize, residue: usize| (selection.digit)(row, part * together + residue);
         let selection = Selection { digit: &digit, ..selection };
-        context.run(comb::MulSelected { rows: context.rows::<N>(x), selection });
+        context.whole.run(comb::MulSelected { rows: context.rows::<N>(x), selection });
+    }
+    if let Some(half) = &context.half
+        && !rest.is_empty()
+    {
+        let digit = |row: usize, residue: usize| (selection.digit)(row, first + residue);
+        let selection = Selection { digit: &digit, ..selection };
+        half.run(comb::MulSelected { rows: context.rows_of::<_, N>(half, rest), selection });
     }
 }
 
@@ -333,7 +391,7 @@ fn project<V: Vector, const N: usize>(
     whole: Others<'_>,
     factors: [&[u64]; 4],
 ) {
-    context.run(crt::Project { rows: context.rows::<N>(out), whole, factors });
+    context.whole.run(crt::Project { rows: context.rows::<N>(out), whole, factors });
 }
 
 fn combine<V: Vector, const N: usize, const M: usize>(
@@ -342,5 +400,5 @@ fn combine<V: Vector, const N: usize, const M: usize>(
     parts: [Others<'_>; 2],
     factors: [&[u64]; 4],
 ) {
-    context.run(crt::Combine::<V, N, M> { rows: context.rows::<N>(out), parts, factors });
+    context.whole.run(crt::Combine::<V, N, M> { rows: context.rows::<N>(out), parts, factors });
 }

@@ -107,7 +107,7 @@ fn products_of_extreme_limbs<V: Vector>(token: V::Token) {
     let mut rng = ChaCha20Rng::seed_from_u64(12);
     for bits in MODULUS_BITS {
         for n in moduli(bits, &mut rng) {
-            let context = Context::<V>::new(token, &from_biguint(&n, bits / 64));
+            let context = Context::<V>::new(token, None, &from_biguint(&n, bits / 64));
             let count = context.limbs();
             let (n, square) = (BigInt::from(n.clone()), BigInt::from(&n * &n));
             let radix = BigInt::from(1) << (LIMB_BITS * count);
@@ -176,7 +176,7 @@ fn another_rounding_mode_changes_nothing() {
 fn another_rounding_mode<V: Vector>(token: V::Token) {
     let mut rng = ChaCha20Rng::seed_from_u64(13);
     let n = moduli(1024, &mut rng).pop().unwrap();
-    let context = Context::<V>::new(token, &from_biguint(&n, 16));
+    let context = Context::<V>::new(token, None, &from_biguint(&n, 16));
     let random = |rng: &mut ChaCha20Rng| {
         let digits: Zeroizing<Vec<u64>> =
             Zeroizing::new((0..32).map(|i| rng.random::<u64>() >> (i % 16 / 15)).collect());

@@ -28,6 +28,9 @@ pub(in crate::arith) trait Vector: Copy + Zeroize + Send + Sync + 'static {
     /// An entry of a table for each lane.
     type Choice: Copy;
 
+    /// What takes a rest that fills no more than half a vector; where there is nothing narrower, this vector.
+    type Half: Vector;
+
     /// Sums of products.
     type Sums<'a, const N: usize>: Sums<'a, Self, N>;
 

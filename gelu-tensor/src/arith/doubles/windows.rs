@@ -217,7 +217,8 @@ mod tests {
                 let picked: [usize; MOST_LANES] =
                     std::array::from_fn(|_| self.rng.random_range(0..self.digits.len()));
                 let limb = |k: usize| picked.map(|at| to_bits(self.digits[at][k]));
-                let limbs = |tile: usize, k: usize| V::of_lanes(self.context.token, limb(tile * TILE + k));
+                let limbs =
+                    |tile: usize, k: usize| V::of_lanes(self.context.whole.token, limb(tile * TILE + k));
                 std::array::from_fn(|tile| std::array::from_fn(|k| limbs(tile, k)))
             })
         }
@@ -229,8 +230,8 @@ mod tests {
             assembly: impl Fn(&mut <V as Vector>::Sums<'_, N>, &mut [Digit<V, N>; D]),
             rust: impl Fn(&mut Windows<'_, V, N>, &mut [Digit<V, N>; D]),
         ) {
-            let modulus = self.context.modulus::<N>();
-            let [mut expected, mut found] = [[[[V::splat(self.context.token, 0.5); TILE]; N]; D]; 2];
+            let modulus = self.context.modulus::<V, N>(&self.context.whole);
+            let [mut expected, mut found] = [[[[V::splat(self.context.whole.token, 0.5); TILE]; N]; D]; 2];
             assembly(&mut Sums::new(modulus), &mut expected);
             rust(&mut Windows::new(modulus), &mut found);
             let bits = |digits: &[Digit<V, N>; D]| {
@@ -296,7 +297,7 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(14);
         for bits in MODULUS_BITS {
             for n in moduli(bits, &mut rng) {
-                let context = Context::<V>::new(token, &from_biguint(&n, bits / 64));
+                let context = Context::<V>::new(token, None, &from_biguint(&n, bits / 64));
                 let digits = extremes(&(BigInt::from(n) * 5 / 4), context.limbs());
                 let mut case = Case { context, digits, rng: ChaCha20Rng::seed_from_u64(bits as u64) };
                 for _ in 0..4 {

@@ -39,7 +39,7 @@ impl Neon {
 
 impl Instructions for Neon {
     fn kernel(&self, n: &[u64]) -> Box<dyn Kernel> {
-        Box::new(Context::<Pair>::new(*self, n))
+        Box::new(Context::<Pair>::new(*self, None, n))
     }
 
     fn multiply_chains(&self) -> usize {
@@ -92,6 +92,7 @@ impl Vector for Pair {
     type Token = Neon;
     type Nearest = Nearest;
     type Choice = Choice;
+    type Half = Self;
     type Sums<'a, const N: usize> = Windows<'a, Self, N>;
 
     const LANES: usize = LANES;
@@ -124,12 +125,11 @@ impl Vector for Pair {
 
     #[inline(always)]
     fn of_rows<'a>(_: Neon, row: impl Fn(usize) -> &'a [u64; 2]) -> [Self; 2] {
-        let [first, second] = [row(0), row(1)].map(|limbs: &[u64; 2]| {
-            // SAFETY: the array has two limbs of eight bytes, the load needs no more alignment than they have, and the token
-            // proves the target features.
-            unsafe { vld1q_u64(limbs.as_ptr()) }
-        });
-        [instruction!(vzip1q_u64(first, second)), instruction!(vzip2q_u64(first, second))].map(Self)
+        let (first, second): (&[u64; 2], &[u64; 2]) = (row(0), row(1));
+        // SAFETY: each array has two limbs of eight bytes, the loads need no more alignment than they have, and the token
+        // proves the target features.
+        let (first, second) = unsafe { (vld1q_u64(first.as_ptr()), vld1q_u64(second.as_ptr())) };
+        [Self(instruction!(vzip1q_u64(first, second))), Self(instruction!(vzip2q_u64(first, second)))]
     }
 
     #[inline(always)]
