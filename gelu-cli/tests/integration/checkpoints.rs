@@ -74,7 +74,7 @@ mod signals {
         for (signal, run, name) in cases {
             let data = data();
             let [folder, resumed, whole] = ["run", "resumed", "whole"].map(|name| path(data.path(), name));
-            let epochs = if run.contains(&"--clear") { "2000" } else { "12" };
+            let epochs = if run.contains(&"--clear") { "2000" } else { "30" };
             let long = [run, &["--epochs", epochs]].concat();
             let kept = [&long[..], &["--checkpoint-dir", &folder]].concat();
             let checkpoint = Path::new(&folder).join(name);
