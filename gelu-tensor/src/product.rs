@@ -130,7 +130,7 @@ pub struct Workload {
 impl Workload {
     /// Returns how many residues in whole vectors take the time that `count` residues take: lanes that stay empty take as
     /// much as full ones, but where vectors have eight, a rest of up to four is left to vectors of four, which takes five
-    /// eighths.
+    /// eighths (with IFMA; four fifths without).
     pub fn filled(count: usize, lanes: usize) -> usize {
         match (lanes, count % 8) {
             (8, rest @ 1..=4) => count - rest + 5,
