@@ -130,7 +130,7 @@ impl<V: Vector> Context<V> {
         Modulus { token: of.token, constants: &of.constants, inverse: self.inverse, top_limb }
     }
 
-    /// Residues for whole vectors, and those at the end that half a vector holds: none where there is none.
+    /// Residues for whole vectors, and those at the end that half a vector takes, if there are such vectors.
     fn split<'a>(&self, x: &'a mut [u64]) -> (&'a mut [u64], &'a mut [u64]) {
         let rest = x.len() / self.width() % V::LANES;
         let halved = self.half.is_some() && rest <= V::Half::LANES;
