@@ -37,6 +37,7 @@ mod signals {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::common::keeping;
 
     /// Runs the command, sends it a signal once it has kept something, and returns its exit code and messages.
     fn stopped_by(
@@ -45,16 +46,7 @@ mod signals {
         folder: &Path,
         checkpoint: &Path,
     ) -> (Option<i32>, String) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
-            .args(arguments)
-            .env("GELU_DATA", folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        let mut child = keeping(arguments, folder, checkpoint, Stdio::piped());
         Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let messages: Vec<String> = lines.map_while(Result::ok).collect();
@@ -103,17 +95,9 @@ mod signals {
         let data = data();
         let folder = path(data.path(), "run");
         let kept = [RUNS[0], &["--epochs", "100000", "--checkpoint-dir", &folder]].concat();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
-            .args(&kept)
-            .env("GELU_DATA", data.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        while !Path::new(&folder).join("checkpoint.safetensors").exists() {
-            assert!(child.try_wait().unwrap().is_none());
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        let checkpoint = Path::new(&folder).join("checkpoint.safetensors");
+        let mut child = keeping(&kept, data.path(), &checkpoint, Stdio::null());
+        assert!(child.try_wait().unwrap().is_none());
         for more in ["--resume", "--force"] {
             let refused = fail(&[&kept[..], &[more]].concat(), data.path(), 1);
             assert!(refused.contains("another run keeps its state there"), "{refused}");

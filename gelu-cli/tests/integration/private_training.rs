@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{data, fail, gelu, succeed};
+use crate::common::{data, fail, gelu, killed_keeping, succeed};
 
 /// Both sides on ciphertexts, with keys that are too short for anything but tests.
 const PRIVATE: [&str; 16] = [
@@ -101,19 +99,8 @@ fn a_private_run_that_was_killed_goes_on_to_the_same_weights() {
     let keep = ["--epochs", "20", "--checkpoint-dir", &folder, "--checkpoint-every", "0"];
     let long: Vec<&str> =
         PRIVATE.iter().copied().filter(|&a| a != "8" && a != "--epochs").chain(keep).collect();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
-        .args(&long)
-        .env("GELU_DATA", data.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
     let checkpoint = Path::new(&folder).join("private.json");
-    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    killed_keeping(&long, data.path(), &checkpoint);
 
     // What a write that was cut short leaves beside it is not in its way.
     fs::write(Path::new(&folder).join(".gelu-cut.tmp"), "{\"run\":").unwrap();

@@ -1,16 +1,13 @@
 //! `gelu train` and `gelu weights`, as a user runs them.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::fs;
+use std::process::Command;
 
 use gelu_io::data::{DataDir, Split};
 use gelu_io::weights::{Dtype, WeightsFile};
 use gelu_models::{Ranges, Weights};
 
-use crate::common::{data, fail, project, succeed, weights_file};
+use crate::common::{data, fail, killed_keeping, project, succeed, weights_file};
 
 const TRAIN: [&str; 11] = [
     "train",
@@ -53,18 +50,7 @@ fn an_interrupted_run_taken_up_again_gives_the_same_weights() {
     let [whole, resumed] = ["whole", "resumed"].map(|name| data.path().join(format!("{name}.safetensors")));
     let folder = data.path().join("run");
     let long = [&TRAIN[..], &["--epochs=400", "--checkpoint-dir", folder.to_str().unwrap()]].concat();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
-        .args(&long)
-        .env("GELU_DATA", data.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while !folder.join("checkpoint.safetensors").exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    killed_keeping(&long, data.path(), &folder.join("checkpoint.safetensors"));
 
     let resume = [&long[..], &["--resume", "--out", resumed.to_str().unwrap()]].concat();
     let report: serde_json::Value = serde_json::from_str(&succeed(&resume, data.path())).unwrap();

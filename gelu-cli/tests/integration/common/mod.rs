@@ -5,7 +5,9 @@ pub(crate) mod server;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 pub(crate) fn gelu(arguments: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gelu")).args(arguments).env("GELU_DATA", data).output().unwrap()
@@ -21,6 +23,28 @@ pub(crate) fn fail(arguments: &[&str], data: &Path, code: i32) -> String {
     let output = gelu(arguments, data);
     assert_eq!(output.status.code(), Some(code));
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// A run that goes on once it has kept something: the checkpoint is there, or the run has ended.
+pub(crate) fn keeping(arguments: &[&str], data: &Path, checkpoint: &Path, stderr: Stdio) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gelu"))
+        .args(arguments)
+        .env("GELU_DATA", data)
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+/// Kills such a run.
+pub(crate) fn killed_keeping(arguments: &[&str], data: &Path, checkpoint: &Path) {
+    let mut child = keeping(arguments, data, checkpoint, Stdio::null());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// The folder of the whole project.
