@@ -55,6 +55,24 @@ macro_rules! for_tiles {
     };
 }
 
+/// Runs work on whole vectors of residues, then on a rest for half a vector, given rows and which residue is their first.
+macro_rules! run_split {
+    ($context:ident, $x:ident, |$rows:ident, $first:ident| $work:expr) => {{
+        let (whole, rest) = $context.split($x);
+        let first_of_rest = whole.len() / $context.width();
+        if !whole.is_empty() {
+            let ($rows, $first) = ($context.rows::<N>(whole), 0);
+            $context.whole.run($work);
+        }
+        if let Some(half) = &$context.half
+            && !rest.is_empty()
+        {
+            let ($rows, $first) = ($context.rows_of::<_, N>(half, rest), first_of_rest);
+            half.run($work);
+        }
+    }};
+}
+
 /// The constants of a modulus.
 pub(super) struct Context<V: Vector> {
     whole: Spread<V>,
@@ -317,29 +335,12 @@ fn mul<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], factors: 
         }
         Factors::One(y) => &y[..width],
     };
-    let (whole, rest) = context.split(x);
     let from = |first: usize| move |step: usize, residue: usize| factor(step, first + residue);
-    let first = whole.len() / width;
-    if !whole.is_empty() {
-        context.whole.run(rows::Mul { rows: context.rows::<N>(whole), steps, factor: from(0) });
-    }
-    if let Some(half) = &context.half
-        && !rest.is_empty()
-    {
-        half.run(rows::Mul { rows: context.rows_of::<_, N>(half, rest), steps, factor: from(first) });
-    }
+    run_split!(context, x, |rows, first| rows::Mul { rows, steps, factor: from(first) });
 }
 
 fn square<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], times: usize) {
-    let (whole, rest) = context.split(x);
-    if !whole.is_empty() {
-        context.whole.run(rows::Square { rows: context.rows::<N>(whole), times });
-    }
-    if let Some(half) = &context.half
-        && !rest.is_empty()
-    {
-        half.run(rows::Square { rows: context.rows_of::<_, N>(half, rest), times });
-    }
+    run_split!(context, x, |rows, _first| rows::Square { rows, times });
 }
 
 fn add<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], y: &[u64], subtract: bool) {
@@ -356,32 +357,20 @@ fn mul_one_plus<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], 
 
 fn power<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], exponent: &Exponent, one: &[u64]) {
     let digits: Zeroizing<Vec<u64>> = Zeroizing::new(exponent.digits_from_top(POWER_WINDOW).collect());
-    let (whole, rest) = context.split(x);
-    if !whole.is_empty() {
-        context.whole.run(rows::Power { rows: context.rows::<N>(whole), digits: &digits, one });
-    }
-    if let Some(half) = &context.half
-        && !rest.is_empty()
-    {
-        half.run(rows::Power { rows: context.rows_of::<_, N>(half, rest), digits: &digits, one });
-    }
+    run_split!(context, x, |rows, _first| rows::Power { rows, digits: &digits, one });
 }
 
 fn mul_selected<V: Vector, const N: usize>(context: &Context<V>, x: &mut [u64], selection: Selection<'_>) {
     let together = GROUPS * V::LANES;
-    let (whole, rest) = context.split(x);
-    let first = whole.len() / context.width();
-    for (part, x) in whole.chunks_mut(together * context.width()).enumerate() {
-        let digit = |row: usize, residue: usize| (selection.digit)(row, part * together + residue);
-        let selection = Selection { digit: &digit, ..selection };
-        context.whole.run(comb::MulSelected { rows: context.rows::<N>(x), selection });
-    }
-    if let Some(half) = &context.half
-        && !rest.is_empty()
-    {
-        let digit = |row: usize, residue: usize| (selection.digit)(row, first + residue);
-        let selection = Selection { digit: &digit, ..selection };
-        half.run(comb::MulSelected { rows: context.rows_of::<_, N>(half, rest), selection });
+    for (part, x) in x.chunks_mut(together * context.width()).enumerate() {
+        let before = part * together;
+        run_split!(context, x, |rows, first| comb::MulSelected {
+            rows,
+            selection: Selection {
+                digit: &|row, residue| (selection.digit)(row, before + first + residue),
+                ..selection
+            },
+        });
     }
 }
 
