@@ -130,6 +130,9 @@ fn parse_size(text: &str) -> Result<[usize; 2], String> {
 }
 
 impl DataOptions {
+    /// Their names.
+    pub(crate) const NAMES: [&str; 7] = ["data", "label", "labels", "missing", "test", "transpose", "size"];
+
     /// The share of a data set in one piece that is kept for testing.
     pub(crate) fn held_out(&self) -> f64 {
         match self.test {
@@ -220,20 +223,37 @@ impl DataOptions {
         interface: &Interface,
         seed: u64,
     ) -> anyhow::Result<ModelInputs> {
+        if let Some(TestArg::Share(_)) = self.test {
+            let [_, test] = self.divided_for_model(dataset, interface, seed)?;
+            return Ok(test);
+        }
         let Interface { input: shape, outputs, info } = interface;
-        let form = match (&info.preprocessing, shape.dims()) {
-            (Some(Preprocessing::Columns(_)), _) => None,
-            (preprocessing, &[channels, height, width]) => {
-                let digits = matches!(preprocessing, Some(Preprocessing::Pixels(format)) if format.digits);
-                Some(Form { size: Some([height, width]), channels: Some(channels), digits })
-            }
-            _ => None,
-        };
-        let set = self.read(dataset, form.as_ref())?;
-        Ok(match self.test {
-            Some(TestArg::Share(share)) => set.held_out_for_model(info, shape, *outputs, share, seed)?,
-            _ => set.for_model(info, shape, *outputs)?,
-        })
+        Ok(self.read(dataset, form(interface).as_ref())?.for_model(info, shape, *outputs)?)
+    }
+
+    /// Reads a data set for a model: what settings can be chosen by, and what to test with. A set in one piece is divided as
+    /// training with the same `--test` and `seed` divides it.
+    pub(crate) fn divided_for_model(
+        &self,
+        dataset: &DatasetArg,
+        interface: &Interface,
+        seed: u64,
+    ) -> anyhow::Result<[ModelInputs; 2]> {
+        let Interface { input: shape, outputs, info } = interface;
+        let set = self.read(dataset, form(interface).as_ref())?;
+        Ok(set.divided_for_model(info, shape, *outputs, self.held_out(), seed)?)
+    }
+}
+
+/// The form that a model takes pictures in.
+fn form(Interface { input, info, .. }: &Interface) -> Option<Form> {
+    match (&info.preprocessing, input.dims()) {
+        (Some(Preprocessing::Columns(_)), _) => None,
+        (preprocessing, &[channels, height, width]) => {
+            let digits = matches!(preprocessing, Some(Preprocessing::Pixels(format)) if format.digits);
+            Some(Form { size: Some([height, width]), channels: Some(channels), digits })
+        }
+        _ => None,
     }
 }
 

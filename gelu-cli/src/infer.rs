@@ -187,18 +187,7 @@ impl Asked {
         match self.dataset {
             Some(_) => given.refuse(&["invert"], "it is about the pictures of --images")?,
             None => given.refuse(
-                &[
-                    "count",
-                    "split-seed",
-                    "data",
-                    "label",
-                    "labels",
-                    "missing",
-                    "test",
-                    "transpose",
-                    "size",
-                    "plot",
-                ],
+                &[&["count", "split-seed", "plot"], &DataOptions::NAMES[..]].concat(),
                 "it is about data sets (--dataset), and --images names pictures without labels",
             )?,
         }

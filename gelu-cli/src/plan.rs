@@ -26,6 +26,7 @@ Examples:
   gelu plan --model resnet20 --key-bits 2048 --batch 16
   gelu plan --hide-model --prepare 25 --key-bits 2048
   gelu plan --model trained.safetensors --key-bits 2048 --tune --save tuned.safetensors
+  gelu plan --model patients.safetensors --tune --dataset patients.csv --tolerance 0.5
 
 The server's products follow from the sizes and the weight bits, not from the weights. Weights are needed only for \
 their scales, and to state how far the logits can be from the real network's; a network by name that has none of its own \
@@ -60,6 +61,7 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
     if args.hide.is_asked() {
         given.refuse(&["batch"], "with --hide-model, --prepare says how many queries share ciphertexts")?;
     }
+    args.tune.check(given)?;
     check_files(args.tune.save.as_deref())?;
     let key = args.key_bits;
     warn_of_short_key(key);

@@ -2,108 +2,165 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context, anyhow, ensure};
 use clap::Args;
-use gelu_io::data::{DataDir, LabelledImages, Split};
+use gelu_io::data::ModelInputs;
 use gelu_models::Model;
 use gelu_models::plan::{Deployment, Quantization, Segment};
 use indicatif::ProgressBar;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
 
-use crate::infer::{largest, pixels};
+use crate::datasets::{DataOptions, DatasetArg};
+use crate::given::Given;
+use crate::infer::largest;
 use crate::report::TextTable;
 
-/// Where the images to judge by come from.
-#[derive(Clone, Debug, Args)]
+/// What to judge by.
+#[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
-    /// Find the fewest weight bits of each layer, not above those that it has, at which MNIST's training images are read as by the real network, but
-    /// for 3 in 10,000 (or as many as without tuning), and accuracy stays within 0.05 points. Reports how the test
-    /// images fare.
+    /// Find the fewest weight bits of each layer, not above those that it has, at which a data set is read as by the real
+    /// network, but for a few inputs (--tolerance). They are chosen by its validation part, else by its training part;
+    /// how the test part fares is reported.
     #[arg(long)]
     pub(crate) tune: bool,
     /// Write the weights (F32) with the bits that were found, which commands then take by themselves.
     #[arg(long, requires = "tune", value_name = "FILE.safetensors")]
     pub(crate) save: Option<PathBuf>,
-    /// How many images of either part.
-    #[arg(long, default_value_t = 10_000, requires = "tune", value_parser = clap::value_parser!(u32).range(1000..))]
+    /// The data set to tune by: a known name (`gelu data` lists them), a table, a folder of class folders with pictures, an
+    /// .npz or .npy file, or a folder with IDX files [default: what the model was trained on, as its file says, else mnist].
+    #[arg(long, value_name = "NAME|PATH")]
+    dataset: Option<DatasetArg>,
+    /// How many inputs of either part, at most.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
-    /// The folder with mnist/ [default: the folder named by GELU_DATA, then the per-user data folder].
-    #[arg(long, value_name = "DIR", requires = "tune")]
-    data: Option<PathBuf>,
+    /// Percent of the predictions that may differ from the real network's, or as many as without tuning. The accuracy may
+    /// fall by half as many points, or by 0.05.
+    #[arg(long, default_value_t = 0.03, value_name = "PERCENT", value_parser = parse_percent)]
+    tolerance: f64,
+    /// With a data set in one piece: the seed by which training divided it.
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    split_seed: u64,
+    #[command(flatten)]
+    options: DataOptions,
 }
 
-/// Least part of the predictions that must be those of the real network, on any images.
-const LEAST_SAME: f64 = 0.999;
-/// The same for images that the network was trained on and therefore knows better, unless it has less from the start.
-const LEAST_SAME_KNOWN: f64 = 0.9997;
-/// Most by which the accuracy may fall.
-const MOST_LOST: f64 = 0.0005;
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| format!("expected percent, from 0 to 100; found `{text}`"))
+}
+
+impl TuneArgs {
+    /// Refuses options that would change nothing.
+    pub(crate) fn check(&self, given: &Given) -> anyhow::Result<()> {
+        let options = ["dataset", "images", "tolerance", "split-seed"];
+        if !self.tune {
+            given.refuse(&[&options, &DataOptions::NAMES[..]].concat(), "only --tune reads a data set")?;
+        }
+        Ok(())
+    }
+
+    fn dataset(&self, model: &Model) -> anyhow::Result<DatasetArg> {
+        if let Some(dataset) = &self.dataset {
+            return Ok(dataset.clone());
+        }
+        let known = model.info().provenance.get("gelu.dataset").map_or("mnist", String::as_str);
+        known.parse().map_err(|error| {
+            anyhow!("the model was trained on `{known}`: {error}; --dataset says where to find it")
+        })
+    }
+}
+
+/// Most of the predictions that may differ with the bits to start from, in percent.
+const MOST_DIFFERENT: f64 = 0.1;
+/// Points by which the accuracy may fall at any rate.
+const MOST_LOST: f64 = 0.05;
 /// No layer gets fewer bits.
 const LEAST_BITS: u32 = 2;
 
-/// How a network on integers does on some images.
+/// How a network on integers does on some inputs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Score {
+    /// How many they are.
+    inputs: usize,
     /// Part of the predictions that are the real network's.
     same: f64,
-    /// Part of the images classified correctly.
+    /// Part of the inputs classified correctly.
     accuracy: f64,
     /// The same for the real network.
     accuracy_float: f64,
 }
 
 impl Score {
-    fn is_good(self, least_same: f64) -> bool {
-        self.same >= least_same && self.accuracy_float - self.accuracy <= MOST_LOST
+    /// Percent of the predictions that are others than the real network's.
+    fn different(self) -> f64 {
+        100.0 * (1.0 - self.same)
+    }
+
+    /// Whether at most so many percent of the predictions differ, and the accuracy is hardly less.
+    fn is_within(self, tolerance: f64) -> bool {
+        let lost = 100.0 * (self.accuracy_float - self.accuracy);
+        self.different() <= tolerance && lost <= MOST_LOST.max(tolerance / 2.0)
     }
 }
 
 /// What came out.
 #[derive(Debug, Serialize)]
 pub(crate) struct Tuned {
+    /// The data set.
+    dataset: String,
     /// Bits of the weights, layer by layer.
     pub(crate) layer_bits: Vec<(String, u32)>,
     /// Server's operations before and after.
     operations: [u64; 2],
-    /// On the images that the bits were chosen by.
-    train: Score,
+    /// On the inputs that the bits were chosen by.
+    chosen_by: Score,
     /// On others.
     test: Score,
 }
 
-struct Images {
-    pixels: Array2<f32>,
-    labels: Vec<u8>,
+/// Inputs to judge by, and what the real network makes of them.
+struct Examples {
+    inputs: Array2<f32>,
+    labels: Vec<usize>,
     float: Vec<usize>,
 }
 
-impl Images {
-    fn new(model: &Model, images: &LabelledImages, count: u32) -> anyhow::Result<Self> {
-        ensure!(images.len() >= count as usize, "--images: expected at most {}, found {count}", images.len());
-        let images = images.first(count as usize);
-        let pixels = pixels(images.images())?;
-        let float = model.logits(pixels.view())?.outer_iter().map(largest).collect();
-        Ok(Self { pixels, labels: images.labels().to_vec(), float })
+impl Examples {
+    fn new(model: &Model, mut read: ModelInputs, most: u32) -> anyhow::Result<Self> {
+        read.truncate(most as usize);
+        let labels: Option<Vec<usize>> = read.labels.into_iter().collect();
+        let labels = labels.context("expected a data set whose inputs all have labels")?;
+        let inputs = read.inputs;
+        let mut float = vec![];
+        for part in inputs.axis_chunks_iter(Axis(0), TOGETHER) {
+            float.extend(model.logits(part)?.outer_iter().map(largest));
+        }
+        Ok(Self { inputs, labels, float })
     }
 
     fn score(&self, model: &Model, quantization: &Quantization) -> anyhow::Result<Score> {
         let program = model.compile(quantization, &Deployment::default())?;
         let mut predictions = vec![];
-        for part in self.pixels.axis_chunks_iter(Axis(0), 1000) {
+        for part in self.inputs.axis_chunks_iter(Axis(0), TOGETHER) {
             predictions.extend(program.run_clear(part)?.predictions());
         }
-        let count = predictions.len() as f64;
-        let right = |found: &[usize]| {
-            found.iter().zip(&self.labels).filter(|(found, label)| **found == usize::from(**label)).count()
+        let part = |of: &[usize]| {
+            let equal = predictions.len() - of.iter().zip(&predictions).filter(|(a, b)| a != b).count();
+            equal as f64 / predictions.len() as f64
         };
+        let right = self.float.iter().zip(&self.labels).filter(|(found, label)| found == label).count();
         Ok(Score {
-            same: predictions.iter().zip(&self.float).filter(|(a, b)| a == b).count() as f64 / count,
-            accuracy: right(&predictions) as f64 / count,
-            accuracy_float: right(&self.float) as f64 / count,
+            inputs: predictions.len(),
+            same: part(&self.float),
+            accuracy: part(&self.labels),
+            accuracy_float: right as f64 / predictions.len() as f64,
         })
     }
 }
+
+/// Inputs that go through a network at a time.
+const TOGETHER: usize = 1000;
 
 /// The weight bits of a segment.
 fn bits_of(segment: &Segment) -> u32 {
@@ -117,17 +174,23 @@ pub(crate) fn tune(
     quantization: &Quantization,
     deployment: &Deployment,
 ) -> anyhow::Result<Tuned> {
-    let folder = DataDir::locate(args.data.clone());
-    let train = Images::new(model, &folder.mnist(Split::Train)?, args.images)?;
+    let dataset = args.dataset(model)?;
+    let read = args.options.divided_for_model(&dataset, &model.interface(), args.split_seed)?;
+    let [examples, test] = read.map(|read| Examples::new(model, read, args.images));
+    let (examples, test) = (examples?, test?);
     let start = model.compile(quantization, deployment)?;
     let before = start.plan().operations().total();
-    let from = train.score(model, quantization)?;
+    let from = examples.score(model, quantization)?;
     ensure!(
-        from.is_good(LEAST_SAME),
-        "the network on integers is off with these bits already; start from more with --weight-bits or \
-         --activation-bits"
+        from.is_within(args.tolerance.max(MOST_DIFFERENT)),
+        "on integers the network reads {:.2} % of the inputs differently with these bits already, and {:.2} % of them \
+         correctly in place of {:.2} %; start from more with --weight-bits or --activation-bits, or allow for more with \
+         --tolerance",
+        from.different(),
+        100.0 * from.accuracy,
+        100.0 * from.accuracy_float
     );
-    let least_same = from.same.min(LEAST_SAME_KNOWN);
+    let tolerance = from.different().max(args.tolerance);
     let mut segments: Vec<_> = start.plan().segments().iter().collect();
     segments.sort_by_key(|segment| std::cmp::Reverse(segment.layout.operations.total()));
     let bar = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
@@ -144,7 +207,7 @@ pub(crate) fn tune(
             bar.tick();
             let mut fewer = quantization.clone();
             fewer.layer_bits.get_or_insert_default().insert(layer.to_owned(), bits);
-            if !train.score(model, &fewer)?.is_good(least_same) {
+            if !examples.score(model, &fewer)?.is_within(tolerance) {
                 break;
             }
             quantization = fewer;
@@ -155,11 +218,11 @@ pub(crate) fn tune(
     let segments = program.plan().segments().iter();
     let layer_bits =
         segments.filter_map(|segment| Some((segment.name.split('+').next()?.to_owned(), bits_of(segment))));
-    let test = Images::new(model, &folder.mnist(Split::Test)?, args.images.min(10_000))?;
     Ok(Tuned {
+        dataset: dataset.name(),
         layer_bits: layer_bits.collect(),
         operations: [before, program.plan().operations().total()],
-        train: train.score(model, &quantization)?,
+        chosen_by: examples.score(model, &quantization)?,
         test: test.score(model, &quantization)?,
     })
 }
@@ -167,11 +230,12 @@ pub(crate) fn tune(
 impl Tuned {
     /// For people, with the option to copy.
     pub(crate) fn text(&self) -> String {
-        let mut table = TextTable::new(["images", "as the real network", "right", "right on reals"]);
-        for (name, score) in [("chosen by", self.train), ("test", self.test)] {
+        let mut table = TextTable::new(["inputs", "count", "as the real network", "right", "right on reals"]);
+        for (name, score) in [("chosen by", self.chosen_by), ("test", self.test)] {
             let percent = |part: f64| format!("{:.2} %", 100.0 * part);
             table.row([
                 name.to_owned(),
+                score.inputs.to_string(),
                 percent(score.same),
                 percent(score.accuracy),
                 percent(score.accuracy_float),
@@ -181,7 +245,8 @@ impl Tuned {
             self.layer_bits.iter().map(|(layer, bits)| format!("{layer}={bits}")).collect();
         let [before, after] = self.operations;
         format!(
-            "tuned: {before} products before, {after} now; use with\n  --layer-bits {}\n\n{table}\n",
+            "tuned by {}: {before} products before, {after} now; use with\n  --layer-bits {}\n\n{table}\n",
+            self.dataset,
             bits.join(",")
         )
     }

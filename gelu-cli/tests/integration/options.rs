@@ -3,10 +3,11 @@
 use crate::common::{data, gelu};
 
 /// Options with a value that they take.
-const OPTIONS: [(&str, &[&str]); 23] = [
+const OPTIONS: [(&str, &[&str]); 24] = [
     ("invert", &["yes"]),
     ("count", &["3"]),
     ("split-seed", &["1"]),
+    ("tolerance", &["1"]),
     ("label", &["1"]),
     ("labels", &["none.npy"]),
     ("missing", &["mean"]),
@@ -30,7 +31,12 @@ const OPTIONS: [(&str, &[&str]); 23] = [
 ];
 
 /// Of one file or folder that is not there, so that nothing runs for long.
-const MODES: [(&[&str], &[&str]); 6] = [
+const MODES: [(&[&str], &[&str]); 8] = [
+    (
+        &["plan", "--model", "none.safetensors"],
+        &["split-seed", "tolerance", "label", "labels", "missing", "test", "transpose", "size"],
+    ),
+    (&["plan", "--model", "none.safetensors", "--tune"], &[]),
     (
         &["infer", "--images", "none.png"],
         &["count", "split-seed", "label", "labels", "missing", "test", "transpose", "size", "plot"],

@@ -99,6 +99,43 @@ fn a_table_is_inspected_trained_on_and_read_by_the_model() {
 }
 
 #[test]
+fn a_model_is_tuned_by_the_data_set_that_it_was_trained_on() {
+    let folder = Folder::new();
+    let table = folder.write("patients.csv", patients(90));
+    let [model, tuned] = ["model.safetensors", "tuned.safetensors"].map(|name| folder.text(name));
+    let train = ["train", "--clear", "--model", "mlp:4", "--epochs", "40", "--batch", "8"];
+    let seeded = ["--dataset", &table, "--missing", "drop", "--seed", "3", "--out", &model];
+    succeed(&[&train[..], &seeded].concat(), folder.data());
+
+    let plan = |model: &str, more: &[&str]| -> Value {
+        let arguments = [&["plan", "--model", model, "--json"], more].concat();
+        serde_json::from_str(&succeed(&arguments, folder.data())).unwrap()
+    };
+    let tune = ["--tune", "--missing", "drop", "--split-seed", "3"];
+    let found = plan(&model, &[&tune[..], &["--save", &tuned]].concat());
+    let by = &found["tuned"];
+    assert_eq!(by["dataset"], table.as_str());
+    // A fifth of the 81 rows without gaps is kept for testing.
+    assert_eq!((&by["chosen_by"]["inputs"], &by["test"]["inputs"]), (&65.into(), &16.into()));
+    assert_eq!((&by["chosen_by"]["same"], &by["chosen_by"]["accuracy"]), (&1.0.into(), &1.0.into()));
+    let bits = |plan: &Value| -> Vec<u64> {
+        let segments = plan["segments"].as_array().unwrap().iter();
+        segments.map(|segment| segment["terms"][0]["weight_bits"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(bits(&plan(&model, &[])), [9, 9]);
+    let fewer = bits(&found);
+    assert!(fewer.iter().all(|&bits| bits < 9), "{fewer:?}");
+    assert_eq!(bits(&plan(&tuned, &[])), fewer);
+    // What may be any prediction may have any bits.
+    let loose = plan(&model, &[&tune[..], &["--tolerance", "100", "--images", "20"]].concat());
+    assert_eq!((bits(&loose), &loose["tuned"]["chosen_by"]["inputs"]), (vec![2, 2], &20.into()));
+
+    fs::remove_file(&table).unwrap();
+    let missing = fail(&["plan", "--model", &model, "--tune"], folder.data(), 1);
+    assert!(missing.contains("patients.csv"), "{missing}");
+}
+
+#[test]
 fn the_rows_that_training_kept_can_be_asked_for() {
     let folder = Folder::new();
     let table = folder.write("patients.csv", patients(90));

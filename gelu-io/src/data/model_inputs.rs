@@ -119,31 +119,31 @@ impl DataSet {
         Ok(inputs)
     }
 
-    /// Prepares inputs as [`for_model`](Self::for_model) does, but of a data set in one piece only those that
-    /// [`training`](Self::training) with the same `held_out` and `seed` keeps for testing.
+    /// Prepares inputs as [`for_model`](Self::for_model) does: first those that settings can be chosen by, which are the
+    /// validation part or else what there is to train with, then those to test with. A data set in one piece is divided as
+    /// [`training`](Self::training) with the same `held_out` and `seed` divides it.
     ///
     /// # Errors
-    /// As [`for_model`](Self::for_model); [`Error::TooFew`] without labels.
-    pub fn held_out_for_model(
+    /// As [`for_model`](Self::for_model); [`Error::TooFew`] for a data set in one piece without labels.
+    pub fn divided_for_model(
         &self,
         info: &ModelInfo,
         input: &Shape,
         outputs: usize,
         held_out: f64,
         seed: u64,
-    ) -> Result<ModelInputs, Error> {
-        let all = self.for_model(info, input, outputs)?;
+    ) -> Result<[ModelInputs; 2], Error> {
+        let found = self.for_model(info, input, outputs)?;
         if self.has_test_part() {
-            return Ok(all);
+            return Ok([self.without_test_part().for_model(info, input, outputs)?, found]);
         }
-        let labels: Option<Vec<usize>> = all.labels.iter().copied().collect();
+        let labels: Option<Vec<usize>> = found.labels.iter().copied().collect();
         let labels = labels.ok_or_else(|| Error::TooFew {
             path: self.path.clone(),
             expected: "labels to divide the examples by",
             found: "examples without".to_owned(),
         })?;
-        let [_, test] = stratified_split(&labels, held_out, seed);
-        Ok(all.select(&test))
+        Ok(stratified_split(&labels, held_out, seed).map(|part| found.select(&part)))
     }
 
     fn part(

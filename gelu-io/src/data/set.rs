@@ -282,6 +282,24 @@ impl DataSet {
         &self.notes
     }
 
+    /// The same without its examples to test with.
+    pub(super) fn without_test_part(&self) -> Self {
+        let contents = match &self.contents {
+            Contents::Tables { table, label, missing, .. } => Contents::Tables {
+                table: table.clone(),
+                test: None,
+                label: label.clone(),
+                missing: missing.clone(),
+            },
+            Contents::Parts { parts, classes, digits } => Contents::Parts {
+                parts: parts.iter().filter(|part| part.role != Role::Test).cloned().collect(),
+                classes: classes.clone(),
+                digits: *digits,
+            },
+        };
+        Self { contents, path: self.path.clone(), format: self.format.clone(), notes: self.notes.clone() }
+    }
+
     /// Returns whether it has examples to test with, apart from those to train with.
     pub fn has_test_part(&self) -> bool {
         match &self.contents {

@@ -88,10 +88,43 @@ fn a_label_in_front_stays_in_front() {
 fn the_rows_held_out_are_those_of_training() {
     let rows: String = (0..40).map(|i| format!("{i},{}\n", ["red", "blue"][i % 2])).collect();
     let data = set(&rows).training(0.25, 7).unwrap();
-    let held_out =
-        set(&rows).held_out_for_model(&trained_with(&data), &Shape::from([1]), 2, 0.25, 7).unwrap();
-    assert_eq!(held_out.inputs, data.test.inputs());
-    assert_eq!(held_out.labels, data.test.labels().iter().map(|&label| Some(label)).collect::<Vec<_>>());
+    let parts = set(&rows).divided_for_model(&trained_with(&data), &Shape::from([1]), 2, 0.25, 7).unwrap();
+    for (found, expected) in parts.iter().zip([&data.train, &data.test]) {
+        assert_eq!(found.inputs, expected.inputs());
+        assert_eq!(found.labels, expected.labels().iter().map(|&label| Some(label)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn settings_are_chosen_by_the_validation_part_or_else_the_training_part() {
+    let part = |role: Role, label: usize| Part {
+        role,
+        inputs: Inputs::Pixels(Images::new([1, 1], vec![0]).unwrap()),
+        labels: Some(vec![label]),
+        names: vec![],
+    };
+    let divided = |parts: Vec<Part>| {
+        let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let set = DataSet::new(Path::new("x"), "images", parts, classes).unwrap();
+        let info = ModelInfo::default();
+        set.divided_for_model(&info, &Shape::from([1, 1, 1]), 3, 0.2, 0).unwrap().map(|part| part.labels)
+    };
+    let [train, validation, test] =
+        [(Role::Train, 0), (Role::Validation, 1), (Role::Test, 2)].map(|(role, label)| part(role, label));
+    assert_eq!(divided(vec![train.clone(), validation, test.clone()]), [[Some(1)], [Some(2)]]);
+    assert_eq!(divided(vec![train, test]), [[Some(0)], [Some(2)]]);
+}
+
+#[test]
+fn a_table_to_test_with_is_not_chosen_by() {
+    let rows = |count: usize| -> String {
+        (0..count).map(|i| format!("{i},{}\n", ["red", "blue"][i % 2])).collect()
+    };
+    let data = set(&rows(12)).training(0.25, 0).unwrap();
+    let both = set(&rows(12)).with_test(set(&rows(5))).unwrap();
+    let [chosen_by, test] =
+        both.divided_for_model(&trained_with(&data), &Shape::from([1]), 2, 0.25, 0).unwrap();
+    assert_eq!((chosen_by.names.len(), test.names.len()), (12, 5));
 }
 
 fn trained_with(data: &super::super::TrainingData) -> ModelInfo {
