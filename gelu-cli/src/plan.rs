@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::given::Given;
 use crate::hide::HideArgs;
 use crate::model::{Loaded, ModelArgs, made_up_inputs};
-use crate::model_args::{LayerBits, Numbers, Prefer, backend, key_bits, key_type, warn_of_short_key};
+use crate::model_args::{Numbers, Prefer, backend, key_bits, key_type, warn_of_short_key};
 use crate::output::{check_files, out, outln};
 use crate::report::TextTable;
 use crate::tune::{TuneArgs, Tuned, tune};
@@ -79,10 +79,9 @@ pub(crate) fn run(args: &PlanArgs, given: &Given) -> anyhow::Result<()> {
     let mut quantization = args.numbers.quantization(&model);
     let tuned = args.tune.tune.then(|| tune(&args.tune, &model, &quantization, &deployment)).transpose()?;
     if let Some(tuned) = &tuned {
-        let layer_bits: LayerBits = tuned.layer_bits.iter().cloned().collect();
-        quantization.layer_bits = Some(layer_bits.clone());
+        quantization.layer_bits = Some(tuned.layer_bits.clone());
         if let Some(path) = &args.tune.save {
-            model.set_layer_bits(layer_bits);
+            model.set_layer_bits(tuned.layer_bits.clone());
             model.weights().write(path, Dtype::F32)?;
         }
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::infer::largest;
+use crate::model_args::LayerBits;
 use crate::report::TextTable;
 
 /// What to judge by.
@@ -109,8 +110,8 @@ impl Score {
 pub(crate) struct Tuned {
     /// The data set.
     dataset: String,
-    /// Bits of the weights, layer by layer.
-    pub(crate) layer_bits: Vec<(String, u32)>,
+    /// Bits of the weights, by layer.
+    pub(crate) layer_bits: LayerBits,
     /// Server's operations before and after.
     operations: [u64; 2],
     /// On the inputs that the bits were chosen by.
@@ -215,12 +216,16 @@ pub(crate) fn tune(
     }
     bar.finish_and_clear();
     let program = model.compile(&quantization, deployment)?;
-    let segments = program.plan().segments().iter();
-    let layer_bits =
-        segments.filter_map(|segment| Some((segment.name.split('+').next()?.to_owned(), bits_of(segment))));
+    // A segment that adds several layers' sums has bits for each of them.
+    let mut layer_bits = quantization.layer_bits.clone().unwrap_or_default();
+    for segment in program.plan().segments() {
+        if let Some(layer) = segment.name.split('+').next() {
+            layer_bits.entry(layer.to_owned()).or_insert(bits_of(segment));
+        }
+    }
     Ok(Tuned {
         dataset: dataset.name(),
-        layer_bits: layer_bits.collect(),
+        layer_bits,
         operations: [before, program.plan().operations().total()],
         chosen_by: examples.score(model, &quantization)?,
         test: test.score(model, &quantization)?,
