@@ -147,7 +147,7 @@ fn totals(plan: &Plan) -> (usize, usize) {
 }
 
 /// The largest weight bits of a segment's terms.
-fn weight_bits(segment: &Segment) -> u32 {
+pub(crate) fn weight_bits(segment: &Segment) -> u32 {
     segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 use gelu_io::data::ModelInputs;
 use gelu_models::Model;
-use gelu_models::plan::{Deployment, Quantization, Segment};
+use gelu_models::plan::{Deployment, Quantization};
 use indicatif::ProgressBar;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::infer::largest;
 use crate::model_args::LayerBits;
+use crate::plan::weight_bits;
 use crate::report::TextTable;
 
 /// What to judge by.
@@ -163,11 +164,6 @@ impl Examples {
 /// Inputs that go through a network at a time.
 const TOGETHER: usize = 1000;
 
-/// The weight bits of a segment.
-fn bits_of(segment: &Segment) -> u32 {
-    segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
-}
-
 /// Takes bits from one layer after the other, the costliest first, as long as the network stays good.
 pub(crate) fn tune(
     args: &TuneArgs,
@@ -199,19 +195,20 @@ pub(crate) fn tune(
     } else {
         ProgressBar::hidden()
     };
-    let mut quantization = quantization.clone();
+    let (mut quantization, mut chosen_by) = (quantization.clone(), from);
     for segment in segments {
         // A chain of layers has the bits of its first one.
         let Some(layer) = segment.name.split('+').next() else { continue };
-        for bits in (LEAST_BITS..bits_of(segment)).rev() {
+        for bits in (LEAST_BITS..weight_bits(segment)).rev() {
             bar.set_message(format!("{layer} with {bits} bits"));
             bar.tick();
             let mut fewer = quantization.clone();
             fewer.layer_bits.get_or_insert_default().insert(layer.to_owned(), bits);
-            if !examples.score(model, &fewer)?.is_within(tolerance) {
+            let score = examples.score(model, &fewer)?;
+            if !score.is_within(tolerance) {
                 break;
             }
-            quantization = fewer;
+            (quantization, chosen_by) = (fewer, score);
         }
     }
     bar.finish_and_clear();
@@ -220,14 +217,14 @@ pub(crate) fn tune(
     let mut layer_bits = quantization.layer_bits.clone().unwrap_or_default();
     for segment in program.plan().segments() {
         if let Some(layer) = segment.name.split('+').next() {
-            layer_bits.entry(layer.to_owned()).or_insert(bits_of(segment));
+            layer_bits.entry(layer.to_owned()).or_insert(weight_bits(segment));
         }
     }
     Ok(Tuned {
         dataset: dataset.name(),
         layer_bits,
         operations: [before, program.plan().operations().total()],
-        chosen_by: examples.score(model, &quantization)?,
+        chosen_by,
         test: test.score(model, &quantization)?,
     })
 }
