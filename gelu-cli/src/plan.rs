@@ -140,14 +140,14 @@ fn bytes(plan: &Plan, ciphertexts: usize) -> usize {
 }
 
 /// Ciphertexts up and down.
-fn totals(plan: &Plan) -> (usize, usize) {
+pub(crate) fn totals(plan: &Plan) -> (usize, usize) {
     let sum =
         |(up, down), segment: &Segment| (up + segment.ciphertexts_up(), down + segment.ciphertexts_down());
     plan.segments().iter().fold((0, 0), sum)
 }
 
 /// The largest weight bits of a segment's terms.
-pub(crate) fn weight_bits(segment: &Segment) -> u32 {
+fn weight_bits(segment: &Segment) -> u32 {
     segment.terms.iter().map(|term| term.weights.bits()).max().unwrap_or(0)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 use gelu_io::data::ModelInputs;
 use gelu_models::Model;
-use gelu_models::plan::{Deployment, Quantization};
+use gelu_models::plan::{Deployment, Program, Quantization};
 use indicatif::ProgressBar;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
@@ -15,14 +15,14 @@ use crate::datasets::{DataOptions, DatasetArg};
 use crate::given::Given;
 use crate::infer::largest;
 use crate::model_args::LayerBits;
-use crate::plan::weight_bits;
+use crate::plan::totals;
 use crate::report::TextTable;
 
 /// What to judge by.
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
-    /// Find the fewest weight bits of each layer, not above those that it has, at which a data set is read as by the real
-    /// network, but for a few inputs (--tolerance). They are chosen by its validation part, else by its training part;
+    /// Find the fewest weight bits of each layer, not above those that it has, that save products and at which a data set is
+    /// read as by the real network, but for a few inputs (--tolerance). They are chosen by its validation part, else by its training part;
     /// how the test part fares is reported.
     #[arg(long)]
     pub(crate) tune: bool,
@@ -176,7 +176,7 @@ pub(crate) fn tune(
     let [examples, test] = read.map(|read| Examples::new(model, read, args.images));
     let (examples, test) = (examples?, test?);
     let start = model.compile(quantization, deployment)?;
-    let before = start.plan().operations().total();
+    let cost = |program: &Program| (program.plan().operations().total(), totals(program.plan()));
     let from = examples.score(model, quantization)?;
     ensure!(
         from.is_within(args.tolerance.max(MOST_DIFFERENT)),
@@ -195,35 +195,37 @@ pub(crate) fn tune(
     } else {
         ProgressBar::hidden()
     };
-    let (mut quantization, mut chosen_by) = (quantization.clone(), from);
-    for segment in segments {
-        // A chain of layers has the bits of its first one.
-        let Some(layer) = segment.name.split('+').next() else { continue };
-        for bits in (LEAST_BITS..weight_bits(segment)).rev() {
+    // A chain of layers has the bits of its first one.
+    let terms = segments.iter().flat_map(|segment| &segment.terms);
+    let chains = terms.filter_map(|term| Some((term.layers.first()?, &term.layers)));
+    let bits_of =
+        |(first, chain): (&String, &Vec<String>)| (first.clone(), quantization.bits_of(model, chain));
+    let layer_bits: LayerBits = chains.clone().map(bits_of).collect();
+    let mut quantization = Quantization { layer_bits: Some(layer_bits), ..quantization.clone() };
+    let (mut chosen_by, mut least) = (from, cost(&start));
+    for (layer, _) in chains {
+        let mut fewer = quantization.clone();
+        for bits in (LEAST_BITS..quantization.bits_of(model, [layer])).rev() {
             bar.set_message(format!("{layer} with {bits} bits"));
             bar.tick();
-            let mut fewer = quantization.clone();
-            fewer.layer_bits.get_or_insert_default().insert(layer.to_owned(), bits);
+            fewer.layer_bits.get_or_insert_default().insert(layer.clone(), bits);
+            // Where sums are added, another layer's scale can ask for as much.
+            let fewer_cost = cost(&model.compile(&fewer, deployment)?);
+            if fewer_cost >= least {
+                continue;
+            }
             let score = examples.score(model, &fewer)?;
             if !score.is_within(tolerance) {
                 break;
             }
-            (quantization, chosen_by) = (fewer, score);
+            (quantization, chosen_by, least) = (fewer.clone(), score, fewer_cost);
         }
     }
     bar.finish_and_clear();
-    let program = model.compile(&quantization, deployment)?;
-    // A segment that adds several layers' sums has bits for each of them.
-    let mut layer_bits = quantization.layer_bits.clone().unwrap_or_default();
-    for segment in program.plan().segments() {
-        if let Some(layer) = segment.name.split('+').next() {
-            layer_bits.entry(layer.to_owned()).or_insert(weight_bits(segment));
-        }
-    }
     Ok(Tuned {
         dataset: dataset.name(),
-        layer_bits,
-        operations: [before, program.plan().operations().total()],
+        layer_bits: quantization.layer_bits.clone().unwrap_or_default(),
+        operations: [cost(&start).0, least.0],
         chosen_by,
         test: test.score(model, &quantization)?,
     })

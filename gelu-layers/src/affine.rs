@@ -123,6 +123,36 @@ impl Affine {
         finest_scale(&self.weights, bits)
     }
 
+    /// Returns the coarsest scale at which the weights are integers of so many bits, their sign included, but for what was
+    /// lost where they and a batch norm's factors were rounded to `f32`; `None` where there is no such scale, and where all
+    /// weights are zero.
+    pub fn exact_scale(&self, bits: u32) -> Option<i32> {
+        let finest = self.finest_scale(bits);
+        let is_exact = |scale: i32| {
+            let unit = f64::from(scale).exp2();
+            self.weights.iter().all(|weight| {
+                let x = weight * unit;
+                (x - to_integer(*weight, bits, scale)).abs() <= (x.abs() * NEARLY).min(1.0 / 64.0)
+            })
+        };
+        if !is_exact(finest) || self.weights.iter().all(|&weight| weight == 0.0) {
+            return None;
+        }
+        (0..bits as i32).map(|coarser| finest - coarser).take_while(|&scale| is_exact(scale)).last()
+    }
+
+    /// Returns the fewest bits (their sign included, at least 2) that hold all weights at a scale, rounded to the nearest.
+    pub fn bits_at(&self, scale: i32) -> u32 {
+        let unit = f64::from(scale).exp2();
+        // Of -2^b there are as many bits as of 2^b - 1.
+        let largest = self.weights.iter().fold(0.0, |largest: f64, weight| {
+            let x = (weight * unit).round();
+            largest.max(if x < 0.0 { -x - 1.0 } else { x })
+        });
+        // One more than the logarithm of its power of two, and the sign.
+        if largest < 1.0 { 2 } else { exponent(&[largest + 1.0]).unsigned_abs() + 1 }
+    }
+
     /// Returns the weights as integers of a signed range, rounded to the nearest, with what is true of the sums of rows.
     ///
     /// # Errors
@@ -160,6 +190,9 @@ impl Affine {
         self.map.apply(&errors, largest)
     }
 }
+
+/// How far an integer that went through `f32` three times can be from itself, in parts of it, with a margin.
+const NEARLY: f64 = 1.0 / (1u32 << 18) as f64;
 
 /// A weight in units of 2^-`scale`, rounded to the nearest integer that `bits` bits hold, the sign included.
 fn to_integer(weight: f64, bits: u32, scale: i32) -> f64 {

@@ -177,17 +177,62 @@ fn layers_whose_values_were_clamped_are_named() {
     );
 }
 
-#[test]
-fn pictures_in_folders_are_trained_on_and_named_in_results() {
-    let folder = Folder::new();
+/// A folder with pictures of 4 by 6 pixels in two classes.
+fn pictures(folder: &Folder) -> String {
     for i in 0..24u8 {
         let (class, shade) = if i % 2 == 0 { ("dark", 20 + i) } else { ("light", 220 - i) };
         let path = folder.path(&format!("pictures/{class}/{i}.png"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         image::GrayImage::from_pixel(6, 4, image::Luma([shade])).save(path).unwrap();
     }
+    folder.text("pictures")
+}
+
+/// Each of two layers whose sums are added keeps bits of its own, and none is taken where that saves nothing.
+#[test]
+fn a_tuned_residual_network_keeps_the_bits_of_its_shortcuts() {
+    let folder = Folder::new();
+    let pictures = pictures(&folder);
+    let [model, tuned] = ["model.safetensors", "tuned.safetensors"].map(|name| folder.text(name));
+    let train =
+        ["train", "--clear", "--model", "resnet8:2", "--epochs", "2", "--batch", "4", "--out", &model];
+    succeed(&[&train[..], &["--dataset", &pictures]].concat(), folder.data());
+    let plan = |model: &str, more: &[&str]| -> Value {
+        let arguments = [&["plan", "--model", model, "--json"], more].concat();
+        serde_json::from_str(&succeed(&arguments, folder.data())).unwrap()
+    };
+    let [before, found, after] = [
+        plan(&model, &[]),
+        plan(&model, &["--tune", "--tolerance", "60", "--save", &tuned]),
+        plan(&tuned, &[]),
+    ];
+    let cost = |plan: &Value| {
+        let count = |what: &str| plan[what].as_u64().unwrap();
+        (count("products") + count("squarings"), count("ciphertexts_up"), count("ciphertexts_down"))
+    };
+    assert!(cost(&found) < cost(&before));
+    assert_eq!(found["segments"], after["segments"]);
+    let bits = found["tuned"]["layer_bits"].as_object().unwrap();
+    for segment in after["segments"].as_array().unwrap() {
+        let layer = segment["name"].as_str().unwrap().split('+').next().unwrap();
+        let few = bits[layer].as_u64().unwrap();
+        match &segment["terms"].as_array().unwrap()[..] {
+            // Another bit is more work, if nothing else decides on the scale of the sums.
+            [_] if few < 9 => {
+                let more = plan(&tuned, &["--layer-bits", &format!("{layer}={}", few + 1)]);
+                assert!(cost(&more) > cost(&after), "{layer}");
+            }
+            _ => assert!((2..=9).contains(&few), "{layer}"),
+        }
+    }
+    assert!(bits.contains_key("layer2.0.shortcut.0") && bits.contains_key("layer3.0.shortcut.0"), "{bits:?}");
+}
+
+#[test]
+fn pictures_in_folders_are_trained_on_and_named_in_results() {
+    let folder = Folder::new();
+    let pictures = pictures(&folder);
     folder.write("pictures/light/readme.txt", "no picture");
-    let pictures = folder.text("pictures");
     let shown = succeed(&["data", "inspect", &pictures], folder.data());
     for part in ["1x4x6", "24 pictures in grey", "skipped:", "readme.txt"] {
         assert!(shown.contains(part), "{part}: {shown}");

@@ -425,6 +425,65 @@ fn extreme_weights_are_rounded_into_range() {
     );
 }
 
+/// Integers are told from other weights at the coarsest scale that they have, also behind roundings to `f32`.
+#[test]
+fn weights_that_are_integers_have_a_scale_of_their_own() {
+    let exact = |weights: &[f32], bits| dense(weights, &[0.0]).affine().exact_scale(bits);
+    assert_eq!(exact(&[1.0, -1.0, 0.0], 8), Some(0));
+    assert_eq!(exact(&[0.25], 2), Some(2));
+    assert_eq!(exact(&[-6.0, 4.0], 3), Some(-1));
+    assert_eq!(exact(&[-6.0, 5.0], 4), Some(0));
+    // Of fewer bits than they take they are none, and of a largest one that is just not held.
+    assert_eq!(exact(&[-6.0, 5.0], 3), None);
+    assert_eq!(exact(&[4.0, 3.0, 1.0], 3), None);
+    assert_eq!(exact(&[0.0, 0.0], 8), None);
+    let none = dense(&[1.0], &[0.0]).affine().map().clone();
+    assert_eq!(Affine::of_map(none).exact_scale(8), None);
+    assert_eq!(exact(&[f32::NAN, 1.0], 8), None);
+    assert_eq!(exact(&[f32::INFINITY, 1.0], 8), None);
+    let rng = &mut seeded(5);
+    for bits in 2..=9 {
+        let limit = 1 << (bits - 1);
+        let mut integers: Vec<i32> = (0..200).map(|_| rng.random_range(-limit..limit)).collect();
+        integers.push(limit - 1);
+        let factors: Vec<f32> = integers.iter().map(|_| rng.random_range(0.1..10.0)).collect();
+        // As weights that meet the factors again.
+        let weights: Vec<f64> = integers
+            .iter()
+            .zip(&factors)
+            .map(|(&integer, &factor)| {
+                let weight = (f64::from(integer) / 32.0 * (1.0 - 1e-6) / f64::from(factor)) as f32;
+                f64::from(weight) * f64::from(factor)
+            })
+            .collect();
+        let map = dense(&vec![0.0; weights.len()], &[0.0]).affine().map().clone();
+        let affine = Affine::new(map, weights, &[]);
+        assert_eq!(affine.exact_scale(bits), Some(5));
+        assert_eq!(affine.bits_at(5), bits);
+        let range = WeightRange::signed(bits).unwrap().with_scale_bits(5);
+        assert_eq!(affine.quantize(range).unwrap().values(), integers);
+        let reals: Vec<f32> = (0..200).map(|_| rng.random_range(-1.0..1.0)).collect();
+        assert_eq!(exact(&reals, bits), None);
+    }
+}
+
+#[test]
+fn as_many_bits_as_weights_take_at_a_scale() {
+    let bits = |weights: &[f32], scale| dense(weights, &[0.0]).affine().bits_at(scale);
+    let cases =
+        [(0.0, 2), (1.0, 2), (-2.0, 2), (2.0, 3), (-3.0, 3), (3.0, 3), (4.0, 4), (-8.0, 4), (-9.0, 5)];
+    for (weight, expected) in cases {
+        assert_eq!(bits(&[weight, 0.0], 0), expected, "{weight}");
+        assert_eq!(bits(&[weight / 16.0, 0.0], 4), expected, "{weight}");
+    }
+    // Rounded first.
+    assert_eq!(bits(&[3.4, -4.4], 0), 3);
+    assert_eq!(bits(&[3.6], 0), 4);
+    assert_eq!(bits(&[-4.6], 0), 4);
+    assert_eq!(bits(&[0.3], -4), 2);
+    assert!(bits(&[f32::MAX], 10) > 24);
+}
+
 #[test]
 fn exponents_are_the_smallest_powers_of_two_that_hold() {
     for (numbers, expected) in [

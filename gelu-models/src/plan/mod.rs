@@ -138,6 +138,8 @@ pub struct Term {
     /// The sums of the value's elements that the client encrypts in its place, if it does: what is left of a mean after
     /// the layer.
     pub sums: Option<Arc<LinearMap>>,
+    /// The layers with weights that it is made of, by their names; none if it only moves and averages elements.
+    pub layers: Vec<String>,
     /// The map of what is encrypted.
     pub map: Arc<LinearMap>,
     /// What is public of the integer weights.
@@ -265,6 +267,7 @@ impl Segment {
             terms.push(Term {
                 source: term.source,
                 sums: term.sums.clone(),
+                layers: term.nodes.iter().map(|&node| graph.nodes()[node].name.clone()).collect(),
                 map: term.affine.map().clone(),
                 weights,
                 values,

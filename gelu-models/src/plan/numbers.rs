@@ -116,8 +116,7 @@ pub(super) fn choose(
     let (mut segments, mut integers) = (vec![], vec![]);
     for segment in &cut.segments {
         let bits = |nodes: &[usize]| {
-            let tuned = nodes.iter().filter_map(|&node| layer_bits.get(&model.graph().nodes()[node].name));
-            tuned.max().copied().unwrap_or(quantization.weight_bits)
+            quantization.bits_of(model, nodes.iter().map(|&node| &model.graph().nodes()[node].name))
         };
         let (numbers, weights) = round(segment, &formats, bits)
             .map_err(|source| PlanError::Numbers { name: segment.name.clone(), source })?;
@@ -152,17 +151,9 @@ fn format(largest: f64, bits: u32) -> Result<Format, Error> {
     Format::integers(bound)?.with_scale_bits(scale_bits)
 }
 
-/// The exponent of the weights of a term that only moves and averages elements, if they are one power of two.
-fn power_of_two(term: &CutTerm) -> Option<i32> {
-    let weights = term.affine.weights();
-    let weight = *weights.first()?;
-    let exponent = weight.log2();
-    let is_exact = exponent.fract() == 0.0 && weights.iter().all(|other| *other == weight);
-    (term.nodes.is_empty() && is_exact).then_some(exponent as i32)
-}
-
-/// Weights at the finest power-of-two scales that hold the largest of each term, and at which the sums of all terms have
-/// one scale.
+/// Weights at power-of-two scales at which the sums of all terms have one scale: one at which no term loses anything whose
+/// weights are integers already (such as those trained with few bits, or a shortcut's ones), and otherwise the coarsest of
+/// the finest scales that hold the largest weights of each term.
 fn round(
     segment: &CutSegment,
     formats: &BTreeMap<u32, Format>,
@@ -171,18 +162,16 @@ fn round(
     let input_scale =
         |source: ValueId| formats.get(&(source.index() as u32)).map_or(0, |format| format.scale_bits());
     let finest = |term: &CutTerm| input_scale(term.source) + term.affine.finest_scale(bits(&term.nodes));
-    // A power of two is exact at its own scale and at every finer one.
-    let exact = |term: &CutTerm| Some(input_scale(term.source) - power_of_two(term)?);
+    // Integers are exact at their own scale and at every finer one.
+    let exact = |term: &CutTerm| Some(input_scale(term.source) + term.affine.exact_scale(bits(&term.nodes))?);
     let rounded = segment.terms.iter().filter(|term| exact(term).is_none()).map(finest).min();
     let common = segment.terms.iter().filter_map(exact).chain(rounded).max().unwrap_or(0);
     let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
     for term in &segment.terms {
-        let bits = match (exact(term), rounded) {
-            (Some(exact), _) => common - exact + 2,
-            (None, rounded) => bits(&term.nodes) as i32 + common - rounded.unwrap_or(common),
-        };
-        let range =
-            WeightRange::signed(bits.unsigned_abs())?.with_scale_bits(common - input_scale(term.source));
+        let scale = common - input_scale(term.source);
+        // A finer scale than a term would have alone takes more bits, a coarser one fewer.
+        let most = bits(&term.nodes).saturating_add_signed((common - finest(term)).max(0));
+        let range = WeightRange::signed(most.min(term.affine.bits_at(scale)))?.with_scale_bits(scale);
         let rounded = term.affine.quantize(range)?;
         ranges.push(rounded.range());
         weights.push(rounded);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::PlanError;
-use crate::Ranges;
+use crate::{Model, Ranges};
 
 /// How a model's numbers are rounded to integers.
 ///
@@ -55,6 +55,14 @@ impl Quantization {
 
     /// Bits of an input element where nothing else is said.
     pub const INPUT_BITS: u32 = 8;
+
+    /// Returns the bits of the weights that a chain of layers has together: the most that one of them was tuned to, and
+    /// [`weight_bits`](Self::weight_bits) where none was.
+    pub fn bits_of(&self, model: &Model, layers: impl IntoIterator<Item = impl AsRef<str>>) -> u32 {
+        let tuned = self.layer_bits.as_ref().unwrap_or(model.layer_bits());
+        let bits = layers.into_iter().filter_map(|layer| tuned.get(layer.as_ref()));
+        bits.max().copied().unwrap_or(self.weight_bits)
+    }
 
     /// Checks that all bits and the margin are in range.
     pub(super) fn check(&self) -> Result<(), PlanError> {

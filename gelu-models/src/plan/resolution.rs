@@ -27,11 +27,10 @@ const MOST_LOST: f64 = 0.25;
 impl Model {
     /// Returns the layers whose weights would lose their resolution to a few large ones, in order.
     pub fn lost_resolution(&self, quantization: &Quantization) -> Vec<LostResolution> {
-        let tuned = quantization.layer_bits.as_ref().unwrap_or(self.layer_bits());
         let layers = self.layers().filter(|(_, layer)| !layer.parameters().weight.is_empty());
         layers
             .filter_map(|(name, layer)| {
-                let bits = tuned.get(name).copied().unwrap_or(quantization.weight_bits).clamp(2, 24);
+                let bits = quantization.bits_of(self, [name]).clamp(2, 24);
                 let mut weights: Vec<f64> = layer.parameters().weight.iter().map(|&x| x.into()).collect();
                 weights.sort_unstable_by(|a, b| b.abs().total_cmp(&a.abs()));
                 let (largest, rest) = (weights.first()?.abs(), &weights[weights.len().div_ceil(100)..]);

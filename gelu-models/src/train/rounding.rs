@@ -325,6 +325,46 @@ mod tests {
         }
     }
 
+    /// So it does where two layers' sums are added, of which each has a scale of its own.
+    #[test]
+    fn plans_take_the_rounded_weights_of_sums_as_they_are() {
+        let same = |channels: usize| Conv2dConfig::new(channels, [3, 3]).with_padding([1, 1]).without_bias();
+        let strided = |config: Conv2dConfig| config.with_stride([2, 2]);
+        let main = |main: ModelBuilder| {
+            let first = main.conv2d("a", strided(same(4))).batch_norm2d("an").relu();
+            first.conv2d("b", same(4)).batch_norm2d("bn")
+        };
+        let projection = strided(Conv2dConfig::new(4, [1, 1]).without_bias());
+        let stem = ModelBuilder::new([1, 8, 8]).conv2d("stem", same(2)).relu();
+        let block = stem.residual_with(main, |shortcut| shortcut.conv2d("c", projection).batch_norm2d("cn"));
+        let mut model = block.relu().flatten().dense("fc", 4).softmax().build().unwrap();
+        model.initialize(Initializer::HeUniform, &mut ChaCha8Rng::seed_from_u64(3));
+        let data = corners(200);
+        // Finer by 2^-5 than the shortcut's.
+        let (_, norm) = model.layers_mut().find(|(name, _)| *name == "bn").unwrap();
+        norm.parameters_mut().weight.fill(1.0 / 32.0);
+        let config =
+            TrainConfig { batch_size: 10, epochs: 6, weight_bits: Some(3), ..TrainConfig::default() };
+        let mut trainer = Trainer::new(model, config).unwrap();
+        for _ in 0..6 {
+            trainer.train_epoch(&data, |_| ()).unwrap();
+        }
+        let mut trained = trainer.into_model();
+        trained.calibrate(data.inputs()).unwrap();
+        let program = trained.compile(&Quantization::default(), &Deployment::default()).unwrap();
+        let sum = program.plan().segments().iter().find(|segment| segment.terms.len() == 2).unwrap();
+        assert_eq!([0, 1].map(|at| &sum.terms[at].layers[0]), ["b", "c"]);
+        let bits = [0, 1].map(|at| sum.terms[at].weights.bits());
+        assert!(bits[0] == 3 && bits[1] > 3, "the main branch is the finer: {bits:?}");
+        let fine = Quantization { weight_bits: 16, layer_bits: Some([].into()), ..Quantization::default() };
+        let fine = trained.compile(&fine, &Deployment::default()).unwrap();
+        let [few, many] = [program, fine].map(|program| program.run_clear(data.inputs()).unwrap().logits);
+        let largest = many.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
+        for (few, many) in few.iter().zip(&many) {
+            assert!((few - many).abs() < 0.01 * largest, "{few} {many}");
+        }
+    }
+
     /// A plan takes the formats that were trained with, and computes what floats do.
     #[test]
     fn plans_take_the_formats_of_rounded_values() {

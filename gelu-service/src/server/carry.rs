@@ -43,6 +43,13 @@ pub(super) async fn carry(
                 Some(Err(_)) | None => return None,
             };
             if let Err(error) = taken {
+                if matches!(error, ServiceError::Stream { .. }) {
+                    link.end(error.clone());
+                }
+                if link.why().is_some() {
+                    // What was said before the end goes out first; the other direction says why it ended.
+                    return std::future::pending().await;
+                }
                 return Some(error);
             }
         }
@@ -64,20 +71,12 @@ pub(super) async fn carry(
     };
     tokio::select! {
         broken = incoming => {
-            let status = match broken {
-                Some(error) => {
-                    if matches!(error, ServiceError::Stream { .. }) {
-                        link.end(error.clone());
-                    }
-                    status_of(error)
-                }
-                // No refusal: the client may come back.
-                None => Status::unavailable("the client's half of the stream ended"),
-            };
-            let _ = sender.try_send(Err(status));
+            // Where another connection took this one's place, or with no refusal: the client may come back.
+            let gone = || Status::unavailable("the client's half of the stream ended");
+            let _ = sender.try_send(Err(broken.map_or_else(gone, status_of)));
         },
         ended = outgoing => if let Some(error) = ended {
-            let _ = sender.try_send(Err(status_of(error)));
+            let _ = sender.send(Err(status_of(error))).await;
         },
     }
 }
@@ -96,4 +95,38 @@ pub(super) fn status_of(error: ServiceError) -> Status {
         _ => Refusal::Other,
     };
     refusal.status(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use gelu_io::transport::Transport;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::link::LinkPatience;
+
+    #[tokio::test]
+    async fn what_was_said_before_the_end_goes_out_before_the_reason() {
+        let wait = Duration::from_secs(10);
+        // Which direction is looked at first is random.
+        for _ in 0..40 {
+            let link = Link::new(LinkPatience { silence: wait, absence: wait });
+            let connection = link.connect(0).unwrap();
+            link.send(b"last words".to_vec()).unwrap();
+            link.end(ServiceError::Stopped);
+            let data = proto::Data { number: 0, message: Bytes::from_static(b"a flood"), received: 0 };
+            let frame = proto::ClientFrame { frame: Some(client_frame::Frame::Data(data)) };
+            let frames = tokio_stream::iter(std::iter::repeat_n(Ok(frame), 5));
+            let (sender, mut receiver) = mpsc::channel(1);
+            let ((), (said, why)) = tokio::join!(carry(&link, connection, frames, sender), async {
+                (receiver.recv().await, receiver.recv().await)
+            });
+            let Some(Ok(proto::ServerFrame { frame: Some(server_frame::Frame::Data(data)) })) = said else {
+                panic!("{said:?}")
+            };
+            assert_eq!(data.message, b"last words"[..]);
+            assert_eq!(Refusal::of(&why.unwrap().unwrap_err()), Some(Refusal::Stopping));
+        }
+    }
 }
