@@ -21,9 +21,9 @@ use crate::report::TextTable;
 /// What to judge by.
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
-    /// Find the fewest weight bits of each layer, not above those that it has, that save products and at which a data set is
-    /// read as by the real network, but for a few inputs (--tolerance). They are chosen by its validation part, else by its training part;
-    /// how the test part fares is reported.
+    /// Find the fewest weight bits of each layer, not above those that it has, that save products and at which a data set
+    /// is read as by the real network, but for a few inputs (--tolerance). They are chosen by its validation part, else by
+    /// its training part; how the test part fares is reported.
     #[arg(long)]
     pub(crate) tune: bool,
     /// Write the weights (F32) with the bits that were found, which commands then take by themselves.

@@ -144,12 +144,12 @@ impl Affine {
     /// Returns the fewest bits (their sign included, at least 2) that hold all weights at a scale, rounded to the nearest.
     pub fn bits_at(&self, scale: i32) -> u32 {
         let unit = f64::from(scale).exp2();
-        // Of -2^b there are as many bits as of 2^b - 1.
+        // -2^b takes as many bits as 2^b - 1.
         let largest = self.weights.iter().fold(0.0, |largest: f64, weight| {
             let x = (weight * unit).round();
             largest.max(if x < 0.0 { -x - 1.0 } else { x })
         });
-        // One more than the logarithm of its power of two, and the sign.
+        // Its own bits, and the sign.
         if largest < 1.0 { 2 } else { exponent(&[largest + 1.0]).unsigned_abs() + 1 }
     }
 

@@ -151,6 +151,10 @@ fn format(largest: f64, bits: u32) -> Result<Format, Error> {
     Format::integers(bound)?.with_scale_bits(scale_bits)
 }
 
+/// Bits beyond its own that a term may take for the scale of another: of what is finer still, next to nothing is left beside
+/// the sums of the coarser one.
+const MOST_MORE: u32 = 8;
+
 /// Weights at power-of-two scales at which the sums of all terms have one scale: one at which no term loses anything whose
 /// weights are integers already (such as those trained with few bits, or a shortcut's ones), and otherwise the coarsest of
 /// the finest scales that hold the largest weights of each term.
@@ -165,7 +169,12 @@ fn round(
     // Integers are exact at their own scale and at every finer one.
     let exact = |term: &CutTerm| Some(input_scale(term.source) + term.affine.exact_scale(bits(&term.nodes))?);
     let rounded = segment.terms.iter().filter(|term| exact(term).is_none()).map(finest).min();
-    let common = segment.terms.iter().filter_map(exact).chain(rounded).max().unwrap_or(0);
+    let wanted = segment.terms.iter().filter_map(exact).chain(rounded).max();
+    let held = |term: &CutTerm| {
+        let more = MOST_MORE.min(24u32.saturating_sub(bits(&term.nodes)));
+        finest(term) + more as i32
+    };
+    let common = segment.terms.iter().map(held).chain(wanted).min().unwrap_or(0);
     let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
     for term in &segment.terms {
         let scale = common - input_scale(term.source);

@@ -142,6 +142,29 @@ fn a_shortcut_adds_no_segment() {
     assert_eq!(sum.ciphertexts_up(), sum.up_header(0).ciphertexts() + sum.up_header(1).ciphertexts());
 }
 
+/// A branch that is next to nothing beside the other does not decide how many bits that one takes.
+#[test]
+fn a_tiny_branch_makes_no_large_weights() {
+    let main = |main: ModelBuilder| main.conv2d("a", same(2)).relu().conv2d("b", same(2));
+    let stem = ModelBuilder::new([1, 6, 6]).conv2d("stem", same(2)).relu();
+    let block = stem.residual_with(main, |shortcut| shortcut.conv2d("c", same(2)));
+    let mut model = ranged(block.relu().flatten().dense("fc", 3).softmax().build().unwrap(), 4.0);
+    let mut bits = |exponent: i32| {
+        let (_, tiny) = model.layers_mut().find(|(name, _)| *name == "b").unwrap();
+        for (at, weight) in tiny.parameters_mut().weight.iter_mut().enumerate() {
+            *weight = (at as f32 % 3.0 - 1.0) * (exponent as f32).exp2();
+        }
+        let plan = plan(&model);
+        [0, 1].map(|term| plan.segments()[2].terms[term].weights.bits())
+    };
+    // Integers of its own scale, as long as the other takes no more than eight bits more for it.
+    let near = bits(-12);
+    assert_eq!(near[0], 2);
+    assert!((10..=16).contains(&near[1]), "{near:?}");
+    assert_eq!(bits(-30), [2, 17]);
+    assert_eq!(bits(-90), [2, 17]);
+}
+
 /// As many weights as without it, one block a group; before a convolution, too.
 #[test]
 fn a_batch_norm_is_part_of_its_convolution() {
