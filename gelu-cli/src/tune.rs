@@ -202,7 +202,8 @@ pub(crate) fn tune(
         |(first, chain): (&String, &Vec<String>)| (first.clone(), quantization.bits_of(model, chain));
     let layer_bits: LayerBits = chains.clone().map(bits_of).collect();
     let mut quantization = Quantization { layer_bits: Some(layer_bits), ..quantization.clone() };
-    let (mut chosen_by, mut least) = (from, cost(&start));
+    let before = cost(&start);
+    let (mut chosen_by, mut least) = (from, before);
     for (layer, _) in chains {
         let mut fewer = quantization.clone();
         for bits in (LEAST_BITS..quantization.bits_of(model, [layer])).rev() {
@@ -225,7 +226,7 @@ pub(crate) fn tune(
     Ok(Tuned {
         dataset: dataset.name(),
         layer_bits: quantization.layer_bits.clone().unwrap_or_default(),
-        operations: [cost(&start).0, least.0],
+        operations: [before.0, least.0],
         chosen_by,
         test: test.score(model, &quantization)?,
     })

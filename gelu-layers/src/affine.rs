@@ -135,7 +135,7 @@ impl Affine {
                 (x - to_integer(*weight, bits, scale)).abs() <= (x.abs() * NEARLY).min(1.0 / 64.0)
             })
         };
-        if !is_exact(finest) || self.weights.iter().all(|&weight| weight == 0.0) {
+        if self.weights.iter().all(|&weight| weight == 0.0) {
             return None;
         }
         (0..bits as i32).map(|coarser| finest - coarser).take_while(|&scale| is_exact(scale)).last()
@@ -150,7 +150,7 @@ impl Affine {
             largest.max(if x < 0.0 { -x - 1.0 } else { x })
         });
         // Its own bits, and the sign.
-        if largest < 1.0 { 2 } else { exponent(&[largest + 1.0]).unsigned_abs() + 1 }
+        (exponent(&[largest + 1.0]) + 1).max(2).unsigned_abs()
     }
 
     /// Returns the weights as integers of a signed range, rounded to the nearest, with what is true of the sums of rows.

@@ -157,29 +157,35 @@ const MOST_MORE: u32 = 8;
 
 /// Weights at power-of-two scales at which the sums of all terms have one scale: one at which no term loses anything whose
 /// weights are integers already (such as those trained with few bits, or a shortcut's ones), and otherwise the coarsest of
-/// the finest scales that hold the largest weights of each term.
+/// the finest scales that hold the largest weights of each term. No term takes more than [`MOST_MORE`] bits beyond its own.
 fn round(
     segment: &CutSegment,
     formats: &BTreeMap<u32, Format>,
     bits: impl Fn(&[usize]) -> u32,
 ) -> Result<(SegmentNumbers, IntegerSegment), Error> {
-    let input_scale =
-        |source: ValueId| formats.get(&(source.index() as u32)).map_or(0, |format| format.scale_bits());
-    let finest = |term: &CutTerm| input_scale(term.source) + term.affine.finest_scale(bits(&term.nodes));
-    // Integers are exact at their own scale and at every finer one.
-    let exact = |term: &CutTerm| Some(input_scale(term.source) + term.affine.exact_scale(bits(&term.nodes))?);
-    let rounded = segment.terms.iter().filter(|term| exact(term).is_none()).map(finest).min();
-    let wanted = segment.terms.iter().filter_map(exact).chain(rounded).max();
-    let held = |term: &CutTerm| {
-        let more = MOST_MORE.min(24u32.saturating_sub(bits(&term.nodes)));
-        finest(term) + more as i32
+    // Of each term its bits, the scale of its values, and of its sums the finest scale that holds the largest weight and the
+    // one at which weights that are integers are exact, as they are at every finer one.
+    let scales: Vec<(u32, i32, i32, Option<i32>)> = segment
+        .terms
+        .iter()
+        .map(|CutTerm { source, affine, nodes, .. }| {
+            let (bits, input) = (bits(nodes), formats.get(&(source.index() as u32)));
+            let input = input.map_or(0, |format| format.scale_bits());
+            let exact = affine.exact_scale(bits).map(|scale| input + scale);
+            (bits, input, input + affine.finest_scale(bits), exact)
+        })
+        .collect();
+    let rounded = scales.iter().filter_map(|(.., finest, exact)| exact.is_none().then_some(*finest)).min();
+    let wanted = scales.iter().filter_map(|(.., exact)| *exact).chain(rounded).max();
+    let held = |&(bits, _, finest, _): &(u32, i32, i32, _)| {
+        finest + MOST_MORE.min(24u32.saturating_sub(bits)) as i32
     };
-    let common = segment.terms.iter().map(held).chain(wanted).min().unwrap_or(0);
+    let common = scales.iter().map(held).chain(wanted).min().unwrap_or(0);
     let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
-    for term in &segment.terms {
-        let scale = common - input_scale(term.source);
+    for (term, (bits, input, finest, _)) in segment.terms.iter().zip(scales) {
+        let scale = common - input;
         // A finer scale than a term would have alone takes more bits, a coarser one fewer.
-        let most = bits(&term.nodes).saturating_add_signed((common - finest(term)).max(0));
+        let most = bits.saturating_add_signed((common - finest).max(0));
         let range = WeightRange::signed(most.min(term.affine.bits_at(scale)))?.with_scale_bits(scale);
         let rounded = term.affine.quantize(range)?;
         ranges.push(rounded.range());

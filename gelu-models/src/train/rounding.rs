@@ -263,8 +263,8 @@ mod tests {
     use super::*;
     use crate::ModelBuilder;
     use crate::plan::{Deployment, Quantization};
-    use crate::train::Trainer;
     use crate::train::tests::corners;
+    use crate::train::{Dataset, Trainer};
 
     #[test]
     fn the_scale_that_loses_the_least_is_taken() {
@@ -277,6 +277,21 @@ mod tests {
         let scale = best_scale(&many, 3);
         assert!(many[..999].iter().all(|&weight| rounded(weight, 3, scale) == 0.25), "{scale}");
         assert_eq!(rounded(0.0, 2, best_scale(&[0.0; 3], 2)), 0.0);
+    }
+
+    /// With so many bits in place of a model's few, nothing changes but what biases are rounded to.
+    #[track_caller]
+    fn assert_weights_are_kept(trained: &Model, data: &Dataset, weight_bits: u32) {
+        let many = Quantization { weight_bits, layer_bits: Some([].into()), ..Quantization::default() };
+        let [few, many] = [Quantization::default(), many].map(|bits| {
+            let program = trained.compile(&bits, &Deployment::default()).unwrap();
+            program.run_clear(data.inputs()).unwrap().logits
+        });
+        let largest = many.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
+        for (few, many) in few.iter().zip(&many) {
+            let what = trained.layer_bits();
+            assert!((few - many).abs() < 0.01 * largest, "{what:?}: {few} {many}");
+        }
     }
 
     /// A plan finds the very integers that were trained with, behind a batch norm too.
@@ -310,17 +325,7 @@ mod tests {
                 trained.calibrate(data.inputs()).unwrap();
                 let expected = [("conv1".to_owned(), bits), ("fc1".to_owned(), 3)].into();
                 assert_eq!(trained.layer_bits(), &expected);
-                let program = trained.compile(&Quantization::default(), &Deployment::default()).unwrap();
-                // With many more bits, nothing changes but what biases are rounded to.
-                let fine =
-                    Quantization { weight_bits: 20, layer_bits: Some([].into()), ..Quantization::default() };
-                let fine = trained.compile(&fine, &Deployment::default()).unwrap();
-                let [few, many] =
-                    [program, fine].map(|program| program.run_clear(data.inputs()).unwrap().logits);
-                let largest = many.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
-                for (few, many) in few.iter().zip(&many) {
-                    assert!((few - many).abs() < 0.01 * largest, "{norm} {bits}: {few} {many}");
-                }
+                assert_weights_are_kept(&trained, &data, 20);
             }
         }
     }
@@ -356,13 +361,7 @@ mod tests {
         assert_eq!([0, 1].map(|at| &sum.terms[at].layers[0]), ["b", "c"]);
         let bits = [0, 1].map(|at| sum.terms[at].weights.bits());
         assert!(bits[0] == 3 && bits[1] > 3, "the main branch is the finer: {bits:?}");
-        let fine = Quantization { weight_bits: 16, layer_bits: Some([].into()), ..Quantization::default() };
-        let fine = trained.compile(&fine, &Deployment::default()).unwrap();
-        let [few, many] = [program, fine].map(|program| program.run_clear(data.inputs()).unwrap().logits);
-        let largest = many.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
-        for (few, many) in few.iter().zip(&many) {
-            assert!((few - many).abs() < 0.01 * largest, "{few} {many}");
-        }
+        assert_weights_are_kept(&trained, &data, 16);
     }
 
     /// A plan takes the formats that were trained with, and computes what floats do.

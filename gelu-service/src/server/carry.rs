@@ -71,7 +71,7 @@ pub(super) async fn carry(
     };
     tokio::select! {
         broken = incoming => {
-            // Where another connection took this one's place, or with no refusal: the client may come back.
+            // Another connection took this one's place; or the client is gone, which is no refusal: it may come back.
             let gone = || Status::unavailable("the client's half of the stream ended");
             let _ = sender.try_send(Err(broken.map_or_else(gone, status_of)));
         },
@@ -99,9 +99,10 @@ pub(super) fn status_of(error: ServiceError) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use gelu_io::transport::Transport;
-    use std::time::Duration;
 
     use super::*;
     use crate::link::LinkPatience;
