@@ -12,7 +12,7 @@ use clap::Args;
 /// Make the tables and figures of the GELU-Net paper anew on this machine, with its rivals run beside it.
 ///
 /// This is the program gelu-paper, which is built apart, since it takes libraries that nothing else needs:
-/// cargo build --release -p gelu-cli -p gelu-paper
+/// cargo build --release
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct PaperArgs {
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &PaperArgs) -> anyhow::Result<ExitCode> {
             .and_then(|code| u8::try_from(code).ok())
             .map_or(ExitCode::FAILURE, ExitCode::from)),
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "{name} is neither beside {} nor on PATH; build it with `cargo build --release -p gelu-cli -p gelu-paper`",
+            "{name} is neither beside {} nor on PATH; build it with `cargo build --release`",
             this.display()
         ),
         Err(error) => Err(error).with_context(|| format!("cannot run {}", program.display())),

@@ -170,7 +170,7 @@ pub(crate) fn to_json(program: &Program, model: &str, error: Option<&LogitError>
                 .map(|(term, up)| {
                     json!({
                         "of": plan.graph().name(term.source), "input": term.map.input(),
-                        "sums": term.sums.is_some(), "weight_bits": term.weights.bits(),
+                        "sums": term.sums.is_some(), "factor": term.factor, "weight_bits": term.weights.bits(),
                         "format": term.format, "layout": up.to_string(),
                     })
                 })

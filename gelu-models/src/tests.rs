@@ -294,6 +294,15 @@ pub(crate) fn random_model_of(seed: u64, activations: &[Activation]) -> Model {
     let (nodes, output) = pruned(&net.nodes, value);
     let mut model = Model::new(Graph::new(input, nodes, output).unwrap()).unwrap();
     fill(&mut model, seed ^ 1);
+    // Some layers have integers of few bits.
+    let rng = &mut seeded(seed ^ 3);
+    for (_, layer) in model.layers_mut() {
+        if rng.random_bool(0.3) {
+            let unit = f32::from(rng.random_range(1i16..=6)).exp2().recip();
+            let weights = &mut layer.parameters_mut().weight;
+            weights.iter_mut().for_each(|weight| *weight = f32::from(rng.random_range(-2i16..=2)) * unit);
+        }
+    }
     let images = images(&model, 6, seed ^ 2);
     model.calibrate(images.view()).unwrap();
     model

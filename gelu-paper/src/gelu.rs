@@ -32,7 +32,7 @@ impl Gelu {
         let command = quoted(arguments);
         let output = match Command::new(&self.0).args(arguments).arg("--json").stdin(Stdio::null()).output() {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-                "{}: not found; build it with `cargo build --release -p gelu-cli -p gelu-paper`, or name it with --gelu",
+                "{}: not found; build it with `cargo build --release`, or name it with --gelu",
                 self.0.display()
             ),
             output => output.with_context(|| format!("cannot run {}", self.0.display()))?,
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_said() {
         let error = Gelu::locate(Some("no/such/gelu".into())).json(&["bench"]).unwrap_err();
-        assert!(error.to_string().contains("cargo build --release -p gelu-cli -p gelu-paper"), "{error}");
+        assert!(error.to_string().contains("cargo build --release"), "{error}");
         let object = serde_json::json!({ "session": { "seconds": 2 } });
         assert_eq!(number(&object, &["session", "seconds"]).unwrap(), 2.0);
         assert!(number(&object, &["session", "none"]).unwrap_err().to_string().contains("session.none"));

@@ -1,19 +1,19 @@
 //! What `gelu infer` classifies: images of a data set, or pictures in files.
 
 use std::collections::BTreeSet;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use gelu_io::data::{DataSet, Images, Inputs, ModelInputs, Part, Role};
 use gelu_io::files;
 use gelu_models::Interface;
-use image::{DynamicImage, ImageFormat, RgbImage};
+use image::{DynamicImage, RgbImage};
 use serde_json::{Value, json};
 
 use super::Asked;
 use crate::datasets::Form;
 use crate::output::note;
+use crate::report::write_png;
 
 /// Inputs, and what is known about them.
 pub(crate) struct Input {
@@ -128,13 +128,10 @@ fn save(folder: &Path, pictures: &[PathBuf], images: &Images) -> anyhow::Result<
         };
         let rgb = (0..height * width).flat_map(color).collect();
         let image = RgbImage::from_raw(width as u32, height as u32, rgb).context("pixels of the picture")?;
-        let image = DynamicImage::ImageRgb8(image);
-        let image = if channels == 1 { DynamicImage::ImageLuma8(image.to_luma8()) } else { image };
-        let mut png = Cursor::new(vec![]);
-        image
-            .write_to(&mut png, ImageFormat::Png)
-            .with_context(|| format!("{}: cannot encode", path.display()))?;
-        files::write_atomic(&path, png.get_ref())?;
+        match channels {
+            1 => write_png(&path, &DynamicImage::ImageRgb8(image).into_luma8())?,
+            _ => write_png(&path, &image)?,
+        }
         taken.insert(path);
     }
     Ok(())

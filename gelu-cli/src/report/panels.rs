@@ -1,10 +1,8 @@
-use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::Context;
-use image::{GrayImage, ImageFormat, Luma};
+use image::{GrayImage, Luma};
 
-use gelu_io::files;
+use super::write_png;
 
 /// A picture of numbers: white is the largest of them, black the smallest.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +37,7 @@ pub(crate) fn write_panels(path: &Path, rows: &[Vec<Panel<'_>>]) -> anyhow::Resu
         }
         top += height(row);
     }
-    let mut png = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut png, ImageFormat::Png)
-        .with_context(|| format!("{}: cannot encode", path.display()))?;
-    Ok(files::write_atomic(path, png.get_ref())?)
+    write_png(path, &picture)
 }
 
 fn draw(picture: &mut GrayImage, panel: &Panel<'_>, [top, left]: [u32; 2]) {

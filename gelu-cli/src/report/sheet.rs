@@ -1,13 +1,13 @@
-use std::{io::Cursor, path::Path};
+use std::path::Path;
 
-use anyhow::Context;
-use image::{ImageFormat, Rgb, RgbImage};
+use gelu_io::data::Images;
+use image::{Rgb, RgbImage};
 
 use super::{
     Verdict,
     font::{GLYPH, glyph},
+    write_png,
 };
-use gelu_io::{data::Images, files};
 
 /// Sheet pixels for one pixel of a picture.
 const ZOOM: u32 = 4;
@@ -31,11 +31,7 @@ const WRONG: Rgb<u8> = Rgb([208, 24, 24]);
 /// # Errors
 /// When the file cannot be written.
 pub(crate) fn write_contact_sheet(path: &Path, images: &Images, verdicts: &[Verdict]) -> anyhow::Result<()> {
-    let mut png = Cursor::new(Vec::new());
-    contact_sheet(images, verdicts)
-        .write_to(&mut png, ImageFormat::Png)
-        .with_context(|| format!("{}: cannot encode", path.display()))?;
-    Ok(files::write_atomic(path, png.get_ref())?)
+    write_png(path, &contact_sheet(images, verdicts))
 }
 
 /// The pictures, ten in a row and four times their size, each above `label→prediction confidence` (without the

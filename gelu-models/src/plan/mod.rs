@@ -53,7 +53,7 @@ pub use program::Program;
 pub use quantization::Quantization;
 pub use resolution::LostResolution;
 pub use run::{ClientFunction, Functions};
-pub(crate) use run::{Need, Run, compute, gradients_of, sum};
+pub(crate) use run::{Need, Run, compute, encrypted, gradients_of};
 pub use shard::Shard;
 
 use crate::{Graph, ValueId};
@@ -146,6 +146,9 @@ pub struct Term {
     pub weights: WeightRange,
     /// The scale and bound of the value as integers.
     pub values: Format,
+    /// What all that is encrypted is multiplied with, a power of two: it brings the products to the scale of those of the
+    /// segment's finest term.
+    pub factor: i64,
     /// The scale and bound of what is encrypted.
     pub format: Format,
     /// The integer weights mod 2^64, if they follow from the graph: of a mean or a shortcut, which both sides of a hidden
@@ -256,10 +259,17 @@ impl Segment {
                 found,
             });
         }
+        let values = cut.terms.iter().map(|term| numbers.format(term.source));
+        let values = values.collect::<Result<Vec<Format>, _>>()?;
+        let scales = values.iter().zip(&own.weights);
+        let scales = scales.map(|(values, weights)| values.scale_bits().saturating_add(weights.scale_bits()));
+        let scales: Vec<i32> = scales.collect();
+        let finest = scales.iter().copied().max().unwrap_or(0);
         let mut terms = vec![];
-        for (term, &weights) in cut.terms.iter().zip(&own.weights) {
-            let values = numbers.format(term.source)?;
-            let format = encrypted_format(values, term.sums.as_deref()).map_err(in_segment)?;
+        for (((term, &weights), values), scale) in cut.terms.iter().zip(&own.weights).zip(values).zip(scales)
+        {
+            let (factor, format) =
+                encrypted_format(values, term.sums.as_deref(), finest.abs_diff(scale)).map_err(in_segment)?;
             let multiples = match term.nodes.is_empty() {
                 true => Some(multiples(&term.affine, weights).map_err(in_segment)?),
                 false => None,
@@ -271,6 +281,7 @@ impl Segment {
                 map: term.affine.map().clone(),
                 weights,
                 values,
+                factor,
                 format,
                 multiples,
             });
@@ -367,10 +378,15 @@ fn multiples(affine: &Affine, weights: WeightRange) -> Result<Arc<[u64]>, Error>
     Ok(rounded.values().iter().map(|&weight| i64::from(weight) as u64).collect())
 }
 
-/// The format of sums of a value's elements.
-fn encrypted_format(values: Format, sums: Option<&LinearMap>) -> Result<Format, Error> {
+/// The factor 2^`finer`, and the format of a value's elements, or of sums of them, times it.
+fn encrypted_format(values: Format, sums: Option<&LinearMap>, finer: u32) -> Result<(i64, Format), Error> {
+    let Some(factor) = 1i64.checked_shl(finer).filter(|factor| *factor > 0) else {
+        return Err(Error::Overflow { needed_bits: finer as usize + 2, available_bits: 62 });
+    };
     let times = sums.map_or(1, LinearMap::most_terms) as u64;
-    Format::integers(values.bound().saturating_mul(times))?.with_scale_bits(values.scale_bits())
+    let bound = values.bound().saturating_mul(times).saturating_mul(factor.unsigned_abs());
+    let scale_bits = values.scale_bits().saturating_add_unsigned(finer);
+    Ok((factor, Format::integers(bound)?.with_scale_bits(scale_bits)?))
 }
 
 /// The format of biases of up to 2^exponent at a scale.

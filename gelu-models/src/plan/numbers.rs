@@ -151,13 +151,14 @@ fn format(largest: f64, bits: u32) -> Result<Format, Error> {
     Format::integers(bound)?.with_scale_bits(scale_bits)
 }
 
-/// Bits beyond its own that a term may take for the scale of another: of what is finer still, next to nothing is left beside
-/// the sums of the coarser one.
-const MOST_MORE: u32 = 8;
+/// How many bits coarser than the sums of all terms the finest scale of one may be: of what is finer still, next to nothing is
+/// left beside the sums of the coarser one.
+const MOST_COARSER: i32 = 8;
 
-/// Weights at power-of-two scales at which the sums of all terms have one scale: one at which no term loses anything whose
-/// weights are integers already (such as those trained with few bits, or a shortcut's ones), and otherwise the coarsest of
-/// the finest scales that hold the largest weights of each term. No term takes more than [`MOST_MORE`] bits beyond its own.
+/// Weights at power-of-two scales. The scale of the sums is one at which no term loses anything whose weights are integers
+/// already (such as those trained with few bits), and otherwise the coarsest of the finest scales that hold the largest weights
+/// of each term. A term whose own products are coarser keeps its weights, and has its values multiplied: see
+/// [`Term::factor`](super::Term::factor).
 fn round(
     segment: &CutSegment,
     formats: &BTreeMap<u32, Format>,
@@ -177,16 +178,13 @@ fn round(
         .collect();
     let rounded = scales.iter().filter_map(|(.., finest, exact)| exact.is_none().then_some(*finest)).min();
     let wanted = scales.iter().filter_map(|(.., exact)| *exact).chain(rounded).max();
-    let held = |&(bits, _, finest, _): &(u32, i32, i32, _)| {
-        finest + MOST_MORE.min(24u32.saturating_sub(bits)) as i32
-    };
-    let common = scales.iter().map(held).chain(wanted).min().unwrap_or(0);
+    let limits = scales.iter().map(|(_, _, finest, _)| finest + MOST_COARSER);
+    let common = limits.chain(wanted).min().unwrap_or(0);
     let (mut weights, mut ranges, mut bias) = (vec![], vec![], vec![]);
-    for (term, (bits, input, finest, _)) in segment.terms.iter().zip(scales) {
-        let scale = common - input;
-        // A finer scale than a term would have alone takes more bits, a coarser one fewer.
-        let most = bits.saturating_add_signed((common - finest).max(0));
-        let range = WeightRange::signed(most.min(term.affine.bits_at(scale)))?.with_scale_bits(scale);
+    for (term, (bits, input, finest, exact)) in segment.terms.iter().zip(scales) {
+        let scale = exact.unwrap_or(finest).min(common) - input;
+        // A coarser scale than a term would have alone takes fewer bits.
+        let range = WeightRange::signed(bits.min(term.affine.bits_at(scale)))?.with_scale_bits(scale);
         let rounded = term.affine.quantize(range)?;
         ranges.push(rounded.range());
         weights.push(rounded);

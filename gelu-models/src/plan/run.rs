@@ -218,12 +218,8 @@ impl Run {
             _ => round(self.read(&[term.source])?[0], term.values),
         };
         self.saturations.count(term.source, clamped);
-        let (shape, format) = (term.map.input().clone(), term.format);
-        let values = match term.sums.as_deref() {
-            None => values,
-            Some(sums) => sum(sums, &values)?,
-        };
-        FixedTensor::new(shape, format, values)
+        let values = encrypted(values, term.sums.as_deref(), term.factor)?;
+        FixedTensor::new(term.map.input().clone(), term.format, values)
     }
 
     /// Returns what came out, once nothing is needed any more.
@@ -253,9 +249,20 @@ fn round(reals: &[f64], format: Format) -> (Vec<i64>, u64) {
     (reals.iter().map(round).collect(), clamped)
 }
 
-/// The sums of a batch's elements.
-pub(crate) fn sum(sums: &LinearMap, values: &[i64]) -> Result<Vec<i64>, Error> {
-    Ok(sums.apply_wrapping(&[1], values)?.into_iter().map(|sum| sum as i64).collect())
+/// What is encrypted of a batch's integers: they themselves or sums of them, times a factor. All mod 2^64, so that it is as well
+/// done on shares.
+pub(crate) fn encrypted(
+    mut values: Vec<i64>,
+    sums: Option<&LinearMap>,
+    factor: i64,
+) -> Result<Vec<i64>, Error> {
+    if let Some(sums) = sums {
+        let values = Zeroizing::new(values);
+        let sums = sums.apply_wrapping(&[factor as u64], &values)?;
+        return Ok(sums.into_iter().map(|sum| sum as i64).collect());
+    }
+    values.iter_mut().for_each(|value| *value = value.wrapping_mul(factor));
+    Ok(values)
 }
 
 /// What a client's node makes of its inputs, image after image.

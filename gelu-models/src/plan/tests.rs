@@ -142,27 +142,32 @@ fn a_shortcut_adds_no_segment() {
     assert_eq!(sum.ciphertexts_up(), sum.up_header(0).ciphertexts() + sum.up_header(1).ciphertexts());
 }
 
-/// A branch that is next to nothing beside the other does not decide how many bits that one takes.
+/// A branch that is next to nothing beside the other does not decide how wide the sums are.
 #[test]
-fn a_tiny_branch_makes_no_large_weights() {
+fn a_tiny_branch_makes_no_wide_sums() {
     let main = |main: ModelBuilder| main.conv2d("a", same(2)).relu().conv2d("b", same(2));
     let stem = ModelBuilder::new([1, 6, 6]).conv2d("stem", same(2)).relu();
     let block = stem.residual_with(main, |shortcut| shortcut.conv2d("c", same(2)));
     let mut model = ranged(block.relu().flatten().dense("fc", 3).softmax().build().unwrap(), 4.0);
-    let mut bits = |exponent: i32| {
+    let mut of = |exponent: i32| {
         let (_, tiny) = model.layers_mut().find(|(name, _)| *name == "b").unwrap();
         for (at, weight) in tiny.parameters_mut().weight.iter_mut().enumerate() {
             *weight = (at as f32 % 3.0 - 1.0) * (exponent as f32).exp2();
         }
         let plan = plan(&model);
-        [0, 1].map(|term| plan.segments()[2].terms[term].weights.bits())
+        let [a, b] = &plan.segments()[2].terms[..] else { panic!("two terms") };
+        for term in [a, b] {
+            let (before, after) = (term.values, term.format);
+            assert_eq!(after.bound(), before.bound() * term.factor as u64);
+            assert_eq!(after.scale_bits(), before.scale_bits() + term.factor.ilog2() as i32);
+        }
+        assert_eq!([a, b].map(|term| term.weights.bits()), [2, 9], "those that they have alone");
+        [a.factor, b.factor]
     };
-    // Integers of its own scale, as long as the other takes no more than eight bits more for it.
-    let near = bits(-12);
-    assert_eq!(near[0], 2);
-    assert!((10..=16).contains(&near[1]), "{near:?}");
-    assert_eq!(bits(-30), [2, 17]);
-    assert_eq!(bits(-90), [2, 17]);
+    // The sums have its scale, as long as that makes them no more than eight bits wider.
+    let near = of(-12);
+    assert!(near[0] == 1 && (2..256).contains(&near[1]), "{near:?}");
+    assert_eq!([of(-30), of(-90)], [[1, 256]; 2]);
 }
 
 /// As many weights as without it, one block a group; before a convolution, too.
@@ -999,7 +1004,13 @@ fn numbers_that_are_not_those_of_the_graph_are_refused() {
         numbers(&|of| of.weights[0] = scaled(scale), 1, "scale: expected at most 256");
         numbers(&|of| of.weights[1] = scaled(scale), 2, "");
     }
-    numbers(&|of| of.weights[1] = scaled(of.weights[1].scale_bits() + 1), 2, "scale: expected");
+    // A term that is much coarser than another would need too large a factor.
+    numbers(&|of| of.weights[1] = scaled(of.weights[1].scale_bits() + 60), 2, "overflow");
+    let mut nothing = described();
+    nothing.numbers.formats.values_mut().for_each(|of| *of = Format::integers(0).unwrap());
+    nothing.numbers.segments[2].weights = [-200, 200].map(scaled).to_vec();
+    let error = Plan::new(nothing, KeyBits::Bits1024.into()).unwrap_err();
+    assert!(matches!(error, PlanError::Numbers { source: Error::Overflow { .. }, .. }), "{error}");
     // No statement about rows makes a bound larger than the bits do.
     let sums =
         |of: &Description| Plan::new(of.clone(), KeyBits::Bits1024.into()).unwrap().segments()[1].format;

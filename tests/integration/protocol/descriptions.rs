@@ -196,8 +196,11 @@ fn the_client_refuses_numbers_that_are_not_the_graphs() {
     assert_eq!(plan(&chain, without), description("format of value", [0, 0]));
 
     let weights = |edit: Edit| of(plan(&branched, edit));
-    let scale: Edit = |d| d["numbers"]["segments"][2]["weights"][1]["scale_bits"] = json!(1);
-    assert!(matches!(weights(scale), Error::Scale { .. }));
+    let scale: Edit = |d| d["numbers"]["segments"][2]["weights"][1]["scale_bits"] = json!(-60);
+    assert!(
+        matches!(weights(scale), Error::Overflow { .. }),
+        "no factor brings one term to the scale of the other"
+    );
     for edit in
         [(|d| d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MAX)) as Edit, |d| {
             d["numbers"]["segments"][0]["weights"][0]["scale_bits"] = json!(i32::MIN)

@@ -7,7 +7,7 @@ use gelu_layers::StepWires;
 use gelu_tensor::EncTensorHeader;
 use zeroize::Zeroizing;
 
-use crate::plan::{Behind, HiddenPlan, HiddenSegment, Reader, Segment, Term, header};
+use crate::plan::{Behind, HiddenPlan, HiddenSegment, Reader, Segment, Term, encrypted, header};
 
 impl HiddenPlan {
     /// Returns the segment whose results a term reads, and as which of its readers; `None` if the client has them from the
@@ -21,11 +21,11 @@ impl HiddenPlan {
     }
 }
 
-/// Shares of what goes into a term: of the elements themselves, or of their sums.
-pub(super) fn sum_shares(term: &Term, shares: &[u64]) -> Result<Zeroizing<Vec<u64>>, gelu_tensor::Error> {
-    let Some(sums) = term.sums.as_deref() else { return Ok(Zeroizing::new(shares.to_vec())) };
-    let shares: Zeroizing<Vec<i64>> = Zeroizing::new(shares.iter().map(|&share| share as i64).collect());
-    sums.apply_wrapping(&[1], &shares).map(Zeroizing::new)
+/// Shares of what goes into a term, of shares of the value's elements.
+pub(super) fn shares_of_term(term: &Term, shares: &[u64]) -> Result<Zeroizing<Vec<u64>>, gelu_tensor::Error> {
+    let shares = shares.iter().map(|&share| share as i64).collect();
+    let shares = Zeroizing::new(encrypted(shares, term.sums.as_deref(), term.factor)?);
+    Ok(Zeroizing::new(shares.iter().map(|&share| share as u64).collect()))
 }
 
 /// What terms that follow from the graph give of a side's own shares is added to its shares of the sums.

@@ -197,7 +197,15 @@ fn hidden_residual_networks_give_the_integers_of_the_clear_run() {
         },
         |shortcut| shortcut.conv2d("e", Conv2dConfig::new(3, [1, 1]).with_stride([2, 2])),
     );
-    check(&calibrated(projection.relu().flatten().dense("d", 3).softmax()), 2, 3, 2);
+    let mut model = calibrated(projection.relu().flatten().dense("d", 3).softmax());
+    check(&model, 2, 3, 2);
+    // Integers, coarser than the other term's: what goes into them is multiplied.
+    let (_, shortcut) = model.layers_mut().find(|(name, _)| *name == "e").unwrap();
+    shortcut.parameters_mut().weight.fill(0.5);
+    let factors =
+        program(&model, 1).plan().segments()[2].terms.iter().map(|term| term.factor).collect::<Vec<_>>();
+    assert!(factors[0] == 1 && factors[1] > 1, "{factors:?}");
+    check(&model, 2, 3, 2);
     // Nothing has weights between two activations, and a mean of nine is no power of two.
     let windows = Window::new([3, 3]).with_stride([3, 3]);
     let mean = start().avg_pool2d_with("pool", AvgPool2dConfig::new(windows)).activation(Activation::Tanh);
@@ -260,7 +268,7 @@ fn random_hidden_networks_give_the_integers_of_the_clear_run() {
         Activation::Clip { min: -0.5, max: 0.75 },
         Activation::Tanh,
     ];
-    let (mut checked, mut with_branches) = (0, 0);
+    let (mut checked, mut with_branches, mut with_factors) = (0, 0, 0);
     for seed in 0..100 {
         let model = crate::tests::random_model_of(seed, &activations);
         let plan = program(&model, 1);
@@ -270,10 +278,15 @@ fn random_hidden_networks_give_the_integers_of_the_clear_run() {
             continue;
         }
         checked += 1;
-        with_branches += usize::from(plan.plan().segments().iter().any(|own| own.terms.len() > 1));
+        let segments = plan.plan().segments();
+        let terms = || segments.iter().flat_map(|own| &own.terms);
+        with_branches += usize::from(segments.iter().any(|own| own.terms.len() > 1));
+        // Both of what is multiplied under the key, and of what both sides compute of their shares.
+        with_factors += usize::from(terms().any(|term| term.factor > 1 && term.multiples.is_none()));
         check(&model, 1, 2, seed);
     }
-    assert!(checked > 30 && with_branches > 5, "{checked}, {with_branches}");
+    let counts = (checked, with_branches, with_factors);
+    assert!(checked > 30 && with_branches > 5 && with_factors > 2, "{counts:?}");
 }
 
 /// More results than circuits of one block.

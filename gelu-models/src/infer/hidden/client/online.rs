@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::running::Running;
 use super::{Answer, Block, Event, Message, Prepared, SessionError};
-use crate::infer::hidden::circuit::sum_shares;
+use crate::infer::hidden::circuit::shares_of_term;
 use crate::plan::{Behind, Functions, HiddenPlan, HiddenSegment, Need, Plan, Reveal, Run};
 
 /// Images on their way.
@@ -161,7 +161,7 @@ impl Running {
                     Zeroizing::new(image.iter().map(|&value| value as u64).collect())
                 }
                 (None, Some((from, reader))) => {
-                    sum_shares(term, &online.results[from][reader]).map_err(in_segment)?
+                    shares_of_term(term, &online.results[from][reader]).map_err(in_segment)?
                 }
                 (None, None) => Zeroizing::default(),
             };

@@ -6,7 +6,7 @@ use gelu_garble::Labels;
 use zeroize::Zeroizing;
 
 use super::{Block, Computing, Message, SegmentWeights, SessionError};
-use crate::infer::hidden::circuit::sum_shares;
+use crate::infer::hidden::circuit::shares_of_term;
 use crate::infer::hidden::material::Material;
 use crate::plan::Behind;
 
@@ -65,7 +65,7 @@ impl Computing {
             let mut part = Zeroizing::new(part);
             if let Some((from, reader)) = self.hidden.source(segment, at) {
                 let results = &online.material.segments[from].results[reader];
-                let results = sum_shares(term, results).map_err(in_segment)?;
+                let results = shares_of_term(term, results).map_err(in_segment)?;
                 part.iter_mut().zip(results.iter()).for_each(|(x, y)| *x = x.wrapping_add(*y));
             }
             inputs.push(Zeroizing::new(part.iter().map(|&x| x as i64).collect()));

@@ -207,11 +207,7 @@ impl TrainTerm {
 
     /// What goes up for integers of the value.
     pub(in super::super) fn inputs(&self, values: Vec<i64>) -> Result<Vec<i64>, Error> {
-        let sums = match &self.sums {
-            None => values,
-            Some(sums) => crate::plan::sum(sums, &values)?,
-        };
-        Ok(sums.into_iter().map(|sum| sum * self.factor).collect())
+        crate::plan::encrypted(values, self.sums.as_deref(), self.factor)
     }
 
     /// What products of errors are multiplied with to get reals.
