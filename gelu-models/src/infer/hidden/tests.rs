@@ -281,7 +281,6 @@ fn random_hidden_networks_give_the_integers_of_the_clear_run() {
         let segments = plan.plan().segments();
         let terms = || segments.iter().flat_map(|own| &own.terms);
         with_branches += usize::from(segments.iter().any(|own| own.terms.len() > 1));
-        // Both of what is multiplied under the key, and of what both sides compute of their shares.
         with_factors += usize::from(terms().any(|term| term.factor > 1 && term.multiples.is_none()));
         check(&model, 1, 2, seed);
     }
