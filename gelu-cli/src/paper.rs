@@ -11,7 +11,7 @@ use clap::Args;
 
 /// Make the tables and figures of the GELU-Net paper anew on this machine, with its rivals run beside it.
 ///
-/// This is the program gelu-paper, which is built apart, since it takes libraries that nothing else needs:
+/// This is the program gelu-paper, a package of its own, since it takes libraries that nothing else needs:
 /// cargo build --release
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]

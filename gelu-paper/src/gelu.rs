@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_said() {
         let error = Gelu::locate(Some("no/such/gelu".into())).json(&["bench"]).unwrap_err();
-        assert!(error.to_string().contains("cargo build --release"), "{error}");
+        assert!(error.to_string().contains("build it with `cargo build --release`,"), "{error}");
         let object = serde_json::json!({ "session": { "seconds": 2 } });
         assert_eq!(number(&object, &["session", "seconds"]).unwrap(), 2.0);
         assert!(number(&object, &["session", "none"]).unwrap_err().to_string().contains("session.none"));

@@ -21,7 +21,7 @@ fn the_program_beside_is_run_and_one_that_is_missing_is_told_how_to_build() {
 
     let (code, out, errors) = run(&["paper", "all"]);
     assert_eq!((code, out.as_str()), (Some(1), ""), "{errors}");
-    assert!(errors.contains("cargo build --release"), "{errors}");
+    assert!(errors.contains("build it with `cargo build --release`"), "{errors}");
 
     let beside = folder.path().join("gelu-paper");
     fs::write(&beside, "#!/bin/sh\necho \"$GELU $*\"\nexit 7\n").unwrap();
