@@ -31,9 +31,7 @@ use rand::{RngExt, SeedableRng};
 fn full_batch(model: &Model) -> usize {
     let deployment =
         Deployment { key: KeyBits::Bits2048.into(), lanes: backend().lanes(), ..Deployment::default() };
-    let program = model.compile(&quantization(), &deployment).unwrap();
-    let widest = program.plan().segments().iter().map(|segment| segment.format.slot_bits()).max().unwrap();
-    KeyBits::Bits2048.slot_capacity_bits() / widest
+    model.compile(&quantization(), &deployment).unwrap().plan().full_batch()
 }
 
 fn models(c: &mut Criterion) {

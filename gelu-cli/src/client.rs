@@ -364,5 +364,6 @@ fn infer(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
         calibrated: None,
         scores: None,
     };
+    asked.advise_on_batch(inputs.nrows(), &report.plan);
     asked.tell(&input, &report, &run)
 }

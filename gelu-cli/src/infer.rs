@@ -16,7 +16,7 @@ use gelu_io::data::Images;
 use gelu_io::files::write_atomic;
 use gelu_models::Interface;
 use gelu_models::infer::ServerModel;
-use gelu_models::plan::{Deployment, Preference};
+use gelu_models::plan::{Deployment, Plan, Preference};
 use gelu_net::{InferenceReport, LocalInference};
 use gelu_tensor::paillier::{KeyBits, KeyParameters, KeyType, SecretKey};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -70,6 +70,9 @@ pub(crate) struct InferArgs {
     numbers: Numbers,
 }
 
+/// The most inputs that go through together.
+const MOST_IN_A_BATCH: i64 = 1024;
+
 /// What is classified, under which key, and what is told about it: wherever the server is.
 #[derive(Debug, Args)]
 pub(crate) struct Asked {
@@ -93,7 +96,7 @@ pub(crate) struct Asked {
     #[arg(long, value_name = "DIR", requires = "images")]
     save_inputs: Option<PathBuf>,
     /// Images that go through together: up to the slots of a ciphertext, more cost hardly more.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MOST_IN_A_BATCH))]
     batch: u32,
     /// Bits of the client's key, which is made anew.
     #[arg(long, value_parser = key_bits(), default_value = "2048", help_heading = "Key")]
@@ -149,6 +152,7 @@ pub(crate) fn run(args: &InferArgs, given: &Given) -> anyhow::Result<()> {
         true => model.compile_hidden(&quantization, &deployment)?,
         false => model.compile(&quantization, &deployment)?,
     };
+    asked.advise_on_batch(inputs.nrows(), program.plan());
     let fixed = program.run_clear(inputs.view())?;
     let float = model.logits(inputs.view())?;
 
@@ -210,6 +214,15 @@ impl Asked {
     /// Images that go through together.
     pub(crate) fn batch(&self, inputs: usize) -> usize {
         (self.batch as usize).min(inputs)
+    }
+
+    /// Says which batch would take less time, where one would take half as many or fewer.
+    pub(crate) fn advise_on_batch(&self, inputs: usize, plan: &Plan) {
+        let full = plan.full_batch();
+        let better = full.min(MOST_IN_A_BATCH as usize).min(inputs);
+        if !self.hide.is_asked() && inputs.div_ceil(self.batch(inputs)) >= 2 * inputs.div_ceil(better) {
+            note!("note: {full} inputs fill a ciphertext: --batch {better} takes less time an input");
+        }
     }
 
     /// What plans save.

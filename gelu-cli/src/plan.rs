@@ -201,7 +201,7 @@ pub(crate) fn to_json(program: &Program, model: &str, error: Option<&LogitError>
     let ((up, down), operations) = (totals(plan), plan.operations());
     json!({
         "model": model, "key_bits": plan.key().size.bits(), "batch": plan.description().batch,
-        "prefer": plan.description().prefer, "segments": segments,
+        "full_batch": plan.full_batch(), "prefer": plan.description().prefer, "segments": segments,
         "ciphertexts_up": up, "ciphertexts_down": down, "bytes_up": bytes(plan, up), "bytes_down": bytes(plan, down),
         "products": operations.products, "squarings": operations.squarings, "logit_error_bound": error.map(|error| error.bound),
         "logit_error_observed": error.map(|error| error.observed),
@@ -260,6 +260,7 @@ pub(crate) fn to_text(plan: &Plan, model: &str, error: Option<&LogitError>) -> S
         plan.description().batch
     );
     text += "products: of the server, mod n^2, squarings included; product, repacking and re-randomization\n";
+    text += &format!("full batch: {} images fill the slots of a ciphertext\n", plan.full_batch());
     if let Some(LogitError { bound, observed, inputs }) = error {
         text += &format!(
             "logits: at most {observed:.3} from the real network's over {inputs} inputs made up; {bound:.0} if every \

@@ -120,15 +120,13 @@ fn cases(args: &ReportArgs, backends: &[Backend], fastest: Backend) -> Vec<Case>
     cases
 }
 
-/// As many images as the widest slots leave room for in a ciphertext.
+/// As many images as fill the slots of a ciphertext.
 fn full_batch(backend: Backend, options: &[&str]) -> anyhow::Result<u64> {
     let plan = this_program(backend, &[&["plan"], options, &["--json"]].concat())?;
-    let widest =
-        plan["segments"].as_array().into_iter().flatten().filter_map(|s| s["slot_bits"].as_u64()).max();
-    let (Some(bits), Some(widest)) = (plan["key_bits"].as_u64(), widest) else {
-        bail!("expected the slots of a plan, found {plan}");
+    let Some(full) = plan["full_batch"].as_u64() else {
+        bail!("expected the full batch of a plan, found {plan}");
     };
-    Ok((bits / widest.max(1)).clamp(1, 1024))
+    Ok(full.clamp(1, 1024))
 }
 
 /// Runs this program on an arithmetic, and returns the JSON object that it prints.

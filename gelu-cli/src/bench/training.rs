@@ -9,6 +9,7 @@ use gelu_io::session::{Go, TrainingAccount, run_turn};
 use gelu_layers::Initializer;
 use gelu_models::train::private::{
     Client, CoordinatorConfig, DMax, Description, FixedPoint, Leakage, ParticipantConfig, Server, TrainPlan,
+    TrainingOptions,
 };
 use gelu_models::train::{Dataset, TrainConfig};
 use gelu_models::zoo::Setting;
@@ -44,7 +45,7 @@ pub(crate) struct TrainingArgs {
     #[arg(long, value_parser = key_type(), default_value = "subgroup")]
     key_type: KeyType,
     /// Images of an iteration.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = TrainingOptions::BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
     /// Iterations of the one turn that is timed.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]

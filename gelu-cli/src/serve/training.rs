@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
+use gelu_models::train::private::TrainingOptions;
 use gelu_models::zoo::Setting;
 use gelu_service::Training;
 use gelu_tensor::Shape;
@@ -100,7 +101,7 @@ impl TrainArgs {
             );
         }
         let numbers = self.turns.numbers(preprocessing.as_ref(), || 1.0);
-        let options = self.turns.options(self.descent.config(), numbers)?;
+        let options = self.turns.options(self.descent.config(TrainingOptions::BATCH), numbers)?;
         let weights = folder.join(format!("{}.safetensors", file_name(name)));
         Ok(Training {
             model: network,

@@ -9,9 +9,10 @@ pub(crate) struct DescentArgs {
     /// Passes over the data.
     #[arg(long, default_value_t = 10)]
     pub(crate) epochs: u32,
-    /// Inputs to one update of the weights.
-    #[arg(long, alias = "batch", default_value_t = 64)]
-    pub(crate) batch_size: usize,
+    /// Inputs to one update of the weights [default: 60, as many as fill a ciphertext under keys of 2048 bits; on floats
+    /// in the clear 64].
+    #[arg(long, alias = "batch")]
+    batch_size: Option<usize>,
     /// Learning rate at its full value.
     #[arg(long, default_value_t = 0.05)]
     pub(crate) lr: f64,
@@ -38,13 +39,13 @@ impl DescentArgs {
     pub(crate) const NAMES: [&str; 8] =
         ["epochs", "batch-size", "lr", "momentum", "schedule", "warm-up", "initializer", "seed"];
 
-    /// The descent, without weight decay and augmentation.
-    pub(crate) fn config(&self) -> TrainConfig {
+    /// The descent, without weight decay and augmentation; `batch` inputs to an update where nothing else is asked for.
+    pub(crate) fn config(&self, batch: usize) -> TrainConfig {
         TrainConfig {
             learning_rate: self.lr,
             momentum: self.momentum,
             weight_decay: 0.0,
-            batch_size: self.batch_size,
+            batch_size: self.batch_size.unwrap_or(batch),
             epochs: self.epochs,
             schedule: self.schedule,
             warm_up: self.warm_up,

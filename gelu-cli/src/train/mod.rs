@@ -12,6 +12,7 @@ mod settings;
 use std::path::PathBuf;
 
 use gelu_io::data::TrainingData;
+use gelu_models::train::private::TrainingOptions;
 use gelu_models::train::{Augmentation, TrainConfig};
 
 pub(crate) use self::descent::DescentArgs;
@@ -155,7 +156,10 @@ impl Args {
     }
 
     fn config(&self) -> TrainConfig {
-        let default_decay = if self.is_on_floats() { 1e-4 } else { 0.0 };
+        let (default_decay, batch) = match self.is_on_floats() {
+            true => (1e-4, TrainConfig::default().batch_size),
+            false => (0.0, TrainingOptions::BATCH),
+        };
         TrainConfig {
             weight_decay: self.weight_decay.unwrap_or(default_decay),
             augmentation: self.augment.then_some(Augmentation::LIGHT),
@@ -163,7 +167,7 @@ impl Args {
             layer_bits: self.layer_bits.iter().cloned().collect(),
             activation_bits: self.activation_bits,
             input_bits: self.input_bits,
-            ..self.descent.config()
+            ..self.descent.config(batch)
         }
     }
 

@@ -90,6 +90,14 @@ fn a_table_is_inspected_trained_on_and_read_by_the_model() {
     assert!(results.starts_with("input,class,confidence,label\nline 2,ill,0."), "{results}");
     assert!(fs::read_to_string(&plot).unwrap().contains("AUC 1.0000"));
 
+    // Rows one by one, where all of them would share ciphertexts.
+    for (batch, is_told) in [("8", false), ("1", true)] {
+        let infer = infer.map(|argument| if argument == "8" { batch } else { argument });
+        let notes = gelu(&[&infer[..], &["--dataset", &new]].concat(), folder.data()).stderr;
+        let notes = String::from_utf8(notes).unwrap();
+        assert_eq!(notes.contains("fill a ciphertext: --batch 3 takes less time"), is_told, "{notes}");
+    }
+
     let strange = folder.write("strange.csv", "smoker,pressure\nyes,152\nsometimes,93\n");
     let said = fail(&[&infer[..], &["--dataset", &strange]].concat(), folder.data(), 1);
     assert!(

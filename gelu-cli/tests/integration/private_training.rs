@@ -38,6 +38,21 @@ fn path(folder: &Path, name: &str) -> String {
 }
 
 #[test]
+fn batches_that_leave_slots_empty_are_pointed_out() {
+    let data = data();
+    let told = |arguments: &[String]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = gelu(&[&arguments[..], &["--clients", "1", "--epochs", "1"]].concat(), data.path());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap().contains("30 inputs fill a ciphertext")
+    };
+    let private = PRIVATE.map(str::to_owned);
+    assert!(told(&private));
+    assert!(!told(&private.clone().map(|argument| if argument == "6" { "30".to_owned() } else { argument })));
+    assert!(!told(&clear(&PRIVATE)));
+}
+
+#[test]
 fn private_training_learns_and_reports_and_equals_the_clear_run() {
     let data = data();
     let [private, fixed, report] = ["private", "fixed", "report"].map(|name| path(data.path(), name));

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gelu_tensor::paillier::{Hiding, HidingExponents, KeyParameters};
+use gelu_tensor::paillier::{Hiding, HidingExponents, KeyBits, KeyParameters};
 use gelu_tensor::{
     Block, Contents, EncTensor, EncTensorHeader, Error, LinearMap, Operations, Packing, Product, Shape,
     SlotLayout, WeightRange, Workload,
@@ -294,6 +294,12 @@ impl Layout {
         let sizes = self.parts.iter().map(|part| (part.groups, part.times));
         Self::of_parts((self.ups.clone(), self.down.clone()), sizes, terms, output, deployment)
     }
+}
+
+/// How many images fill the slots of a ciphertext, where the slots are as wide as the widest of these layouts.
+pub(crate) fn full_batch<'a>(layouts: impl IntoIterator<Item = &'a Layout>, key: KeyBits) -> usize {
+    let widest = layouts.into_iter().map(|layout| layout.down.slot_bits()).max().unwrap_or(1);
+    (key.slot_capacity_bits() / widest).max(1)
 }
 
 /// The header of a tensor of a whole batch in a layout.

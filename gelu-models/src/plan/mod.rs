@@ -42,7 +42,7 @@ pub use error::PlanError;
 pub(crate) use hidden::{Behind, Reader, masks_of};
 pub use hidden::{HiddenPlan, HiddenSegment, Reveal};
 pub use layout::{Layout, Part};
-pub(crate) use layout::{MapOf, Output, header};
+pub(crate) use layout::{MapOf, Output, full_batch, header};
 pub(crate) use lowering::Maxima;
 use lowering::{Lowering, lowerings};
 pub use numbers::{Numbers, SegmentNumbers};
@@ -214,6 +214,12 @@ impl Plan {
     /// Returns the segments, in the order in which they run; at least one.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Returns how many images fill the slots of a ciphertext: as many as the widest slots leave room for. An image costs the
+    /// least in a batch of so many.
+    pub fn full_batch(&self) -> usize {
+        full_batch(self.segments.iter().map(|segment| &segment.layout), self.key.size)
     }
 
     /// Returns the names of the nodes that the client computes after a segment and before the next (or, for `None`, before

@@ -278,7 +278,7 @@ class PrivateTrainer:
         clients: Sequence[tuple[ArrayLike, ArrayLike]],
         *,
         epochs: int = 1,
-        batch_size: int = 32,
+        batch_size: int = 60,
         learning_rate: float = 0.05,
         momentum: float = 0.9,
         key_bits: int = 2048,

@@ -85,11 +85,30 @@ impl Setting {
         let numbers = args.private.turns.numbers(Some(&data.preprocessing), largest);
         let options = args.private.turns.options(args.config(), numbers)?;
         let setup = TrainingSetup::new(&model, samples(args, &train), &options)?;
-        let batch = setup.config.train.batch_size;
-        if batch < args.descent.batch_size {
-            note!("note: batches of {batch} inputs, not {}: a client has no more", args.descent.batch_size);
+        let setting = Self { model, setup, train, data };
+        let (batch, asked) = (setting.batch(), options.train.batch_size);
+        if batch < asked {
+            note!("note: batches of {batch} inputs, not {asked}: a client has no more");
+        } else if !args.fixed {
+            setting.advise_on_batch();
         }
-        Ok(Self { model, setup, train, data })
+        Ok(setting)
+    }
+
+    /// Says which batches would fill ciphertexts, where clients could have such and more than a tenth of the slots stays empty.
+    fn advise_on_batch(&self) {
+        let (batch, full) = (self.batch(), self.setup.plan.full_batch());
+        let can_fill = self.setup.clients.iter().all(|(samples, _)| samples.count() >= full);
+        if can_fill && 10 * batch < 9 * batch.next_multiple_of(full) {
+            note!(
+                "note: {full} inputs fill a ciphertext: an input takes less time in batches of {full} than of {batch}"
+            );
+        }
+    }
+
+    /// Inputs to one update.
+    fn batch(&self) -> usize {
+        self.setup.config.train.batch_size
     }
 
     /// The model with the parameters of a server.

@@ -37,6 +37,19 @@ fn one_image_goes_by_im2col_and_a_batch_by_images() {
 }
 
 #[test]
+fn a_full_batch_leaves_no_slot_for_another_image() {
+    let plan = |batch| preferring(Preference::Balance, batch, 8);
+    let full = plan(1).full_batch();
+    let widest = |plan: &Plan| {
+        let widest = plan.segments().iter().max_by_key(|segment| segment.layout.down.slot_bits()).unwrap();
+        (widest.shape.elements(), widest.ciphertexts_down())
+    };
+    let (values, ciphertexts) = widest(&plan(full));
+    assert_eq!(ciphertexts, values);
+    assert!(widest(&plan(full + 1)).1 > values);
+}
+
+#[test]
 fn a_preference_saves_what_it_says() {
     for (batch, lanes) in [(1, 1), (1, 8), (3, 8), (50, 4)] {
         let [balance, bytes, time] = Preference::ALL.map(|prefer| preferring(prefer, batch, lanes));

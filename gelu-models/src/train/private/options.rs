@@ -23,13 +23,19 @@ pub struct TrainingOptions {
     pub leakage: Leakage,
 }
 
+impl TrainingOptions {
+    /// Inputs to one update, unless something else is asked for: as many as fill the slots of a ciphertext, with the numbers of
+    /// [`FixedPoint::default`] and clients' keys of 2048 bits.
+    pub const BATCH: usize = 60;
+}
+
 impl Default for TrainingOptions {
     fn default() -> Self {
         Self {
             key: KeyParameters { size: KeyBits::Bits2048, key_type: KeyType::Djn },
             backend: Backend::detect(),
             numbers: FixedPoint::default(),
-            train: TrainConfig { weight_decay: 0.0, ..TrainConfig::default() },
+            train: TrainConfig { weight_decay: 0.0, batch_size: Self::BATCH, ..TrainConfig::default() },
             d_max: DMax::default(),
             leakage: Leakage::default(),
         }

@@ -16,7 +16,7 @@ pub(super) use self::multiplication::Multiplication;
 pub use self::segment::{Back, LayerSpan, TrainSegment, TrainTerm};
 use super::PrivateError;
 use crate::peer::Part;
-use crate::plan::{Cut, Fusion, Step, header};
+use crate::plan::{Cut, Fusion, Step, full_batch, header};
 use crate::{ValueId, WeightTensor, Weights};
 
 /// How a model is trained on ciphertexts: what both sides derive from its [`Description`].
@@ -149,6 +149,16 @@ impl TrainPlan {
     /// Returns the segments, in the order in which they run.
     pub fn segments(&self) -> &[TrainSegment] {
         &self.segments
+    }
+
+    /// Returns how many inputs fill the slots of a ciphertext: as many as the widest slots of sums and products leave room for.
+    /// Of a batch that is no multiple of it, the slots of some ciphertexts stay empty.
+    pub fn full_batch(&self) -> usize {
+        let layouts = self.segments.iter().flat_map(|segment| {
+            let backs = segment.terms.iter().filter_map(|term| term.back.as_ref());
+            std::iter::once(&segment.layout).chain(backs.map(|back| &back.layout))
+        });
+        full_batch(layouts, self.description.client_key.size)
     }
 
     /// Returns the number of classes.

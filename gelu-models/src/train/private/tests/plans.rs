@@ -18,6 +18,19 @@ fn dense(features: usize, outputs: usize) -> Model {
 }
 
 #[test]
+fn a_full_batch_leaves_no_slot_for_another_input_and_is_the_usual_one() {
+    let plan = |batch| {
+        let usual = describe(&dense(3, 20), batch, FixedPoint::default());
+        TrainPlan::new(Description { client_key: KeyBits::Bits2048.into(), ..usual }).unwrap()
+    };
+    let full = plan(1).full_batch();
+    assert_eq!(full, TrainingOptions::BATCH);
+    let ciphertexts = |batch| plan(batch).header(Part::Sums { segment: 0 }).unwrap().ciphertexts();
+    assert_eq!(ciphertexts(full), 20);
+    assert!(ciphertexts(full + 1) > 20);
+}
+
+#[test]
 fn what_cannot_be_trained_privately_is_refused() {
     let logits = ModelBuilder::new([4]).dense("fc", 2).build().unwrap();
     assert_eq!(refused(&logits), PrivateError::NoSoftmax { found: Shape::from([2]) });
