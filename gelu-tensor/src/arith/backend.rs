@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(all(test, target_arch = "x86_64"))]
+use super::ifma::Emulation;
 use super::kernel::{Instructions, Kernel};
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
@@ -150,7 +152,22 @@ impl Backend {
     /// Its arithmetic mod n^2.
     pub(super) fn kernel(self, n: &[u64]) -> Result<Box<dyn Kernel>, Error> {
         let wanted = || Error::Backend { wanted: self.name().to_owned() };
-        Ok(self.instructions().ok_or_else(wanted)?.kernel(n))
+        let instructions = self.instructions();
+        #[cfg(test)]
+        let instructions = instructions.or_else(|| self.emulation());
+        Ok(instructions.ok_or_else(wanted)?.kernel(n))
+    }
+
+    /// The same arithmetic on processors that lack the instructions, in tests.
+    #[cfg(test)]
+    pub(super) fn emulation(self) -> Option<Box<dyn Instructions>> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxIfma => Some(Box::new(Emulation::<4>)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma => Some(Box::new(Emulation::<8>)),
+            _ => None,
+        }
     }
 }
 

@@ -24,9 +24,10 @@ fn moduli(rng: &mut ChaCha20Rng) -> Vec<BigUint> {
         .collect()
 }
 
-/// Each modulus with every backend that this machine has.
+/// Each modulus with every backend that this machine has, or that is emulated where it does not.
 fn rings(moduli: impl IntoIterator<Item = BigUint>) -> Vec<(BigUint, Ring)> {
-    let backends = Backend::ALL.into_iter().filter(|backend| backend.is_available());
+    let is_tested = |backend: &Backend| backend.is_available() || backend.emulation().is_some();
+    let backends = Backend::ALL.into_iter().filter(is_tested);
     moduli
         .into_iter()
         .flat_map(|n| backends.clone().map(move |backend| (n.clone(), backend)))

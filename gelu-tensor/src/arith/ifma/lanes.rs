@@ -100,6 +100,7 @@ pub(super) fn select<V: Vector, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arith::ifma::emulated::Emulated;
     use crate::arith::ifma::narrow::{Avx512Vl, AvxIfma, Evex, Vex};
     use crate::arith::ifma::wide::{Ifma, Wide};
     use crate::arith::kernel::Work;
@@ -143,5 +144,7 @@ mod tests {
             Some(token) => Vex::run(token, ThereAndBack::<Vex>(token)),
             None => eprintln!("skipped: this processor has no AVX-IFMA"),
         }
+        Emulated::<8>::run((), ThereAndBack::<Emulated<8>>(()));
+        Emulated::<4>::run((), ThereAndBack::<Emulated<4>>(()));
     }
 }

@@ -25,6 +25,8 @@ macro_rules! instruction {
 }
 
 mod crt;
+#[cfg(test)]
+mod emulated;
 mod kernels;
 mod lanes;
 mod limbs;
@@ -37,6 +39,8 @@ mod wide;
 use zeroize::{Zeroize, Zeroizing};
 
 use self::crt::Others;
+#[cfg(test)]
+pub(super) use self::emulated::Emulation;
 use self::kernels::CHAINS;
 use self::lanes::GROUPS;
 use self::limbs::{narrow_limbs, redundant_multiple};
