@@ -5,10 +5,13 @@
 //! The `unsafe` code of this folder calls intrinsics, and functions compiled for AVX-512 F, after [`Avx512::detect`] has found
 //! it, and loads and stores vectors from arrays of as many limbs.
 
+pub(super) mod select;
+
 use core::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
+use self::select::Choice;
 use super::avx2::assembly::{Assembled, Constants, Sums, multiply_add_chains};
 use super::avx2::environment::Nearest;
 use super::avx2::functions::{Functions, ZMM};
@@ -82,18 +85,6 @@ impl Zeroize for Oct {
     fn zeroize(&mut self) {
         self.0.zeroize();
     }
-}
-
-/// Entries that one permutation chooses from.
-const PERMUTED: usize = 2 * MOST_LANES;
-
-const PERMUTATIONS: usize = ENTRIES / PERMUTED;
-
-/// Which entry of a permutation, and the lanes where that permutation counts.
-#[derive(Clone, Copy)]
-pub(super) struct Choice {
-    within: __m512i,
-    here: [__mmask8; PERMUTATIONS],
 }
 
 // SAFETY: a vector is a register of 64 bytes, and its token proves AVX-512 F.
@@ -208,26 +199,13 @@ impl Vector for Oct {
     }
 
     #[inline(always)]
-    fn choice(token: Avx512, digits: [u64; MOST_LANES]) -> Choice {
-        // A permutation takes the lower four bits of a digit; the others say which permutation counts.
-        let within = Self::of_lanes(token, digits).bits();
-        let block = instruction!(_mm512_srli_epi64::<{ PERMUTED.ilog2() }>(within));
-        let mut here = [0; PERMUTATIONS];
-        for (index, here) in (0i64..).zip(&mut here) {
-            *here = instruction!(_mm512_cmpeq_epi64_mask(block, _mm512_set1_epi64(index)));
-        }
-        Choice { within, here }
+    fn choice(_: Avx512, digits: [u64; MOST_LANES]) -> Choice {
+        instruction!(Choice::new(&digits))
     }
 
     #[inline(always)]
     fn chosen(limbs: &[u64; ENTRIES], choice: &Choice) -> Self {
-        let mut chosen = instruction!(_mm512_setzero_si512());
-        for ([low, high], here) in limbs.as_chunks().0.as_chunks().0.iter().zip(choice.here) {
-            let (low, high) = (Self::load(low).bits(), Self::load(high).bits());
-            let candidate = instruction!(_mm512_permutex2var_epi64(low, choice.within, high));
-            chosen = instruction!(_mm512_mask_mov_epi64(chosen, here, candidate));
-        }
-        Self::of(chosen)
+        Self::of(instruction!(choice.of(&select::entries(limbs))))
     }
 }
 

@@ -6,6 +6,7 @@ use zeroize::Zeroize;
 
 use super::LIMB_BITS;
 use super::vector::{ENTRIES, MOST_LANES, Vector};
+use crate::arith::avx512::select::{self, Choice, Entries};
 use crate::arith::kernel::Work;
 
 /// Proof that this processor has AVX-512 F and IFMA, made only by detection: its field is private.
@@ -33,22 +34,10 @@ impl Zeroize for Wide {
 
 const LANES: usize = 8;
 
-/// Entries that one permutation chooses from.
-const PERMUTED: usize = 2 * LANES;
-
-const PERMUTATIONS: usize = ENTRIES / PERMUTED;
-
-/// Which entry of a permutation, and all ones where that permutation counts.
-#[derive(Clone, Copy)]
-pub(super) struct Choice {
-    within: __m512i,
-    here: [__m512i; PERMUTATIONS],
-}
-
 impl Vector for Wide {
     type Token = Ifma;
     type Mask = __mmask8;
-    type Entries<'a> = [[__m512i; 2]; PERMUTATIONS];
+    type Entries<'a> = Entries;
     type Choice = Choice;
 
     const LANES: usize = LANES;
@@ -153,36 +142,18 @@ impl Vector for Wide {
     }
 
     #[inline(always)]
-    fn entries(token: Ifma, limbs: &[u64; ENTRIES]) -> [[__m512i; 2]; PERMUTATIONS] {
-        let mut entries = [[Self::splat(token, 0).0; 2]; PERMUTATIONS];
-        for (entry, limbs) in entries.as_flattened_mut().iter_mut().zip(limbs.as_chunks::<LANES>().0) {
-            *entry = Self::load(token, limbs).0;
-        }
-        entries
+    fn entries(_: Ifma, limbs: &[u64; ENTRIES]) -> Entries {
+        instruction!(select::entries(limbs))
     }
 
     #[inline(always)]
-    fn choice(token: Ifma, digits: [u64; MOST_LANES]) -> Choice {
-        // A permutation takes the lower four bits of a digit; the others say which permutation counts.
-        let within = Self::load(token, &digits).0;
-        let block = instruction!(_mm512_srli_epi64::<{ PERMUTED.ilog2() }>(within));
-        let mut here = [within; PERMUTATIONS];
-        for (index, here) in (0u64..).zip(&mut here) {
-            let equal = Self(block).equal(Self::splat(token, index));
-            *here = instruction!(_mm512_maskz_set1_epi64(equal, -1));
-        }
-        Choice { within, here }
+    fn choice(_: Ifma, digits: [u64; MOST_LANES]) -> Choice {
+        instruction!(Choice::new(&digits))
     }
 
     #[inline(always)]
-    fn chosen(entries: [[__m512i; 2]; PERMUTATIONS], choice: &Choice) -> Self {
-        let mut chosen = instruction!(_mm512_setzero_si512());
-        for ([low, high], here) in entries.into_iter().zip(choice.here) {
-            let candidate = instruction!(_mm512_permutex2var_epi64(low, choice.within, high));
-            // (candidate & here) | chosen
-            chosen = instruction!(_mm512_ternarylogic_epi64::<0xEA>(candidate, here, chosen));
-        }
-        Self(chosen)
+    fn chosen(entries: Entries, choice: &Choice) -> Self {
+        Self(instruction!(choice.of(&entries)))
     }
 }
 
