@@ -164,7 +164,8 @@ impl PrivateTrainer {
     /// float64 of shape [N, C, H, W] or [N, F] and y integers from 0 of shape [N]. The network ends in a softmax and has no batch
     /// norm.
     ///
-    /// Batches of `batch_size` inputs, of which 60 fill a ciphertext under keys of 2048 bits; `learning_rate` and `momentum` of the descent; `seed` determines the order of inputs.
+    /// Batches of `batch_size` inputs, of which 60 fill a ciphertext under keys of 2048 bits; `learning_rate` and `momentum` of
+    /// the descent; `seed` determines the order of inputs.
     /// `turn` is how many steps a client makes in one turn; by default that is drawn for every turn, as in the paper. `leakage`
     /// ("paper", "strict" or "off") bounds the steps of a client on the same weights by what it could solve for.
     ///

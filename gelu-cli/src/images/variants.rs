@@ -10,6 +10,7 @@ use image::{
 };
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rayon::prelude::*;
 
 use super::*;
 
@@ -224,14 +225,14 @@ fn deep(digit: &[u8], most: f32, shades: [f32; 2]) -> Vec<u8> {
     png(ImageBuffer::<Luma<u16>, _>::from_raw(PAPER, PAPER, values).unwrap())
 }
 
-type Variant = (&'static str, Box<dyn Fn(&[u8], &mut ChaCha8Rng) -> Vec<u8>>);
+type Variant = (&'static str, Box<dyn Fn(&[u8], &mut ChaCha8Rng) -> Vec<u8> + Sync>);
 
-fn variant(name: &'static str, draw: impl Fn(&[u8], &mut ChaCha8Rng) -> Vec<u8> + 'static) -> Variant {
+fn variant(name: &'static str, draw: impl Fn(&[u8], &mut ChaCha8Rng) -> Vec<u8> + Sync + 'static) -> Variant {
     (name, Box::new(draw))
 }
 
 /// One that needs no random numbers.
-fn plain(name: &'static str, draw: impl Fn(&[u8]) -> GrayImage + 'static) -> Variant {
+fn plain(name: &'static str, draw: impl Fn(&[u8]) -> GrayImage + Sync + 'static) -> Variant {
     variant(name, move |digit, _| png(draw(digit)))
 }
 
@@ -432,8 +433,7 @@ fn mnists_own_images_are_left_as_they_are_and_read_as_well_when_they_are_photogr
 fn digits_are_read_however_they_were_photographed_scanned_or_drawn() {
     let model = lenet5();
     let samples = SampleDigits { seed: 5, per_digit: 1 }.draw();
-    let mut failures = vec![];
-    for (name, draw) in variants() {
+    let failure = |(name, draw): &Variant| {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (mut right, mut wrong) = (0, vec![]);
         for (at, (pixels, label)) in samples.iter().enumerate() {
@@ -446,9 +446,8 @@ fn digits_are_read_however_they_were_photographed_scanned_or_drawn() {
                 Err(error) => wrong.push(format!("{at}: {label} {error}")),
             }
         }
-        if right < samples.len() {
-            failures.push(format!("{name}: {}", wrong.join("; ")));
-        }
-    }
+        (right < samples.len()).then(|| format!("{name}: {}", wrong.join("; ")))
+    };
+    let failures: Vec<String> = variants().par_iter().filter_map(failure).collect();
     assert!(failures.is_empty(), "{failures:#?}");
 }

@@ -54,16 +54,19 @@ mod signals {
     }
 
     #[test]
-    fn a_run_that_is_asked_to_stop_is_kept_and_goes_on_to_the_same_weights() {
+    fn a_run_on_floats_that_is_asked_to_stop_is_kept_and_goes_on_to_the_same_weights() {
+        stops_and_goes_on([("-INT", RUNS[0]), ("-TERM", RUNS[0])], "checkpoint.safetensors");
+    }
+
+    #[test]
+    fn a_private_run_that_is_asked_to_stop_is_kept_and_goes_on_to_the_same_weights() {
         let private =
             ["train", "--model", "mlp:6", "--dataset", "iris", "--key-bits", "1024", "--batch", "6"];
-        let cases: [(&str, &[&str], &str); 4] = [
-            ("-INT", RUNS[0], "checkpoint.safetensors"),
-            ("-TERM", RUNS[0], "checkpoint.safetensors"),
-            ("-INT", RUNS[1], "private.json"),
-            ("-TERM", &private, "private.json"),
-        ];
-        for (signal, run, name) in cases {
+        stops_and_goes_on([("-INT", RUNS[1]), ("-TERM", &private)], "private.json");
+    }
+
+    fn stops_and_goes_on(cases: [(&str, &[&str]); 2], name: &str) {
+        for (signal, run) in cases {
             let data = data();
             let [folder, resumed, whole] = ["run", "resumed", "whole"].map(|name| path(data.path(), name));
             let epochs = if run.contains(&"--clear") { "2000" } else { "30" };

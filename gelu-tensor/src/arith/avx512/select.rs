@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use crate::arith::doubles::vector::ENTRIES;
 
-pub(super) const LANES: usize = 8;
+const LANES: usize = 8;
 
 /// Entries that one permutation chooses from.
 const PERMUTED: usize = 2 * LANES;
