@@ -2,7 +2,7 @@ use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use gelu_models::infer::{Client, Server, ServerModel};
 use gelu_models::peer::{Idle, Peer};
 use gelu_models::plan::{Deployment, Description, Plan};
@@ -399,17 +399,17 @@ fn session(
 ) -> anyhow::Result<(f64, f64)> {
     let local =
         LocalInference::shared(model, key, plan.description().batch).preferring(plan.description().prefer);
-    let images = images([(runs + 1) * plan.description().batch, plan.graph().input().elements()]);
+    // Two batches are in flight at a time, so that single ones say little, and may end together: as many pairs as there are
+    // batches to time, after one pair.
+    let pairs = 1 + runs.div_ceil(2);
+    let images = images([2 * pairs * plan.description().batch, plan.graph().input().elements()]);
     let first = local
         .run(images.view().split_at(Axis(0), plan.description().batch).0, &mut rand::rng(), |_| ())?
         .seconds;
-    // Two batches are in flight at a time, so that single ones say little.
     let mut ends = vec![];
     local.run(images.view(), &mut rand::rng(), |_| ends.push(Instant::now()))?;
-    let each = match (ends.first(), ends.last()) {
-        (Some(first), Some(last)) => (*last - *first).as_secs_f64() / runs as f64,
-        _ => 0.0,
-    };
+    let [_, of_first_pair, later @ ..] = &ends[..] else { bail!("expected two batches or more to end") };
+    let each = later.last().map_or(0.0, |last| (*last - *of_first_pair).as_secs_f64() / later.len() as f64);
     Ok((first, each))
 }
 
