@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use gelu_tensor::paillier::KeyParameters;
-use serde_json::Value;
 
 use super::{Part, Setting};
 use crate::gelu::{number, quoted};
@@ -25,8 +24,9 @@ impl Inference {
         let key_bits = key.size.to_string();
         let options = ["--model", model, "--key-type", key.key_type.name(), "--key-bits", &key_bits];
         let plan = setting.gelu.json(&[&["plan"], &options[..]].concat())?;
+        let batch = plan["full_batch"].as_u64();
         let batch =
-            full_batch(&plan).with_context(|| format!("expected the slots of a plan, found {plan}"))?;
+            batch.with_context(|| format!("expected the full batch of a plan, found {plan}"))?.min(1024);
         let runs = if setting.quick { "3" } else { "7" };
         let [one, full] = [1, batch].map(|batch| {
             let batch = batch.to_string();
@@ -45,13 +45,6 @@ impl Inference {
             commands: [one_command, full_command],
         })
     }
-}
-
-/// As many images as the widest slots leave room for in a ciphertext.
-fn full_batch(plan: &Value) -> Option<u64> {
-    let widest =
-        plan["segments"].as_array()?.iter().filter_map(|segment| segment["slot_bits"].as_u64()).max()?;
-    Some((plan["key_bits"].as_u64()? / widest.max(1)).clamp(1, 1024))
 }
 
 /// The share of MNIST's test images that a network reads correctly on ciphertexts, and the command.
