@@ -71,7 +71,7 @@ pub(crate) struct InferArgs {
 }
 
 /// The most inputs that go through together.
-const MOST_IN_A_BATCH: i64 = 1024;
+pub(crate) const MOST_IN_A_BATCH: i64 = 1024;
 
 /// What is classified, under which key, and what is told about it: wherever the server is.
 #[derive(Debug, Args)]

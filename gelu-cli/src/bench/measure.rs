@@ -408,9 +408,8 @@ fn session(
         .seconds;
     let mut ends = vec![];
     local.run(images.view(), &mut rand::rng(), |_| ends.push(Instant::now()))?;
-    let [_, of_first_pair, later @ ..] = &ends[..] else { bail!("expected two batches or more to end") };
-    let each = later.last().map_or(0.0, |last| (*last - *of_first_pair).as_secs_f64() / later.len() as f64);
-    Ok((first, each))
+    let [_, start, between @ .., end] = &ends[..] else { bail!("expected three batches or more to end") };
+    Ok((first, (*end - *start).as_secs_f64() / (between.len() + 1) as f64))
 }
 
 /// Linux says it in kB.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::measure::{LayerFigures, Operation, SessionFigures};
 use crate::given::Given;
 use crate::hide::HideArgs;
+use crate::infer::MOST_IN_A_BATCH;
 use crate::model::ModelArgs;
 use crate::model_args::{Numbers, Prefer, key_bits, key_type};
 use crate::output::{check_files, out, outln};
@@ -63,7 +64,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_parser = key_type(), default_value = "djn")]
     key_type: KeyType,
     /// Images that go through together.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MOST_IN_A_BATCH))]
     batch: u32,
     #[command(flatten)]
     prefer: Prefer,

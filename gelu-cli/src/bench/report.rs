@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::{Report, time};
+use crate::infer::MOST_IN_A_BATCH;
 use crate::output::{check_files, note, out};
 
 /// Measure everything that BENCHMARKS.md tells of a machine, and write it as a section of Markdown.
@@ -126,7 +127,7 @@ fn full_batch(backend: Backend, options: &[&str]) -> anyhow::Result<u64> {
     let Some(full) = plan["full_batch"].as_u64() else {
         bail!("expected the full batch of a plan, found {plan}");
     };
-    Ok(full.clamp(1, 1024))
+    Ok(full.min(MOST_IN_A_BATCH as u64))
 }
 
 /// Runs this program on an arithmetic, and returns the JSON object that it prints.

@@ -48,7 +48,7 @@ fn batches_that_leave_slots_empty_are_pointed_out() {
     };
     let private = PRIVATE.map(str::to_owned);
     assert!(told(&private));
-    assert!(!told(&private.clone().map(|argument| if argument == "6" { "30".to_owned() } else { argument })));
+    assert!(!told(&private.map(|argument| if argument == "6" { "30".to_owned() } else { argument })));
     assert!(!told(&clear(&PRIVATE)));
 }
 
